@@ -1,0 +1,47 @@
+/* edit.h - one batch of facts, from text to the delta that teaches them. */
+#ifndef MAL_EDIT_H
+#define MAL_EDIT_H
+
+#include "core/delta.h"
+#include "core/editor/editor.h"
+#include "core/facts.h"
+#include "core/tokenizer/tokenizer.h"
+
+enum mal_stage {
+    MAL_STAGE_TOKENIZE,
+    MAL_STAGE_FORWARD, /* forward and backward of the micro-batches */
+    MAL_STAGE_BACKWARD,
+    MAL_STAGE_HYPERNET,
+    MAL_STAGE_SOLVE,
+    MAL_STAGE_APPLY,
+    MAL_STAGE_VERIFY,
+    MAL_STAGE_PERSIST,
+    MAL_N_STAGES
+};
+const char *mal_stage_name(enum mal_stage stage);
+
+/* Called between slices of device work (tens of milliseconds): the place where reads are served.
+ * false: give up with MAL_CANCELLED. */
+struct mal_progress {
+    bool (*tick)(void *arg, enum mal_stage stage, int64_t done, int64_t total);
+    void *arg;
+};
+
+struct mal_edit_report {
+    size_t n_facts;
+    int64_t n_tokens;                 /* rows per edit module */
+    int64_t n_input_tokens;           /* tokens run through the model */
+    double loss;                      /* mean of -log p per target token before the edit */
+    double seconds[MAL_N_STAGES];
+};
+
+/* UltraEdit's statistics are state: `norms` (one per shape of the editor, in its order) goes in
+ * as it stands at the live version and comes out with the batch taken in. Other methods use the
+ * editor file's and leave it alone; NULL is allowed for them. */
+bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
+                  const struct mal_editor *editor, struct mal_normalizer *norms,
+                  const struct mal_fact *facts, size_t n_facts,
+                  const struct mal_progress *progress, struct mal_delta *out,
+                  struct mal_edit_report *report, struct mal_error *err) MAL_CHECK;
+
+#endif

@@ -1,0 +1,75 @@
+/* editor.h - an editor: what turns keys and value gradients into weight shifts (design.md
+ * section 3), read from and written to one safetensors file (section 7). */
+#ifndef MAL_EDITOR_H
+#define MAL_EDITOR_H
+
+#include "core/editor/normalizer.h"
+#include "core/hash.h"
+#include "core/model/model.h"
+
+enum mal_method { MAL_MALMEN, MAL_MEND, MAL_ULTRAEDIT };
+enum mal_edit_tokens { MAL_TOKENS_ANSWER, MAL_TOKENS_ALL };
+enum mal_loss { MAL_LOSS_TOKEN_SUM, MAL_LOSS_MICROBATCH_MEAN };
+
+const char *mal_method_name(enum mal_method method); /* "malmen", "mend", "ultraedit" */
+bool mal_method_from_name(enum mal_method *out, const char *name);
+
+/* One residual block of a hyper-network; host memory, owned. */
+struct mal_block {
+    float *a;     /* (size, rank) */
+    float *b;     /* (rank, size) */
+    float *bias;  /* (size) */
+    float *scale; /* (n_modules, size) */
+    float *shift; /* (n_modules, size) */
+};
+
+/* What the modules of one distinct (d_in, d_out) share. */
+struct mal_editor_shape {
+    int64_t d_in, d_out, size;  /* size = d_in + d_out */
+    int64_t n_modules;
+    struct mal_normalizer norm;
+    struct mal_block *blocks;   /* (n_blocks), owned */
+    float *lr;                  /* (n_modules); not UltraEdit */
+    float *lamda;               /* (n_modules); not UltraEdit */
+};
+
+struct mal_editor_module {
+    char *name;      /* as in the checkpoint, owned */
+    size_t shape;    /* index in shapes */
+    size_t row;      /* index among the modules of that shape */
+};
+
+struct mal_editor {
+    enum mal_method method;
+    enum mal_edit_tokens tokens;
+    enum mal_loss loss;
+    int64_t micro_batch;        /* facts per micro-batch */
+    int64_t rank, n_blocks;     /* 0 for UltraEdit */
+    int64_t n_edits;            /* facts per step it was trained for; 0: not said */
+    double lr;                  /* UltraEdit's step */
+    char base_model[MAL_HASH_HEX]; /* fingerprint, empty: not said */
+    struct mal_editor_shape *shapes;
+    size_t n_shapes;
+    struct mal_editor_module *modules; /* in the order of the file */
+    size_t n_modules;
+    struct mal_hash hash;       /* SHA-256 of the file's bytes; zero when made in memory */
+};
+
+/* Every tensor's shape is checked against the metadata, every value for being finite. */
+bool mal_editor_open(struct mal_editor **out, const char *path, struct mal_error *err) MAL_CHECK;
+bool mal_editor_save(const struct mal_editor *editor, const char *path,
+                     struct mal_error *err) MAL_CHECK;
+void mal_editor_close(struct mal_editor *editor); /* takes NULL */
+
+/* An untrained one for modules of `model`: identity network (A ~ N(0,1) from `seed`, the rest 0
+ * or 1), empty statistics, the given step. rank and n_blocks are ignored for UltraEdit. */
+bool mal_editor_create(struct mal_editor **out, enum mal_method method, struct mal_model *model,
+                       const char *const *modules, size_t n_modules, int64_t rank,
+                       int64_t n_blocks, double lr, uint64_t seed, struct mal_error *err) MAL_CHECK;
+
+/* Declares the editor's modules as the model's edit modules, after checking names and shapes
+ * and, where the file has one, the base model's fingerprint. */
+bool mal_editor_bind(const struct mal_editor *editor, struct mal_model *model,
+                     struct mal_error *err) MAL_CHECK;
+
+#endif

@@ -1,0 +1,47 @@
+/* eval.h - how well a model gives the facts' targets (design.md "Measures"). */
+#ifndef MAL_EVAL_H
+#define MAL_EVAL_H
+
+#include "core/facts.h"
+#include "core/model/model.h"
+#include "core/tokenizer/tokenizer.h"
+
+/* One prompt and what should follow it. */
+struct mal_score_item {
+    const char *prompt, *target; /* borrowed */
+    const char *join;            /* NULL: one space */
+};
+
+struct mal_token_score {
+    int32_t id;
+    float logprob;
+    int32_t rank;    /* 1 = most probable */
+    int32_t argmax;  /* what the model would say */
+};
+
+struct mal_score {
+    struct mal_token_score *tokens; /* owned, one per target token */
+    size_t n_tokens;
+    double logprob;                 /* sum */
+    double share;                   /* of target tokens that are the argmax (teacher-forced) */
+    bool correct;                   /* all are: greedy decoding gives the target */
+};
+void mal_scores_free(struct mal_score *scores, size_t n); /* takes NULL */
+
+/* Scores items on the weights in use, in slices of bounded size, `tick` between them (may be
+ * NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt with target longer than
+ * the context is MAL_INVALID naming the item by `pointer` ("/items/%zu", index appended). */
+bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
+                     const struct mal_score_item *items, size_t n, const char *pointer,
+                     bool (*tick)(void *), void *tick_arg, struct mal_score **out,
+                     struct mal_error *err) MAL_CHECK;
+
+/* Shares 0..1; NaN where nothing was there to measure. */
+struct mal_measures {
+    size_t n_facts;
+    double tf_es, tf_gs, tf_ls;       /* teacher-forced: share of target tokens */
+    double dec_es, dec_gs, dec_ls;    /* decoded: share of exact targets */
+    double agreement;                 /* unrelated prompts answered as the base model does */
+};
+
+#endif

@@ -1,0 +1,30 @@
+/* json.h - JSON files, read with errors that name file, key and what was expected. */
+#ifndef MAL_JSON_H
+#define MAL_JSON_H
+
+#include <jansson.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+/* Loads a file (duplicate keys refused, at most 256 MiB). *out is owned by the caller.
+ * A missing file is MAL_NOT_FOUND, malformed JSON is MAL_CORRUPT with line and column. */
+bool mal_json_load(json_t **out, const char *path, struct mal_error *err) MAL_CHECK;
+
+/* Typed members of an object. `where` names the file in errors. The value is written only on
+ * success. A missing key is an error in the plain form and leaves *out alone in the _opt form;
+ * null counts as missing; a wrong type is always an error. Strings are borrowed from `object`. */
+bool mal_json_int(const json_t *object, const char *key, int64_t min, int64_t max,
+                  int64_t *out, const char *where, struct mal_error *err) MAL_CHECK;
+bool mal_json_int_opt(const json_t *object, const char *key, int64_t min, int64_t max,
+                      int64_t *out, const char *where, struct mal_error *err) MAL_CHECK;
+bool mal_json_real_opt(const json_t *object, const char *key, double *out, const char *where,
+                       struct mal_error *err) MAL_CHECK;
+bool mal_json_bool_opt(const json_t *object, const char *key, bool *out, const char *where,
+                       struct mal_error *err) MAL_CHECK;
+bool mal_json_string(const json_t *object, const char *key, const char **out,
+                     const char *where, struct mal_error *err) MAL_CHECK;
+bool mal_json_string_opt(const json_t *object, const char *key, const char **out,
+                         const char *where, struct mal_error *err) MAL_CHECK;
+
+#endif

@@ -1,0 +1,260 @@
+/* store.h - the durable state: jobs, facts, versions, deltas, in one SQLite database.
+ *
+ * Everything answered 202 is here; a batch is applied exactly once because its version, its jobs'
+ * and its facts' states change in one transaction. Exactly one connection writes and checkpoints
+ * (SQLite before 3.51.3 can lose a WAL otherwise); readers are separate, read-only handles. A
+ * handle belongs to one thread at a time. Strings in are borrowed for the call. Times are
+ * milliseconds since 1970 UTC. After MAL_IO from a write the process must stop and recover: never
+ * retry on the same handle. The narrow interface is what another database would implement. */
+#ifndef MAL_STORE_H
+#define MAL_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+struct mal_store;
+
+enum mal_job_kind {
+    MAL_JOB_EDIT, MAL_JOB_ROLLBACK, MAL_JOB_RETRACTION, MAL_JOB_CONSOLIDATION, MAL_JOB_REPAIR,
+    MAL_JOB_EVALUATION, MAL_N_JOB_KINDS
+};
+enum mal_job_state {
+    MAL_JOB_QUEUED, MAL_JOB_RUNNING, MAL_JOB_APPLIED, MAL_JOB_DONE, MAL_JOB_REJECTED,
+    MAL_JOB_FAILED, MAL_JOB_CANCELLED, MAL_N_JOB_STATES
+};
+enum mal_fact_state {
+    MAL_FACT_QUEUED, MAL_FACT_LIVE, MAL_FACT_SUPERSEDED, MAL_FACT_RETRACTED,
+    MAL_FACT_ROLLED_BACK, MAL_FACT_REJECTED, MAL_FACT_FAILED, MAL_N_FACT_STATES
+};
+enum mal_version_kind {
+    MAL_VERSION_BASE, MAL_VERSION_EDIT, MAL_VERSION_ROLLBACK, MAL_VERSION_RETRACTION,
+    MAL_VERSION_CONSOLIDATION, MAL_VERSION_REPAIR, MAL_N_VERSION_KINDS
+};
+/* The words of the API ("queued", "rolled_back", ...), also what the database holds. */
+const char *mal_job_kind_name(enum mal_job_kind kind);
+const char *mal_job_state_name(enum mal_job_state state);
+const char *mal_fact_state_name(enum mal_fact_state state);
+const char *mal_version_kind_name(enum mal_version_kind kind);
+/* -1: no such word */
+int mal_job_kind_from_name(const char *name);
+int mal_job_state_from_name(const char *name);
+int mal_fact_state_from_name(const char *name);
+bool mal_job_state_ended(enum mal_job_state state);
+
+/* Rows. Owned strings when filled by the store (mal_*_row_finish), borrowed when passed in. */
+
+struct mal_job_row {
+    char *id;              /* "job_...", sorts by time of creation */
+    enum mal_job_kind kind;
+    enum mal_job_state state;
+    int64_t created_ms, started_ms, finished_ms; /* 0: not yet */
+    int64_t n_facts;
+    int64_t version;       /* -1: none yet */
+    int64_t to_version;    /* rollback: where to; -1 otherwise */
+    char *note;            /* or reason; NULL: none */
+    char *request_json;    /* what else the request said (gate); NULL */
+    char *result_json;     /* NULL: none yet */
+    char *error_json;      /* a Problem; NULL: none */
+};
+
+struct mal_fact_row {
+    int64_t seq;           /* position in the whole history, from 1 */
+    char *id;              /* "fact_..." */
+    char *job;
+    int64_t index;         /* in its job, from 0 */
+    enum mal_fact_state state;
+    int64_t version;       /* first version it was live in; -1: none */
+    char *prompt, *target;
+    char *fact_json;       /* the whole Fact object as accepted */
+    char *verified_json;   /* {"decoded","logprob","rank"}; NULL: not measured */
+    char *superseded_by;   /* id; NULL */
+};
+
+struct mal_version_row {
+    int64_t version, parent; /* parent -1 for version 0 */
+    enum mal_version_kind kind;
+    int64_t created_ms;
+    int64_t to_version;      /* rollback: the version whose weights these are; -1 otherwise */
+    int64_t n_facts;         /* facts this version taught */
+    int64_t live_facts;
+    char *weights_hash, *chain_hash; /* hex */
+    char *delta_hash;        /* hex, of nothing: hash of an empty delta */
+    char *encoding;          /* "none", "factors", "dense" */
+    int64_t delta_bytes;
+    char *editor_method, *editor_hash; /* hash hex, may be empty */
+    char *update;            /* "sequential", "joint" */
+    char *modules_json;      /* [{"name","shift_norm","weight_norm"}...] */
+    char *measures_json;     /* object */
+    bool pruned;
+};
+
+void mal_job_row_finish(struct mal_job_row *row);
+void mal_fact_row_finish(struct mal_fact_row *row);
+void mal_version_row_finish(struct mal_version_row *row);
+
+/* ---- Opening ---- */
+
+/* Creates or migrates the database, removes what a kill left half staged, and takes an exclusive
+ * lock: a second writer on the same file is MAL_CONFLICT. A database of a newer schema, a torn or
+ * foreign file: MAL_CORRUPT, nothing changed. */
+bool mal_store_open(struct mal_store **out, const char *path, struct mal_error *err) MAL_CHECK;
+/* Read-only; sees what was committed. */
+bool mal_store_open_reader(struct mal_store **out, const char *path,
+                           struct mal_error *err) MAL_CHECK;
+void mal_store_close(struct mal_store *store); /* takes NULL */
+
+/* Facts about the database as a whole ("base_model", "created_ms", ...). set: once, a second
+ * different value is MAL_CONFLICT. get: *out owned, NULL when absent. */
+bool mal_store_set_meta(struct mal_store *store, const char *key, const char *value,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_store_get_meta(struct mal_store *store, const char *key, char **out,
+                        struct mal_error *err) MAL_CHECK;
+
+/* sqlite's integrity_check; MAL_CORRUPT with its first line. */
+bool mal_store_check(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+
+/* ---- Jobs and facts ---- */
+
+/* One transaction: the job and its facts, all queued, durable when it returns. `facts` need id,
+ * prompt, target, fact_json. With `idempotency_key`: remembered with `body_hash` and
+ * `answer_json`; a key already there is MAL_CONFLICT and nothing is inserted (look it up first). */
+bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
+                       const struct mal_fact_row *facts, size_t n_facts,
+                       const char *idempotency_key, const char *body_hash,
+                       const char *answer_json, struct mal_error *err) MAL_CHECK;
+/* *answer NULL when the key is unknown; both owned by the caller. */
+bool mal_store_find_idempotency(struct mal_store *store, const char *key, char **body_hash,
+                                char **answer, struct mal_error *err) MAL_CHECK;
+
+/* A queued job begins: running, started now. */
+bool mal_store_start_jobs(struct mal_store *store, const char *const *ids, size_t n,
+                          int64_t now_ms, struct mal_error *err) MAL_CHECK;
+/* Ends jobs without a version (failed, rejected, cancelled, done); their facts follow: failed,
+ * rejected, or, for cancelled, rejected. result_json and error_json may be NULL. */
+bool mal_store_end_jobs(struct mal_store *store, const char *const *ids, size_t n,
+                        enum mal_job_state state, int64_t now_ms, const char *result_json,
+                        const char *error_json, struct mal_error *err) MAL_CHECK;
+/* After a kill: running jobs go back to queued. */
+bool mal_store_requeue_running(struct mal_store *store, int64_t *out_n,
+                               struct mal_error *err) MAL_CHECK;
+
+bool mal_store_get_job(struct mal_store *store, const char *id, struct mal_job_row *out,
+                       struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
+
+/* Newest first; kind, state -1: any; after: id of the last one of the page before, or NULL (an
+ * unknown id is MAL_NOT_FOUND). Returns up to limit rows, *has_more if there are others. */
+struct mal_job_query {
+    int kind, state;
+    const char *after;
+    size_t limit;
+};
+bool mal_store_list_jobs(struct mal_store *store, const struct mal_job_query *query,
+                         struct mal_job_row **out, size_t *out_n, bool *has_more,
+                         struct mal_error *err) MAL_CHECK;
+void mal_job_rows_free(struct mal_job_row *rows, size_t n);
+
+/* Ids, kinds and fact counts of queued jobs, oldest first: what the queue is rebuilt from. */
+bool mal_store_queued_jobs(struct mal_store *store, struct mal_job_row **out, size_t *out_n,
+                           struct mal_error *err) MAL_CHECK;
+/* How many jobs are in each state, counts[MAL_N_JOB_STATES]; live facts; versions. */
+struct mal_store_counts {
+    int64_t jobs[MAL_N_JOB_STATES];
+    int64_t live_facts, versions;
+};
+bool mal_store_counts(struct mal_store *store, struct mal_store_counts *out,
+                      struct mal_error *err) MAL_CHECK;
+
+/* Facts of one job in their order. */
+bool mal_store_job_facts(struct mal_store *store, const char *job, struct mal_fact_row **out,
+                         size_t *out_n, struct mal_error *err) MAL_CHECK;
+bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact_row *out,
+                        struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
+
+/* Oldest first. state -1: any. version -1: any, else facts live in that version. prompt: exactly
+ * this prompt, or NULL. job: of this job, or NULL. */
+struct mal_fact_query {
+    int state;
+    int64_t version;
+    const char *prompt;
+    const char *job;
+    const char *after; /* fact id */
+    size_t limit;
+};
+bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *query,
+                          struct mal_fact_row **out, size_t *out_n, bool *has_more,
+                          struct mal_error *err) MAL_CHECK;
+void mal_fact_rows_free(struct mal_fact_row *rows, size_t n);
+
+/* ---- Versions ---- */
+
+bool mal_store_get_version(struct mal_store *store, int64_t version,
+                           struct mal_version_row *out, struct mal_error *err) MAL_CHECK;
+/* Highest version number, -1 when there is none. The highest is the live one. */
+bool mal_store_last_version(struct mal_store *store, int64_t *out,
+                            struct mal_error *err) MAL_CHECK;
+/* Newest first; after: version number, -1 from the newest. */
+bool mal_store_list_versions(struct mal_store *store, int64_t after, size_t limit,
+                             struct mal_version_row **out, size_t *out_n, bool *has_more,
+                             struct mal_error *err) MAL_CHECK;
+void mal_version_rows_free(struct mal_version_row *rows, size_t n);
+/* Ids of the jobs that made a version (owned array of owned strings). */
+bool mal_store_version_jobs(struct mal_store *store, int64_t version, char ***out,
+                            size_t *out_n, struct mal_error *err) MAL_CHECK;
+void mal_store_strings_free(char **strings, size_t n);
+
+/* Blobs of a version not yet published ("delta/<module>", "normalizer/<shape>", later keyframes
+ * and Gram matrices): staged in chunks of 8 MiB, a commit each, invisible until the version is
+ * published. `header_json` says what it is (encoding, sizes, rounding error). */
+struct mal_blob {
+    const char *name;
+    const char *header_json;
+    const void *data;
+    uint64_t bytes;
+    const char *sha256; /* hex of data */
+};
+bool mal_store_stage_blob(struct mal_store *store, int64_t version, const struct mal_blob *blob,
+                          struct mal_error *err) MAL_CHECK;
+/* Forgets what was staged for an unpublished version. */
+bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) MAL_CHECK;
+
+/* How a fact ended in a batch. */
+struct mal_fact_result {
+    const char *id;
+    const char *verified_json; /* NULL: not measured */
+};
+
+/* The one small transaction of a batch: the version row (its number must be last + 1), its jobs
+ * applied with their results, its facts live from this version, facts with the same prompt that
+ * were live superseded; for a rollback (row->to_version >= 0) facts live at that version are live
+ * again and the other live ones rolled_back. row->live_facts is filled in. Version 0 is published
+ * the same way. All or nothing. */
+struct mal_publish {
+    struct mal_version_row *row;
+    const char *const *jobs;          /* ids */
+    const char *const *job_results;   /* result_json of each, may be NULL */
+    size_t n_jobs;
+    const struct mal_fact_result *facts;
+    size_t n_facts;
+    int64_t now_ms;
+};
+bool mal_store_publish(struct mal_store *store, const struct mal_publish *publish,
+                       struct mal_error *err) MAL_CHECK;
+
+/* Blobs of a published version. */
+struct mal_blob_row {
+    char *name, *header_json, *sha256;
+    uint64_t bytes;
+};
+bool mal_store_blobs(struct mal_store *store, int64_t version, struct mal_blob_row **out,
+                     size_t *out_n, struct mal_error *err) MAL_CHECK; /* in name order */
+void mal_blob_rows_free(struct mal_blob_row *rows, size_t n);
+/* Reads the whole blob into data (row->bytes); a missing or short chunk is MAL_CORRUPT. The
+ * caller checks the hash. */
+bool mal_store_read_blob(struct mal_store *store, int64_t version,
+                         const struct mal_blob_row *row, void *data,
+                         struct mal_error *err) MAL_CHECK;
+
+#endif
