@@ -1,12 +1,14 @@
-/* backend.h - the operations of a device: what the transformer passes and the editors are made of.
+/* backend.h - the operations of a device: what the transformer passes and the editors are
+ * made of.
  *
- * One set of operations, implemented once per device (core/cpu, cuda) and chosen at run time.
- * Pointers to data and to index arrays are device memory (on the CPU: host memory); sizes and
- * scalars are passed by value. Operations are queued in order, allocate nothing and return
- * nothing: a device's first error sticks, later operations do nothing, mal_backend_sync() tells.
- * Matrices are row-major with a leading dimension in elements (0 = the row length). Shapes are
- * asserted here, not in the implementations. A size of 0 is a no-op. Activations are fp32;
- * weights may be stored narrower on a device that computes so. */
+ * One set of operations, implemented once per device (core/cpu, cuda) and chosen at run
+ * time. Pointers to data and to index arrays are device memory (on the CPU: host memory);
+ * sizes and scalars are passed by value. Operations are queued in order, allocate nothing
+ * and return nothing: a device's first error sticks, later operations do nothing,
+ * mal_backend_sync() tells. Matrices are row-major with a leading dimension in elements
+ * (0 = the row length). Shapes are asserted here, not in the implementations. A size of 0
+ * is a no-op. Activations are fp32; weights may be stored narrower on a device that
+ * computes so. */
 #ifndef MAL_BACKEND_H
 #define MAL_BACKEND_H
 
@@ -21,8 +23,8 @@ struct mal_backend;
 /* "cpu", "cuda:N", or "auto": the first CUDA device that works, else the CPU. */
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) MAL_CHECK;
-void mal_backend_destroy(struct mal_backend *be); /* takes NULL */
-const char *mal_backend_name(const struct mal_backend *be);      /* "cpu", "cuda:0" */
+void mal_backend_destroy(struct mal_backend *be);           /* takes NULL */
+const char *mal_backend_name(const struct mal_backend *be); /* "cpu", "cuda:0" */
 /* One line for a log: the processor and libraries in use, with their threads. */
 const char *mal_backend_describe(const struct mal_backend *be);
 
@@ -31,8 +33,10 @@ const char *mal_backend_describe(const struct mal_backend *be);
 /* 64-byte aligned; NULL (and no sticky error) when there is not enough. */
 void *mal_backend_alloc(struct mal_backend *be, size_t bytes);
 void mal_backend_free(struct mal_backend *be, void *mem); /* takes NULL */
-void mal_backend_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes);
-void mal_backend_download(struct mal_backend *be, void *host, const void *src, size_t bytes);
+void mal_backend_upload(struct mal_backend *be, void *dst, const void *host,
+                        size_t bytes);
+void mal_backend_download(struct mal_backend *be, void *host, const void *src,
+                          size_t bytes);
 void mal_backend_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
 void mal_backend_zero(struct mal_backend *be, void *dst, size_t bytes);
 /* Waits; false with the device's first error since it was created. */
@@ -41,28 +45,32 @@ size_t mal_backend_bytes(const struct mal_backend *be); /* allocated now */
 
 /* ---- Linear algebra ---- */
 
-/* c (m,n) = alpha op(a) (m,k) @ op(b) (k,n) + beta c, then + bias (n) to each row if given. */
+/* c (m,n) = alpha op(a) (m,k) @ op(b) (k,n) + beta c, then + bias (n) to each row if
+ * given. */
 struct mal_gemm {
     int64_t m, n, k;
     const float *a;
     int64_t lda;
-    bool trans_a;            /* a is stored (k,m) */
-    const void *b;           /* of b_dtype */
-    enum mal_dtype b_dtype;  /* MAL_F32 unless a device keeps weights narrower; 0-init is F64: set it */
+    bool trans_a;           /* a is stored (k,m) */
+    const void *b;          /* of b_dtype */
+    enum mal_dtype b_dtype; /* MAL_F32 unless a device keeps weights narrower; 0-init is
+                               F64: set it */
     int64_t ldb;
-    bool trans_b;            /* b is stored (n,k) */
+    bool trans_b; /* b is stored (n,k) */
     float *c;
     int64_t ldc;
     float alpha, beta;
-    const float *bias;       /* NULL: none */
+    const float *bias; /* NULL: none */
 };
+
 void mal_gemm(struct mal_backend *be, const struct mal_gemm *g);
 
-/* fp64 from fp32 rows: c (m,n) = op(a) @ op(b) + beta c; products are exact, sums fp64. */
+/* fp64 from fp32 rows: c (m,n) = op(a) @ op(b) + beta c; products are exact, sums fp64.
+ */
 struct mal_gemm64 {
     int64_t m, n, k;
     const void *a;
-    enum mal_dtype a_dtype;  /* MAL_F32 or MAL_F64 */
+    enum mal_dtype a_dtype; /* MAL_F32 or MAL_F64 */
     int64_t lda;
     bool trans_a;
     const void *b;
@@ -73,27 +81,30 @@ struct mal_gemm64 {
     int64_t ldc;
     double alpha, beta;
 };
+
 void mal_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);
 
-/* Lower triangle of c (n,n) fp64 = alpha a'a + beta c (trans: a is (k,n)) or alpha a a' + beta c
- * (a is (n,k)); a is fp32, ld lda. The upper triangle is not touched. */
-void mal_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha, const float *a,
-                int64_t lda, bool trans, double beta, double *c, int64_t ldc);
+/* Lower triangle of c (n,n) fp64 = alpha a'a + beta c (trans: a is (k,n)) or alpha a a' +
+ * beta c (a is (n,k)); a is fp32, ld lda. The upper triangle is not touched. */
+void mal_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
+                const float *a, int64_t lda, bool trans, double beta, double *c,
+                int64_t ldc);
 
-/* Cholesky of the lower triangle in place: a = l l'. info[0] = 0, or 1 + the row of the pivot
- * that was not positive, with that pivot in info[1] (device memory, 2 doubles). When info[0] is
- * not 0 on entry nothing is done, so that blocks can be queued one after another. `row0` is added
- * to the reported row. */
+/* Cholesky of the lower triangle in place: a = l l'. info[0] = 0, or 1 + the row of the
+ * pivot that was not positive, with that pivot in info[1] (device memory, 2 doubles).
+ * When info[0] is not 0 on entry nothing is done, so that blocks can be queued one after
+ * another. `row0` is added to the reported row. */
 void mal_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda, int64_t row0,
                  double *info);
 
-/* b (m,n) := op(l)^-1 b (left, l (m,m)) or b op(l)^-1 (right, l (n,n)); l lower triangular. */
+/* b (m,n) := op(l)^-1 b (left, l (m,m)) or b op(l)^-1 (right, l (n,n)); l lower
+ * triangular. */
 void mal_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m, int64_t n,
                 const double *l, int64_t ldl, double *b, int64_t ldb);
 
-/* Thin QR, m >= n: the n rows of a (n,m) are the columns of the matrix; on return they are the
- * orthonormal columns of Q, and r (n,n), row-major upper triangular with zeros below, has
- * matrix = Q r. */
+/* Thin QR, m >= n: the n rows of a (n,m) are the columns of the matrix; on return they
+ * are the orthonormal columns of Q, and r (n,n), row-major upper triangular with zeros
+ * below, has matrix = Q r. */
 void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 
 /* y (n) of y_dtype = x (n) of x_dtype, fp32 and fp64 either way, rounded once. */
@@ -114,30 +125,37 @@ struct mal_norm {
     float eps;
     const float *gain, *bias; /* (c); bias NULL: none */
 };
-void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x, float *y);
+
+void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
+                  float *y);
 /* dx (n,c) += gradient of the norm at x for dy; statistics are computed again from x. */
 void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                   const float *dy, float *dx);
 
 enum mal_act {
-    MAL_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): HF "gelu_new", "gelu_pytorch_tanh" */
+    MAL_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): HF "gelu_new",
+                      "gelu_pytorch_tanh" */
     MAL_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt 2)): HF "gelu" */
     MAL_RELU,
     MAL_SILU
 };
-void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x, float *y);
-/* dx = act'(x) dy; relu'(0) = 1 (design.md section 3); dx may be dy. */
+
+void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
+                 float *y);
+/* dx = act'(x) dy; relu'(0) = 1 (core/README.md section 3); dx may be dy. */
 void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                  const float *dy, float *dx);
 
 /* Attention over packed, ragged sequences. Sequence s has its queries in rows
- * [q_start[s], q_start[s+1]) and its keys in rows [k_start[s], k_start[s] + k_len[s]) of k and v.
- * Queries are the last ones of the sequence: query i of a sequence with nq of them is at position
- * k_len - nq + i. Causal: position p sees positions 0..p. out = softmax(scale q k') v per head;
- * query head h uses key head h / (n_heads / n_kv_heads). */
+ * [q_start[s], q_start[s+1]) and its keys in rows [k_start[s], k_start[s] + k_len[s]) of
+ * k and v. Queries are the last ones of the sequence: query i of a sequence with nq of
+ * them is at position k_len - nq + i. Causal: position p sees positions 0..p. out =
+ * softmax(scale q k') v per head; query head h uses key head h / (n_heads / n_kv_heads).
+ */
 struct mal_attn {
     int64_t n_seqs, n_queries; /* n_queries = q_start[n_seqs] */
-    int64_t max_queries, max_keys; /* of one sequence: what an implementation sizes its tiles by */
+    int64_t max_queries,
+        max_keys; /* of one sequence: what an implementation sizes its tiles by */
     int64_t n_heads, n_kv_heads, head_size;
     const int32_t *q_start, *k_start, *k_len; /* (n_seqs + 1), (n_seqs), (n_seqs) */
     const float *q, *k, *v;
@@ -145,13 +163,15 @@ struct mal_attn {
     float scale;
     bool causal;
 };
-/* out (n_queries, n_heads * head_size), ld_out; lse (n_queries, n_heads) = log sum exp of the
- * scaled scores, NULL when no backward follows. */
+
+/* out (n_queries, n_heads * head_size), ld_out; lse (n_queries, n_heads) = log sum exp of
+ * the scaled scores, NULL when no backward follows. */
 void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
                   int64_t ld_out, float *lse);
-/* Gradients at the rows of the queries only, written (not added): dq (n_queries, H D), and dk, dv
- * (n_queries, Hkv D) for the keys at the queries' own positions; what flows to earlier keys is
- * dropped (they need no gradient: design.md section 5). All three with ld_d. */
+/* Gradients at the rows of the queries only, written (not added): dq (n_queries, H D),
+ * and dk, dv (n_queries, Hkv D) for the keys at the queries' own positions; what flows to
+ * earlier keys is dropped (they need no gradient: core/README.md section 5). All three
+ * with ld_d. */
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
                   int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
                   float *dq, float *dk, float *dv, int64_t ld_d);
@@ -165,46 +185,53 @@ void mal_gather_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t
 void mal_scatter_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                       const float *x, int64_t ldx, float *y, int64_t ldy);
 
-/* Per row i of logits (n,v) with label[i] >= 0: logprob[i] = log softmax(logits_i)[label],
- * rank[i] = 1 + how many tokens come before the label (larger logit, or equal and smaller id).
- * argmax[i] is for every row (the smallest id of the largest). label, logprob, rank may be NULL
- * together; a label of -1 gives logprob 0 and rank 0. A row with a NaN: argmax -1, rank 0,
- * logprob NaN. */
+/* Per row i of logits (n,v) with label[i] >= 0: logprob[i] = log
+ * softmax(logits_i)[label], rank[i] = 1 + how many tokens come before the label (larger
+ * logit, or equal and smaller id). argmax[i] is for every row (the smallest id of the
+ * largest). label, logprob, rank may be NULL together; a label of -1 gives logprob 0 and
+ * rank 0. A row with a NaN: argmax -1, rank 0, logprob NaN. */
 void mal_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float *logits,
                   const int32_t *label, float *logprob, int32_t *rank, int32_t *argmax);
-/* In place: logits_i := scale[i] (softmax(logits_i) - onehot(label_i)); 0 where label is -1. */
+/* In place: logits_i := scale[i] (softmax(logits_i) - onehot(label_i)); 0 where label is
+ * -1. */
 void mal_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
                   const int32_t *label, const float *scale);
 
 /* ---- Editors ---- */
 
-/* h (n, du + dg) = (concat(u, g) - mean) / (std + eps), eps = FLT_EPSILON (design.md 3.1). */
+/* h (n, du + dg) = (concat(u, g) - mean) / (std + eps), eps = FLT_EPSILON
+ * (core/README.md 3.1). */
 void mal_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
                         const float *u, int64_t ldu, const float *g, int64_t ldg,
                         const float *mean, const float *std, float *h);
-/* Columns of concat(u, g): mean (du + dg) and sum of squared differences from it, both fp64. */
+/* Columns of concat(u, g): mean (du + dg) and sum of squared differences from it, both
+ * fp64. */
 void mal_column_stats(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
-                      const float *u, int64_t ldu, const float *g, int64_t ldg, double *mean,
-                      double *m2);
-/* h += scale * relu(z) + shift, rows of c; z already holds h A B + bias (design.md 3.2). */
+                      const float *u, int64_t ldu, const float *g, int64_t ldg,
+                      double *mean, double *m2);
+/* h += scale * relu(z) + shift, rows of c; z already holds h A B + bias
+ * (core/README.md 3.2).
+ */
 void mal_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float *z,
                    const float *scale, const float *shift, float *h);
-/* d[j] = -lr <a_j, b_j> c_j: a, b rows of da, c and d rows of dc (design.md 3.4, 3.6). */
+/* d[j] = -lr <a_j, b_j> c_j: a, b rows of da, c and d rows of dc
+ * (core/README.md 3.4, 3.6). */
 void mal_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc, float lr,
-                    const float *a, int64_t lda, const float *b, int64_t ldb, const float *c,
-                    int64_t ldc, float *d, int64_t ldd);
+                    const float *a, int64_t lda, const float *b, int64_t ldb,
+                    const float *c, int64_t ldc, float *d, int64_t ldd);
 
-/* ---- Versioned weights (design.md section 4): bit-exact on every device ---- */
+/* ---- Versioned weights (core/README.md section 4): bit-exact on every device ---- */
 
-/* t (d_in, d_out) += l (d_in, r) @ r (r, d_out): per element one fma per k, k = 0 .. rank-1 in
- * order, starting from t. `transposed`: t is stored (d_out, d_in), the same sums. */
+/* t (d_in, d_out) += l (d_in, r) @ r (r, d_out): per element one fma per k, k = 0 ..
+ * rank-1 in order, starting from t. `transposed`: t is stored (d_out, d_in), the same
+ * sums. */
 void mal_apply_factors(struct mal_backend *be, int64_t d_in, int64_t d_out, int64_t rank,
                        const float *l, const float *r, bool transposed, float *t);
 /* t += s, one addition per element; s is (d_in, d_out) always, t as above. */
 void mal_apply_dense(struct mal_backend *be, int64_t d_in, int64_t d_out, const float *s,
                      bool transposed, float *t);
-/* w = round(w0 + t) to `dtype` (fp32 addition, then one rounding), n elements; w and w0 hold
- * values of `dtype` in w_dtype, the type this device keeps weights in. */
+/* w = round(w0 + t) to `dtype` (fp32 addition, then one rounding), n elements; w and w0
+ * hold values of `dtype` in w_dtype, the type this device keeps weights in. */
 void mal_round_weight(struct mal_backend *be, int64_t n, const void *w0, const float *t,
                       enum mal_dtype dtype, void *w, enum mal_dtype w_dtype);
 /* out[0] = sum of x^2 in fp64 (device memory): NaN or infinite when an element is. */

@@ -1,8 +1,8 @@
-/* delta.h - what leads from a version of the weights to the next: per edit module a shift S
- * (d_in, d_out), as factors S = left right where that is smaller, else dense.
+/* delta.h - what leads from a version of the weights to the next: per edit module a shift
+ * S (d_in, d_out), as factors S = left right where that is smaller, else dense.
  *
- * What is stored defines what is applied, and what is applied is what gets verified: parts are
- * fp32 as stored (design.md section 4). Immutable once made. */
+ * What is stored defines what is applied, and what is applied is what gets verified:
+ * parts are fp32 as stored (core/README.md section 4). Immutable once made. */
 #ifndef MAL_DELTA_H
 #define MAL_DELTA_H
 
@@ -12,16 +12,18 @@
 #include "core/hash.h"
 
 enum mal_encoding { MAL_ENCODING_NONE, MAL_ENCODING_FACTORS, MAL_ENCODING_DENSE };
-const char *mal_encoding_name(enum mal_encoding encoding); /* "none", "factors", "dense" */
+
+const char *
+mal_encoding_name(enum mal_encoding encoding); /* "none", "factors", "dense" */
 
 struct mal_delta_part {
     char *module;               /* name as in the checkpoint, owned */
     int64_t d_in, d_out, rank;  /* rank 0 when dense */
     enum mal_encoding encoding; /* FACTORS or DENSE */
-    float *data;                /* owned, host: left (d_in, rank) then right (rank, d_out), or
-                                 * dense (d_in, d_out); what is stored, little endian */
-    double norm;                /* Frobenius norm of S before rounding */
-    double rounding_error;      /* ||stored - S|| / ||S|| */
+    float *data;           /* owned, host: left (d_in, rank) then right (rank, d_out), or
+                            * dense (d_in, d_out); what is stored, little endian */
+    double norm;           /* Frobenius norm of S before rounding */
+    double rounding_error; /* ||stored - S|| / ||S|| */
 };
 
 struct mal_delta {
@@ -34,8 +36,10 @@ size_t mal_delta_part_bytes(const struct mal_delta_part *part);
 /* Whether factors of this rank take fewer bytes than the dense shift. */
 bool mal_delta_factors_pay(int64_t d_in, int64_t d_out, int64_t rank);
 uint64_t mal_delta_bytes(const struct mal_delta *delta);
-enum mal_encoding mal_delta_encoding(const struct mal_delta *delta); /* DENSE if any part is */
-/* SHA-256 over the parts in order: (module, encoding, d_in, d_out, rank, SHA-256 of data). */
+enum mal_encoding
+mal_delta_encoding(const struct mal_delta *delta); /* DENSE if any part is */
+/* SHA-256 over the parts in order: (module, encoding, d_in, d_out, rank, SHA-256 of
+ * data). */
 bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,
                     struct mal_error *err) MAL_CHECK;
 void mal_delta_finish(struct mal_delta *delta); /* takes a zeroed one */

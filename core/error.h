@@ -1,8 +1,9 @@
 /* error.h - how anything in malmend fails.
  *
- * Fallible functions return bool and take `struct mal_error *err` last, never NULL. The first
- * error wins: a later mal_fail() on the same object is ignored, mal_fail_wrap() only prepends
- * context. Core never logs and never exits; the program logs each error once, where it answers. */
+ * Fallible functions return bool and take `struct mal_error *err` last, never NULL. The
+ * first error wins: a later mal_fail() on the same object is ignored, mal_fail_wrap()
+ * only prepends context. Core never logs and never exits; the program logs each error
+ * once, where it answers. */
 #ifndef MAL_ERROR_H
 #define MAL_ERROR_H
 
@@ -12,24 +13,25 @@
 #define MAL_CHECK __attribute__((warn_unused_result))
 
 /* name, HTTP status, title */
-#define MAL_STATUS_MAP(X)                                                                \
-    X(OK, 200, "ok")                                                                     \
-    X(MALFORMED, 400, "malformed request")                                               \
-    X(NOT_FOUND, 404, "not found")                                                       \
-    X(CONFLICT, 409, "conflicts with the current state")                                 \
-    X(TOO_LARGE, 413, "too large")                                                       \
-    X(INVALID, 422, "invalid content")                                                   \
-    X(BUSY, 429, "queue full")                                                           \
-    X(CORRUPT, 500, "stored data is corrupt")                                            \
-    X(IO, 500, "input/output error")                                                     \
-    X(NUMERIC, 500, "the computation has no usable result")                              \
-    X(DEVICE, 500, "compute device failed")                                              \
-    X(NO_MEMORY, 503, "out of memory")                                                   \
-    X(NOT_READY, 503, "not ready")                                                       \
-    X(CANCELLED, 503, "cancelled")                                                       \
+#define MAL_STATUS_MAP(X)                                   \
+    X(OK, 200, "ok")                                        \
+    X(MALFORMED, 400, "malformed request")                  \
+    X(NOT_FOUND, 404, "not found")                          \
+    X(CONFLICT, 409, "conflicts with the current state")    \
+    X(TOO_LARGE, 413, "too large")                          \
+    X(INVALID, 422, "invalid content")                      \
+    X(BUSY, 429, "queue full")                              \
+    X(CORRUPT, 500, "stored data is corrupt")               \
+    X(IO, 500, "input/output error")                        \
+    X(NUMERIC, 500, "the computation has no usable result") \
+    X(DEVICE, 500, "compute device failed")                 \
+    X(NO_MEMORY, 503, "out of memory")                      \
+    X(NOT_READY, 503, "not ready")                          \
+    X(CANCELLED, 503, "cancelled")                          \
     X(NO_SPACE, 507, "no space left")
 
 enum mal_status {
+
 #define MAL_STATUS_ENUM(name, http, title) MAL_##name,
     MAL_STATUS_MAP(MAL_STATUS_ENUM)
 #undef MAL_STATUS_ENUM
@@ -37,8 +39,8 @@ enum mal_status {
 
 struct mal_error {
     enum mal_status status;
-    char text[512];     /* one sentence that names the file, tensor or field */
-    char pointer[128];  /* JSON pointer into the request ("/facts/3/target"), or empty */
+    char text[512];    /* one sentence that names the file, tensor or field */
+    char pointer[128]; /* JSON pointer into the request ("/facts/3/target"), or empty */
 };
 
 /* Records the error unless one is there already; always false. */

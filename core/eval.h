@@ -1,4 +1,4 @@
-/* eval.h - how well a model gives the facts' targets (design.md "Measures"). */
+/* eval.h - how well a model gives the facts' targets (core/README.md "Measures"). */
 #ifndef MAL_EVAL_H
 #define MAL_EVAL_H
 
@@ -15,22 +15,24 @@ struct mal_score_item {
 struct mal_token_score {
     int32_t id;
     float logprob;
-    int32_t rank;    /* 1 = most probable */
-    int32_t argmax;  /* what the model would say */
+    int32_t rank;   /* 1 = most probable */
+    int32_t argmax; /* what the model would say */
 };
 
 struct mal_score {
     struct mal_token_score *tokens; /* owned, one per target token */
     size_t n_tokens;
-    double logprob;                 /* sum */
-    double share;                   /* of target tokens that are the argmax (teacher-forced) */
-    bool correct;                   /* all are: greedy decoding gives the target */
+    double logprob; /* sum */
+    double share;   /* of target tokens that are the argmax (teacher-forced) */
+    bool correct;   /* all are: greedy decoding gives the target */
 };
+
 void mal_scores_free(struct mal_score *scores, size_t n); /* takes NULL */
 
-/* Scores items on the weights in use, in slices of bounded size, `tick` between them (may be
- * NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt with target longer than
- * the context is MAL_INVALID naming the item by `pointer` ("/items/%zu", index appended). */
+/* Scores items on the weights in use, in slices of bounded size, `tick` between them (may
+ * be NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt with target
+ * longer than the context is MAL_INVALID naming the item by `pointer` ("/items/%zu",
+ * index appended). */
 bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_score_item *items, size_t n, const char *pointer,
                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
@@ -39,9 +41,23 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
 /* Shares 0..1; NaN where nothing was there to measure. */
 struct mal_measures {
     size_t n_facts;
-    double tf_es, tf_gs, tf_ls;       /* teacher-forced: share of target tokens */
-    double dec_es, dec_gs, dec_ls;    /* decoded: share of exact targets */
-    double agreement;                 /* unrelated prompts answered as the base model does */
+    double tf_es, tf_gs, tf_ls;    /* teacher-forced: share of target tokens */
+    double dec_es, dec_gs, dec_ls; /* decoded: share of exact targets */
+    double agreement;              /* unrelated prompts answered as the base model does
+                                    * (answers.h) */
 };
+
+/* A fact as items to score: itself, then its rephrases, then its unrelated prompts that
+ * have a target. How many that is: */
+size_t mal_fact_n_items(const struct mal_fact *fact);
+
+/* All items of all facts, fact by fact, scored on the weights in use. */
+bool mal_score_facts(struct mal_model *model, const struct mal_tokenizer *tok,
+                     const struct mal_fact *facts, size_t n_facts, bool (*tick)(void *),
+                     void *tick_arg, struct mal_score **out, size_t *out_n,
+                     struct mal_error *err) MAL_CHECK;
+/* From such scores, all but the agreement, which is NaN. */
+void mal_measures_of(const struct mal_fact *facts, size_t n_facts,
+                     const struct mal_score *scores, struct mal_measures *out);
 
 #endif

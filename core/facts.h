@@ -30,9 +30,11 @@ void mal_fact_finish(struct mal_fact *fact);               /* frees the fields, 
 void mal_facts_free(struct mal_fact *facts, size_t n);     /* takes NULL */
 
 /* Facts of a file, told apart by their fields: the API's form (an object with "facts", an array,
- * or NDJSON), the reference's zsRE form (src, alt, rephrase, loc, loc_ans), CounterFact's flat
- * form (prompt, target_new, rephrase_prompt, locality_prompt). Errors name file and record.
- * *out is owned by the caller: mal_facts_free(). */
+ * or NDJSON), the reference's zsRE form (src, alt, rephrase, loc, loc_ans) and its pairs (src TAB
+ * alt), CounterFact's flat form (prompt, target_new, rephrase_prompt, locality_prompt) and ROME's
+ * (requested_rewrite, paraphrase_prompts, neighborhood_prompts). zsRE records whose alt is empty,
+ * which its files contain, are passed over; anything else that is wrong refuses the file. Errors
+ * name file and record. At least one fact; *out is owned by the caller: mal_facts_free(). */
 bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
                     struct mal_error *err) MAL_CHECK;
 

@@ -11,17 +11,34 @@
  * A missing file is MAL_NOT_FOUND, malformed JSON is MAL_CORRUPT with line and column. */
 bool mal_json_load(json_t **out, const char *path, struct mal_error *err) MAL_CHECK;
 
-/* Typed members of an object. `where` names the file in errors. The value is written only on
- * success. A missing key is an error in the plain form and leaves *out alone in the _opt form;
- * null counts as missing; a wrong type is always an error. Strings are borrowed from `object`. */
+/* json_loadb(), but lack of memory is always seen: jansson itself ignores it where a
+ * string it is reading grows, and returns the text with a byte missing. NULL:
+ * mal_json_fail(). */
+json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
+                       json_error_t *problem);
+
+/* Lets jansson allocate through core/alloc.h from now on; mal_json_parse() does it by
+ * itself. */
+void mal_json_guard(void);
+
+/* What jansson says is wrong with `where`, as an error; lack of memory is MAL_NO_MEMORY
+ * whatever the status. Always false. */
+bool mal_json_fail(const json_error_t *problem, enum mal_status status, const char *where,
+                   struct mal_error *err);
+const char *mal_json_type(const json_t *value); /* "an object", "a string", ... */
+
+/* Typed members of an object. `where` names the file in errors. The value is written only
+ * on success. A missing key is an error in the plain form and leaves *out alone in the
+ * _opt form; null counts as missing; a wrong type is always an error. Strings are
+ * borrowed from `object`. */
 bool mal_json_int(const json_t *object, const char *key, int64_t min, int64_t max,
                   int64_t *out, const char *where, struct mal_error *err) MAL_CHECK;
 bool mal_json_int_opt(const json_t *object, const char *key, int64_t min, int64_t max,
                       int64_t *out, const char *where, struct mal_error *err) MAL_CHECK;
-bool mal_json_real_opt(const json_t *object, const char *key, double *out, const char *where,
-                       struct mal_error *err) MAL_CHECK;
-bool mal_json_bool_opt(const json_t *object, const char *key, bool *out, const char *where,
-                       struct mal_error *err) MAL_CHECK;
+bool mal_json_real_opt(const json_t *object, const char *key, double *out,
+                       const char *where, struct mal_error *err) MAL_CHECK;
+bool mal_json_bool_opt(const json_t *object, const char *key, bool *out,
+                       const char *where, struct mal_error *err) MAL_CHECK;
 bool mal_json_string(const json_t *object, const char *key, const char **out,
                      const char *where, struct mal_error *err) MAL_CHECK;
 bool mal_json_string_opt(const json_t *object, const char *key, const char **out,

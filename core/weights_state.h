@@ -1,9 +1,11 @@
-/* weights_state.h - the edited weights of a model, version by version (design.md section 4).
+/* weights_state.h - the edited weights of a model, version by version (core/README.md
+ * section 4).
  *
- * Per edit module: the base weight W0 (in the model, untouched), an fp32 accumulator T of all
- * deltas of the live version in order, and W = round(W0 + T) in the checkpoint's dtype. A change
- * is prepared on shadow memory and published by swapping pointers; recent versions stay in memory
- * and can be read or returned to. Owned by one thread, the model's. */
+ * Per edit module: the base weight W0 (in the model, untouched), an fp32 accumulator T of
+ * all deltas of the live version in order, and W = round(W0 + T) in the checkpoint's
+ * dtype. A change is prepared on shadow memory and published by swapping pointers; recent
+ * versions stay in memory and can be read or returned to. Owned by one thread, the
+ * model's. */
 #ifndef MAL_WEIGHTS_STATE_H
 #define MAL_WEIGHTS_STATE_H
 
@@ -14,16 +16,18 @@ struct mal_weights_state;
 
 /* Norms of one edit module in a version. */
 struct mal_module_norms {
-    const char *module;  /* borrowed from the model */
-    double shift_norm;   /* ||T||_F */
-    double weight_norm;  /* ||W||_F */
+    const char *module; /* borrowed from the model */
+    double shift_norm;  /* ||T||_F */
+    double weight_norm; /* ||W||_F */
 };
 
-/* Version 0: the base. `model` must have its edit modules set; it is borrowed. Keeps at most
- * `keep` versions beside live and base (a version whose weights equal the base's costs nothing). */
+/* Version 0: the base. `model` must have its edit modules set; it is borrowed. Keeps at
+ * most `keep` versions beside live and base (a version whose weights equal the base's
+ * costs nothing). */
 bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model, int keep,
                         struct mal_error *err) MAL_CHECK;
-void mal_weights_destroy(struct mal_weights_state *ws); /* takes NULL; the model reads base again */
+void mal_weights_destroy(
+    struct mal_weights_state *ws); /* takes NULL; the model reads base again */
 
 int64_t mal_weights_live(const struct mal_weights_state *ws);
 bool mal_weights_has(const struct mal_weights_state *ws, int64_t version);
@@ -35,11 +39,13 @@ const struct mal_module_norms *mal_weights_norms(const struct mal_weights_state 
 /* Lets the model's passes use the weights of `version`, which must be in memory. */
 void mal_weights_use(struct mal_weights_state *ws, int64_t version);
 
-/* Prepares the successor of live on shadow memory: T + delta, rounded, hashed, norms measured.
- * A NaN or infinite weight is MAL_NUMERIC naming the module; an error leaves all as it was.
- * At most one successor is prepared at a time. `tick` (may be NULL) is called between modules. */
+/* Prepares the successor of live on shadow memory: T + delta, rounded, hashed, norms
+ * measured. A NaN or infinite weight is MAL_NUMERIC naming the module; an error leaves
+ * all as it was. At most one successor is prepared at a time. `tick` (may be NULL) is
+ * called between modules. */
 bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *delta,
-                         void (*tick)(void *), void *tick_arg, struct mal_error *err) MAL_CHECK;
+                         void (*tick)(void *), void *tick_arg,
+                         struct mal_error *err) MAL_CHECK;
 /* Prepares a successor with the weights of `version`, which is in memory. */
 bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
                                 struct mal_error *err) MAL_CHECK;
@@ -50,10 +56,12 @@ bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
                                              struct mal_error *err),
                                 void *arg, struct mal_error *err) MAL_CHECK;
 struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws);
-const struct mal_module_norms *mal_weights_prepared_norms(const struct mal_weights_state *ws);
+const struct mal_module_norms *
+mal_weights_prepared_norms(const struct mal_weights_state *ws);
 /* Lets the passes use the prepared weights (to measure them before publishing). */
 void mal_weights_use_prepared(struct mal_weights_state *ws);
-/* The prepared weights become live as `version`; the oldest kept version may leave memory. */
+/* The prepared weights become live as `version`; the oldest kept version may leave
+ * memory. */
 void mal_weights_publish(struct mal_weights_state *ws, int64_t version);
 void mal_weights_discard(struct mal_weights_state *ws); /* forget what was prepared */
 
@@ -61,7 +69,7 @@ void mal_weights_discard(struct mal_weights_state *ws); /* forget what was prepa
 bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
                             struct mal_error *err) MAL_CHECK;
 /* W of an edit module in a version in memory, fp32, in the checkpoint's orientation. */
-bool mal_weights_read(struct mal_weights_state *ws, int64_t version, size_t module, float *out,
-                      struct mal_error *err) MAL_CHECK;
+bool mal_weights_read(struct mal_weights_state *ws, int64_t version, size_t module,
+                      float *out, struct mal_error *err) MAL_CHECK;
 
 #endif

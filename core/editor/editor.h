@@ -1,5 +1,6 @@
-/* editor.h - an editor: what turns keys and value gradients into weight shifts (design.md
- * section 3), read from and written to one safetensors file (section 7). */
+/* editor.h - an editor: what turns keys and value gradients into weight shifts
+ * (core/README.md section 3), read from and written to one safetensors file (section 7).
+ */
 #ifndef MAL_EDITOR_H
 #define MAL_EDITOR_H
 
@@ -8,7 +9,9 @@
 #include "core/model/model.h"
 
 enum mal_method { MAL_MALMEN, MAL_MEND, MAL_ULTRAEDIT };
+
 enum mal_edit_tokens { MAL_TOKENS_ANSWER, MAL_TOKENS_ALL };
+
 enum mal_loss { MAL_LOSS_TOKEN_SUM, MAL_LOSS_MICROBATCH_MEAN };
 
 const char *mal_method_name(enum mal_method method); /* "malmen", "mend", "ultraedit" */
@@ -25,51 +28,67 @@ struct mal_block {
 
 /* What the modules of one distinct (d_in, d_out) share. */
 struct mal_editor_shape {
-    int64_t d_in, d_out, size;  /* size = d_in + d_out */
+    int64_t d_in, d_out, size; /* size = d_in + d_out */
     int64_t n_modules;
     struct mal_normalizer norm;
-    struct mal_block *blocks;   /* (n_blocks), owned */
-    float *lr;                  /* (n_modules); not UltraEdit */
-    float *lamda;               /* (n_modules); not UltraEdit */
+    struct mal_block *blocks; /* (n_blocks), owned */
+    float *lr;                /* (n_modules); not UltraEdit */
+    float *lamda;             /* (n_modules); not UltraEdit */
 };
 
+/* The file has the modules' names only. Where it has several shapes, the model must say
+ * which module has which: shape and row stand from mal_editor_bind() on (with one shape,
+ * at once). */
 struct mal_editor_module {
-    char *name;      /* as in the checkpoint, owned */
-    size_t shape;    /* index in shapes */
-    size_t row;      /* index among the modules of that shape */
+    char *name;   /* as in the checkpoint, owned */
+    size_t shape; /* index in shapes */
+    size_t row;   /* index among the modules of that shape */
 };
 
 struct mal_editor {
     enum mal_method method;
     enum mal_edit_tokens tokens;
     enum mal_loss loss;
-    int64_t micro_batch;        /* facts per micro-batch */
-    int64_t rank, n_blocks;     /* 0 for UltraEdit */
-    int64_t n_edits;            /* facts per step it was trained for; 0: not said */
-    double lr;                  /* UltraEdit's step */
-    char base_model[MAL_HASH_HEX]; /* fingerprint, empty: not said */
-    struct mal_editor_shape *shapes;
+    int64_t micro_batch;             /* facts per micro-batch */
+    int64_t rank, n_blocks;          /* 0 for UltraEdit */
+    int64_t n_edits;                 /* facts per step it was trained for; 0: not said */
+    double lr;                       /* UltraEdit's step */
+    char base_model[MAL_HASH_HEX];   /* fingerprint, empty: not said */
+    struct mal_editor_shape *shapes; /* in the order of their names "(d_in, d_out)" */
     size_t n_shapes;
     struct mal_editor_module *modules; /* in the order of the file */
     size_t n_modules;
-    struct mal_hash hash;       /* SHA-256 of the file's bytes; zero when made in memory */
+    struct mal_hash hash; /* SHA-256 of the file's bytes; zero when made in memory */
 };
 
 /* Every tensor's shape is checked against the metadata, every value for being finite. */
-bool mal_editor_open(struct mal_editor **out, const char *path, struct mal_error *err) MAL_CHECK;
+bool mal_editor_open(struct mal_editor **out, const char *path,
+                     struct mal_error *err) MAL_CHECK;
 bool mal_editor_save(const struct mal_editor *editor, const char *path,
                      struct mal_error *err) MAL_CHECK;
 void mal_editor_close(struct mal_editor *editor); /* takes NULL */
 
-/* An untrained one for modules of `model`: identity network (A ~ N(0,1) from `seed`, the rest 0
- * or 1), empty statistics, the given step. rank and n_blocks are ignored for UltraEdit. */
-bool mal_editor_create(struct mal_editor **out, enum mal_method method, struct mal_model *model,
-                       const char *const *modules, size_t n_modules, int64_t rank,
-                       int64_t n_blocks, double lr, uint64_t seed, struct mal_error *err) MAL_CHECK;
+/* An untrained one for modules of `model`: identity network (A ~ N(0,1) from `seed`, the
+ * rest 0 or 1), empty statistics, the given step. rank and n_blocks are ignored for
+ * UltraEdit. */
+bool mal_editor_create(struct mal_editor **out, enum mal_method method,
+                       struct mal_model *model, const char *const *modules,
+                       size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
+                       uint64_t seed, struct mal_error *err) MAL_CHECK;
 
-/* Declares the editor's modules as the model's edit modules, after checking names and shapes
- * and, where the file has one, the base model's fingerprint. */
-bool mal_editor_bind(const struct mal_editor *editor, struct mal_model *model,
+/* Declares the editor's modules as the model's edit modules, after checking names and
+ * shapes and, where the file has one, the base model's fingerprint; gives each module its
+ * shape. On an error the model is as it was. */
+bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) MAL_CHECK;
+
+/* ---- The statistics of all shapes together, (n_shapes) ---- */
+
+/* NULL with an error when memory is out. */
+struct mal_normalizer *mal_norms_copy(const struct mal_normalizer *norms, size_t n,
+                                      struct mal_error *err);
+struct mal_normalizer *mal_editor_norms(const struct mal_editor *editor,
+                                        struct mal_error *err);
+void mal_norms_free(struct mal_normalizer *norms, size_t n); /* takes NULL */
 
 #endif

@@ -9,27 +9,27 @@ enum mal_finish { MAL_FINISH_LENGTH, MAL_FINISH_STOP };
 
 struct mal_generation {
     /* in */
-    const int32_t *prompt;       /* at least one token */
+    const int32_t *prompt; /* at least one token */
     size_t n_prompt;
-    int64_t max_tokens;          /* clipped to what the context holds */
-    float temperature;           /* 0: greedy */
-    float top_p;                 /* in (0, 1]; 1: all */
-    uint64_t seed;               /* same seed, version and request: same answer on this device */
-    const char *const *stop;     /* texts that end the answer, not part of it */
+    int64_t max_tokens; /* clipped to what the context holds */
+    float temperature;  /* 0: greedy */
+    float top_p;        /* in (0, 1]; 1: all */
+    uint64_t seed;      /* same seed, version and request: same answer on this device */
+    const char *const *stop; /* texts that end the answer, not part of it */
     size_t n_stop;
     /* out: owned by the caller, mal_generation_finish() */
-    int32_t *ids;                /* generated, without end of text */
+    int32_t *ids; /* generated, without end of text */
     size_t n_ids;
-    char *text;                  /* decoded, cut before a stop text */
+    char *text; /* decoded, cut before a stop text */
     size_t text_bytes;
     enum mal_finish finish;
 };
 
-/* Runs all of them together on the weights in use. `tick` (may be NULL) is called between steps;
- * when it returns false the call ends with MAL_CANCELLED. */
+/* Runs all of them together on the weights in use. `tick` (may be NULL) is called between
+ * steps; when it returns false the call ends with MAL_CANCELLED. */
 bool mal_generate(struct mal_model *model, const struct mal_tokenizer *tok,
-                  struct mal_generation *gens, size_t n, bool (*tick)(void *), void *tick_arg,
-                  struct mal_error *err) MAL_CHECK;
+                  struct mal_generation *gens, size_t n, bool (*tick)(void *),
+                  void *tick_arg, struct mal_error *err) MAL_CHECK;
 void mal_generation_finish(struct mal_generation *gen); /* frees what was put out */
 
 #endif

@@ -1,8 +1,9 @@
 /* model.h - a base language model: opened from a checkpoint, run over packed batches.
  *
- * Passes are written once over core/backend.h. What is never computed: padding (sequences are
- * packed), logits at rows nobody asks for, the backward pass below the lowest edit module and
- * before the first row that matters, gradients of weights (design.md section 5). */
+ * Passes are written once over core/backend.h. What is never computed: padding (sequences
+ * are packed), logits at rows nobody asks for, the backward pass below the lowest edit
+ * module and before the first row that matters, gradients of weights (core/README.md
+ * section 5). */
 #ifndef MAL_MODEL_H
 #define MAL_MODEL_H
 
@@ -15,7 +16,7 @@ struct mal_tokenizer;
 
 /* A linear layer y = x W + b. `w` is what the passes read; edits swap it. */
 struct mal_linear {
-    char *name;             /* in the checkpoint, without ".weight", owned */
+    char *name; /* in the checkpoint, without ".weight", owned */
     int64_t d_in, d_out;
     bool transposed;        /* stored (d_out, d_in) in the checkpoint and here */
     enum mal_dtype dtype;   /* of the checkpoint */
@@ -23,15 +24,16 @@ struct mal_linear {
     const void *w;          /* in use */
     const void *w0;         /* base; w == w0 until edited */
     const float *bias;      /* NULL: none */
+    int64_t block;          /* index of the block it is in */
     int edit;               /* index among the edit modules, -1: none */
 };
 
 struct mal_model_info {
-    const char *architecture; /* "gpt2" */
+    const char *architecture;                         /* "gpt2" */
     int64_t n_layers, n_channels, n_vocab, n_context; /* n_context: 0 = no maximum */
     int64_t n_parameters;
-    enum mal_dtype dtype;     /* most common in the checkpoint */
-    int32_t eos;              /* -1: none */
+    enum mal_dtype dtype; /* most common in the checkpoint */
+    int32_t eos;          /* -1: none */
 };
 
 /* `be` is borrowed and must outlive the model. */
@@ -48,22 +50,22 @@ size_t mal_model_n_linears(const struct mal_model *model);
 struct mal_linear *mal_model_linear(struct mal_model *model, size_t i);
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name);
 
-/* Declares the edit modules; replaces what was declared before. An unknown name is an error that
- * lists what there is of its kind. */
+/* Declares the edit modules; replaces what was declared before. An unknown name is an
+ * error that lists what there is of its kind. */
 bool mal_model_set_edits(struct mal_model *model, const char *const *names, size_t n,
                          struct mal_error *err) MAL_CHECK;
 size_t mal_model_n_edits(const struct mal_model *model);
 struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i);
-/* The paper's choice for this architecture: GPT-2, the MLP's c_proj of the last half of the
- * blocks. Names are borrowed from the model; *out is freed with mal_free(). */
-bool mal_model_default_edits(const struct mal_model *model, const char ***out, size_t *out_n,
-                             struct mal_error *err) MAL_CHECK;
+/* The paper's choice for this architecture: GPT-2, the MLP's c_proj of the last half of
+ * the blocks. Names are borrowed from the model; *out is freed with mal_free(). */
+bool mal_model_default_edits(const struct mal_model *model, const char ***out,
+                             size_t *out_n, struct mal_error *err) MAL_CHECK;
 
 /* ---- Batches ---- */
 
 /* Packed sequences in host memory, owned by the caller. Sequence s is ids[start[s] ..
- * start[s+1]). Its label rows are [from[s], length): labels[start[s] + t] is what position t
- * must predict, -1 where nothing (always -1 before from[s]). */
+ * start[s+1]). Its label rows are [from[s], length): labels[start[s] + t] is what
+ * position t must predict, -1 where nothing (always -1 before from[s]). */
 struct mal_batch {
     size_t n_seqs;
     const int32_t *start;  /* (n_seqs + 1) */
@@ -72,32 +74,35 @@ struct mal_batch {
     const int32_t *labels; /* (start[n_seqs]) */
 };
 
-/* Per label row, in packed order (sequence by sequence, positions ascending); host memory of the
- * caller, each may be NULL. */
+/* Per label row, in packed order (sequence by sequence, positions ascending); host memory
+ * of the caller, each may be NULL. */
 struct mal_row_scores {
-    float *logprob;  /* of the label */
-    int32_t *rank;   /* 1 = most probable */
+    float *logprob; /* of the label */
+    int32_t *rank;  /* 1 = most probable */
     int32_t *argmax;
-    float *logits;   /* (rows, V): only for small things */
+    float *logits; /* (rows, V): only for small things */
 };
 
 /* Forward to the label rows, on the weights in use. */
 bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
                      const struct mal_row_scores *out, struct mal_error *err) MAL_CHECK;
 
-/* Forward and backward of sum over label rows of loss_scale * -log p. For each edit module m:
- * u[m] (rows, d_in), g[m] (rows, d_out), device memory of the caller, rows in packed order:
- * the label rows when `all_tokens` is false, all tokens otherwise (then rows before the first
- * label carry gradients too). `loss` (may be NULL): sum of -log p over label rows, host. */
+/* Forward and backward of sum over label rows of loss_scale * -log p. For each edit
+ * module m: u[m] (rows, d_in), g[m] (rows, d_out), device memory of the caller, rows in
+ * packed order: the label rows when `all_tokens` is false, all tokens otherwise (then
+ * rows before the first label carry gradients too). `loss` (may be NULL): sum of -log p
+ * over label rows, host. */
 struct mal_measure {
     float loss_scale;
     bool all_tokens;
     float *const *u;
     float *const *g;
     double *loss;
+    double seconds[2]; /* out: forward, backward, the heads included */
 };
+
 bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
-                       const struct mal_measure *measure, struct mal_error *err) MAL_CHECK;
+                       struct mal_measure *measure, struct mal_error *err) MAL_CHECK;
 
 /* Logits of every position: out (n, V), host. */
 bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
@@ -105,9 +110,10 @@ bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, flo
 
 /* ---- Sizes known beforehand ---- */
 
-/* Device scratch bytes of a pass over n_tokens tokens in sequences of at most max_tokens, with
- * n_rows label rows; `measure`: with its backward pass. */
-size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs, int64_t n_tokens,
-                               int64_t max_tokens, int64_t n_rows, bool measure);
+/* Device scratch bytes of a pass over n_tokens tokens in sequences of at most max_tokens,
+ * with n_rows label rows; `measure`: with its backward pass. */
+size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
+                               int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
+                               bool measure);
 
 #endif

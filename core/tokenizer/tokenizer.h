@@ -1,8 +1,8 @@
 /* tokenizer.h - text to token ids and back, equal to the Hugging Face ids.
  *
  * Reads tokenizer.json, or the original files of a family (byte-level BPE: vocab.json +
- * merges.txt, or encoder.json + vocab.bpe). Truncation and padding written in a tokenizer.json
- * are not applied. Read-only after opening: safe from several threads. */
+ * merges.txt, or encoder.json + vocab.bpe). Truncation and padding written in a
+ * tokenizer.json are not applied. Read-only after opening: safe from several threads. */
 #ifndef MAL_TOKENIZER_H
 #define MAL_TOKENIZER_H
 
@@ -25,21 +25,26 @@ void mal_ids_finish(struct mal_ids *list);
 /* `dir` is a model directory. Errors name the file. */
 bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
                         struct mal_error *err) MAL_CHECK;
+/* As mal_tokenizer_open(), from a file of any folder: encoder.json or vocab.json with its
+ * merges beside it, any other name is read as a tokenizer.json. */
+bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
+                             struct mal_error *err) MAL_CHECK;
 void mal_tokenizer_close(struct mal_tokenizer *tok); /* takes NULL */
 
 int32_t mal_tokenizer_size(const struct mal_tokenizer *tok); /* highest id + 1 */
 
 /* Appends the ids of `text` (bytes, need not end in zero). `add_special`: also what the
- * post-processor adds (begin, end of text). Special tokens written in the text are recognised
- * either way. Linear in the length of the text. Invalid UTF-8 is MAL_INVALID. */
+ * post-processor adds (begin, end of text). Special tokens written in the text are
+ * recognised either way. Linear in the length of the text. Invalid UTF-8 is MAL_INVALID.
+ */
 bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
                           bool add_special, struct mal_ids *out,
                           struct mal_error *err) MAL_CHECK;
 
-/* Owned text in *out with a closing zero, its length in *out_bytes. Special tokens are kept
- * unless `skip_special`. Bytes that are no UTF-8 are kept as they are when `raw` (a stream cut in
- * the middle of a character), else replaced by U+FFFD as Hugging Face does. An id out of range is
- * MAL_INVALID. */
+/* Owned text in *out with a closing zero, its length in *out_bytes. Special tokens are
+ * kept unless `skip_special`. Bytes that are no UTF-8 are kept as they are when `raw` (a
+ * stream cut in the middle of a character), else replaced by U+FFFD as Hugging Face does.
+ * An id out of range is MAL_INVALID; one in range that has no token gives nothing. */
 bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
                           bool skip_special, bool raw, char **out, size_t *out_bytes,
                           struct mal_error *err) MAL_CHECK;

@@ -1,0 +1,115 @@
+/* backend_impl.h - what a device implements: one function per operation of backend.h.
+ *
+ * The wrappers in backend.c check arguments, fill in leading dimensions given as 0, skip
+ * empty operations and those after a sticky error; an implementation does none of that.
+ * It reports a failure once with mal_fail(&be->error, MAL_DEVICE, ...). */
+#ifndef MAL_BACKEND_IMPL_H
+#define MAL_BACKEND_IMPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#include "core/backend.h"
+
+/* Function pointers only, and every one is set: mal_backend_init() checks. */
+struct mal_backend_ops {
+    void (*destroy)(struct mal_backend *be);
+
+    void *(*alloc)(struct mal_backend *be, size_t bytes); /* keeps be->bytes */
+    void (*free)(struct mal_backend *be, void *mem);      /* mem is not NULL */
+    void (*upload)(struct mal_backend *be, void *dst, const void *host, size_t bytes);
+    void (*download)(struct mal_backend *be, void *host, const void *src, size_t bytes);
+    void (*copy)(struct mal_backend *be, void *dst, const void *src, size_t bytes);
+    void (*zero)(struct mal_backend *be, void *dst, size_t bytes);
+    void (*sync)(struct mal_backend *be);
+
+    void (*gemm)(struct mal_backend *be, const struct mal_gemm *g);
+    void (*gemm64)(struct mal_backend *be, const struct mal_gemm64 *g);
+    void (*syrk64)(struct mal_backend *be, int64_t n, int64_t k, double alpha,
+                   const float *a, int64_t lda, bool trans, double beta, double *c,
+                   int64_t ldc);
+    void (*potrf64)(struct mal_backend *be, int64_t n, double *a, int64_t lda,
+                    int64_t row0, double *info);
+    void (*trsm64)(struct mal_backend *be, bool right, bool trans_l, int64_t m, int64_t n,
+                   const double *l, int64_t ldl, double *b, int64_t ldb);
+    void (*qr64)(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
+    void (*convert)(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
+                    const void *x, enum mal_dtype x_dtype);
+
+    void (*embed)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
+                  const int32_t *pos, const float *tokens, const float *positions,
+                  float *y);
+    void (*norm_fwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
+                     float *y);
+    void (*norm_bwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
+                     const float *dy, float *dx);
+    void (*act_fwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
+                    float *y);
+    void (*act_bwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
+                    const float *dy, float *dx);
+    void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, float *out,
+                     int64_t ld_out, float *lse);
+    void (*attn_bwd)(struct mal_backend *be, const struct mal_attn *attn,
+                     const float *out, int64_t ld_out, const float *lse,
+                     const float *dout, int64_t ld_dout, float *dq, float *dk, float *dv,
+                     int64_t ld_d);
+    void (*add)(struct mal_backend *be, int64_t n, const float *x, float *y);
+    void (*gather_rows)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
+                        const float *x, int64_t ldx, float *y, int64_t ldy);
+    void (*scatter_rows)(struct mal_backend *be, int64_t n, int64_t c,
+                         const int32_t *rows, const float *x, int64_t ldx, float *y,
+                         int64_t ldy);
+    void (*xent_fwd)(struct mal_backend *be, int64_t n, int64_t v, const float *logits,
+                     const int32_t *label, float *logprob, int32_t *rank,
+                     int32_t *argmax);
+    void (*xent_bwd)(struct mal_backend *be, int64_t n, int64_t v, float *logits,
+                     const int32_t *label, const float *scale);
+
+    void (*normalize_rows)(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
+                           const float *u, int64_t ldu, const float *g, int64_t ldg,
+                           const float *mean, const float *std, float *h);
+    void (*column_stats)(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
+                         const float *u, int64_t ldu, const float *g, int64_t ldg,
+                         double *mean, double *m2);
+    void (*block_fwd)(struct mal_backend *be, int64_t n, int64_t c, const float *z,
+                      const float *scale, const float *shift, float *h);
+    void (*edit_diffs)(struct mal_backend *be, int64_t n, int64_t da, int64_t dc,
+                       float lr, const float *a, int64_t lda, const float *b, int64_t ldb,
+                       const float *c, int64_t ldc, float *d, int64_t ldd);
+
+    void (*apply_factors)(struct mal_backend *be, int64_t d_in, int64_t d_out,
+                          int64_t rank, const float *l, const float *r, bool transposed,
+                          float *t);
+    void (*apply_dense)(struct mal_backend *be, int64_t d_in, int64_t d_out,
+                        const float *s, bool transposed, float *t);
+    void (*round_weight)(struct mal_backend *be, int64_t n, const void *w0,
+                         const float *t, enum mal_dtype dtype, void *w,
+                         enum mal_dtype w_dtype);
+    void (*sum_squares)(struct mal_backend *be, int64_t n, const float *x, double *out);
+};
+
+/* A device's own struct begins with this one. */
+struct mal_backend {
+    const struct mal_backend_ops *ops;
+    struct mal_error error; /* the first one; MAL_OK: none */
+    size_t bytes;           /* allocated now */
+    char name[32];
+    char description[256];
+};
+
+/* Asserts that every member of `ops` is set. */
+void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
+                      const char *name);
+
+bool mal_cpu_create(struct mal_backend **out, struct mal_error *err) MAL_CHECK;
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,59 @@
+/* attn_tile.c - tiles of products between keys and queries. */
+#include "core/cpu/attn_tile.h"
+
+#include <string.h>
+
+#include "core/simd.h"
+#include "core/cpu/tile.h"
+
+struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int64_t h,
+                                     int64_t i) {
+    int64_t n_queries = attn->q_start[s + 1] - attn->q_start[s];
+    int64_t n_keys = attn->k_len[s];
+    int64_t row = attn->q_start[s] + i, d = attn->head_size;
+    int64_t h_kv = h / (attn->n_heads / attn->n_kv_heads);
+
+    struct attn_piece piece = {
+        .q = attn->q + row * attn->ld_q + h * d,
+        .k = attn->k + attn->k_start[s] * attn->ld_k + h_kv * d,
+        .v = attn->v + attn->k_start[s] * attn->ld_v + h_kv * d,
+        .ld_q = attn->ld_q,
+        .ld_k = attn->ld_k,
+        .ld_v = attn->ld_v,
+        .n_queries = n_queries - i < ATTN_QUERIES ? n_queries - i : ATTN_QUERIES,
+        .n_keys = n_keys,
+        .position = n_keys - n_queries + i,
+        .head_size = d,
+        .scale = attn->scale,
+        .causal = attn->causal,
+    };
+    if (piece.causal && piece.position + piece.n_queries < n_keys)
+        piece.n_keys = piece.position + piece.n_queries;
+    return piece;
+}
+
+/* packed[d][i] = scale * y[i][d]; columns beyond the queries are 0. */
+static MAL_SIMD void pack(int64_t n, int64_t columns, int64_t depth, const float *y,
+                          int64_t ld_y, float scale, float *packed) {
+    for (int64_t d = 0; d < depth; d++) {
+        for (int64_t i = 0; i < n; i++)
+            packed[d * ATTN_QUERIES + i] = scale * y[i * ld_y + d];
+        for (int64_t i = n; i < columns; i++)
+            packed[d * ATTN_QUERIES + i] = 0;
+    }
+}
+
+void mal_cpu_attn_products(const struct attn_piece *piece, int64_t n_keys, const float *x,
+                           int64_t ld_x, const float *y, int64_t ld_y, float scale,
+                           bool first, float *packed, float *tile) {
+    int64_t columns = attn_columns(piece);
+    memset(tile, 0, (size_t)(n_keys * ATTN_QUERIES) * sizeof *tile);
+    for (int64_t d = 0; d < piece->head_size; d += ATTN_DEPTH) {
+        int64_t depth =
+            piece->head_size - d < ATTN_DEPTH ? piece->head_size - d : ATTN_DEPTH;
+        if (first || piece->head_size > ATTN_DEPTH)
+            pack(piece->n_queries, columns, depth, y + d, ld_y, scale, packed);
+        mal_cpu_tile(n_keys, columns, depth, x + d, ld_x, 1, packed, ATTN_QUERIES, tile,
+                     ATTN_QUERIES);
+    }
+}

@@ -1,0 +1,58 @@
+/* attn_tile.h - what attention forward and backward share: tiles of transposed scores.
+ *
+ * A tile has one row per key and one column per query, so that maximum, sum and exp of a
+ * query run down a column, many queries side by side, and only the queries are ever
+ * transposed. */
+#ifndef MAL_ATTN_TILE_H
+#define MAL_ATTN_TILE_H
+
+#include <stdint.h>
+
+#include "core/backend.h"
+
+enum {
+    ATTN_QUERIES = 32, /* columns of a tile */
+    ATTN_KEYS = 64,    /* rows of a tile */
+    ATTN_DEPTH = 256   /* channels of queries transposed at once */
+};
+
+/* One head of up to ATTN_QUERIES queries and the keys they see. */
+struct attn_piece {
+    const float *q, *k, *v; /* at the first query, and at the first key of the sequence */
+    int64_t ld_q, ld_k, ld_v;
+    int64_t n_queries, n_keys;
+    int64_t position; /* of the first query */
+    int64_t head_size;
+    float scale;
+    bool causal;
+};
+
+/* Columns worked on: the queries, filled up to whole vectors. */
+static inline int64_t attn_columns(const struct attn_piece *piece) {
+    return (piece->n_queries + 15) / 16 * 16;
+}
+
+/* Keys of the tile that starts at key j. */
+static inline int64_t attn_tile_keys(const struct attn_piece *piece, int64_t j) {
+    return piece->n_keys - j < ATTN_KEYS ? piece->n_keys - j : ATTN_KEYS;
+}
+
+/* How many of the first columns do not see key j. */
+static inline int64_t attn_hidden(const struct attn_piece *piece, int64_t j) {
+    if (!piece->causal || j <= piece->position) return 0;
+    int64_t hidden = j - piece->position;
+    return hidden < piece->n_queries ? hidden : piece->n_queries;
+}
+
+/* The piece of sequence s, head h and the tile of queries that starts at its query i. */
+struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int64_t h,
+                                     int64_t i);
+
+/* tile (n_keys, columns), ld ATTN_QUERIES = scale * x (n_keys, d) @ y (columns, d)'.
+ * `packed` (ATTN_DEPTH, ATTN_QUERIES) keeps y transposed between calls: `first` says it
+ * does not hold y yet. */
+void mal_cpu_attn_products(const struct attn_piece *piece, int64_t n_keys, const float *x,
+                           int64_t ld_x, const float *y, int64_t ld_y, float scale,
+                           bool first, float *packed, float *tile);
+
+#endif

@@ -1,0 +1,30 @@
+/* blas.h - the BLAS and LAPACK behind the device "cpu". core/cpu/README.md says which and
+ * why. */
+#ifndef MAL_CPU_BLAS_H
+#define MAL_CPU_BLAS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cblas.h>
+
+/* First thing in main(): OpenMP reads its settings when it is loaded, so this sets
+ * OMP_WAIT_POLICY=passive, unless it is set, and executes the program again (same process id).
+ * Threads that spin while they wait take the processor from the HTTP threads and from whatever
+ * else the machine runs. Goes on with what there is where that is not possible. */
+void mal_cpu_prepare(char **argv);
+
+/* One line: processor, library, kernels, threads. */
+void mal_cpu_describe(char *text, size_t bytes);
+
+/* A size as the library takes it. */
+blasint mal_blas_int(int64_t n);
+
+/* LAPACK; matrices are column-major. `info` as in LAPACK. */
+int mal_lapack_potrf_upper(int64_t n, double *a, int64_t lda);
+void mal_lapack_qr_factor(int64_t m, int64_t n, double *a, double *tau, double *work,
+                          int64_t n_work);
+void mal_lapack_qr_form(int64_t m, int64_t n, double *a, const double *tau, double *work,
+                        int64_t n_work);
+
+#endif

@@ -1,0 +1,76 @@
+/* cpu.c - the device "cpu": its table of operations, created and destroyed. */
+#include "core/cpu/cpu.h"
+
+#include "core/alloc.h"
+#include "core/cpu/blas.h"
+
+/* 32 MiB: slices of 256 rows at 16,384 columns, and LAPACK's blocks for QR. */
+enum { WORK_DOUBLES = 4 << 20 };
+
+static void destroy(struct mal_backend *be) {
+    struct mal_cpu *cpu = (struct mal_cpu *)be;
+    mal_free(cpu->work);
+    mal_free(cpu);
+}
+
+static void sync_nothing(struct mal_backend *be) {
+    /* Operations have finished when they return. */
+}
+
+static const struct mal_backend_ops cpu_ops = {
+    .destroy = destroy,
+    .alloc = mal_cpu_alloc,
+    .free = mal_cpu_free,
+    .upload = mal_cpu_upload,
+    .download = mal_cpu_download,
+    .copy = mal_cpu_copy,
+    .zero = mal_cpu_zero,
+    .sync = sync_nothing,
+    .gemm = mal_cpu_gemm,
+    .gemm64 = mal_cpu_gemm64,
+    .syrk64 = mal_cpu_syrk64,
+    .potrf64 = mal_cpu_potrf64,
+    .trsm64 = mal_cpu_trsm64,
+    .qr64 = mal_cpu_qr64,
+    .convert = mal_cpu_convert,
+    .embed = mal_cpu_embed,
+    .norm_fwd = mal_cpu_norm_fwd,
+    .norm_bwd = mal_cpu_norm_bwd,
+    .act_fwd = mal_cpu_act_fwd,
+    .act_bwd = mal_cpu_act_bwd,
+    .attn_fwd = mal_cpu_attn_fwd,
+    .attn_bwd = mal_cpu_attn_bwd,
+    .add = mal_cpu_add,
+    .gather_rows = mal_cpu_gather_rows,
+    .scatter_rows = mal_cpu_scatter_rows,
+    .xent_fwd = mal_cpu_xent_fwd,
+    .xent_bwd = mal_cpu_xent_bwd,
+    .normalize_rows = mal_cpu_normalize_rows,
+    .column_stats = mal_cpu_column_stats,
+    .block_fwd = mal_cpu_block_fwd,
+    .edit_diffs = mal_cpu_edit_diffs,
+    .apply_factors = mal_cpu_apply_factors,
+    .apply_dense = mal_cpu_apply_dense,
+    .round_weight = mal_cpu_round_weight,
+    .sum_squares = mal_cpu_sum_squares,
+};
+
+bool mal_cpu_create(struct mal_backend **out, struct mal_error *err) {
+    struct mal_cpu *cpu = mal_calloc(1, sizeof *cpu);
+    if (!cpu) return mal_fail(err, MAL_NO_MEMORY, "device cpu");
+
+    mal_backend_init(&cpu->base, &cpu_ops, "cpu");
+    mal_cpu_describe(cpu->base.description, sizeof cpu->base.description);
+    cpu->n_work = WORK_DOUBLES;
+    cpu->work = mal_malloc((size_t)cpu->n_work * sizeof(double));
+    if (!cpu->work) {
+        mal_fail(err, MAL_NO_MEMORY, "workspace of device cpu");
+        goto fail;
+    }
+    *out = &cpu->base;
+    return true;
+
+fail:
+    destroy(&cpu->base);
+    return false;
+}

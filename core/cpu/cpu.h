@@ -1,0 +1,108 @@
+/* cpu.h - the device "cpu": its struct and its operations, a family per file.
+ *
+ * Loops are shared between threads with OpenMP from PARALLEL_ELEMENTS elements on.
+ * Results do not depend on the number of threads except through BLAS. */
+#ifndef MAL_CPU_H
+#define MAL_CPU_H
+
+#include "core/backend_impl.h"
+
+/* Elements below which waking a second thread costs more than it saves. */
+enum { PARALLEL_ELEMENTS = 1 << 14 };
+
+struct mal_cpu {
+    struct mal_backend base;
+    double *work; /* for operations in fp64, so that none allocates */
+    int64_t n_work;
+};
+
+/* memory.c */
+void *mal_cpu_alloc(struct mal_backend *be, size_t bytes);
+void mal_cpu_free(struct mal_backend *be, void *mem);
+void mal_cpu_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes);
+void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_t bytes);
+void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
+void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes);
+
+/* gemm.c */
+void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g);
+
+/* linalg64.c */
+void mal_cpu_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);
+void mal_cpu_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
+                    const float *a, int64_t lda, bool trans, double beta, double *c,
+                    int64_t ldc);
+void mal_cpu_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda,
+                     int64_t row0, double *info);
+void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
+                    int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb);
+void mal_cpu_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
+void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
+                     const void *x, enum mal_dtype x_dtype);
+
+/* embed.c */
+/* y += x by the calling thread alone. */
+void mal_cpu_add_row(int64_t n, const float *x, float *y);
+void mal_cpu_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
+                   const int32_t *pos, const float *tokens, const float *positions,
+                   float *y);
+void mal_cpu_add(struct mal_backend *be, int64_t n, const float *x, float *y);
+void mal_cpu_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
+                         const int32_t *rows, const float *x, int64_t ldx, float *y,
+                         int64_t ldy);
+void mal_cpu_scatter_rows(struct mal_backend *be, int64_t n, int64_t c,
+                          const int32_t *rows, const float *x, int64_t ldx, float *y,
+                          int64_t ldy);
+
+/* norm.c */
+void mal_cpu_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
+                      float *y);
+void mal_cpu_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
+                      const float *dy, float *dx);
+
+/* act.c */
+void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
+                     float *y);
+void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
+                     const float *dy, float *dx);
+
+/* attn_fwd.c, attn_bwd.c */
+void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
+                      int64_t ld_out, float *lse);
+void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
+                      const float *out, int64_t ld_out, const float *lse,
+                      const float *dout, int64_t ld_dout, float *dq, float *dk, float *dv,
+                      int64_t ld_d);
+
+/* xent.c */
+void mal_cpu_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float *logits,
+                      const int32_t *label, float *logprob, int32_t *rank,
+                      int32_t *argmax);
+void mal_cpu_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
+                      const int32_t *label, const float *scale);
+
+/* editor_ops.c */
+void mal_cpu_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
+                            const float *u, int64_t ldu, const float *g, int64_t ldg,
+                            const float *mean, const float *std, float *h);
+void mal_cpu_column_stats(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
+                          const float *u, int64_t ldu, const float *g, int64_t ldg,
+                          double *mean, double *m2);
+void mal_cpu_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float *z,
+                       const float *scale, const float *shift, float *h);
+void mal_cpu_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc,
+                        float lr, const float *a, int64_t lda, const float *b,
+                        int64_t ldb, const float *c, int64_t ldc, float *d, int64_t ldd);
+
+/* versioned.c */
+void mal_cpu_apply_factors(struct mal_backend *be, int64_t d_in, int64_t d_out,
+                           int64_t rank, const float *l, const float *r, bool transposed,
+                           float *t);
+void mal_cpu_apply_dense(struct mal_backend *be, int64_t d_in, int64_t d_out,
+                         const float *s, bool transposed, float *t);
+void mal_cpu_round_weight(struct mal_backend *be, int64_t n, const void *w0,
+                          const float *t, enum mal_dtype dtype, void *w,
+                          enum mal_dtype w_dtype);
+void mal_cpu_sum_squares(struct mal_backend *be, int64_t n, const float *x, double *out);
+
+#endif

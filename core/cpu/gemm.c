@@ -1,0 +1,35 @@
+/* gemm.c - c = alpha op(a) op(b) + beta c + bias, through BLAS; weights on the CPU are
+ * fp32. */
+#include <assert.h>
+#include <string.h>
+
+#include "core/cpu/blas.h"
+#include "core/cpu/cpu.h"
+
+static void set_row(int64_t n, const float *x, float *y) {
+    memcpy(y, x, (size_t)n * sizeof *y);
+}
+
+static void bias_rows(const struct mal_gemm *g,
+                      void (*row)(int64_t, const float *, float *)) {
+#pragma omp parallel for schedule(static) if (g->m * g->n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < g->m; i++)
+        row(g->n, g->bias, g->c + i * g->ldc);
+}
+
+void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g) {
+    assert(g->b_dtype == MAL_F32);
+    float beta = g->beta;
+    /* Starting from the bias costs no pass over c: BLAS would fill it with zeros instead.
+     */
+    if (g->bias && beta == 0) {
+        bias_rows(g, set_row);
+        beta = 1;
+    }
+    cblas_sgemm(CblasRowMajor, g->trans_a ? CblasTrans : CblasNoTrans,
+                g->trans_b ? CblasTrans : CblasNoTrans, mal_blas_int(g->m),
+                mal_blas_int(g->n), mal_blas_int(g->k), g->alpha, g->a,
+                mal_blas_int(g->lda), g->b, mal_blas_int(g->ldb), beta, g->c,
+                mal_blas_int(g->ldc));
+    if (g->bias && g->beta != 0) bias_rows(g, mal_cpu_add_row);
+}

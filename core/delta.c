@@ -1,0 +1,75 @@
+/* delta.c - the stored form of a change to the weights: sizes, identity, release. */
+#include "core/delta.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/alloc.h"
+
+const char *mal_encoding_name(enum mal_encoding encoding) {
+    switch (encoding) {
+    case MAL_ENCODING_FACTORS: return "factors";
+    case MAL_ENCODING_DENSE: return "dense";
+    default: return "none";
+    }
+}
+
+size_t mal_delta_part_floats(const struct mal_delta_part *part) {
+    assert(part->d_in >= 0 && part->d_out >= 0 && part->rank >= 0);
+    if (part->encoding == MAL_ENCODING_FACTORS)
+        return (size_t)part->rank * ((size_t)part->d_in + (size_t)part->d_out);
+    return (size_t)part->d_in * (size_t)part->d_out;
+}
+
+size_t mal_delta_part_bytes(const struct mal_delta_part *part) {
+    return mal_delta_part_floats(part) * sizeof(float);
+}
+
+bool mal_delta_factors_pay(int64_t d_in, int64_t d_out, int64_t rank) {
+    return rank * (d_in + d_out) < d_in * d_out;
+}
+
+uint64_t mal_delta_bytes(const struct mal_delta *delta) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < delta->n_parts; i++)
+        bytes += mal_delta_part_bytes(&delta->parts[i]);
+    return bytes;
+}
+
+enum mal_encoding mal_delta_encoding(const struct mal_delta *delta) {
+    enum mal_encoding encoding =
+        delta->n_parts > 0 ? MAL_ENCODING_FACTORS : MAL_ENCODING_NONE;
+    for (size_t i = 0; i < delta->n_parts; i++) {
+        if (delta->parts[i].encoding == MAL_ENCODING_DENSE) encoding = MAL_ENCODING_DENSE;
+    }
+    return encoding;
+}
+
+bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,
+                    struct mal_error *err) {
+    struct mal_hasher *hasher;
+    if (!mal_hasher_create(&hasher, err)) return false;
+    for (size_t i = 0; i < delta->n_parts; i++) {
+        const struct mal_delta_part *part = &delta->parts[i];
+        assert(i == 0 || strcmp(delta->parts[i - 1].module, part->module) < 0);
+        struct mal_hash data = mal_hash_of(part->data, mal_delta_part_bytes(part));
+        mal_hasher_add_text(hasher, part->module);
+        mal_hasher_add_text(hasher, mal_encoding_name(part->encoding));
+        mal_hasher_add_u64(hasher, (uint64_t)part->d_in);
+        mal_hasher_add_u64(hasher, (uint64_t)part->d_out);
+        mal_hasher_add_u64(hasher, (uint64_t)part->rank);
+        mal_hasher_add(hasher, data.bytes, sizeof data.bytes);
+    }
+    *out = mal_hasher_end(hasher);
+    mal_hasher_destroy(hasher);
+    return true;
+}
+
+void mal_delta_finish(struct mal_delta *delta) {
+    for (size_t i = 0; i < delta->n_parts; i++) {
+        mal_free(delta->parts[i].module);
+        mal_free(delta->parts[i].data);
+    }
+    mal_free(delta->parts);
+    *delta = (struct mal_delta){0};
+}

@@ -1,0 +1,125 @@
+/* cholesky.c - left-looking Cholesky and its triangular solves in panels: nearly all the
+ * work is in matrix products, which are cut into slices. */
+#include "core/editor/cholesky.h"
+
+enum { PANEL = 512, MIN_ROWS = 64 };
+
+static int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+bool mal_pace_step(const struct mal_pace *pace, struct mal_error *err) {
+    if (!pace->tick) return true;
+    /* What is queued must be done first: a read served by tick waits for it otherwise. */
+    if (!mal_backend_sync(pace->be, err)) return false;
+    if (pace->tick(pace->arg)) return true;
+    return mal_fail(err, MAL_CANCELLED, "the solve was cancelled");
+}
+
+static const void *element(const void *data, enum mal_dtype dtype, int64_t i) {
+    return (const char *)data + (size_t)i * mal_dtype_size(dtype);
+}
+
+bool mal_pace_gemm64(const struct mal_pace *pace, const struct mal_gemm64 *g,
+                     struct mal_error *err) {
+    if (g->m == 0 || g->n == 0) return true;
+    int64_t lda = g->lda ? g->lda : g->trans_a ? g->m : g->k;
+    int64_t ldc = g->ldc ? g->ldc : g->n;
+    int64_t per_row = g->n * g->k;
+    int64_t rows = per_row > 0 ? MAL_SLICE_FMA / per_row : g->m;
+    if (rows < MIN_ROWS) rows = MIN_ROWS;
+    if (!pace->tick) rows = g->m;
+    for (int64_t i = 0; i < g->m; i += rows) {
+        struct mal_gemm64 slice = *g;
+        slice.m = min64(rows, g->m - i);
+        slice.a = element(g->a, g->a_dtype, g->trans_a ? i : i * lda);
+        slice.lda = lda;
+        slice.c = g->c + i * ldc;
+        slice.ldc = ldc;
+        mal_gemm64(pace->be, &slice);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}
+
+bool mal_cholesky_factor(const struct mal_pace *pace, int64_t n, double *a, double *info,
+                         struct mal_error *err) {
+    for (int64_t j = 0; j < n; j += PANEL) {
+        int64_t w = min64(PANEL, n - j);
+        double *panel = a + j * n; /* rows from j on, columns [0, j) are done */
+        /* a[j:, j:j+w] -= l[j:, :j] l[j:j+w, :j]' */
+        struct mal_gemm64 update = {.m = n - j,
+                                    .n = w,
+                                    .k = j,
+                                    .a = panel,
+                                    .a_dtype = MAL_F64,
+                                    .lda = n,
+                                    .b = panel,
+                                    .b_dtype = MAL_F64,
+                                    .ldb = n,
+                                    .trans_b = true,
+                                    .c = panel + j,
+                                    .ldc = n,
+                                    .alpha = -1,
+                                    .beta = 1};
+        if (j > 0 && !mal_pace_gemm64(pace, &update, err)) return false;
+        mal_potrf64(pace->be, w, panel + j, n, j, info);
+        /* l[j+w:, j:j+w] = a[j+w:, j:j+w] l[j:j+w, j:j+w]'^-1 */
+        double *below = panel + w * n + j;
+        mal_trsm64(pace->be, true, true, n - j - w, w, panel + j, n, below, n);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}
+
+/* b := l^-1 b, panel after panel from the top. */
+static bool solve_forward(const struct mal_pace *pace, int64_t n, int64_t m,
+                          const double *l, double *b, struct mal_error *err) {
+    for (int64_t j = 0; j < n; j += PANEL) {
+        int64_t w = min64(PANEL, n - j);
+        struct mal_gemm64 update = {.m = w,
+                                    .n = m,
+                                    .k = j,
+                                    .a = l + j * n,
+                                    .a_dtype = MAL_F64,
+                                    .lda = n,
+                                    .b = b,
+                                    .b_dtype = MAL_F64,
+                                    .c = b + j * m,
+                                    .alpha = -1,
+                                    .beta = 1};
+        if (j > 0 && !mal_pace_gemm64(pace, &update, err)) return false;
+        mal_trsm64(pace->be, false, false, w, m, l + j * n + j, n, b + j * m, m);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}
+
+/* b := l'^-1 b, panel after panel from the bottom. */
+static bool solve_backward(const struct mal_pace *pace, int64_t n, int64_t m,
+                           const double *l, double *b, struct mal_error *err) {
+    for (int64_t j = (n - 1) / PANEL * PANEL; j >= 0; j -= PANEL) {
+        int64_t w = min64(PANEL, n - j), below = n - j - w;
+        struct mal_gemm64 update = {.m = w,
+                                    .n = m,
+                                    .k = below,
+                                    .a = l + (j + w) * n + j,
+                                    .a_dtype = MAL_F64,
+                                    .lda = n,
+                                    .trans_a = true,
+                                    .b = b + (j + w) * m,
+                                    .b_dtype = MAL_F64,
+                                    .c = b + j * m,
+                                    .alpha = -1,
+                                    .beta = 1};
+        if (below > 0 && !mal_pace_gemm64(pace, &update, err)) return false;
+        mal_trsm64(pace->be, false, true, w, m, l + j * n + j, n, b + j * m, m);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}
+
+bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
+                        const double *l, double *b, struct mal_error *err) {
+    return solve_forward(pace, n, m, l, b, err) && solve_backward(pace, n, m, l, b, err);
+}

@@ -1,0 +1,140 @@
+/* editor_create.c - an untrained editor: the identity network over empty statistics
+ * (core/README.md section 3, step 2: A is normal, B, bias and shift 0, scale 1). */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/editor/editor_impl.h"
+
+enum { MICRO_BATCH = 32 }; /* the paper's */
+
+/* ---- Normal numbers, the same from the same seed everywhere ---- */
+
+static uint64_t next_random(uint64_t *state) {
+    uint64_t x = *state += 0x9e3779b97f4a7c15u; /* splitmix64 (Steele, Lea, Flood) */
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+static double next_uniform(uint64_t *state) {
+    return ((double)(next_random(state) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
+}
+
+static void fill_normal(float *dst, int64_t n, uint64_t *state) {
+    const double two_pi = 6.283185307179586;
+    for (int64_t i = 0; i < n; i += 2) { /* Box and Muller */
+        double radius = sqrt(-2 * log(next_uniform(state)));
+        double angle = two_pi * next_uniform(state);
+        dst[i] = (float)(radius * cos(angle));
+        if (i + 1 < n) dst[i + 1] = (float)(radius * sin(angle));
+    }
+}
+
+/* ---- Shapes of the modules ---- */
+
+static bool take_modules(struct mal_editor *editor, struct mal_model *model,
+                         const char *const *modules, size_t n, struct mal_error *err) {
+    editor->modules = mal_calloc(n, sizeof *editor->modules);
+    editor->shapes = mal_calloc(n, sizeof *editor->shapes);
+    if (!editor->modules || !editor->shapes)
+        return mal_fail(err, MAL_NO_MEMORY, "editor");
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_linear *lin = mal_model_find_linear(model, modules[i]);
+        if (!lin) {
+            return mal_fail(err, MAL_NOT_FOUND, "the model has no linear layer '%s'",
+                            modules[i]);
+        }
+        for (size_t j = 0; j < i; j++) {
+            if (strcmp(editor->modules[j].name, lin->name) != 0) continue;
+            return mal_fail(err, MAL_INVALID, "module '%s' is named twice", modules[i]);
+        }
+        editor->modules[i].name = mal_strdup(lin->name);
+        if (!editor->modules[i].name) return mal_fail(err, MAL_NO_MEMORY, "editor");
+        editor->n_modules = i + 1;
+
+        size_t s = 0;
+        while (s < editor->n_shapes && (editor->shapes[s].d_in != lin->d_in ||
+                                        editor->shapes[s].d_out != lin->d_out))
+            s++;
+        editor->shapes[s].d_in = lin->d_in;
+        editor->shapes[s].d_out = lin->d_out;
+        editor->shapes[s].n_modules++;
+        if (s == editor->n_shapes) editor->n_shapes++;
+    }
+    return true;
+}
+
+static int by_name(const void *a, const void *b) {
+    const struct mal_editor_shape *x = a, *y = b;
+    char x_name[MAL_SHAPE_NAME], y_name[MAL_SHAPE_NAME];
+    mal_shape_name(x_name, x->d_in, x->d_out);
+    mal_shape_name(y_name, y->d_in, y->d_out);
+    return strcmp(x_name, y_name);
+}
+
+static bool take_base(struct mal_editor *editor, const struct mal_model *model,
+                      struct mal_error *err) {
+    struct mal_hash fingerprint;
+    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(model), &fingerprint, err))
+        return false;
+    mal_hash_hex(&fingerprint, editor->base_model);
+    return true;
+}
+
+/* ---- Identity network ---- */
+
+static void fill(float *dst, int64_t n, float value) {
+    for (int64_t i = 0; i < n; i++)
+        dst[i] = value;
+}
+
+static bool make_shapes(struct mal_editor *editor, float lr, uint64_t seed,
+                        struct mal_error *err) {
+    for (size_t s = 0; s < editor->n_shapes; s++) {
+        struct mal_editor_shape *shape = &editor->shapes[s];
+        if (!mal_editor_shape_init(shape, shape->d_in, shape->d_out, shape->n_modules,
+                                   editor, err))
+            return false;
+        if (editor->method == MAL_ULTRAEDIT) continue;
+        fill(shape->lr, shape->n_modules, lr);
+        for (int64_t i = 0; i < editor->n_blocks; i++) {
+            fill_normal(shape->blocks[i].a, shape->size * editor->rank, &seed);
+            fill(shape->blocks[i].scale, shape->n_modules * shape->size, 1);
+        }
+    }
+    return true;
+}
+
+bool mal_editor_create(struct mal_editor **out, enum mal_method method,
+                       struct mal_model *model, const char *const *modules,
+                       size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
+                       uint64_t seed, struct mal_error *err) {
+    bool net = method != MAL_ULTRAEDIT;
+    if (n_modules == 0)
+        return mal_fail(err, MAL_INVALID, "an editor needs a module to edit");
+    if (net && (rank < 1 || n_blocks < 0))
+        return mal_fail(err, MAL_INVALID, "rank must be 1 or more, blocks 0 or more");
+    struct mal_editor *editor = mal_calloc(1, sizeof *editor);
+    if (!editor) return mal_fail(err, MAL_NO_MEMORY, "editor");
+    *editor = (struct mal_editor){.method = method,
+                                  .tokens = method == MAL_MEND ? MAL_TOKENS_ALL
+                                                               : MAL_TOKENS_ANSWER,
+                                  .loss = MAL_LOSS_TOKEN_SUM,
+                                  .micro_batch = MICRO_BATCH,
+                                  .rank = net ? rank : 0,
+                                  .n_blocks = net ? n_blocks : 0,
+                                  .lr = net ? 0 : lr};
+    if (!take_modules(editor, model, modules, n_modules, err)) goto fail;
+    qsort(editor->shapes, editor->n_shapes, sizeof *editor->shapes, by_name);
+    if (!make_shapes(editor, (float)lr, seed, err)) goto fail;
+    if (!take_base(editor, model, err)) goto fail;
+    if (!mal_editor_resolve(editor, model, err)) goto fail;
+    *out = editor;
+    return true;
+
+fail:
+    mal_editor_close(editor);
+    return false;
+}

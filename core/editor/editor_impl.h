@@ -1,0 +1,41 @@
+/* editor_impl.h - what the files of the editor share: its memory. */
+#ifndef MAL_EDITOR_IMPL_H
+#define MAL_EDITOR_IMPL_H
+
+#include "core/editor/editor.h"
+
+enum { MAL_SHAPE_NAME = 48, MAL_N_NORM = 4, MAL_N_BLOCK = 5, MAL_TENSOR_NAME = 96 };
+
+#define MAL_EDITOR_FORMAT "malmend-editor-1"
+extern const char
+    *const mal_tokens_names[2];             /* by enum mal_edit_tokens, as in the file */
+extern const char *const mal_loss_names[2]; /* by enum mal_loss */
+
+/* "(64, 32)", as the reference's state dict writes it. */
+void mal_shape_name(char out[MAL_SHAPE_NAME], int64_t d_in, int64_t d_out);
+
+/* Allocates what a shape holds: statistics and, unless UltraEdit, blocks, lr and lamda,
+ * all zero. A half-built one is freed with its editor. */
+bool mal_editor_shape_init(struct mal_editor_shape *shape, int64_t d_in, int64_t d_out,
+                           int64_t n_modules, const struct mal_editor *editor,
+                           struct mal_error *err) MAL_CHECK;
+
+/* Gives each module its shape and row: the file names the modules only, the model knows
+ * what they are. UltraEdit's shapes learn here how many modules they have. */
+bool mal_editor_resolve(struct mal_editor *editor, struct mal_model *model,
+                        struct mal_error *err) MAL_CHECK;
+
+/* One tensor of a shape as it stands in the file. */
+struct mal_editor_tensor {
+    char name[MAL_TENSOR_NAME]; /* "(64, 32).blocks.0.A" */
+    int n_dims;
+    int64_t dims[2];
+    float *data; /* borrowed from the editor; NULL before it has memory */
+};
+
+size_t mal_editor_n_tensors(const struct mal_editor *editor); /* per shape */
+/* The i-th tensor of a shape; the first is the count n. */
+void mal_editor_tensor_at(const struct mal_editor *editor, struct mal_editor_shape *shape,
+                          size_t i, struct mal_editor_tensor *out);
+
+#endif

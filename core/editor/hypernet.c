@@ -1,0 +1,159 @@
+/* hypernet.c - the hyper-network's forward pass (core/README.md section 3, steps 1 to 3):
+ * one shape's parameters in one device allocation, two thin products a block. */
+#include "core/editor/hypernet.h"
+
+#include <assert.h>
+
+#include "core/alloc.h"
+
+struct device_block {
+    float *a, *b, *bias;  /* (size, rank), (rank, size), (size) */
+    float *scale, *shift; /* (n_modules, size) */
+};
+
+struct mal_hypernet {
+    struct mal_backend *be; /* borrowed */
+    int64_t d_in, d_out, size, n_modules, rank, n_blocks;
+    struct mal_arena arena; /* of all below */
+    float *mean, *std;      /* (size) */
+    struct device_block *blocks;
+};
+
+/* The layout: run on a counting arena first. */
+static void place(struct mal_hypernet *net, struct mal_arena *arena) {
+    net->mean = mal_arena_floats(arena, net->size);
+    net->std = mal_arena_floats(arena, net->size);
+    for (int64_t i = 0; i < net->n_blocks; i++) {
+        struct device_block *block = &net->blocks[i];
+        block->a = mal_arena_floats(arena, net->size * net->rank);
+        block->b = mal_arena_floats(arena, net->rank * net->size);
+        block->bias = mal_arena_floats(arena, net->size);
+        block->scale = mal_arena_floats(arena, net->n_modules * net->size);
+        block->shift = mal_arena_floats(arena, net->n_modules * net->size);
+    }
+}
+
+static void upload(struct mal_hypernet *net, float *dst, const float *src, int64_t n) {
+    mal_backend_upload(net->be, dst, src, (size_t)n * sizeof *src);
+}
+
+static void upload_all(struct mal_hypernet *net, const struct mal_editor_shape *shape) {
+    int64_t size = net->size, rank = net->rank;
+    upload(net, net->mean, shape->norm.mean, size);
+    upload(net, net->std, shape->norm.std, size);
+    for (int64_t i = 0; i < net->n_blocks; i++) {
+        struct device_block *to = &net->blocks[i];
+        const struct mal_block *from = &shape->blocks[i];
+        upload(net, to->a, from->a, size * rank);
+        upload(net, to->b, from->b, rank * size);
+        upload(net, to->bias, from->bias, size);
+        upload(net, to->scale, from->scale, net->n_modules * size);
+        upload(net, to->shift, from->shift, net->n_modules * size);
+    }
+}
+
+bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shape *shape,
+                         int64_t rank, int64_t n_blocks, struct mal_backend *be,
+                         struct mal_error *err) {
+    assert(shape->size == shape->d_in + shape->d_out && shape->norm.size == shape->size);
+    assert(n_blocks >= 0 && (rank > 0 || n_blocks == 0));
+    struct mal_hypernet *net = mal_calloc(1, sizeof *net);
+    if (!net) return mal_fail(err, MAL_NO_MEMORY, "hyper-network");
+    *net = (struct mal_hypernet){.be = be,
+                                 .d_in = shape->d_in,
+                                 .d_out = shape->d_out,
+                                 .size = shape->size,
+                                 .n_modules = shape->n_modules,
+                                 .rank = rank,
+                                 .n_blocks = n_blocks};
+    net->blocks = mal_calloc((size_t)n_blocks, sizeof *net->blocks);
+    if (!net->blocks) {
+        mal_fail(err, MAL_NO_MEMORY, "hyper-network");
+        goto fail;
+    }
+
+    struct mal_arena counting;
+    mal_arena_init_counting(&counting);
+    place(net, &counting);
+    if (!mal_arena_init(&net->arena, be, counting.peak, err)) {
+        mal_fail_wrap(err, "hyper-network (%lld, %lld)", (long long)net->d_in,
+                      (long long)net->d_out);
+        goto fail;
+    }
+    place(net, &net->arena);
+    upload_all(net, shape);
+    *out = net;
+    return true;
+
+fail:
+    mal_hypernet_destroy(net);
+    return false;
+}
+
+void mal_hypernet_destroy(struct mal_hypernet *net) {
+    if (!net) return;
+    mal_arena_finish(&net->arena);
+    mal_free(net->blocks);
+    mal_free(net);
+}
+
+struct rows_scratch {
+    float *h, *z, *hidden; /* (rows, size), (rows, size), (rows, rank) */
+};
+
+static struct rows_scratch place_rows(const struct mal_hypernet *net, int64_t rows,
+                                      struct mal_arena *scratch) {
+    struct rows_scratch s = {.h = mal_arena_floats(scratch, rows * net->size)};
+    size_t mark = mal_arena_mark(scratch);
+    if (net->n_blocks > 0) {
+        s.z = mal_arena_floats(scratch, rows * net->size);
+        s.hidden = mal_arena_floats(scratch, rows * net->rank);
+    }
+    /* Only h outlives the call; operations run in order, so what comes later may
+     * overwrite z. */
+    mal_arena_reset(scratch, mark);
+    return s;
+}
+
+size_t mal_hypernet_scratch_bytes(const struct mal_hypernet *net, int64_t rows) {
+    struct mal_arena counting;
+    mal_arena_init_counting(&counting);
+    place_rows(net, rows, &counting);
+    return counting.peak;
+}
+
+float *mal_hypernet_fwd(struct mal_hypernet *net, size_t row, int64_t rows,
+                        const float *u, const float *g, struct mal_arena *scratch) {
+    assert(net->n_blocks == 0 || (int64_t)row < net->n_modules);
+    struct mal_backend *be = net->be;
+    int64_t size = net->size, rank = net->rank;
+    struct rows_scratch s = place_rows(net, rows, scratch);
+
+    /* Step 1: h = (concat(u, g) - mean) / (std + eps) */
+    mal_normalize_rows(be, rows, net->d_in, net->d_out, u, net->d_in, g, net->d_out,
+                       net->mean, net->std, s.h);
+    /* Step 2: h += scale_m * relu(h A B + bias) + shift_m */
+    for (int64_t i = 0; i < net->n_blocks; i++) {
+        const struct device_block *block = &net->blocks[i];
+        mal_gemm(be, &(struct mal_gemm){.m = rows,
+                                        .n = rank,
+                                        .k = size,
+                                        .a = s.h,
+                                        .b = block->a,
+                                        .b_dtype = MAL_F32,
+                                        .c = s.hidden,
+                                        .alpha = 1});
+        mal_gemm(be, &(struct mal_gemm){.m = rows,
+                                        .n = size,
+                                        .k = rank,
+                                        .a = s.hidden,
+                                        .b = block->b,
+                                        .b_dtype = MAL_F32,
+                                        .c = s.z,
+                                        .alpha = 1,
+                                        .bias = block->bias});
+        mal_block_fwd(be, rows, size, s.z, block->scale + (int64_t)row * size,
+                      block->shift + (int64_t)row * size, s.h);
+    }
+    return s.h; /* Step 3: columns [0, d_in) are u_hat, the rest g_hat. */
+}

@@ -1,0 +1,180 @@
+/* search.c - the line search for an editor's step. */
+#include "core/editor/search.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/weights_state.h"
+
+enum { FIRST = -16, LAST = 0, STRIDE = 2, LOWEST = -48, HIGHEST = 24 };
+
+struct search {
+    struct mal_editor *editor;
+    struct mal_model *model;
+    const struct mal_tokenizer *tok;
+    const struct mal_fact *facts;
+    size_t n_facts;
+    const struct mal_progress *progress;
+    struct mal_weights_state *ws;
+    struct mal_delta unit;   /* for a step of 1 */
+    struct mal_delta scaled; /* the same shapes */
+    struct mal_search_report *report;
+};
+
+void mal_editor_set_lr(struct mal_editor *editor, double lr) {
+    editor->lr = lr;
+    for (size_t s = 0; s < editor->n_shapes; s++) {
+        struct mal_editor_shape *shape = &editor->shapes[s];
+        for (int64_t m = 0; shape->lr && m < shape->n_modules; m++)
+            shape->lr[m] = (float)lr;
+    }
+}
+
+static bool tick(void *arg) {
+    const struct search *search = arg;
+    const struct mal_progress *progress = search->progress;
+    if (!progress || !progress->tick) return true;
+    return progress->tick(progress->arg, MAL_STAGE_VERIFY,
+                          (int64_t)search->report->n_points, 0);
+}
+
+static bool copy_delta(const struct mal_delta *from, struct mal_delta *to,
+                       struct mal_error *err) {
+    to->parts = mal_calloc(from->n_parts, sizeof *to->parts);
+    if (!to->parts) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    for (size_t i = 0; i < from->n_parts; i++) {
+        struct mal_delta_part *part = &to->parts[to->n_parts++];
+        *part = from->parts[i];
+        part->module = mal_strdup(from->parts[i].module);
+        part->data = mal_malloc(mal_delta_part_bytes(&from->parts[i]));
+        if (!part->module || !part->data) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    }
+    return true;
+}
+
+/* Of factors, the right one carries the scale. */
+static void scale_delta(struct search *search, float scale) {
+    for (size_t i = 0; i < search->unit.n_parts; i++) {
+        const struct mal_delta_part *from = &search->unit.parts[i];
+        struct mal_delta_part *to = &search->scaled.parts[i];
+        size_t left = (size_t)(from->d_in * from->rank), n = mal_delta_part_floats(from);
+        memcpy(to->data, from->data, left * sizeof *to->data);
+        for (size_t k = left; k < n; k++)
+            to->data[k] = scale * from->data[k];
+    }
+}
+
+static double total(const struct mal_measures *m) {
+    double gs = isnan(m->tf_gs) ? 0 : m->tf_gs, ls = isnan(m->tf_ls) ? 0 : m->tf_ls;
+    return m->tf_es + gs + ls;
+}
+
+static bool measure(struct search *search, struct mal_measures *out,
+                    struct mal_error *err) {
+    struct mal_score *scores = NULL;
+    size_t n = 0;
+    if (!mal_score_facts(search->model, search->tok, search->facts, search->n_facts, tick,
+                         search, &scores, &n, err)) {
+        return false;
+    }
+    mal_measures_of(search->facts, search->n_facts, scores, out);
+    mal_scores_free(scores, n);
+    return true;
+}
+
+/* Scores a step unless it was before; -1 for one that breaks the weights. */
+static bool try_step(struct search *search, double exponent, struct mal_error *err) {
+    struct mal_search_report *report = search->report;
+    for (size_t i = 0; i < report->n_points; i++) {
+        if (report->points[i].exponent == exponent) return true;
+    }
+    struct mal_search_point point = {.exponent = exponent, .score = -1};
+    struct mal_error own = {0};
+    scale_delta(search, (float)exp2(exponent));
+    if (mal_weights_prepare(search->ws, &search->scaled, NULL, NULL, &own)) {
+        mal_weights_use_prepared(search->ws);
+        bool ok = measure(search, &point.measures, err);
+        mal_weights_discard(search->ws);
+        mal_weights_use(search->ws, 0);
+        if (!ok) return false;
+        point.score = total(&point.measures);
+    } else if (own.status != MAL_NUMERIC) {
+        return mal_fail(err, own.status, "%s", own.text);
+    }
+    if (point.score > report->points[report->best].score) report->best = report->n_points;
+    report->points[report->n_points++] = point;
+    return true;
+}
+
+static double best_exponent(const struct search *search) {
+    return search->report->points[search->report->best].exponent;
+}
+
+/* Coarse over the usual range, further where the best is at an end, then closer around
+ * it. */
+static bool find_best(struct search *search, struct mal_error *err) {
+    double low = FIRST, high = LAST;
+    for (double e = low; e <= high; e += STRIDE) {
+        if (!try_step(search, e, err)) return false;
+    }
+    while (best_exponent(search) == low && low > LOWEST) {
+        if (!try_step(search, low -= STRIDE, err)) return false;
+    }
+    while (best_exponent(search) == high && high < HIGHEST) {
+        if (!try_step(search, high += STRIDE, err)) return false;
+    }
+    for (double stride = STRIDE / 2.0; stride >= 0.5; stride /= 2) {
+        double best = best_exponent(search);
+        if (!try_step(search, best - stride, err)) return false;
+        if (!try_step(search, best + stride, err)) return false;
+    }
+    return true;
+}
+
+static bool run_search(struct search *search, struct mal_normalizer *norms,
+                       struct mal_error *err) {
+    struct mal_edit_report report;
+    mal_editor_set_lr(search->editor, 1);
+    if (!measure(search, &search->report->before, err)) return false;
+    if (!mal_edit_run(search->model, search->tok, search->editor, norms, search->facts,
+                      search->n_facts, search->progress, &search->unit, &report, err)) {
+        return false;
+    }
+    if (!copy_delta(&search->unit, &search->scaled, err)) return false;
+    if (!mal_weights_create(&search->ws, search->model, 0, err)) return false;
+    return find_best(search, err);
+}
+
+bool mal_editor_search(struct mal_editor *editor, struct mal_model *model,
+                       const struct mal_tokenizer *tok, const struct mal_fact *facts,
+                       size_t n_facts, const struct mal_progress *progress,
+                       struct mal_search_report *report, struct mal_error *err) {
+    *report = (struct mal_search_report){.points = {{.score = -1}}};
+    struct search search = {.editor = editor,
+                            .model = model,
+                            .tok = tok,
+                            .facts = facts,
+                            .n_facts = n_facts,
+                            .progress = progress,
+                            .report = report};
+    struct mal_normalizer *norms = mal_editor_norms(editor, err);
+    bool ok = norms && run_search(&search, norms, err);
+    if (ok) {
+        const struct mal_search_point *best = &report->points[report->best];
+        mal_editor_set_lr(editor, exp2(best->exponent));
+        editor->n_edits = (int64_t)n_facts;
+    }
+    if (ok && editor->method != MAL_ULTRAEDIT) {
+        for (size_t s = 0; s < editor->n_shapes; s++) {
+            struct mal_normalizer old = editor->shapes[s].norm;
+            editor->shapes[s].norm = norms[s];
+            norms[s] = old;
+        }
+    }
+    mal_norms_free(norms, editor->n_shapes);
+    mal_delta_finish(&search.unit);
+    mal_delta_finish(&search.scaled);
+    mal_weights_destroy(search.ws);
+    return ok;
+}

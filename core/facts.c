@@ -1,0 +1,33 @@
+/* facts.c - a fact's memory. */
+#include "core/facts.h"
+
+#include "core/alloc.h"
+
+static void free_texts(char **texts, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        mal_free(texts[i]);
+    mal_free(texts);
+}
+
+void mal_fact_finish(struct mal_fact *fact) {
+    mal_free(fact->id);
+    mal_free(fact->prompt);
+    mal_free(fact->target);
+    mal_free(fact->subject);
+    mal_free(fact->join);
+    free_texts(fact->prompts, fact->n_prompts);
+    free_texts(fact->rephrases, fact->n_rephrases);
+    for (size_t i = 0; i < fact->n_unrelated; i++) {
+        mal_free(fact->unrelated[i].prompt);
+        mal_free(fact->unrelated[i].target);
+    }
+    mal_free(fact->unrelated);
+    *fact = (struct mal_fact){0};
+}
+
+void mal_facts_free(struct mal_fact *facts, size_t n) {
+    if (!facts) return;
+    for (size_t i = 0; i < n; i++)
+        mal_fact_finish(&facts[i]);
+    mal_free(facts);
+}

@@ -1,0 +1,145 @@
+/* json.c - JSON files and the typed members of their objects. */
+#include "core/json.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+
+#include "core/alloc.h"
+#include "core/file.h"
+#include "core/text.h"
+
+static const size_t MAX_BYTES = (size_t)256 << 20;
+
+static _Thread_local bool memory_failed;
+
+static void *guarded_malloc(size_t bytes) {
+    void *mem = mal_malloc(bytes);
+    if (!mem) memory_failed = true;
+    return mem;
+}
+
+static void install_guard(void) {
+    json_set_alloc_funcs(guarded_malloc, mal_free);
+}
+
+void mal_json_guard(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, install_guard);
+}
+
+json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
+                       json_error_t *problem) {
+    mal_json_guard();
+    memory_failed = false;
+    *problem = (json_error_t){0}; /* jansson leaves it alone where an allocation fails */
+    json_t *root = json_loadb(text, bytes, flags, problem);
+    if (!memory_failed) return root;
+    json_decref(root);
+    *problem = (json_error_t){0};
+    return NULL;
+}
+
+bool mal_json_fail(const json_error_t *problem, enum mal_status status, const char *where,
+                   struct mal_error *err) {
+    if (problem->text[0] == '\0')
+        return mal_fail(err, MAL_NO_MEMORY, "%s: out of memory", mal_file_shown(where));
+    char shown[MAL_TEXT_SHOWN];
+    return mal_fail(err, status, "%s: line %d column %d: %s", mal_file_shown(where),
+                    problem->line, problem->column, mal_text_shown(shown, problem->text));
+}
+
+bool mal_json_load(json_t **out, const char *path, struct mal_error *err) {
+    char *text;
+    size_t bytes;
+    if (!mal_file_read(&text, &bytes, path, MAX_BYTES, err)) return false;
+    json_error_t problem;
+    json_t *root = mal_json_parse(text, bytes, JSON_REJECT_DUPLICATES, &problem);
+    mal_free(text);
+    if (!root) return mal_json_fail(&problem, MAL_CORRUPT, path, err);
+    *out = root;
+    return true;
+}
+
+const char *mal_json_type(const json_t *value) {
+    switch (json_typeof(value)) {
+    case JSON_OBJECT: return "an object";
+    case JSON_ARRAY: return "an array";
+    case JSON_STRING: return "a string";
+    case JSON_INTEGER: return "an integer";
+    case JSON_REAL: return "a fraction";
+    case JSON_TRUE:
+    case JSON_FALSE: return "a boolean";
+    default: return "null";
+    }
+}
+
+static bool fail_type(const json_t *value, const char *key, const char *expected,
+                      const char *where, struct mal_error *err) {
+    return mal_fail(err, MAL_CORRUPT, "%s: '%s' must be %s, it is %s",
+                    mal_file_shown(where), key, expected, mal_json_type(value));
+}
+
+/* The member, NULL where it is missing or null. */
+static const json_t *member(const json_t *object, const char *key) {
+    const json_t *value = json_object_get(object, key);
+    return value && !json_is_null(value) ? value : NULL;
+}
+
+static bool need(const json_t *object, const char *key, const char *where,
+                 struct mal_error *err) {
+    if (member(object, key)) return true;
+    return mal_fail(err, MAL_CORRUPT, "%s: '%s' is missing", mal_file_shown(where), key);
+}
+
+bool mal_json_int_opt(const json_t *object, const char *key, int64_t min, int64_t max,
+                      int64_t *out, const char *where, struct mal_error *err) {
+    const json_t *value = member(object, key);
+    if (!value) return true;
+    if (!json_is_integer(value)) return fail_type(value, key, "an integer", where, err);
+    int64_t n = json_integer_value(value);
+    if (n < min || n > max)
+        return mal_fail(err, MAL_CORRUPT,
+                        "%s: '%s' is %" PRId64 ", outside %" PRId64 " to %" PRId64,
+                        mal_file_shown(where), key, n, min, max);
+    *out = n;
+    return true;
+}
+
+bool mal_json_int(const json_t *object, const char *key, int64_t min, int64_t max,
+                  int64_t *out, const char *where, struct mal_error *err) {
+    return need(object, key, where, err) &&
+           mal_json_int_opt(object, key, min, max, out, where, err);
+}
+
+bool mal_json_real_opt(const json_t *object, const char *key, double *out,
+                       const char *where, struct mal_error *err) {
+    const json_t *value = member(object, key);
+    if (!value) return true;
+    if (!json_is_number(value)) return fail_type(value, key, "a number", where, err);
+    *out = json_number_value(value);
+    return true;
+}
+
+bool mal_json_bool_opt(const json_t *object, const char *key, bool *out,
+                       const char *where, struct mal_error *err) {
+    const json_t *value = member(object, key);
+    if (!value) return true;
+    if (!json_is_boolean(value)) return fail_type(value, key, "a boolean", where, err);
+    *out = json_is_true(value);
+    return true;
+}
+
+bool mal_json_string_opt(const json_t *object, const char *key, const char **out,
+                         const char *where, struct mal_error *err) {
+    const json_t *value = member(object, key);
+    if (!value) return true;
+    if (!json_is_string(value)) return fail_type(value, key, "a string", where, err);
+    *out = json_string_value(value);
+    return true;
+}
+
+bool mal_json_string(const json_t *object, const char *key, const char **out,
+                     const char *where, struct mal_error *err) {
+    return need(object, key, where, err) &&
+           mal_json_string_opt(object, key, out, where, err);
+}

@@ -1,0 +1,310 @@
+/* generate.c - continues many prompts together: one pass over all prompts, then one token
+ * of every unfinished sequence a pass, over a KV cache. */
+#include "core/model/generate.h"
+
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/model/rows.h"
+#include "core/model/sample.h"
+
+/* One sequence under way. */
+struct stream {
+    struct mal_generation *gen;
+    uint64_t random;
+    int64_t max_tokens; /* that the context leaves */
+    int64_t cache_row;  /* its first row in the cache */
+    int64_t n_cached;   /* positions whose keys and values are in the cache */
+    bool done;
+    bool cut; /* at a stop text: gen->text is final */
+};
+
+struct group {
+    struct mal_model *model;
+    const struct mal_tokenizer *tok;
+    struct stream *streams;
+    size_t n;
+    struct mal_kv_cache cache;
+    struct mal_arena arena; /* of the cache */
+    int32_t *argmax;        /* (n) */
+    float *logits;          /* (V), NULL: all are greedy */
+    struct mal_candidate *candidates;
+};
+
+/* ---- The cache ---- */
+
+static int64_t kv_width(const struct mal_model *model) {
+    return 2 * model->n_kv_heads * model->head_size;
+}
+
+static bool open_cache(struct group *group, struct mal_error *err) {
+    const struct mal_model *model = group->model;
+    int64_t rows = 0, n_layers = model->info.n_layers;
+    for (size_t i = 0; i < group->n; i++) {
+        struct stream *s = &group->streams[i];
+        s->cache_row = rows;
+        rows += (int64_t)s->gen->n_prompt + s->max_tokens;
+    }
+    size_t bytes = (size_t)(n_layers * (rows * kv_width(model) + 16)) * sizeof(float);
+    if (!mal_arena_init(&group->arena, model->be, bytes, err)) return false;
+    group->cache = (struct mal_kv_cache){.n_blocks = n_layers, .rows = rows};
+    group->cache.kv = mal_calloc((size_t)n_layers, sizeof *group->cache.kv);
+    if (!group->cache.kv) return mal_fail(err, MAL_NO_MEMORY, "key-value cache");
+    for (int64_t l = 0; l < n_layers; l++) {
+        group->cache.kv[l] = mal_arena_floats(&group->arena, rows * kv_width(model));
+    }
+    return true;
+}
+
+/* ---- One step ---- */
+
+/* The tokens not yet in the cache: the prompt at first, then the one generated last. */
+static int64_t n_new(const struct stream *s) {
+    return (int64_t)s->gen->n_prompt + (int64_t)s->gen->n_ids - s->n_cached;
+}
+
+static int32_t token_at(const struct stream *s, int64_t pos) {
+    int64_t n_prompt = (int64_t)s->gen->n_prompt;
+    return pos < n_prompt ? s->gen->prompt[pos] : s->gen->ids[pos - n_prompt];
+}
+
+static bool rows_of_step(const struct group *group, struct mal_rows *out,
+                         struct mal_error *err) {
+    struct mal_rows rows = {.max_kept = 1};
+    for (size_t i = 0; i < group->n; i++) {
+        const struct stream *s = &group->streams[i];
+        if (s->done) continue;
+        rows.n_seqs++;
+        rows.n_tokens += n_new(s);
+        if (n_new(s) > rows.max_queries) rows.max_queries = n_new(s);
+        if (s->n_cached + n_new(s) > rows.max_keys)
+            rows.max_keys = s->n_cached + n_new(s);
+    }
+    rows.n_kept = rows.n_head = rows.n_seqs;
+    if (!mal_rows_alloc(&rows, true, err)) return false;
+
+    int32_t row = 0, seq = 0;
+    for (size_t i = 0; i < group->n; i++) {
+        const struct stream *s = &group->streams[i];
+        if (s->done) continue;
+        rows.q_start[seq] = row;
+        rows.k_start[seq] = (int32_t)s->cache_row;
+        rows.k_len[seq] = (int32_t)(s->n_cached + n_new(s));
+        for (int64_t pos = s->n_cached; pos < rows.k_len[seq]; pos++, row++) {
+            rows.ids[row] = token_at(s, pos);
+            rows.pos[row] = (int32_t)pos;
+            rows.cache_rows[row] = (int32_t)(s->cache_row + pos);
+        }
+        rows.kept_start[seq] = seq;
+        rows.kept[seq] = row - 1;
+        rows.head_rows[seq] = seq;
+        rows.labels[seq++] = -1;
+    }
+    rows.q_start[seq] = row;
+    rows.kept_start[seq] = seq;
+    *out = rows;
+    return true;
+}
+
+/* Ends the stream where a stop text begins. */
+static bool check_stop(struct group *group, struct stream *s, struct mal_error *err) {
+    struct mal_generation *gen = s->gen;
+    if (gen->n_stop == 0) return true;
+    mal_free(gen->text);
+    gen->text = NULL;
+    if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false, &gen->text,
+                              &gen->text_bytes, err)) {
+        return false;
+    }
+    for (size_t i = 0; i < gen->n_stop; i++) {
+        char *at = strstr(gen->text, gen->stop[i]);
+        if (!at) continue;
+        *at = 0;
+        gen->text_bytes = (size_t)(at - gen->text);
+        gen->finish = MAL_FINISH_STOP;
+        s->done = s->cut = true;
+    }
+    return true;
+}
+
+static bool take_token(struct group *group, struct stream *s, int32_t id,
+                       struct mal_error *err) {
+    struct mal_generation *gen = s->gen;
+    s->n_cached = (int64_t)gen->n_prompt + (int64_t)gen->n_ids;
+    if (id < 0) return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
+    if (id == group->model->info.eos) {
+        gen->finish = MAL_FINISH_STOP;
+        s->done = true;
+        return true;
+    }
+    gen->ids[gen->n_ids++] = id;
+    if ((int64_t)gen->n_ids == s->max_tokens) {
+        gen->finish = MAL_FINISH_LENGTH;
+        s->done = true;
+    }
+    return check_stop(group, s, err);
+}
+
+static bool choose(struct group *group, struct stream *s, int64_t row,
+                   const struct mal_head_buffers *head, int64_t row0,
+                   struct mal_error *err) {
+    int32_t id = group->argmax[row];
+    int64_t v = group->model->info.n_vocab;
+    if (s->gen->temperature > 0 && id >= 0) {
+        mal_backend_download(group->model->be, group->logits,
+                             head->logits + (row - row0) * v,
+                             (size_t)v * sizeof *group->logits);
+        if (!mal_backend_sync(group->model->be, err)) return false;
+        id = mal_sample(group->logits, v, s->gen->temperature, s->gen->top_p, &s->random,
+                        group->candidates);
+    }
+    return take_token(group, s, id, err);
+}
+
+static bool run_step(struct group *group, struct mal_error *err) {
+    struct mal_model *model = group->model;
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {.cache = &group->cache};
+    struct mal_head_buffers head;
+    bool ok = rows_of_step(group, &rows, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+
+    model->arch->forward(model, &pass);
+    size_t next = 0;
+    for (int64_t i = 0; i < pass.n_head; i += head.slice) {
+        int64_t n = pass.n_head - i < head.slice ? pass.n_head - i : head.slice;
+        mal_pass_logits(model, &pass, &head, i, n);
+        mal_xent_fwd(pass.be, n, model->info.n_vocab, head.logits, NULL, NULL, NULL,
+                     head.argmax + i);
+        mal_backend_download(pass.be, group->argmax + i, head.argmax + i,
+                             (size_t)n * sizeof *group->argmax);
+        if (!mal_backend_sync(pass.be, err)) return false;
+        for (int64_t row = i; row < i + n; next++) {
+            if (group->streams[next].done) continue;
+            if (!choose(group, &group->streams[next], row++, &head, i, err)) return false;
+        }
+    }
+    return true;
+}
+
+static bool all_done(const struct group *group) {
+    for (size_t i = 0; i < group->n; i++) {
+        if (!group->streams[i].done) return false;
+    }
+    return true;
+}
+
+/* ---- The whole ---- */
+
+static bool start_stream(const struct mal_model *model, struct mal_generation *gen,
+                         struct stream *s, struct mal_error *err) {
+    const struct mal_model_info *info = &model->info;
+    *s = (struct stream){.gen = gen, .random = gen->seed, .max_tokens = gen->max_tokens};
+    gen->finish = MAL_FINISH_LENGTH;
+    if (gen->n_prompt == 0) return mal_fail(err, MAL_INVALID, "the prompt has no tokens");
+    if (info->n_context && (int64_t)gen->n_prompt > info->n_context) {
+        return mal_fail(err, MAL_INVALID,
+                        "the prompt has %zu tokens, the model's context is %lld",
+                        gen->n_prompt, (long long)info->n_context);
+    }
+    for (size_t i = 0; i < gen->n_prompt; i++) {
+        if (gen->prompt[i] < 0 || gen->prompt[i] >= info->n_vocab) {
+            return mal_fail(err, MAL_INVALID, "prompt token %d is not below %lld",
+                            gen->prompt[i], (long long)info->n_vocab);
+        }
+    }
+    int64_t left = info->n_context - (int64_t)gen->n_prompt;
+    if (info->n_context && s->max_tokens > left) s->max_tokens = left;
+    s->done = s->max_tokens < 1;
+    gen->ids = mal_calloc((size_t)(s->done ? 1 : s->max_tokens), sizeof *gen->ids);
+    return gen->ids || mal_fail(err, MAL_NO_MEMORY, "generated tokens");
+}
+
+static bool run_group(struct group *group, bool (*tick)(void *), void *tick_arg,
+                      struct mal_error *err) {
+    if (!open_cache(group, err)) return false;
+    while (!all_done(group)) {
+        if (!run_step(group, err)) return false;
+        if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
+    }
+    for (size_t i = 0; i < group->n; i++) {
+        struct mal_generation *gen = group->streams[i].gen;
+        if (group->streams[i].cut) continue;
+        mal_free(gen->text);
+        gen->text = NULL;
+        if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false,
+                                  &gen->text, &gen->text_bytes, err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool open_group(struct group *group, bool *sampled, struct mal_generation *gens,
+                       struct mal_error *err) {
+    group->streams = mal_calloc(group->n, sizeof *group->streams);
+    group->argmax = mal_calloc(group->n, sizeof *group->argmax);
+    if (!group->streams || !group->argmax)
+        return mal_fail(err, MAL_NO_MEMORY, "generation");
+    for (size_t i = 0; i < group->n; i++) {
+        if (!start_stream(group->model, &gens[i], &group->streams[i], err)) return false;
+        if (gens[i].temperature > 0) *sampled = true;
+    }
+    if (!*sampled) return true;
+    size_t v = (size_t)group->model->info.n_vocab;
+    group->logits = mal_malloc(v * sizeof *group->logits);
+    group->candidates = mal_malloc(v * sizeof *group->candidates);
+    return (group->logits && group->candidates) ||
+           mal_fail(err, MAL_NO_MEMORY, "generation");
+}
+
+static void close_group(struct group *group) {
+    mal_arena_finish(&group->arena);
+    mal_free(group->cache.kv);
+    mal_free(group->streams);
+    mal_free(group->argmax);
+    mal_free(group->logits);
+    mal_free(group->candidates);
+}
+
+/* As many of `gens` as keep the cache within its bound, at least one. */
+static size_t group_size(const struct mal_model *model, const struct mal_generation *gens,
+                         size_t n) {
+    const int64_t bound = (int64_t)256 << 20;
+    int64_t per_row = kv_width(model) * model->info.n_layers * (int64_t)sizeof(float),
+            bytes = 0;
+    for (size_t i = 0; i < n; i++) {
+        int64_t rows = (int64_t)gens[i].n_prompt + gens[i].max_tokens;
+        int64_t context = model->info.n_context;
+        if (context && rows > context) rows = context;
+        bytes += rows * per_row;
+        if (bytes > bound && i > 0) return i;
+    }
+    return n;
+}
+
+bool mal_generate(struct mal_model *model, const struct mal_tokenizer *tok,
+                  struct mal_generation *gens, size_t n, bool (*tick)(void *),
+                  void *tick_arg, struct mal_error *err) {
+    for (size_t i = 0; i < n;) {
+        struct group group = {
+            .model = model, .tok = tok, .n = group_size(model, gens + i, n - i)};
+        bool sampled = false;
+        bool ok = open_group(&group, &sampled, gens + i, err) &&
+                  run_group(&group, tick, tick_arg, err);
+        close_group(&group);
+        if (!ok) return false;
+        i += group.n;
+    }
+    return true;
+}
+
+void mal_generation_finish(struct mal_generation *gen) {
+    mal_free(gen->ids);
+    mal_free(gen->text);
+    gen->ids = NULL;
+    gen->text = NULL;
+    gen->n_ids = gen->text_bytes = 0;
+}

@@ -1,0 +1,51 @@
+/* rows.h - which rows of which sequences a pass runs over, on the host and on the device.
+ */
+#ifndef MAL_ROWS_H
+#define MAL_ROWS_H
+
+#include "core/model/model_impl.h"
+
+/* Host memory, all from one block: mal_rows_finish(). See struct mal_pass for the
+ * meanings. */
+struct mal_rows {
+    int64_t n_seqs, n_tokens, n_kept, n_head;
+    int64_t max_queries, max_keys, max_kept;
+    int32_t *ids, *pos, *q_start, *k_start, *k_len;
+    int32_t *kept, *kept_start, *head_rows, *labels;
+    int32_t *cache_rows; /* NULL: no cache */
+    int32_t *block;
+};
+
+/* Room for the arrays of the sizes already set in `rows`. */
+bool mal_rows_alloc(struct mal_rows *rows, bool cached, struct mal_error *err) MAL_CHECK;
+void mal_rows_finish(struct mal_rows *rows);
+
+/* From a batch: the label rows are kept, or all rows. */
+bool mal_rows_of_batch(struct mal_rows *out, const struct mal_model *model,
+                       const struct mal_batch *batch, bool keep_all,
+                       struct mal_error *err) MAL_CHECK;
+
+/* Buffers of the head, for slices of at most `slice` rows so that the logits of a large
+ * vocabulary never stand for all tokens at once. */
+struct mal_head_buffers {
+    int64_t slice;
+    float *rows;    /* (slice, C) */
+    float *logits;  /* (slice, V) */
+    float *logprob; /* (n_head) */
+    float *scale;   /* (n_head) */
+    int32_t *rank, *argmax;
+};
+
+/* Sizes -> buffers, from pass->arena, which may only be counting. */
+void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
+                     struct mal_pass *pass, struct mal_head_buffers *head);
+/* Reserves the model's scratch, lays the pass out in it and uploads the rows. */
+bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
+                      struct mal_pass *pass, struct mal_head_buffers *head,
+                      struct mal_error *err) MAL_CHECK;
+/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->y into head->logits.
+ */
+void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
+                     const struct mal_head_buffers *head, int64_t row0, int64_t n);
+
+#endif

@@ -1,0 +1,150 @@
+/* score.c - what the model thinks of given targets, and the keys and value gradients an
+ * editor works on. */
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/model/rows.h"
+
+static int64_t min_of(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+static void download_scores(const struct mal_pass *pass,
+                            const struct mal_head_buffers *head,
+                            const struct mal_row_scores *out) {
+    size_t n = (size_t)pass->n_head;
+    if (out->logprob) {
+        mal_backend_download(pass->be, out->logprob, head->logprob, n * sizeof(float));
+    }
+    if (out->rank)
+        mal_backend_download(pass->be, out->rank, head->rank, n * sizeof(int32_t));
+    if (out->argmax) {
+        mal_backend_download(pass->be, out->argmax, head->argmax, n * sizeof(int32_t));
+    }
+}
+
+bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
+                     const struct mal_row_scores *out, struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {0};
+    struct mal_head_buffers head;
+    bool ok = mal_rows_of_batch(&rows, model, batch, false, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+
+    model->arch->forward(model, &pass);
+    int64_t v = model->info.n_vocab;
+    for (int64_t i = 0; i < pass.n_head; i += head.slice) {
+        int64_t n = min_of(head.slice, pass.n_head - i);
+        mal_pass_logits(model, &pass, &head, i, n);
+        if (out->logits) {
+            mal_backend_download(pass.be, out->logits + i * v, head.logits,
+                                 (size_t)(n * v) * sizeof(float));
+        }
+        mal_xent_fwd(pass.be, n, v, head.logits, pass.labels + i, head.logprob + i,
+                     head.rank + i, head.argmax + i);
+    }
+    download_scores(&pass, &head, out);
+    return mal_backend_sync(model->be, err);
+}
+
+/* Loss and its gradient at pass->y, which is pass->dy afterwards. */
+static void head_fwd_bwd(const struct mal_model *model, struct mal_pass *pass,
+                         const struct mal_head_buffers *head) {
+    int64_t v = model->info.n_vocab, c = model->info.n_channels;
+    mal_backend_zero(pass->be, pass->dy, (size_t)(pass->n_kept * c) * sizeof(float));
+    for (int64_t i = 0; i < pass->n_head; i += head->slice) {
+        int64_t n = min_of(head->slice, pass->n_head - i);
+        mal_pass_logits(model, pass, head, i, n);
+        mal_xent_fwd(pass->be, n, v, head->logits, pass->labels + i, head->logprob + i,
+                     head->rank + i, head->argmax + i);
+        mal_xent_bwd(pass->be, n, v, head->logits, pass->labels + i, head->scale + i);
+        mal_gemm(pass->be, &(struct mal_gemm){.m = n,
+                                              .n = c,
+                                              .k = v,
+                                              .a = head->logits,
+                                              .b = model->head,
+                                              .b_dtype = MAL_F32,
+                                              .c = head->rows,
+                                              .alpha = 1});
+        mal_scatter_rows(pass->be, n, c, pass->head_rows + i, head->rows, c, pass->dy, c);
+    }
+}
+
+bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
+                       struct mal_measure *measure, struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {
+        .measure = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
+    struct mal_head_buffers head;
+    bool ok = mal_rows_of_batch(&rows, model, batch, measure->all_tokens, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+
+    float *host = mal_malloc((size_t)pass.n_head * sizeof *host);
+    if (!host) return mal_fail(err, MAL_NO_MEMORY, "scores");
+    for (int64_t i = 0; i < pass.n_head; i++)
+        host[i] = measure->loss_scale;
+    mal_backend_upload(pass.be, head.scale, host, (size_t)pass.n_head * sizeof *host);
+
+    double begin = mal_clock_seconds();
+    model->arch->forward(model, &pass);
+    if (!mal_backend_sync(model->be, err)) goto out;
+    double middle = mal_clock_seconds();
+    head_fwd_bwd(model, &pass, &head);
+    model->arch->backward(model, &pass);
+    if (measure->loss) {
+        mal_backend_download(pass.be, host, head.logprob,
+                             (size_t)pass.n_head * sizeof *host);
+    }
+    if (!mal_backend_sync(model->be, err)) goto out;
+    measure->seconds[0] = middle - begin;
+    measure->seconds[1] = mal_clock_seconds() - middle;
+    if (measure->loss) {
+        *measure->loss = 0;
+        for (int64_t i = 0; i < pass.n_head; i++)
+            *measure->loss -= (double)host[i];
+    }
+    mal_free(host);
+    return true;
+
+out:
+    mal_free(host);
+    return false;
+}
+
+bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
+                      struct mal_error *err) {
+    int32_t start[] = {0, (int32_t)n}, from = 0;
+    int32_t *labels = mal_malloc(n * sizeof *labels);
+    if (!labels) return mal_fail(err, MAL_NO_MEMORY, "labels");
+    memset(labels, 0xff, n * sizeof *labels);
+    struct mal_batch batch = {
+        .n_seqs = 1, .start = start, .ids = ids, .from = &from, .labels = labels};
+    bool ok =
+        mal_model_score(model, &batch, &(struct mal_row_scores){.logits = out}, err);
+    mal_free(labels);
+    return ok;
+}
+
+size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
+                               int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
+                               bool measure) {
+    struct mal_rows rows = {.n_seqs = n_seqs,
+                            .n_tokens = n_tokens,
+                            .n_kept = n_rows,
+                            .n_head = n_rows,
+                            .max_queries = max_tokens,
+                            .max_keys = max_tokens,
+                            .max_kept = max_tokens};
+    struct mal_arena counting;
+    struct mal_pass pass = {.measure = measure, .arena = &counting};
+    struct mal_head_buffers head;
+    mal_arena_init_counting(&counting);
+    mal_pass_layout(model, &rows, &pass, &head);
+    return counting.peak;
+}

@@ -1,0 +1,118 @@
+/* tensor.c - element types and the conversions between them, rounded to nearest even.
+ *
+ * The conversions have no branches, so that the loops over whole tensors are vectorised.
+ */
+#include "core/tensor.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/round.h"
+#include "core/simd.h"
+
+size_t mal_dtype_size(enum mal_dtype dtype) {
+    static const size_t sizes[] = {
+        [MAL_F64] = 8, [MAL_F32] = 4, [MAL_F16] = 2, [MAL_BF16] = 2, [MAL_I64] = 8,
+        [MAL_I32] = 4, [MAL_I16] = 2, [MAL_I8] = 1,  [MAL_U8] = 1,   [MAL_BOOL] = 1,
+    };
+    assert(dtype < MAL_N_DTYPES);
+    return sizes[dtype];
+}
+
+const char *mal_dtype_name(enum mal_dtype dtype) {
+    static const char *const names[] = {
+        [MAL_F64] = "F64", [MAL_F32] = "F32",   [MAL_F16] = "F16", [MAL_BF16] = "BF16",
+        [MAL_I64] = "I64", [MAL_I32] = "I32",   [MAL_I16] = "I16", [MAL_I8] = "I8",
+        [MAL_U8] = "U8",   [MAL_BOOL] = "BOOL",
+    };
+    assert(dtype < MAL_N_DTYPES);
+    return names[dtype];
+}
+
+uint16_t mal_f32_to_f16(float x) {
+    return f32_to_f16(x);
+}
+
+uint16_t mal_f32_to_bf16(float x) {
+    return f32_to_bf16(x);
+}
+
+float mal_f16_to_f32(uint16_t x) {
+    return f16_to_f32(x);
+}
+
+float mal_bf16_to_f32(uint16_t x) {
+    return bf16_to_f32(x);
+}
+
+/* ---- Whole tensors, in blocks that threads share ---- */
+
+enum { BLOCK = 1 << 14, SHARED_FROM = 4 * BLOCK };
+
+static MAL_SIMD void f64_block(float *restrict dst, const double *restrict src,
+                               size_t n) {
+    MAL_SIMD_LOOP
+    for (size_t i = 0; i < n; i++)
+        dst[i] = (float)src[i];
+}
+
+static MAL_SIMD void f16_block(float *restrict dst, const uint16_t *restrict src,
+                               size_t n) {
+    MAL_SIMD_LOOP
+    for (size_t i = 0; i < n; i++)
+        dst[i] = f16_to_f32(src[i]);
+}
+
+static MAL_SIMD void bf16_block(float *restrict dst, const uint16_t *restrict src,
+                                size_t n) {
+    MAL_SIMD_LOOP
+    for (size_t i = 0; i < n; i++)
+        dst[i] = bf16_to_f32(src[i]);
+}
+
+static MAL_SIMD void to_f16_block(uint16_t *restrict dst, const float *restrict src,
+                                  size_t n) {
+    MAL_SIMD_LOOP
+    for (size_t i = 0; i < n; i++)
+        dst[i] = f32_to_f16(src[i]);
+}
+
+static MAL_SIMD void to_bf16_block(uint16_t *restrict dst, const float *restrict src,
+                                   size_t n) {
+    MAL_SIMD_LOOP
+    for (size_t i = 0; i < n; i++)
+        dst[i] = f32_to_bf16(src[i]);
+}
+
+static void to_f32_block(float *dst, const void *src, enum mal_dtype dtype, size_t i,
+                         size_t n) {
+    switch (dtype) {
+    case MAL_F64: f64_block(dst + i, (const double *)src + i, n); break;
+    case MAL_F32: memcpy(dst + i, (const float *)src + i, n * sizeof *dst); break;
+    case MAL_F16: f16_block(dst + i, (const uint16_t *)src + i, n); break;
+    case MAL_BF16: bf16_block(dst + i, (const uint16_t *)src + i, n); break;
+    default: assert(!"a dtype of floating-point numbers");
+    }
+}
+
+static void from_f32_block(void *dst, const float *src, enum mal_dtype dtype, size_t i,
+                           size_t n) {
+    switch (dtype) {
+    case MAL_F32: memcpy((float *)dst + i, src + i, n * sizeof *src); break;
+    case MAL_F16: to_f16_block((uint16_t *)dst + i, src + i, n); break;
+    case MAL_BF16: to_bf16_block((uint16_t *)dst + i, src + i, n); break;
+    default: assert(!"a dtype of weights");
+    }
+}
+
+void mal_to_f32(float *dst, const void *src, enum mal_dtype dtype, size_t n) {
+#pragma omp parallel for schedule(static) if (n > SHARED_FROM)
+    for (size_t i = 0; i < n; i += BLOCK)
+        to_f32_block(dst, src, dtype, i, n - i < BLOCK ? n - i : BLOCK);
+}
+
+void mal_from_f32(void *dst, const float *src, enum mal_dtype dtype, size_t n) {
+#pragma omp parallel for schedule(static) if (n > SHARED_FROM)
+    for (size_t i = 0; i < n; i += BLOCK)
+        from_f32_block(dst, src, dtype, i, n - i < BLOCK ? n - i : BLOCK);
+}

@@ -1,0 +1,246 @@
+/* parts.h - what a tokenizer is made of; only for the files of this folder.
+ *
+ * Text runs through: added tokens cut out of it, pre-tokenizer (a list of steps that cut
+ * it into words), model (word to ids), post-processor (ids put before and after). A
+ * further kind of model is a file that fills struct mal_word_model and a line in the
+ * table of tokenizer_json.c; likewise for the other parts. */
+#ifndef MAL_PARTS_H
+#define MAL_PARTS_H
+
+#include <jansson.h>
+
+#include "core/tokenizer/tokenizer.h"
+
+/* Ids are array indices here, so a file must not choose huge ones. */
+enum {
+    MAL_MAX_TOKEN_ID = 10 * 1000 * 1000,
+    MAL_MAX_PRE_STEPS = 8,
+    MAL_MAX_ADDED_BYTES = 1024
+};
+
+/* ---- Vocabulary: vocab.c ---- */
+
+struct mal_token {
+    uint32_t offset, bytes; /* in mal_vocab.text */
+    bool in_model;          /* neither this nor is_added: no token has this id */
+    bool is_added, is_special;
+};
+
+struct mal_vocab {
+    char *text; /* the tokens as written in the file, one after the other */
+    size_t text_used, text_capacity;
+    struct mal_token *tokens; /* (size), by id */
+    size_t tokens_capacity;
+    int32_t size;   /* highest id + 1 */
+    int32_t *slots; /* hash table: id + 1, 0 is free */
+    size_t n_slots, n_used;
+};
+
+/* Adds the members of {"token": id}. `where` names the file in errors, here and below. */
+bool mal_vocab_read(struct mal_vocab *vocab, const json_t *object, const char *where,
+                    struct mal_error *err) MAL_CHECK;
+/* `token` must not be there yet; an id that is taken or out of range is an error. */
+bool mal_vocab_add(struct mal_vocab *vocab, const char *token, size_t bytes, int64_t id,
+                   const char *where, struct mal_error *err) MAL_CHECK;
+int32_t mal_vocab_find(const struct mal_vocab *vocab, const char *token,
+                       size_t bytes); /* -1: none */
+void mal_vocab_finish(struct mal_vocab *vocab);
+
+/* ---- GPT-2's alphabet, a printable character for each byte: byte_level.c ---- */
+
+size_t mal_byte_level_put(unsigned char byte, char out[4]);
+/* The bytes that `token` stands for, at most as many as it has; as it is when it holds a
+ * character outside of the alphabet. Returns their number. */
+size_t mal_byte_level_decode(const char *token, size_t bytes, char *out);
+
+/* ---- Patterns: pattern.c (PCRE2), regex.c ---- */
+
+extern const char mal_gpt2_pattern[];
+extern const char mal_word_pattern[]; /* a character of a word first: \w of Rust */
+
+/* A pattern as Oniguruma reads it, which is what Hugging Face uses, for PCRE2. Owned by
+ * the caller; what would mean something else to PCRE2 and cannot be expressed is
+ * MAL_INVALID. */
+bool mal_regex_translate(char **out, const char *regex, const char *where,
+                         struct mal_error *err) MAL_CHECK;
+
+struct mal_pattern; /* immutable */
+
+bool mal_pattern_create(struct mal_pattern **out, const char *regex, const char *where,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_pattern_create_literal(struct mal_pattern **out, const char *text,
+                                const char *where, struct mal_error *err) MAL_CHECK;
+void mal_pattern_destroy(struct mal_pattern *pattern); /* takes NULL */
+
+/* What a thread matches with, any pattern. */
+struct mal_matcher;
+
+bool mal_matcher_create(struct mal_matcher **out, struct mal_error *err) MAL_CHECK;
+void mal_matcher_destroy(struct mal_matcher *matcher); /* takes NULL */
+
+/* A walk over the matches in a text, which is valid UTF-8. */
+struct mal_match_walk {
+    const struct mal_pattern *pattern;
+    struct mal_matcher *matcher;
+    const char *text;
+    size_t bytes, next;
+    size_t last_end;
+    bool any; /* last_end is the end of a match */
+};
+
+bool mal_match_next(struct mal_match_walk *walk, size_t *out_start, size_t *out_end,
+                    bool *out_found, struct mal_error *err) MAL_CHECK;
+
+/* ---- Added tokens: added_tokens.c ---- */
+
+struct mal_added_token {
+    int64_t id;
+    char *content; /* owned by the set */
+    size_t bytes;  /* 1 to MAL_MAX_ADDED_BYTES */
+    bool single_word, lstrip, rstrip, normalized, special;
+};
+
+/* Tokens that are looked for together: those that match the text as it came, or those
+ * that match it normalized. Sorted by content. */
+struct mal_added_set {
+    struct mal_added_token *tokens;
+    size_t n, capacity;
+    size_t first[257]; /* tokens whose content begins with byte b: [first[b], first[b +
+                          1]) */
+};
+
+struct mal_added_tokens {
+    struct mal_added_set raw, normalized;
+    struct mal_pattern *word; /* NULL: no token is single_word */
+};
+
+/* A piece of a text: a token, or (id -1) text between tokens. */
+struct mal_added_piece {
+    size_t start, end;
+    int32_t id;
+};
+
+/* A walk over the pieces of a text. */
+struct mal_added_walk {
+    const struct mal_added_tokens *added;
+    const struct mal_added_set *set;
+    struct mal_matcher *matcher;
+    const char *text;
+    size_t bytes;
+    size_t searched, emitted; /* up to where */
+    struct mal_added_piece
+        *pending; /* NULL, or `held`: it follows the text just returned */
+    struct mal_added_piece held;
+    bool done;
+};
+
+/* Puts the token into `vocab` too, or marks it there; its content is copied. Tokens
+ * without content match nothing and are left out. */
+bool mal_added_add(struct mal_added_tokens *added, struct mal_vocab *vocab,
+                   const struct mal_added_token *token, const char *where,
+                   struct mal_error *err) MAL_CHECK;
+/* After the last mal_added_add(). */
+bool mal_added_ready(struct mal_added_tokens *added, const char *where,
+                     struct mal_error *err) MAL_CHECK;
+void mal_added_finish(struct mal_added_tokens *added);
+
+bool mal_added_next(struct mal_added_walk *walk, struct mal_added_piece *out,
+                    bool *out_found, struct mal_error *err) MAL_CHECK;
+
+/* ---- Models ---- */
+
+/* Memory a model works in during one call. */
+struct mal_scratch {
+    void *mem;
+    size_t capacity;
+};
+
+bool mal_scratch_reserve(struct mal_scratch *scratch, size_t bytes,
+                         struct mal_error *err) MAL_CHECK;
+
+struct mal_word_model {
+    /* Appends the ids of one word (valid UTF-8). */
+    bool (*encode)(const struct mal_word_model *model, struct mal_scratch *scratch,
+                   const char *word, size_t bytes, struct mal_ids *out,
+                   struct mal_error *err);
+    void (*destroy)(struct mal_word_model *model);
+};
+
+/* ---- Byte-level BPE: bpe.c, bpe_files.c ---- */
+
+struct mal_bpe;
+
+struct mal_bpe_options {
+    const char *unk_token; /* NULL: bytes without a token are dropped */
+    bool fuse_unk;
+    bool ignore_merges; /* a word that is a token is not merged from its bytes */
+};
+
+/* Borrows `vocab`, which must hold all tokens of the model. */
+bool mal_bpe_create(struct mal_bpe **out, const struct mal_vocab *vocab, size_t n_merges,
+                    const struct mal_bpe_options *options, const char *where,
+                    struct mal_error *err) MAL_CHECK;
+/* At most n_merges times, in the order of the file; `i` is for errors. */
+bool mal_bpe_add_merge(struct mal_bpe *bpe, const char *left, size_t left_bytes,
+                       const char *right, size_t right_bytes, size_t i, const char *where,
+                       struct mal_error *err) MAL_CHECK;
+/* "left right" in one string. */
+bool mal_bpe_add_line(struct mal_bpe *bpe, const char *line, size_t bytes, size_t i,
+                      const char *where, struct mal_error *err) MAL_CHECK;
+struct mal_word_model *mal_bpe_model(struct mal_bpe *bpe);
+
+/* ---- Pre-tokenizer: pretokenize.c ---- */
+
+struct mal_pre_step {
+    struct mal_pattern
+        *pattern; /* NULL: the step puts a space before text that has none */
+    bool drop_matches, drop_gaps;
+};
+
+struct mal_pretokenizer {
+    struct mal_pre_step steps[MAL_MAX_PRE_STEPS];
+    size_t n_steps;
+};
+
+/* The state of one call. */
+struct mal_encode_run {
+    const struct mal_pretokenizer *pretokenizer;
+    const struct mal_word_model *model;
+    struct mal_matcher *matcher;
+    struct mal_scratch prefixed, scratch;
+    struct mal_ids *out;
+};
+
+bool mal_pre_add_split(
+    struct mal_pretokenizer *pre, struct mal_pattern *pattern, bool drop_matches,
+    bool drop_gaps, const char *where,
+    struct mal_error *err) MAL_CHECK; /* owns `pattern`, also on failure */
+bool mal_pre_add_prefix(struct mal_pretokenizer *pre, const char *where,
+                        struct mal_error *err) MAL_CHECK;
+void mal_pre_finish(struct mal_pretokenizer *pre);
+bool mal_pre_run(struct mal_encode_run *run, const char *text, size_t bytes,
+                 struct mal_error *err) MAL_CHECK;
+
+/* ---- The whole ---- */
+
+struct mal_tokenizer {
+    struct mal_vocab vocab;
+    struct mal_added_tokens added;
+    struct mal_pretokenizer pretokenizer;
+    struct mal_word_model *model;
+    struct mal_ids before, after; /* what the post-processor adds */
+    bool byte_level_words;        /* the pre-tokenizer ends with the byte alphabet */
+    bool byte_level_decoder;
+};
+
+/* Fill an empty tokenizer. */
+bool mal_tokenizer_read_json(struct mal_tokenizer *tok, const char *path,
+                             struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_path,
+                                  const char *merges_path,
+                                  struct mal_error *err) MAL_CHECK;
+/* GPT-2's pre-tokenizer, `prefix`: with a space put before the text. */
+bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
+                                  const char *where, struct mal_error *err) MAL_CHECK;
+
+#endif

@@ -1,0 +1,544 @@
+/* weights_state.c - versions of the edited weights in memory.
+ *
+ * A version is a list of planes, one per edit module: the accumulator T and the rounded
+ * weight W made from it. Planes are immutable once made and shared by every version that
+ * has them: a module that a delta does not touch costs nothing, and returning to a
+ * version in memory is a swap of pointers. The base's planes borrow W0 from the model and
+ * have no T, so version 0 is the checkpoint to the bit (W0 + 0 would turn -0 into +0). A
+ * plane made here costs one T (fp32) and one W: T is kept with each version because a
+ * return to it must go on from there. */
+#include "core/weights_state.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/weights_digest.h"
+
+/* Versions equal to the base hold no weights and are not counted against `keep`, only
+ * here. */
+enum { MAX_EMPTY = 64 };
+
+struct plane {
+    int refs;
+    float *t;             /* owned, as W is stored; NULL: zero, and w is the base's */
+    void *w;              /* owned; NULL: linear->w0 */
+    struct mal_hash hash; /* of W's bytes as in the checkpoint */
+    double shift_norm, weight_norm;
+};
+
+struct version {
+    int64_t number;
+    struct plane **planes; /* (n_modules), each referenced */
+    struct mal_hash hash;
+    struct mal_module_norms *norms; /* (n_modules) */
+};
+
+struct mal_weights_state {
+    struct mal_model *model; /* borrowed */
+    struct mal_backend *be;  /* borrowed */
+    size_t n_modules;
+    int keep;
+    struct version **versions; /* in order of publishing: base, kept ones, live last */
+    size_t n_versions, capacity;
+    struct version *prepared; /* NULL: none */
+    double *sum;              /* one on the device, for norms */
+};
+
+/* ---- Planes ---- */
+
+static const struct mal_linear *module_at(const struct mal_weights_state *ws, size_t m) {
+    return mal_model_edit(ws->model, m);
+}
+
+static int64_t n_elements(const struct mal_linear *lin) {
+    return lin->d_in * lin->d_out;
+}
+
+static void plane_release(struct mal_weights_state *ws, struct plane *plane) {
+    if (!plane || --plane->refs > 0) return;
+    mal_backend_free(ws->be, plane->t);
+    mal_backend_free(ws->be, plane->w);
+    mal_free(plane);
+}
+
+static const void *plane_weight(const struct plane *plane, const struct mal_linear *lin) {
+    return plane->w ? plane->w : lin->w0;
+}
+
+/* A plane whose T is that of `from`, to be added to; W is still to be made. */
+static struct plane *plane_begin(struct mal_weights_state *ws, const struct plane *from,
+                                 const struct mal_linear *lin, struct mal_error *err) {
+    size_t t_bytes = (size_t)n_elements(lin) * sizeof(float);
+    size_t w_bytes = (size_t)n_elements(lin) * mal_dtype_size(lin->w_dtype);
+    struct plane *plane = mal_calloc(1, sizeof *plane);
+    if (!plane) goto fail;
+    plane->refs = 1;
+    plane->t = mal_backend_alloc(ws->be, t_bytes);
+    plane->w = mal_backend_alloc(ws->be, w_bytes);
+    if (!plane->t || !plane->w) goto fail;
+    if (from->t) {
+        mal_backend_copy(ws->be, plane->t, from->t, t_bytes);
+    } else {
+        mal_backend_zero(ws->be, plane->t, t_bytes);
+    }
+    return plane;
+
+fail:
+    plane_release(ws, plane);
+    mal_fail(err, MAL_NO_MEMORY, "module '%s': a version of its weights (%zu bytes)",
+             lin->name, t_bytes + w_bytes);
+    return NULL;
+}
+
+static void plane_add(struct mal_weights_state *ws, struct plane *plane,
+                      const struct mal_linear *lin, const struct mal_delta_part *part,
+                      const float *data) {
+    if (part->encoding == MAL_ENCODING_FACTORS) {
+        mal_apply_factors(ws->be, lin->d_in, lin->d_out, part->rank, data,
+                          data + lin->d_in * part->rank, lin->transposed, plane->t);
+    } else {
+        mal_apply_dense(ws->be, lin->d_in, lin->d_out, data, lin->transposed, plane->t);
+    }
+}
+
+/* ---- Versions ---- */
+
+static void version_free(struct mal_weights_state *ws, struct version *v) {
+    if (!v) return;
+    for (size_t m = 0; v->planes && m < ws->n_modules; m++)
+        plane_release(ws, v->planes[m]);
+    mal_free(v->planes);
+    mal_free(v->norms);
+    mal_free(v);
+}
+
+/* A version with the planes of `from`; without, with none yet. */
+static struct version *version_begin(struct mal_weights_state *ws,
+                                     const struct version *from, struct mal_error *err) {
+    struct version *v = mal_calloc(1, sizeof *v);
+    if (!v) goto fail;
+    v->planes = mal_calloc(ws->n_modules, sizeof(struct plane *));
+    v->norms = mal_calloc(ws->n_modules, sizeof *v->norms);
+    if (!v->planes || !v->norms) goto fail;
+    for (size_t m = 0; from && m < ws->n_modules; m++) {
+        v->planes[m] = from->planes[m];
+        v->planes[m]->refs++;
+    }
+    return v;
+
+fail:
+    version_free(ws, v);
+    mal_fail(err, MAL_NO_MEMORY, "a version of the weights");
+    return NULL;
+}
+
+static bool version_is_base(const struct mal_weights_state *ws, const struct version *v) {
+    for (size_t m = 0; m < ws->n_modules; m++)
+        if (v->planes[m]->w) return false;
+    return true;
+}
+
+static void version_use(struct mal_weights_state *ws, const struct version *v) {
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        struct mal_linear *lin = mal_model_edit(ws->model, m);
+        lin->w = plane_weight(v->planes[m], lin);
+    }
+}
+
+static struct version *live_version(const struct mal_weights_state *ws) {
+    return ws->versions[ws->n_versions - 1];
+}
+
+static struct version *find_version(const struct mal_weights_state *ws, int64_t number) {
+    for (size_t i = 0; i < ws->n_versions; i++)
+        if (ws->versions[i]->number == number) return ws->versions[i];
+    return NULL;
+}
+
+/* ---- From T to a finished version ---- */
+
+/* ||T||_F of the fresh planes. */
+static bool measure_shifts(struct mal_weights_state *ws, struct version *v,
+                           const bool *fresh, struct mal_error *err) {
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        struct plane *plane = v->planes[m];
+        if (!fresh[m] || !plane->t) continue;
+        double sum = 0;
+        mal_sum_squares(ws->be, n_elements(module_at(ws, m)), plane->t, ws->sum);
+        mal_backend_download(ws->be, &sum, ws->sum, sizeof sum);
+        if (!mal_backend_sync(ws->be, err)) return false;
+        plane->shift_norm = sqrt(sum);
+    }
+    return true;
+}
+
+/* Hash and ||W||_F of the fresh planes; a weight that is NaN or infinite ends it. */
+static bool digest_planes(struct mal_weights_state *ws, struct version *v,
+                          const bool *fresh, void (*tick)(void *), void *tick_arg,
+                          struct mal_error *err) {
+    struct mal_digest *digests = mal_calloc(ws->n_modules, sizeof *digests);
+    if (!digests) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
+    size_t n = 0;
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        if (!fresh[m]) continue;
+        const struct mal_linear *lin = module_at(ws, m);
+        digests[n++] =
+            (struct mal_digest){.linear = lin, .w = plane_weight(v->planes[m], lin)};
+    }
+    bool ok = mal_digest_weights(ws->be, digests, n, tick, tick_arg, err);
+    for (size_t m = 0, i = 0; ok && m < ws->n_modules; m++) {
+        if (!fresh[m]) continue;
+        struct plane *plane = v->planes[m];
+        plane->hash = digests[i].hash;
+        plane->weight_norm = sqrt(digests[i++].sum_squares);
+        /* A base that is not finite is the checkpoint's own affair: it is served as it
+         * is. */
+        if (plane->w && !isfinite(plane->weight_norm)) {
+            ok = mal_fail(err, MAL_NUMERIC,
+                          "module '%s': the edited weight has a NaN or infinite value",
+                          module_at(ws, m)->name);
+        }
+    }
+    mal_free(digests);
+    return ok;
+}
+
+static bool seal(struct mal_weights_state *ws, struct version *v, struct mal_error *err) {
+    struct mal_named_digest *named = mal_calloc(ws->n_modules, sizeof *named);
+    if (!named) return mal_fail(err, MAL_NO_MEMORY, "weights hash");
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        const struct plane *plane = v->planes[m];
+        named[m] = (struct mal_named_digest){module_at(ws, m), plane->hash};
+        v->norms[m] = (struct mal_module_norms){.module = module_at(ws, m)->name,
+                                                .shift_norm = plane->shift_norm,
+                                                .weight_norm = plane->weight_norm};
+    }
+    bool ok = mal_digest_combine(named, ws->n_modules, &v->hash, err);
+    mal_free(named);
+    return ok;
+}
+
+/* Rounds, measures, hashes the planes marked fresh. */
+static bool version_end(struct mal_weights_state *ws, struct version *v,
+                        const bool *fresh, void (*tick)(void *), void *tick_arg,
+                        struct mal_error *err) {
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        const struct mal_linear *lin = module_at(ws, m);
+        struct plane *plane = v->planes[m];
+        if (!fresh[m] || !plane->t) continue;
+        mal_round_weight(ws->be, n_elements(lin), lin->w0, plane->t, lin->dtype, plane->w,
+                         lin->w_dtype);
+        if (!mal_backend_sync(ws->be, err)) return false;
+        if (tick) tick(tick_arg);
+    }
+    return measure_shifts(ws, v, fresh, err) &&
+           digest_planes(ws, v, fresh, tick, tick_arg, err) && seal(ws, v, err);
+}
+
+/* ---- Deltas ---- */
+
+static bool find_module(const struct mal_weights_state *ws,
+                        const struct mal_delta_part *part, size_t *out,
+                        struct mal_error *err) {
+    const struct mal_linear *lin = mal_model_find_linear(ws->model, part->module);
+    if (!lin || lin->edit < 0) {
+        return mal_fail(err, MAL_INVALID,
+                        "the delta is for module '%s', which is not edited here",
+                        part->module);
+    }
+    if (lin->d_in != part->d_in || lin->d_out != part->d_out) {
+        return mal_fail(err, MAL_INVALID,
+                        "module '%s' is (%lld, %lld), the delta's shift (%lld, %lld)",
+                        lin->name, (long long)lin->d_in, (long long)lin->d_out,
+                        (long long)part->d_in, (long long)part->d_out);
+    }
+    *out = (size_t)lin->edit;
+    return true;
+}
+
+/* v's plane of the module, its own to add to. */
+static struct plane *own_plane(struct mal_weights_state *ws, struct version *v,
+                               bool *fresh, size_t m, struct mal_error *err) {
+    if (fresh[m]) return v->planes[m];
+    struct plane *plane = plane_begin(ws, v->planes[m], module_at(ws, m), err);
+    if (!plane) return NULL;
+    plane_release(ws, v->planes[m]);
+    v->planes[m] = plane;
+    fresh[m] = true;
+    return plane;
+}
+
+static bool add_part(struct mal_weights_state *ws, struct version *v, bool *fresh,
+                     const struct mal_delta_part *part, struct mal_error *err) {
+    size_t m = 0;
+    if (!find_module(ws, part, &m, err)) return false;
+    struct plane *plane = own_plane(ws, v, fresh, m, err);
+    if (!plane) return false;
+    size_t bytes = mal_delta_part_bytes(part);
+    float *data = mal_backend_alloc(ws->be, bytes);
+    if (!data) {
+        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift (%zu bytes)",
+                        part->module, bytes);
+    }
+    mal_backend_upload(ws->be, data, part->data, bytes);
+    plane_add(ws, plane, module_at(ws, m), part, data);
+    bool ok = mal_backend_sync(ws->be, err);
+    mal_backend_free(ws->be, data);
+    return ok;
+}
+
+static bool add_delta(struct mal_weights_state *ws, struct version *v, bool *fresh,
+                      const struct mal_delta *delta, void (*tick)(void *), void *tick_arg,
+                      struct mal_error *err) {
+    for (size_t i = 0; i < delta->n_parts; i++) {
+        if (!add_part(ws, v, fresh, &delta->parts[i], err)) return false;
+        if (tick) tick(tick_arg);
+    }
+    return true;
+}
+
+/* ---- Preparing ---- */
+
+/* Takes `v`, finished, as what is prepared; or frees it. */
+static bool end_prepare(struct mal_weights_state *ws, struct version *v, bool *fresh,
+                        bool ok) {
+    mal_free(fresh);
+    if (ok) {
+        ws->prepared = v;
+    } else {
+        version_free(ws, v);
+    }
+    return ok;
+}
+
+static bool begin_prepare(struct mal_weights_state *ws, const struct version *from,
+                          struct version **out_v, bool **out_fresh,
+                          struct mal_error *err) {
+    assert(!ws->prepared);
+    *out_fresh = mal_calloc(ws->n_modules, sizeof **out_fresh);
+    if (!*out_fresh) return mal_fail(err, MAL_NO_MEMORY, "a version of the weights");
+    *out_v = version_begin(ws, from, err);
+    if (*out_v) return true;
+    mal_free(*out_fresh);
+    return false;
+}
+
+bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *delta,
+                         void (*tick)(void *), void *tick_arg, struct mal_error *err) {
+    struct version *v = NULL;
+    bool *fresh = NULL;
+    if (!begin_prepare(ws, live_version(ws), &v, &fresh, err)) return false;
+    bool ok = add_delta(ws, v, fresh, delta, tick, tick_arg, err) &&
+              version_end(ws, v, fresh, tick, tick_arg, err);
+    return end_prepare(ws, v, fresh, ok);
+}
+
+bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
+                                struct mal_error *err) {
+    struct version *from = find_version(ws, version), *v = NULL;
+    bool *fresh = NULL;
+    assert(from);
+    if (!begin_prepare(ws, from, &v, &fresh, err)) return false;
+    return end_prepare(ws, v, fresh, version_end(ws, v, fresh, NULL, NULL, err));
+}
+
+bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
+                                bool (*next)(void *arg, size_t i, struct mal_delta *out,
+                                             struct mal_error *err),
+                                void *arg, struct mal_error *err) {
+    struct version *v = NULL;
+    bool *fresh = NULL;
+    if (!begin_prepare(ws, ws->versions[0], &v, &fresh, err)) return false;
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        struct mal_delta delta = {0};
+        ok =
+            next(arg, i, &delta, err) && add_delta(ws, v, fresh, &delta, NULL, NULL, err);
+        mal_delta_finish(&delta);
+    }
+    ok = ok && version_end(ws, v, fresh, NULL, NULL, err);
+    return end_prepare(ws, v, fresh, ok);
+}
+
+struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws) {
+    assert(ws->prepared);
+    return ws->prepared->hash;
+}
+
+const struct mal_module_norms *
+mal_weights_prepared_norms(const struct mal_weights_state *ws) {
+    assert(ws->prepared);
+    return ws->prepared->norms;
+}
+
+void mal_weights_use_prepared(struct mal_weights_state *ws) {
+    assert(ws->prepared);
+    version_use(ws, ws->prepared);
+}
+
+/* Lets versions beyond the limits leave memory, oldest first; base and live stay. */
+static void evict(struct mal_weights_state *ws) {
+    size_t kept = 0, empty = 0;
+    for (size_t i = ws->n_versions - 1; i-- > 1;) {
+        struct version *v = ws->versions[i];
+        bool stays =
+            version_is_base(ws, v) ? empty++ < MAX_EMPTY : kept++ < (size_t)ws->keep;
+        if (stays) continue;
+        version_free(ws, v);
+        ws->n_versions--;
+        memmove(ws->versions + i, ws->versions + i + 1,
+                (ws->n_versions - i) * sizeof(struct version *));
+    }
+}
+
+void mal_weights_publish(struct mal_weights_state *ws, int64_t version) {
+    assert(ws->prepared && ws->n_versions < ws->capacity && !find_version(ws, version));
+    ws->prepared->number = version;
+    ws->versions[ws->n_versions++] = ws->prepared;
+    ws->prepared = NULL;
+    version_use(ws, live_version(ws));
+    evict(ws);
+}
+
+void mal_weights_discard(struct mal_weights_state *ws) {
+    if (!ws->prepared) return;
+    version_use(ws, live_version(ws));
+    version_free(ws, ws->prepared);
+    ws->prepared = NULL;
+}
+
+/* ---- Life ---- */
+
+static struct version *make_base(struct mal_weights_state *ws, struct mal_error *err) {
+    struct version *v = version_begin(ws, NULL, err);
+    bool *fresh = mal_calloc(ws->n_modules, sizeof *fresh);
+    bool ok = v && fresh;
+    for (size_t m = 0; ok && m < ws->n_modules; m++) {
+        v->planes[m] = mal_calloc(1, sizeof *v->planes[m]);
+        ok = v->planes[m];
+        if (ok) v->planes[m]->refs = 1;
+        fresh[m] = true;
+    }
+    if (!ok) {
+        mal_fail(err, MAL_NO_MEMORY, "the base version");
+    } else {
+        ok = version_end(ws, v, fresh, NULL, NULL, err);
+    }
+    mal_free(fresh);
+    if (ok) return v;
+    version_free(ws, v);
+    return NULL;
+}
+
+bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model, int keep,
+                        struct mal_error *err) {
+    assert(keep >= 0 && mal_model_n_edits(model) > 0);
+    struct mal_weights_state *ws = mal_calloc(1, sizeof *ws);
+    if (!ws) return mal_fail(err, MAL_NO_MEMORY, "weights");
+    ws->model = model;
+    ws->be = mal_model_backend(model);
+    ws->n_modules = mal_model_n_edits(model);
+    ws->keep = keep;
+    ws->capacity = (size_t)keep + MAX_EMPTY + 3; /* base, live, and the one that comes */
+    ws->versions = mal_calloc(ws->capacity, sizeof(struct version *));
+    ws->sum = mal_backend_alloc(ws->be, sizeof *ws->sum);
+    if (!ws->versions || !ws->sum) {
+        mal_fail(err, MAL_NO_MEMORY, "weights");
+        goto fail;
+    }
+    ws->versions[0] = make_base(ws, err);
+    if (!ws->versions[0]) goto fail;
+    ws->n_versions = 1;
+    version_use(ws, live_version(ws));
+    *out = ws;
+    return true;
+
+fail:
+    mal_weights_destroy(ws);
+    return false;
+}
+
+void mal_weights_destroy(struct mal_weights_state *ws) {
+    if (!ws) return;
+    if (ws->n_versions > 0) version_use(ws, ws->versions[0]);
+    version_free(ws, ws->prepared);
+    for (size_t i = 0; i < ws->n_versions; i++)
+        version_free(ws, ws->versions[i]);
+    mal_backend_free(ws->be, ws->sum);
+    mal_free(ws->versions);
+    mal_free(ws);
+}
+
+/* ---- Reading ---- */
+
+int64_t mal_weights_live(const struct mal_weights_state *ws) {
+    return live_version(ws)->number;
+}
+
+bool mal_weights_has(const struct mal_weights_state *ws, int64_t version) {
+    return find_version(ws, version);
+}
+
+struct mal_hash mal_weights_hash(const struct mal_weights_state *ws, int64_t version) {
+    const struct version *v = find_version(ws, version);
+    assert(v);
+    return v->hash;
+}
+
+const struct mal_module_norms *mal_weights_norms(const struct mal_weights_state *ws,
+                                                 int64_t version) {
+    const struct version *v = find_version(ws, version);
+    assert(v);
+    return v->norms;
+}
+
+void mal_weights_use(struct mal_weights_state *ws, int64_t version) {
+    const struct version *v = find_version(ws, version);
+    assert(v);
+    version_use(ws, v);
+}
+
+bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
+                            struct mal_error *err) {
+    assert(module < ws->n_modules);
+    const struct mal_linear *lin = module_at(ws, module);
+    const struct plane *plane = live_version(ws)->planes[module];
+    size_t n = (size_t)n_elements(lin);
+    if (!plane->t) {
+        memset(out, 0, n * sizeof *out);
+        return true;
+    }
+    if (!lin->transposed) {
+        mal_backend_download(ws->be, out, plane->t, n * sizeof *out);
+        return mal_backend_sync(ws->be, err);
+    }
+    float *stored = mal_malloc(n * sizeof *stored); /* (d_out, d_in) */
+    if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
+    mal_backend_download(ws->be, stored, plane->t, n * sizeof *stored);
+    bool ok = mal_backend_sync(ws->be, err);
+    for (int64_t j = 0; ok && j < lin->d_out; j++) {
+        for (int64_t i = 0; i < lin->d_in; i++)
+            out[i * lin->d_out + j] = stored[j * lin->d_in + i];
+    }
+    mal_free(stored);
+    return ok;
+}
+
+bool mal_weights_read(struct mal_weights_state *ws, int64_t version, size_t module,
+                      float *out, struct mal_error *err) {
+    const struct version *v = find_version(ws, version);
+    assert(v && module < ws->n_modules);
+    const struct mal_linear *lin = module_at(ws, module);
+    size_t n = (size_t)n_elements(lin), bytes = n * mal_dtype_size(lin->w_dtype);
+    void *stored = mal_malloc(bytes);
+    if (!stored)
+        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its weight", lin->name);
+    mal_backend_download(ws->be, stored, plane_weight(v->planes[module], lin), bytes);
+    bool ok = mal_backend_sync(ws->be, err);
+    if (ok) mal_to_f32(out, stored, lin->w_dtype, n);
+    mal_free(stored);
+    return ok;
+}
