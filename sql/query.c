@@ -1,0 +1,212 @@
+/* query.c - prepared statements with sticky errors, transactions, and SQLite's failures
+ * as ours. */
+#include "sql/store_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "core/alloc.h"
+
+/* ---- Errors ---- */
+
+static enum mal_status status_of(int rc, int system) {
+    if (rc == SQLITE_IOERR_NOMEM) return MAL_NO_MEMORY;
+    if (rc == SQLITE_IOERR_CORRUPTFS) return MAL_CORRUPT;
+    switch (rc & 0xff) {
+    case SQLITE_NOMEM: return MAL_NO_MEMORY;
+    case SQLITE_FULL: return MAL_NO_SPACE;
+    case SQLITE_CORRUPT:
+    case SQLITE_NOTADB:
+    case SQLITE_FORMAT:
+    case SQLITE_ERROR:
+        return MAL_CORRUPT; /* statements are fixed, so the schema is not ours */
+    case SQLITE_CONSTRAINT: return MAL_CONFLICT;
+    case SQLITE_TOOBIG: return MAL_TOO_LARGE;
+    case SQLITE_BUSY:
+    case SQLITE_LOCKED: return MAL_NOT_READY;
+    case SQLITE_INTERRUPT:
+    case SQLITE_ABORT: return MAL_CANCELLED;
+    default: return system == ENOSPC || system == EDQUOT ? MAL_NO_SPACE : MAL_IO;
+    }
+}
+
+bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err) {
+    int primary = rc & 0xff;
+    int system = 0;
+    if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) {
+        system = sqlite3_system_errno(store->db);
+    }
+    char reason[64] = "";
+    if (system && strerror_r(system, reason, sizeof reason)) reason[0] = '\0';
+    return mal_fail(err, status_of(rc, system), "database '%s': %s%s%s%s", store->path,
+                    sqlite3_errmsg(store->db), reason[0] ? " (" : "", reason,
+                    reason[0] ? ")" : "");
+}
+
+bool mal_store_fail_errno(const char *path, int number, struct mal_error *err) {
+    char reason[64];
+    if (strerror_r(number, reason, sizeof reason)) reason[0] = '\0';
+    enum mal_status status = number == ENOSPC || number == EDQUOT ? MAL_NO_SPACE
+                             : number == ENOMEM                   ? MAL_NO_MEMORY
+                             : number == ENOENT                   ? MAL_NOT_FOUND
+                                                                  : MAL_IO;
+    return mal_fail(err, status, "'%s': %s", path, reason);
+}
+
+bool mal_store_exec(struct mal_store *store, const char *sql, struct mal_error *err) {
+    int rc = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+    return rc == SQLITE_OK || mal_store_fail(store, rc, err);
+}
+
+bool mal_store_ask(struct mal_store *store, const char *sql, int64_t *out,
+                   struct mal_error *err) {
+    sqlite3_stmt *stmt = NULL;
+    int rc = sqlite3_prepare_v2(store->db, sql, -1, &stmt, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_step(stmt);
+    bool done = rc == SQLITE_ROW;
+    if (done) {
+        *out = sqlite3_column_int64(stmt, 0);
+    } else {
+        mal_store_fail(store, rc, err);
+    }
+    sqlite3_finalize(stmt);
+    return done;
+}
+
+/* ---- Queries ---- */
+
+void mal_query_open(struct mal_query *q, struct mal_store *store, enum mal_sql sql) {
+    *q = (struct mal_query){.store = store, .stmt = store->stmts[sql]};
+    assert(!sqlite3_stmt_busy(q->stmt));
+}
+
+void mal_query_close(struct mal_query *q) {
+    sqlite3_reset(q->stmt);
+    sqlite3_clear_bindings(q->stmt);
+}
+
+void mal_bind_int(struct mal_query *q, int64_t value) {
+    if (q->rc == SQLITE_OK) q->rc = sqlite3_bind_int64(q->stmt, ++q->n_bound, value);
+}
+
+void mal_bind_opt(struct mal_query *q, int64_t value, int64_t none) {
+    if (value != none) {
+        mal_bind_int(q, value);
+    } else if (q->rc == SQLITE_OK) {
+        q->rc = sqlite3_bind_null(q->stmt, ++q->n_bound);
+    }
+}
+
+void mal_bind_text(struct mal_query *q, const char *text) {
+    if (q->rc != SQLITE_OK) return;
+    q->rc = sqlite3_bind_text64(q->stmt, ++q->n_bound, text, text ? strlen(text) : 0,
+                                SQLITE_STATIC, SQLITE_UTF8);
+}
+
+void mal_bind_blob(struct mal_query *q, const void *data, uint64_t bytes) {
+    if (q->rc != SQLITE_OK) return;
+    q->rc = sqlite3_bind_blob64(q->stmt, ++q->n_bound, data, bytes, SQLITE_STATIC);
+}
+
+bool mal_query_next(struct mal_query *q, bool *out_row, struct mal_error *err) {
+    int rc = q->rc == SQLITE_OK ? sqlite3_step(q->stmt) : q->rc;
+    if (rc != SQLITE_ROW && rc != SQLITE_DONE) return mal_store_fail(q->store, rc, err);
+    q->column = 0;
+    *out_row = rc == SQLITE_ROW;
+    return true;
+}
+
+bool mal_query_run(struct mal_query *q, int64_t *out_n, struct mal_error *err) {
+    bool row = false;
+    bool done = mal_query_next(q, &row, err);
+    assert(!row);
+    if (done && out_n) *out_n = sqlite3_changes64(q->store->db);
+    mal_query_close(q);
+    return done;
+}
+
+bool mal_query_value(struct mal_query *q, int64_t none, int64_t *out,
+                     struct mal_error *err) {
+    bool row = false;
+    bool done = mal_query_next(q, &row, err);
+    if (done) *out = row ? mal_take_opt(q, none) : none;
+    mal_query_close(q);
+    return done;
+}
+
+int64_t mal_take_int(struct mal_query *q) {
+    return sqlite3_column_int64(q->stmt, q->column++);
+}
+
+int64_t mal_take_opt(struct mal_query *q, int64_t none) {
+    bool null = sqlite3_column_type(q->stmt, q->column) == SQLITE_NULL;
+    int64_t value = mal_take_int(q);
+    return null ? none : value;
+}
+
+char *mal_take_opt_text(struct mal_query *q) {
+    int column = q->column++;
+    if (sqlite3_column_type(q->stmt, column) == SQLITE_NULL) return NULL;
+    const char *text = (const char *)sqlite3_column_text(q->stmt, column);
+    char *copy = text ? mal_strdup(text) : NULL;
+    if (!copy) q->rc = SQLITE_NOMEM;
+    return copy;
+}
+
+char *mal_take_text(struct mal_query *q) {
+    if (sqlite3_column_type(q->stmt, q->column) == SQLITE_NULL) q->bad = true;
+    return mal_take_opt_text(q);
+}
+
+int mal_take_word(struct mal_query *q, int (*from_name)(const char *)) {
+    const char *text = (const char *)sqlite3_column_text(q->stmt, q->column++);
+    int word = text ? from_name(text) : -1;
+    if (word < 0) q->bad = true;
+    return word < 0 ? 0 : word;
+}
+
+bool mal_query_taken(struct mal_query *q, struct mal_error *err) {
+    if (q->rc == SQLITE_NOMEM) {
+        return mal_fail(err, MAL_NO_MEMORY, "database '%s': out of memory",
+                        q->store->path);
+    }
+    if (q->bad) {
+        return mal_fail(err, MAL_CORRUPT, "database '%s': a row holds what it cannot: %s",
+                        q->store->path, sqlite3_sql(q->stmt));
+    }
+    return true;
+}
+
+/* ---- Transactions ---- */
+
+static bool run_plain(struct mal_store *store, enum mal_sql sql, struct mal_error *err) {
+    struct mal_query q;
+    mal_query_open(&q, store, sql);
+    return mal_query_run(&q, NULL, err);
+}
+
+bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
+    assert(!store->reader);
+    if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
+    mal_tx_rollback(store); /* it may fail with the transaction already open */
+    return false;
+}
+
+bool mal_tx_commit(struct mal_store *store, struct mal_error *err) {
+    return run_plain(store, MAL_SQL_COMMIT, err);
+}
+
+void mal_tx_rollback(struct mal_store *store) {
+    /* Some failures (disk full, out of memory, interrupt) have rolled back by themselves.
+     */
+    if (sqlite3_get_autocommit(store->db)) return;
+    struct mal_error ignored = {0};
+    if (!run_plain(store, MAL_SQL_ROLLBACK, &ignored)) return;
+}
+
+bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) {
+    if (done && mal_tx_commit(store, err)) return true;
+    mal_tx_rollback(store);
+    return false;
+}

@@ -1,0 +1,157 @@
+/* statements.c - the SQL of the store. Lists take optional filters as parameters that may
+ * be NULL; each has one variant per index that can carry it, since SQLite plans a
+ * statement once. */
+#include "sql/statements.h"
+
+#define JOB_COLUMNS                                                                  \
+    "SELECT id, kind, state, created_ms, started_ms, finished_ms, n_facts, version," \
+    " to_version, note, request_json, result_json, error_json FROM jobs "
+
+/* ?1 kind, ?2 state, ?3 before this seq, ?4 limit */
+#define JOB_PAGE                                                                 \
+    " AND (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR state = ?2) AND seq < ?3" \
+    " ORDER BY seq DESC LIMIT ?4"
+
+/* CROSS JOIN: facts is the outer loop, whatever the planner thinks of jobs. */
+#define FACT_COLUMNS                                                           \
+    "SELECT f.seq, f.id, j.id, f.idx, f.state, f.version, f.prompt, f.target," \
+    " f.fact_json, f.verified_json, s.id"                                      \
+    " FROM facts f CROSS JOIN jobs j ON j.seq = f.job"                         \
+    " LEFT JOIN facts s ON s.seq = f.superseded_by "
+
+/* ?1 state, ?2 version, ?3 prompt, ?4 job seq, ?5 after this seq, ?6 limit */
+#define FACT_PAGE                                                                 \
+    " AND (?1 IS NULL OR f.state = ?1) AND (?3 IS NULL OR f.prompt = ?3)"         \
+    " AND (?4 IS NULL OR f.job = ?4)"                                             \
+    " AND (?2 IS NULL OR (SELECT h.state FROM fact_states h WHERE h.fact = f.seq" \
+    "      AND h.version <= ?2 ORDER BY h.version DESC LIMIT 1) = 'live')"        \
+    " AND f.seq > ?5 ORDER BY f.seq LIMIT ?6"
+
+#define VERSION_COLUMNS                                                            \
+    "SELECT version, parent, kind, created_ms, to_version, n_facts, live_facts,"   \
+    " weights_hash, chain_hash, delta_hash, encoding, delta_bytes, editor_method," \
+    " editor_hash, update_mode, modules_json, measures_json, pruned FROM versions "
+
+const char *const mal_sql_texts[MAL_N_SQL] = {
+    [MAL_SQL_BEGIN] = "BEGIN IMMEDIATE",
+    [MAL_SQL_COMMIT] = "COMMIT",
+    [MAL_SQL_ROLLBACK] = "ROLLBACK",
+
+    [MAL_SQL_SET_META] = "INSERT INTO meta (key, value) VALUES (?1, ?2)"
+                         " ON CONFLICT DO NOTHING",
+    [MAL_SQL_GET_META] = "SELECT value FROM meta WHERE key = ?1",
+    [MAL_SQL_INTEGRITY] = "PRAGMA integrity_check(1)",
+    [MAL_SQL_FOREIGN_KEYS] = "PRAGMA foreign_key_check",
+
+    /* ---- Jobs ---- */
+
+    [MAL_SQL_ADD_JOB] =
+        "INSERT INTO jobs (id, kind, state, created_ms, n_facts, to_version,"
+        " note, request_json) VALUES (?1, ?2, 'queued', ?3, ?4, ?5, ?6, ?7)",
+    [MAL_SQL_ADD_FACT] =
+        "INSERT INTO facts (id, job, idx, state, prompt, target, fact_json)"
+        " VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6)",
+    [MAL_SQL_ADD_IDEMPOTENCY] =
+        "INSERT INTO idempotency (key, body_hash, answer, created_ms)"
+        " VALUES (?1, ?2, ?3, ?4)",
+    [MAL_SQL_FIND_IDEMPOTENCY] =
+        "SELECT body_hash, answer FROM idempotency WHERE key = ?1",
+    [MAL_SQL_START_JOB] = "UPDATE jobs SET state = 'running', started_ms = ?2"
+                          " WHERE id = ?1 AND state = 'queued'",
+    [MAL_SQL_END_JOB] =
+        "UPDATE jobs SET state = ?2, finished_ms = ?3, result_json = ?4,"
+        " error_json = ?5 WHERE id = ?1 AND state IN ('queued', 'running')",
+    [MAL_SQL_END_FACTS] = "UPDATE facts SET state = ?2"
+                          " WHERE job = (SELECT seq FROM jobs WHERE id = ?1)",
+    [MAL_SQL_REQUEUE] = "UPDATE jobs SET state = 'queued', started_ms = NULL"
+                        " WHERE state = 'running'",
+    [MAL_SQL_JOB_STATE] = "SELECT state FROM jobs WHERE id = ?1",
+    [MAL_SQL_JOB_SEQ] = "SELECT seq FROM jobs WHERE id = ?1",
+    [MAL_SQL_GET_JOB] = JOB_COLUMNS "WHERE id = ?1",
+    [MAL_SQL_LIST_JOBS] = JOB_COLUMNS "WHERE TRUE" JOB_PAGE,
+    [MAL_SQL_LIST_JOBS_OF_KIND] = JOB_COLUMNS "WHERE kind = ?1" JOB_PAGE,
+    [MAL_SQL_LIST_JOBS_IN_STATE] = JOB_COLUMNS "WHERE state = ?2" JOB_PAGE,
+    [MAL_SQL_QUEUED_JOBS] = JOB_COLUMNS "WHERE state = 'queued' ORDER BY seq",
+    [MAL_SQL_COUNT_JOBS] = "SELECT state, count(*) FROM jobs GROUP BY state",
+
+    /* ---- Facts ---- */
+
+    [MAL_SQL_FACT_SEQ] = "SELECT seq FROM facts WHERE id = ?1",
+    [MAL_SQL_GET_FACT] = FACT_COLUMNS "WHERE f.id = ?1",
+    [MAL_SQL_LIST_FACTS] = FACT_COLUMNS "WHERE TRUE" FACT_PAGE,
+    [MAL_SQL_LIST_FACTS_IN_STATE] = FACT_COLUMNS "WHERE f.state = ?1" FACT_PAGE,
+    [MAL_SQL_LIST_FACTS_OF_PROMPT] = FACT_COLUMNS "WHERE f.prompt = ?3" FACT_PAGE,
+    [MAL_SQL_LIST_FACTS_OF_JOB] = FACT_COLUMNS "WHERE f.job = ?4" FACT_PAGE,
+    [MAL_SQL_COUNT_LIVE] = "SELECT count(*) FROM facts WHERE state = 'live'",
+
+    /* ---- Versions ---- */
+
+    [MAL_SQL_LAST_VERSION] = "SELECT max(version) FROM versions",
+    [MAL_SQL_GET_VERSION] = VERSION_COLUMNS "WHERE version = ?1",
+    [MAL_SQL_LIST_VERSIONS] =
+        VERSION_COLUMNS "WHERE version < ?1 ORDER BY version DESC LIMIT ?2",
+    [MAL_SQL_VERSION_JOBS] = "SELECT j.id FROM version_jobs v CROSS JOIN jobs j"
+                             " ON j.seq = v.job WHERE v.version = ?1 ORDER BY v.idx",
+
+    /* ---- Publishing ---- */
+
+    [MAL_SQL_HALF_STAGED] =
+        "SELECT b.name FROM blobs b WHERE b.version = ?1 AND b.bytes <>"
+        " (SELECT coalesce(sum(length(c.data)), 0) FROM blob_chunks c"
+        "  WHERE c.blob = b.id) LIMIT 1",
+    [MAL_SQL_APPLY_JOB] =
+        "UPDATE jobs SET state = 'applied', version = ?2, finished_ms = ?3,"
+        " started_ms = coalesce(started_ms, ?3), result_json = ?4"
+        " WHERE id = ?1 AND state IN ('queued', 'running')",
+    [MAL_SQL_ADD_VERSION_JOB] = "INSERT INTO version_jobs (version, idx, job)"
+                                " SELECT ?1, ?2, seq FROM jobs WHERE id = ?3",
+    [MAL_SQL_VERIFY_FACT] =
+        "UPDATE facts SET verified_json = ?3 WHERE id = ?1"
+        " AND job IN (SELECT job FROM version_jobs WHERE version = ?2)",
+    /* Live facts whose prompt a fact of this batch has. */
+    [MAL_SQL_SUPERSEDE] = "INSERT INTO fact_states (fact, version, state, by_fact)"
+                          " SELECT old.seq, ?1, 'superseded', max(new.seq)"
+                          " FROM version_jobs v CROSS JOIN facts new ON new.job = v.job"
+                          " CROSS JOIN facts old ON old.prompt = new.prompt"
+                          " WHERE v.version = ?1 AND old.state = 'live' GROUP BY old.seq",
+    /* Of several facts with one prompt the newest is live, as if each had come alone. */
+    [MAL_SQL_TEACH] = "INSERT INTO fact_states (fact, version, state, by_fact)"
+                      " SELECT seq, ?1, iif(seq = newest, 'live', 'superseded'),"
+                      " nullif(newest, seq) FROM"
+                      " (SELECT f.seq, max(f.seq) OVER (PARTITION BY f.prompt) AS newest"
+                      "  FROM version_jobs v CROSS JOIN facts f ON f.job = v.job"
+                      "  WHERE v.version = ?1)",
+    /* Each fact ever taught gets the state it had in version ?2, rolled_back when it had
+       none. */
+    [MAL_SQL_RETURN] = "INSERT INTO fact_states (fact, version, state, by_fact)"
+                       " SELECT f.seq, ?1, coalesce(h.state, 'rolled_back'), h.by_fact"
+                       " FROM facts f LEFT JOIN fact_states h ON h.fact = f.seq"
+                       " AND h.version = (SELECT max(version) FROM fact_states"
+                       "                  WHERE fact = f.seq AND version <= ?2)"
+                       " WHERE f.version IS NOT NULL"
+                       " AND (f.state <> coalesce(h.state, 'rolled_back')"
+                       "      OR f.superseded_by IS NOT h.by_fact)",
+    [MAL_SQL_FOLLOW] = "UPDATE facts SET state = h.state, superseded_by = h.by_fact,"
+                       " version = coalesce(facts.version, h.version) FROM fact_states h"
+                       " WHERE h.version = ?1 AND h.fact = facts.seq",
+    [MAL_SQL_ADD_VERSION] =
+        "INSERT INTO versions (version, parent, kind, created_ms, to_version, n_facts,"
+        " live_facts, weights_hash, chain_hash, delta_hash, encoding, delta_bytes,"
+        " editor_method, editor_hash, update_mode, modules_json, measures_json, pruned)"
+        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
+        " ?17, ?18)",
+
+    /* ---- Blobs ---- */
+
+    [MAL_SQL_ADD_BLOB] = "INSERT INTO blobs (version, name, header_json, sha256, bytes)"
+                         " VALUES (?1, ?2, ?3, ?4, ?5)",
+    [MAL_SQL_ADD_CHUNK] = "INSERT INTO blob_chunks (blob, idx, data) VALUES (?1, ?2, ?3)",
+    [MAL_SQL_UNSTAGE] = "DELETE FROM blobs WHERE version = ?1",
+    [MAL_SQL_SWEEP] = "DELETE FROM blobs WHERE version >"
+                      " (SELECT coalesce(max(version), -1) FROM versions)",
+    [MAL_SQL_LIST_BLOBS] = "SELECT name, header_json, sha256, bytes FROM blobs"
+                           " WHERE version = ?1 ORDER BY name",
+    [MAL_SQL_READ_CHUNKS] = "SELECT c.idx, c.data FROM blobs b CROSS JOIN blob_chunks c"
+                            " ON c.blob = b.id WHERE b.version = ?1 AND b.name = ?2"
+                            " ORDER BY c.idx",
+};

@@ -1,0 +1,68 @@
+/* statements.h - every statement the store runs, by name. All are prepared when it opens,
+ * so a schema that does not fit is found then and not in the middle of a batch. */
+#ifndef MAL_STATEMENTS_H
+#define MAL_STATEMENTS_H
+
+enum mal_sql {
+    MAL_SQL_BEGIN,
+    MAL_SQL_COMMIT,
+    MAL_SQL_ROLLBACK,
+
+    MAL_SQL_SET_META,
+    MAL_SQL_GET_META,
+    MAL_SQL_INTEGRITY,
+    MAL_SQL_FOREIGN_KEYS,
+
+    MAL_SQL_ADD_JOB,
+    MAL_SQL_ADD_FACT,
+    MAL_SQL_ADD_IDEMPOTENCY,
+    MAL_SQL_FIND_IDEMPOTENCY,
+    MAL_SQL_START_JOB,
+    MAL_SQL_END_JOB,
+    MAL_SQL_END_FACTS,
+    MAL_SQL_REQUEUE,
+    MAL_SQL_JOB_STATE,
+    MAL_SQL_JOB_SEQ,
+    MAL_SQL_GET_JOB,
+    MAL_SQL_LIST_JOBS,
+    MAL_SQL_LIST_JOBS_OF_KIND,
+    MAL_SQL_LIST_JOBS_IN_STATE,
+    MAL_SQL_QUEUED_JOBS,
+    MAL_SQL_COUNT_JOBS,
+
+    MAL_SQL_FACT_SEQ,
+    MAL_SQL_GET_FACT,
+    MAL_SQL_LIST_FACTS,
+    MAL_SQL_LIST_FACTS_IN_STATE,
+    MAL_SQL_LIST_FACTS_OF_PROMPT,
+    MAL_SQL_LIST_FACTS_OF_JOB,
+    MAL_SQL_COUNT_LIVE,
+
+    MAL_SQL_LAST_VERSION,
+    MAL_SQL_GET_VERSION,
+    MAL_SQL_LIST_VERSIONS,
+    MAL_SQL_VERSION_JOBS,
+
+    MAL_SQL_HALF_STAGED,
+    MAL_SQL_APPLY_JOB,
+    MAL_SQL_ADD_VERSION_JOB,
+    MAL_SQL_VERIFY_FACT,
+    MAL_SQL_SUPERSEDE,
+    MAL_SQL_TEACH,
+    MAL_SQL_RETURN,
+    MAL_SQL_FOLLOW,
+    MAL_SQL_ADD_VERSION,
+
+    MAL_SQL_ADD_BLOB,
+    MAL_SQL_ADD_CHUNK,
+    MAL_SQL_UNSTAGE,
+    MAL_SQL_SWEEP,
+    MAL_SQL_LIST_BLOBS,
+    MAL_SQL_READ_CHUNKS,
+
+    MAL_N_SQL
+};
+
+extern const char *const mal_sql_texts[MAL_N_SQL];
+
+#endif

@@ -1,0 +1,75 @@
+/* store_facts.c - facts: one, those of a job, those live in a version. */
+#include "sql/store_impl.h"
+
+#include <inttypes.h>
+
+bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact_row *out,
+                        struct mal_error *err) {
+    struct mal_query q;
+    bool found = false;
+    mal_query_open(&q, store, MAL_SQL_GET_FACT);
+    mal_bind_text(&q, id);
+    if (!mal_query_row(&q, &mal_fact_rows, out, &found, err)) return false;
+    return found || mal_fail(err, MAL_NOT_FOUND, "there is no fact '%s'", id);
+}
+
+/* The position of what is called `id`; `absent` when id is NULL. */
+static bool find_seq(struct mal_store *store, enum mal_sql sql, const char *what,
+                     const char *id, int64_t absent, int64_t *out,
+                     struct mal_error *err) {
+    *out = absent;
+    if (!id) return true;
+    struct mal_query q;
+    mal_query_open(&q, store, sql);
+    mal_bind_text(&q, id);
+    if (!mal_query_value(&q, -1, out, err)) return false;
+    return *out >= 0 || mal_fail(err, MAL_NOT_FOUND, "there is no %s '%s'", what, id);
+}
+
+static bool check_version(struct mal_store *store, int64_t version,
+                          struct mal_error *err) {
+    int64_t last;
+    if (version < 0) return true;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    return version <= last ||
+           mal_fail(err, MAL_NOT_FOUND, "there is no version %" PRId64, version);
+}
+
+bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *query,
+                          struct mal_fact_row **out, size_t *out_n, bool *has_more,
+                          struct mal_error *err) {
+    const char *state =
+        query->state < 0 ? NULL : mal_fact_state_name((enum mal_fact_state)query->state);
+    int64_t after, job;
+    if (!find_seq(store, MAL_SQL_FACT_SEQ, "fact", query->after, 0, &after, err) ||
+        !find_seq(store, MAL_SQL_JOB_SEQ, "job", query->job, -1, &job, err) ||
+        !check_version(store, query->version, err)) {
+        return false;
+    }
+    struct mal_query q;
+    mal_query_open(&q, store,
+                   query->job      ? MAL_SQL_LIST_FACTS_OF_JOB
+                   : query->prompt ? MAL_SQL_LIST_FACTS_OF_PROMPT
+                   : state         ? MAL_SQL_LIST_FACTS_IN_STATE
+                                   : MAL_SQL_LIST_FACTS);
+    mal_bind_text(&q, state);
+    mal_bind_opt(&q, query->version, -1);
+    mal_bind_text(&q, query->prompt);
+    mal_bind_opt(&q, job, -1);
+    mal_bind_int(&q, after);
+    mal_bind_int(&q, mal_page_limit(query->limit));
+    void *rows;
+    if (!mal_query_rows(&q, &mal_fact_rows, query->limit, &rows, out_n, has_more, err)) {
+        return false;
+    }
+    *out = rows;
+    return true;
+}
+
+bool mal_store_job_facts(struct mal_store *store, const char *job,
+                         struct mal_fact_row **out, size_t *out_n,
+                         struct mal_error *err) {
+    struct mal_fact_query query = {
+        .state = -1, .version = -1, .job = job, .limit = SIZE_MAX};
+    return mal_store_list_facts(store, &query, out, out_n, NULL, err);
+}

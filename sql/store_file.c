@@ -1,0 +1,207 @@
+/* store_file.c - the database as a file: its one writer's lock, its creation, and
+ * refusing what is not ours.
+ *
+ * The database file itself is opened by SQLite only: closing any other descriptor of it
+ * would drop the POSIX locks of every connection in the process. */
+#include "sql/store_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+
+static char *concat(const char *a, const char *b, const char *c) {
+    size_t bytes = strlen(a) + strlen(b) + strlen(c) + 1;
+    char *text = mal_malloc(bytes);
+    if (text) snprintf(text, bytes, "%s%s%s", a, b, c);
+    return text;
+}
+
+/* ---- Path and lock ---- */
+
+bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_error *err) {
+    char buffer[PATH_MAX];
+    if (path[0] == '\0') return mal_fail(err, MAL_INVALID, "database: the path is empty");
+    if (realpath(path, buffer)) {
+        store->path = mal_strdup(buffer);
+        return store->path || mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
+    }
+    if (errno != ENOENT) return mal_store_fail_errno(path, errno, err);
+
+    char *for_dir = mal_strdup(path), *for_base = mal_strdup(path);
+    if (!for_dir || !for_base) {
+        mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
+    } else if (!realpath(dirname(for_dir), buffer)) {
+        mal_store_fail_errno(for_dir, errno, err);
+    } else {
+        const char *slash = strcmp(buffer, "/") == 0 ? "" : "/";
+        store->path = concat(buffer, slash, basename(for_base));
+        if (!store->path) mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
+    }
+    mal_free(for_dir);
+    mal_free(for_base);
+    return store->path != NULL;
+}
+
+static bool take_lock(struct mal_store *store, const char *lock, bool *out_used,
+                      struct mal_error *err) {
+    store->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0) return mal_store_fail_errno(lock, errno, err);
+
+    char pid[32] = "";
+    bool held = flock(store->lock_fd, LOCK_EX | LOCK_NB) != 0;
+    if (held && errno != EWOULDBLOCK) return mal_store_fail_errno(lock, errno, err);
+    ssize_t n = pread(store->lock_fd, pid, sizeof pid - 1, 0);
+    if (held) {
+        long holder = n > 0 ? strtol(pid, NULL, 10) : 0;
+        return holder > 0
+                   ? mal_fail(err, MAL_CONFLICT, "database '%s' is in use by process %ld",
+                              store->path, holder)
+                   : mal_fail(err, MAL_CONFLICT,
+                              "database '%s' is in use by another process", store->path);
+    }
+    *out_used = n > 0;
+    int length = snprintf(pid, sizeof pid, "%ld\n", (long)getpid());
+    if (ftruncate(store->lock_fd, 0) != 0 ||
+        pwrite(store->lock_fd, pid, (size_t)length, 0) != length) {
+        return mal_store_fail_errno(lock, errno, err);
+    }
+    return true;
+}
+
+bool mal_store_lock(struct mal_store *store, bool *out_used, struct mal_error *err) {
+    char *lock = concat(store->path, ".lock", "");
+    if (!lock) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
+    bool done = take_lock(store, lock, out_used, err);
+    mal_free(lock);
+    return done;
+}
+
+/* ---- Creation ---- */
+
+bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missing,
+                       struct mal_error *err) {
+    struct stat info, wal_info;
+    bool absent = stat(store->path, &info) != 0;
+    if (absent && errno != ENOENT) return mal_store_fail_errno(store->path, errno, err);
+    if (!absent && !S_ISREG(info.st_mode)) {
+        return mal_fail(err, MAL_CORRUPT, "database '%s' is not a regular file",
+                        store->path);
+    }
+    *out_missing = absent || info.st_size == 0;
+    if (!*out_missing) return true;
+    if (!absent && used) {
+        return mal_fail(err, MAL_CORRUPT, "database '%s' was in use and is now empty",
+                        store->path);
+    }
+
+    /* SQLite would delete it, and with it what may be the only copy of the last versions.
+     */
+    char *wal = concat(store->path, "-wal", "");
+    if (!wal) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
+    bool orphan = stat(wal, &wal_info) == 0 && wal_info.st_size > 0;
+    if (orphan) mal_fail(err, MAL_CORRUPT, "'%s' is there without its database", wal);
+    mal_free(wal);
+    return !orphan;
+}
+
+static bool sync_directory(const char *path, struct mal_error *err) {
+    char *copy = mal_strdup(path);
+    if (!copy) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
+    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool done = fd >= 0 && fsync(fd) == 0;
+    if (!done) mal_store_fail_errno(copy, errno, err);
+    if (fd >= 0) close(fd);
+    mal_free(copy);
+    return done;
+}
+
+static bool remove_leftovers(const char *path, struct mal_error *err) {
+    static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+        char *name = concat(path, suffixes[i], "");
+        if (!name) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
+        bool gone = unlink(name) == 0 || errno == ENOENT;
+        if (!gone) mal_store_fail_errno(name, errno, err);
+        mal_free(name);
+        if (!gone) return false;
+    }
+    return true;
+}
+
+/* With a rollback journal until the end, so that all of it is in the one file that is
+ * renamed. */
+static bool fill(struct mal_store *fresh, struct mal_error *err) {
+    char mark[64];
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d", MAL_STORE_APPLICATION_ID);
+    if (!mal_store_connect(fresh, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err)) {
+        return false;
+    }
+    return mal_store_exec(fresh, "PRAGMA synchronous = FULL", err) &&
+           mal_store_exec(fresh, mark, err) && mal_store_migrate(fresh, err) &&
+           mal_store_exec(fresh, "PRAGMA journal_mode = WAL", err);
+}
+
+bool mal_store_create(const struct mal_store *store, struct mal_error *err) {
+    struct mal_store fresh = {.lock_fd = -1, .path = concat(store->path, ".new", "")};
+    if (!fresh.path) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
+    bool done = remove_leftovers(fresh.path, err) && fill(&fresh, err);
+    int rc = sqlite3_close(fresh.db);
+    if (done && rc != SQLITE_OK) done = mal_store_fail(&fresh, rc, err);
+    if (done && rename(fresh.path, store->path) != 0) {
+        done = mal_store_fail_errno(fresh.path, errno, err);
+    }
+    if (done) {
+        done = sync_directory(store->path, err);
+    } else {
+        struct mal_error ignored = {0};
+        (void)!remove_leftovers(fresh.path, &ignored);
+    }
+    mal_free(fresh.path);
+    return done;
+}
+
+/* ---- Opening ---- */
+
+bool mal_store_connect(struct mal_store *store, int flags, struct mal_error *err) {
+    int rc = sqlite3_open_v2(store->path, &store->db,
+                             flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+    if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(store->db, 5000);
+    if (rc == SQLITE_OK) {
+        rc = sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1,
+                               (int *)NULL);
+    }
+    return rc == SQLITE_OK || mal_store_fail(store, rc, err);
+}
+
+bool mal_store_inspect(struct mal_store *store, int64_t *out_schema,
+                       struct mal_error *err) {
+    int64_t id, schema;
+    if (!mal_store_ask(store, "PRAGMA application_id", &id, err) ||
+        !mal_store_ask(store, "PRAGMA user_version", &schema, err)) {
+        return false;
+    }
+    if (id != MAL_STORE_APPLICATION_ID) {
+        return mal_fail(err, MAL_CORRUPT,
+                        "database '%s' was not made by malmend (application id %" PRId64
+                        ")",
+                        store->path, id);
+    }
+    if (schema < 0 || schema > mal_store_newest_schema()) {
+        return mal_fail(err, MAL_CORRUPT,
+                        "database '%s' has schema %" PRId64
+                        ", this program knows schemas up to %" PRId64,
+                        store->path, schema, mal_store_newest_schema());
+    }
+    *out_schema = schema;
+    return true;
+}
