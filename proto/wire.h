@@ -1,9 +1,9 @@
 /* wire.h - requests and answers as JSON text: what proto/openapi.yaml says, in C.
  *
- * Decoders take a body and fill a struct, or fail with a status, a sentence and a JSON pointer
- * (MAL_MALFORMED: not JSON, duplicate key, wrong type; MAL_INVALID: right type, wrong meaning).
- * Encoders return owned text, NULL when memory is out. Unknown members of requests are refused by
- * name, so that a typing error is not silence. */
+ * Decoders take a body and fill a struct, or fail with a status, a sentence and a JSON
+ * pointer (MAL_MALFORMED: not JSON, duplicate key, wrong type; MAL_INVALID: right type,
+ * wrong meaning). Encoders return owned text, NULL when memory is out. Unknown members of
+ * requests are refused by name, so that a typing error is not silence. */
 #ifndef MAL_WIRE_H
 #define MAL_WIRE_H
 
@@ -17,56 +17,70 @@
 /* ---- Requests ---- */
 
 struct mal_edits_request {
-    struct mal_fact *facts;  /* owned; at least one */
-    char **facts_json;       /* each Fact as compact JSON, owned */
+    struct mal_fact *facts; /* owned; at least one */
+    char **facts_json;      /* each Fact as compact JSON, owned */
     size_t n_facts;
-    char *note;              /* NULL */
+    char *note; /* NULL */
     bool validate_only;
-    char *gate_json;         /* NULL: none; checked for known keys and types */
+    char *gate_json; /* NULL: none; checked for known keys and types */
 };
-/* `max_facts`: more is MAL_TOO_LARGE. Checks: prompt and target not empty (after trimming the
- * seam), valid UTF-8 without NUL, `id` of the request kept only if it is unique in it and matches
- * [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt and different targets. */
+
+/* `max_facts`: more is MAL_TOO_LARGE. Checks: prompt and target not empty (after trimming
+ * the seam), valid UTF-8 without NUL, `id` of the request kept only if it is unique in it
+ * and matches [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt and different
+ * targets. */
 bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
                       struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
 /* The same from NDJSON (a fact a line, blank lines skipped). */
 bool mal_decode_edits_ndjson(const char *body, size_t bytes, size_t max_facts,
-                             struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
+                             struct mal_edits_request *out,
+                             struct mal_error *err) MAL_CHECK;
 void mal_edits_request_finish(struct mal_edits_request *request);
 /* One Fact object as stored (mal_fact_row.fact_json) back into a struct. */
-bool mal_decode_fact(const char *json, struct mal_fact *out, struct mal_error *err) MAL_CHECK;
+bool mal_decode_fact(const char *json, struct mal_fact *out,
+                     struct mal_error *err) MAL_CHECK;
+/* And a fact (whose id the daemon may have filled in) as such an object. */
+char *mal_encode_fact(const struct mal_fact *fact);
 
 struct mal_rollback_request {
     int64_t to_version;
     char *reason; /* NULL */
 };
+
 bool mal_decode_rollback(const char *body, size_t bytes, struct mal_rollback_request *out,
                          struct mal_error *err) MAL_CHECK;
 void mal_rollback_request_finish(struct mal_rollback_request *request);
 
 struct mal_completion_request {
-    char *model;          /* "live", "base", "v3"; "live" when absent */
-    char **prompts;       /* `prompt`: a string or an array of strings */
+    char *model;    /* "live", "base", "v3"; "live" when absent */
+    char **prompts; /* `prompt`: a string or an array of strings */
     size_t n_prompts;
-    int64_t max_tokens;   /* 16 when absent, as OpenAI */
-    double temperature;   /* 0 when absent: greedy; 0..2 */
-    double top_p;         /* 1 when absent; (0, 1] */
-    int64_t seed;         /* 0 when absent */
+    int64_t max_tokens; /* 16 when absent, as OpenAI */
+    double temperature; /* 0 when absent: greedy; 0..2 */
+    double top_p;       /* 1 when absent; (0, 1] */
+    int64_t seed;       /* 0 when absent: see has_seed */
     bool has_seed;
-    char **stop;          /* a string or up to 4 of them, none empty */
+    char **stop; /* a string or up to 4 of them, none empty */
     size_t n_stop;
     bool echo;
     bool stream;
 };
-bool mal_decode_completion(const char *body, size_t bytes, struct mal_completion_request *out,
+
+bool mal_decode_completion(const char *body, size_t bytes,
+                           struct mal_completion_request *out,
                            struct mal_error *err) MAL_CHECK;
 void mal_completion_request_finish(struct mal_completion_request *request);
 
 struct mal_scores_request {
     char *model;
-    struct { char *prompt, *target; } *items;
-    size_t n_items;       /* 1..1000 */
+
+    struct {
+        char *prompt, *target;
+    } * items;
+
+    size_t n_items; /* 1..1000 */
 };
+
 bool mal_decode_scores(const char *body, size_t bytes, struct mal_scores_request *out,
                        struct mal_error *err) MAL_CHECK;
 void mal_scores_request_finish(struct mal_scores_request *request);
@@ -76,9 +90,13 @@ bool mal_parse_model(const char *model, int64_t *out_version);
 
 /* ---- Answers ---- */
 
-/* application/problem+json of an error (RFC 9457), with "errors" when err->pointer is set. */
+/* application/problem+json of an error (RFC 9457), with "errors" when err->pointer is
+ * set. */
 char *mal_encode_problem(const struct mal_error *err, int http_status);
 /* RFC 3339 UTC with milliseconds. */
 void mal_format_time(int64_t ms, char out[32]);
+
+/* proto/openapi.yaml as compact JSON. */
+extern const char mal_openapi_json[];
 
 #endif

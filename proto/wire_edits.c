@@ -1,0 +1,184 @@
+/* wire_edits.c - POST /v1/edits: facts with what goes with them, as JSON or as NDJSON. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "proto/wire_impl.h"
+
+void mal_edits_request_finish(struct mal_edits_request *request) {
+    mal_wire_texts_free(request->facts_json, request->n_facts);
+    mal_facts_free(request->facts, request->n_facts);
+    mal_free(request->note);
+    mal_free(request->gate_json);
+    *request = (struct mal_edits_request){0};
+}
+
+static bool fail_too_many(size_t n, size_t max_facts, struct mal_error *err) {
+    return mal_fail_at(err, MAL_TOO_LARGE, "/facts",
+                       "/facts has %s%zu facts; at most %zu fit in one request",
+                       n > max_facts + 1 ? "" : "over ",
+                       n > max_facts + 1 ? n : max_facts, max_facts);
+}
+
+/* Checks that look at all facts, then each fact's stored text. */
+static bool complete(struct mal_edits_request *request, struct mal_error *err) {
+    if (!mal_wire_facts_agree(request->facts, request->n_facts, err)) return false;
+    request->facts_json = mal_calloc(request->n_facts, sizeof *request->facts_json);
+    if (!request->facts_json) return mal_fail(err, MAL_NO_MEMORY, "facts of the request");
+    for (size_t i = 0; i < request->n_facts; i++) {
+        request->facts_json[i] = mal_encode_fact(&request->facts[i]);
+        if (!request->facts_json[i]) {
+            return mal_fail(err, MAL_NO_MEMORY, "facts of the request");
+        }
+    }
+    return true;
+}
+
+/* ---- JSON ---- */
+
+static bool read_facts(const json_t *root, size_t max_facts,
+                       struct mal_edits_request *request, struct mal_error *err) {
+    char pointer[MAL_POINTER_BYTES];
+    const json_t *value;
+    if (!mal_wire_need(root, "", "facts", "an array of facts", &value, err)) return false;
+    if (!json_is_array(value))
+        return mal_wire_wrong_type(value, "/facts", "an array", err);
+    size_t n = json_array_size(value);
+    if (n == 0) {
+        return mal_fail_at(err, MAL_INVALID, "/facts",
+                           "/facts is empty; expected at least one fact");
+    }
+    if (n > max_facts) return fail_too_many(n, max_facts, err);
+    request->facts = mal_calloc(n, sizeof *request->facts);
+    if (!request->facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
+    request->n_facts = n;
+    for (size_t i = 0; i < n; i++) {
+        mal_wire_pointer_at(pointer, "/facts", i);
+        if (!mal_wire_fact(json_array_get(value, i), pointer, &request->facts[i], err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool read_gate_measure(const json_t *gate, struct mal_error *err) {
+    char *measure = NULL;
+    if (!mal_wire_text(gate, "/gate", "measure", &measure, err)) return false;
+    bool known = !measure || strcmp(measure, "decoded") == 0 ||
+                 strcmp(measure, "teacher_forced") == 0;
+    mal_free(measure);
+    return known ||
+           mal_fail_at(err, MAL_INVALID, "/gate/measure",
+                       "/gate/measure: expected \"decoded\" or \"teacher_forced\"");
+}
+
+static bool read_gate(const json_t *root, char **out, struct mal_error *err) {
+    static const char *const shares[] = {"min_es", "min_gs", "min_ls", "min_agreement"};
+    static const char *const known[] = {
+        "min_es",          "min_gs",  "min_ls", "min_agreement",
+        "max_norm_growth", "measure", NULL};
+    json_t *gate = json_object_get(root, "gate");
+    double number;
+    if (!gate || json_is_null(gate)) return true;
+    if (!json_is_object(gate))
+        return mal_wire_wrong_type(gate, "/gate", "an object", err);
+    if (!mal_wire_only(gate, "/gate", known, err)) return false;
+    for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
+        if (!mal_wire_real(gate, "/gate", shares[i], 0, 1, &number, err)) return false;
+    }
+    if (!mal_wire_real(gate, "/gate", "max_norm_growth", 0, 1e30, &number, err))
+        return false;
+    if (!read_gate_measure(gate, err)) return false;
+
+    /* A member that is null is absent, also in what is stored. */
+    for (size_t i = 0; known[i]; i++) {
+        if (json_is_null(json_object_get(gate, known[i])))
+            json_object_del(gate, known[i]);
+    }
+    if (json_object_size(gate) == 0) return true;
+    *out = mal_wire_dump(gate);
+    return *out || mal_fail(err, MAL_NO_MEMORY, "gate of the request");
+}
+
+bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
+                      struct mal_edits_request *out, struct mal_error *err) {
+    static const char *const known[] = {"facts", "note", "validate_only", "gate", NULL};
+    struct mal_edits_request request = {0};
+    json_t *root = mal_wire_parse(body, bytes, 0, err);
+    if (!root) return false;
+    bool ok = mal_wire_only(root, "", known, err) &&
+              mal_wire_note(root, "note", &request.note, err) &&
+              mal_wire_bool(root, "", "validate_only", &request.validate_only, err) &&
+              read_gate(root, &request.gate_json, err) &&
+              read_facts(root, max_facts, &request, err) && complete(&request, err);
+    json_decref(root);
+    if (ok) {
+        *out = request;
+    } else {
+        mal_edits_request_finish(&request);
+    }
+    return ok;
+}
+
+/* ---- NDJSON ---- */
+
+static bool is_blank(const char *line, size_t bytes) {
+    for (size_t i = 0; i < bytes; i++) {
+        if (!strchr(" \t\r", line[i]) || line[i] == '\0') return false;
+    }
+    return true;
+}
+
+static bool read_line(const char *line, size_t bytes, size_t number,
+                      struct mal_edits_request *request, struct mal_error *err) {
+    char pointer[MAL_POINTER_BYTES];
+    json_t *root = mal_wire_parse(line, bytes, number, err);
+    if (!root) return false;
+    mal_wire_pointer_at(pointer, "/facts", request->n_facts);
+    bool ok = mal_wire_fact(root, pointer, &request->facts[request->n_facts], err);
+    json_decref(root);
+    if (!ok) return mal_fail_wrap(err, "line %zu", number);
+    request->n_facts++;
+    return true;
+}
+
+/* Room for one fact more. */
+static bool grow(struct mal_edits_request *request, size_t *capacity, size_t max_facts,
+                 struct mal_error *err) {
+    if (request->n_facts == max_facts)
+        return fail_too_many(max_facts + 1, max_facts, err);
+    if (request->n_facts < *capacity) return true;
+    size_t n = *capacity ? 2 * *capacity : 16;
+    struct mal_fact *facts = mal_realloc(request->facts, n * sizeof *facts);
+    if (!facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
+    request->facts = facts;
+    *capacity = n;
+    return true;
+}
+
+bool mal_decode_edits_ndjson(const char *body, size_t bytes, size_t max_facts,
+                             struct mal_edits_request *out, struct mal_error *err) {
+    struct mal_edits_request request = {0};
+    size_t capacity = 0, number = 0;
+    for (size_t at = 0; at < bytes;) {
+        const char *line = body + at, *end = memchr(line, '\n', bytes - at);
+        size_t length = end ? (size_t)(end - line) : bytes - at;
+        at += length + 1;
+        number++;
+        if (is_blank(line, length)) continue;
+        if (!grow(&request, &capacity, max_facts, err)) goto fail;
+        if (!read_line(line, length, number, &request, err)) goto fail;
+    }
+    if (request.n_facts == 0) {
+        mal_fail_at(err, MAL_INVALID, "/facts",
+                    "the body holds no fact; expected one a line");
+        goto fail;
+    }
+    if (!complete(&request, err)) goto fail;
+    *out = request;
+    return true;
+
+fail:
+    mal_edits_request_finish(&request);
+    return false;
+}

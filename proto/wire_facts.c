@@ -1,0 +1,245 @@
+/* wire_facts.c - the Fact object: read from requests and from the database, and written.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "proto/wire_impl.h"
+
+enum { MAX_ID = 64 };
+
+/* ---- Reading ---- */
+
+static bool read_id(const json_t *object, const char *base, char **out,
+                    struct mal_error *err) {
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789_.:-";
+    char pointer[MAL_POINTER_BYTES], *id = NULL;
+    if (!mal_wire_text(object, base, "id", &id, err)) return false;
+    if (!id) return true;
+    size_t n = strlen(id);
+    if (n < 1 || n > MAX_ID || strspn(id, allowed) != n) {
+        mal_free(id);
+        mal_wire_pointer(pointer, base, "id");
+        return mal_fail_at(err, MAL_INVALID, pointer,
+                           "%s: expected 1 to %d of the characters A-Z a-z 0-9 _ . : -",
+                           pointer, MAX_ID);
+    }
+    *out = id;
+    return true;
+}
+
+static bool read_probe(const json_t *value, const char *base, struct mal_probe *out,
+                       struct mal_error *err) {
+    static const char *const known[] = {"prompt", "target", NULL};
+    if (!json_is_object(value)) return mal_wire_wrong_type(value, base, "an object", err);
+    if (!mal_wire_only(value, base, known, err)) return false;
+    if (!mal_wire_text_filled(value, base, "prompt", &out->prompt, err)) return false;
+    const json_t *target = json_object_get(value, "target");
+    if (!target || json_is_null(target)) return true;
+    return mal_wire_text_filled(value, base, "target", &out->target, err);
+}
+
+static bool read_unrelated(const json_t *object, const char *base, struct mal_fact *out,
+                           struct mal_error *err) {
+    char pointer[MAL_POINTER_BYTES], element[MAL_POINTER_BYTES];
+    const json_t *value = json_object_get(object, "unrelated");
+    if (!value || json_is_null(value)) return true;
+    mal_wire_pointer(pointer, base, "unrelated");
+    if (!json_is_array(value))
+        return mal_wire_wrong_type(value, pointer, "an array", err);
+    size_t n = json_array_size(value);
+    if (n == 0) return true;
+    out->unrelated = mal_calloc(n, sizeof *out->unrelated);
+    if (!out->unrelated) return mal_fail(err, MAL_NO_MEMORY, "unrelated prompts");
+    out->n_unrelated = n;
+    for (size_t i = 0; i < n; i++) {
+        mal_wire_pointer_at(element, pointer, i);
+        if (!read_probe(json_array_get(value, i), element, &out->unrelated[i], err)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
+                   struct mal_error *err) {
+    static const char *const known[] = {"id",        "prompt",  "target",
+                                        "subject",   "prompts", "rephrases",
+                                        "unrelated", "join",    NULL};
+    static const struct mal_wire_list prompts = {.key = "prompts"};
+    static const struct mal_wire_list rephrases = {.key = "rephrases"};
+    struct mal_fact fact = {0};
+    if (!json_is_object(object)) {
+        return mal_wire_wrong_type(object, base, "a Fact object", err);
+    }
+    if (!mal_wire_only(object, base, known, err) ||
+        !read_id(object, base, &fact.id, err) ||
+        !mal_wire_text_filled(object, base, "prompt", &fact.prompt, err) ||
+        !mal_wire_text_filled(object, base, "target", &fact.target, err) ||
+        !mal_wire_text(object, base, "subject", &fact.subject, err) ||
+        !mal_wire_text(object, base, "join", &fact.join, err) ||
+        !mal_wire_texts(object, base, &prompts, &fact.prompts, &fact.n_prompts, err) ||
+        !mal_wire_texts(object, base, &rephrases, &fact.rephrases, &fact.n_rephrases,
+                        err) ||
+        !read_unrelated(object, base, &fact, err)) {
+        mal_fact_finish(&fact);
+        return false;
+    }
+    *out = fact;
+    return true;
+}
+
+bool mal_decode_fact(const char *json, struct mal_fact *out, struct mal_error *err) {
+    struct mal_error inner = {0};
+    json_t *root = mal_wire_parse(json, strlen(json), 0, &inner);
+    bool ok = root && mal_wire_fact(root, "", out, &inner);
+    json_decref(root);
+    if (ok) return true;
+    if (inner.status == MAL_NO_MEMORY)
+        return mal_fail(err, MAL_NO_MEMORY, "%s", inner.text);
+    return mal_fail(err, MAL_CORRUPT, "a stored fact cannot be read: %s", inner.text);
+}
+
+/* ---- Facts of one request ---- */
+
+/* What is compared: prompt and target without the spaces at their seam. */
+struct claim {
+    const char *id;
+    const char *prompt, *target;
+    size_t prompt_bytes;
+    size_t index;
+};
+
+static int by_prompt(const void *a, const void *b) {
+    const struct claim *x = a, *y = b;
+    size_t n = x->prompt_bytes < y->prompt_bytes ? x->prompt_bytes : y->prompt_bytes;
+    int order = memcmp(x->prompt, y->prompt, n);
+    if (order) return order;
+    if (x->prompt_bytes != y->prompt_bytes)
+        return x->prompt_bytes < y->prompt_bytes ? -1 : 1;
+    return x->index < y->index ? -1 : 1;
+}
+
+/* Facts without an id last. */
+static int by_id(const void *a, const void *b) {
+    const struct claim *x = a, *y = b;
+    if (!x->id || !y->id) return x->id ? -1 : y->id ? 1 : 0;
+    int order = strcmp(x->id, y->id);
+    if (order) return order;
+    return x->index < y->index ? -1 : 1;
+}
+
+static bool same_prompt(const struct claim *a, const struct claim *b) {
+    return a->prompt_bytes == b->prompt_bytes &&
+           memcmp(a->prompt, b->prompt, a->prompt_bytes) == 0;
+}
+
+static void fill_claims(const struct mal_fact *facts, size_t n, struct claim *claims) {
+    for (size_t i = 0; i < n; i++) {
+        const char *prompt = facts[i].prompt, *target = facts[i].target;
+        size_t bytes = strlen(prompt);
+        while (bytes > 0 && prompt[bytes - 1] == ' ')
+            bytes--;
+        claims[i] = (struct claim){.id = facts[i].id,
+                                   .prompt = prompt,
+                                   .target = target + strspn(target, " "),
+                                   .prompt_bytes = bytes,
+                                   .index = i};
+    }
+}
+
+static bool check_targets(struct claim *claims, size_t n, struct mal_error *err) {
+    const struct claim *later = NULL, *earlier = NULL;
+    qsort(claims, n, sizeof *claims, by_prompt);
+    for (size_t i = 1, first = 0; i < n; i++) {
+        if (!same_prompt(&claims[first], &claims[i])) {
+            first = i;
+        } else if (strcmp(claims[first].target, claims[i].target) != 0 &&
+                   (!later || claims[i].index < later->index)) {
+            later = &claims[i];
+            earlier = &claims[first];
+        }
+    }
+    if (!later) return true;
+    char pointer[MAL_POINTER_BYTES];
+    snprintf(pointer, sizeof pointer, "/facts/%zu/target", later->index);
+    return mal_fail_at(err, MAL_INVALID, pointer,
+                       "%s contradicts /facts/%zu: the same prompt with another target",
+                       pointer, earlier->index);
+}
+
+static bool check_ids(struct claim *claims, size_t n, struct mal_error *err) {
+    const struct claim *later = NULL, *earlier = NULL;
+    qsort(claims, n, sizeof *claims, by_id);
+    for (size_t i = 1; i < n && claims[i].id; i++) {
+        if (strcmp(claims[i - 1].id, claims[i].id) != 0) continue;
+        if (later && later->index < claims[i].index) continue;
+        earlier = &claims[i - 1];
+        later = &claims[i];
+    }
+    if (!later) return true;
+    char pointer[MAL_POINTER_BYTES];
+    snprintf(pointer, sizeof pointer, "/facts/%zu/id", later->index);
+    return mal_fail_at(err, MAL_INVALID, pointer, "%s: /facts/%zu has the same id",
+                       pointer, earlier->index);
+}
+
+bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n, struct mal_error *err) {
+    struct claim *claims = mal_calloc(n, sizeof *claims);
+    if (!claims) return mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", n);
+    fill_claims(facts, n, claims);
+    bool ok = check_targets(claims, n, err) && check_ids(claims, n, err);
+    mal_free(claims);
+    return ok;
+}
+
+/* ---- Writing ---- */
+
+/* Adds `value`, taking its reference; NULL (no memory) fails. */
+static bool put(json_t *object, const char *key, json_t *value) {
+    return json_object_set_new(object, key, value) == 0;
+}
+
+static bool put_text(json_t *object, const char *key, const char *text) {
+    return !text || put(object, key, mal_wire_json_text(text));
+}
+
+static bool put_texts(json_t *object, const char *key, char *const *texts, size_t n) {
+    if (n == 0) return true;
+    json_t *array = json_array();
+    if (!array || !put(object, key, array)) return false;
+    for (size_t i = 0; i < n; i++) {
+        if (json_array_append_new(array, mal_wire_json_text(texts[i])) != 0) return false;
+    }
+    return true;
+}
+
+static bool put_unrelated(json_t *object, const struct mal_probe *probes, size_t n) {
+    if (n == 0) return true;
+    json_t *array = json_array();
+    if (!array || !put(object, "unrelated", array)) return false;
+    for (size_t i = 0; i < n; i++) {
+        json_t *probe = json_object();
+        if (json_array_append_new(array, probe) != 0) return false;
+        if (!put_text(probe, "prompt", probes[i].prompt)) return false;
+        if (!put_text(probe, "target", probes[i].target)) return false;
+    }
+    return true;
+}
+
+char *mal_encode_fact(const struct mal_fact *fact) {
+    json_t *object = json_object();
+    bool ok = object && put_text(object, "id", fact->id) &&
+              put_text(object, "prompt", fact->prompt) &&
+              put_text(object, "target", fact->target) &&
+              put_text(object, "subject", fact->subject) &&
+              put_texts(object, "prompts", fact->prompts, fact->n_prompts) &&
+              put_texts(object, "rephrases", fact->rephrases, fact->n_rephrases) &&
+              put_unrelated(object, fact->unrelated, fact->n_unrelated) &&
+              put_text(object, "join", fact->join);
+    char *text = ok ? mal_wire_dump(object) : NULL;
+    json_decref(object);
+    return text;
+}
