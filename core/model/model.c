@@ -219,6 +219,7 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     if (!model) return mal_fail(err, MAL_NO_MEMORY, "model");
     model->be = be;
     model->scratch.be = be;
+    model->head_bytes = 64 << 20;
     if (!mal_checkpoint_open(&model->ckpt, dir, err)) goto fail;
     if (!find_arch(model, err)) goto fail;
     if (!model->arch->configure(model, err)) goto fail;

@@ -67,6 +67,7 @@ struct mal_model {
     struct mal_binding *bindings;
     size_t n_bindings, bindings_capacity;
     struct mal_arena weights;    /* every tensor of the base model */
+    int64_t head_bytes;          /* logits of one slice of the head at most */
     struct mal_arena scratch;    /* buffers of the running pass */
     struct mal_tape_block *tape; /* (n_layers) */
 };

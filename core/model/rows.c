@@ -102,7 +102,7 @@ bool mal_rows_of_batch(struct mal_rows *out, const struct mal_model *model,
 /* ---- On the device ---- */
 
 static int64_t head_slice(const struct mal_model *model, int64_t n_head) {
-    int64_t slice = (64 << 20) / (4 * model->info.n_vocab);
+    int64_t slice = model->head_bytes / ((int64_t)sizeof(float) * model->info.n_vocab);
     if (slice < 1) slice = 1;
     return slice < n_head ? slice : n_head;
 }
