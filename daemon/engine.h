@@ -1,9 +1,11 @@
-/* engine.h - everything the worker thread owns: device, model, tokenizer, editor and the weights
- * of all versions in memory; and how a change is made, made durable, and published.
+/* engine.h - everything the worker thread owns: device, model, tokenizer, editor and the
+ * weights of all versions in memory; and how a change is made, made durable, and
+ * published.
  *
- * One thread uses an engine. A change has three steps: mal_engine_edit() or _rollback() prepares
- * it on shadow memory; mal_change_persist() makes it durable (on the store's writer thread);
- * mal_engine_publish() swaps pointers. Until the last step readers see the old version. */
+ * One thread uses an engine. A change has three steps: mal_engine_edit() or _rollback()
+ * prepares it on shadow memory; mal_change_persist() makes it durable (on the store's
+ * writer thread); mal_engine_publish() swaps pointers. Until the last step readers see
+ * the old version. */
 #ifndef MAL_ENGINE_H
 #define MAL_ENGINE_H
 
@@ -18,8 +20,8 @@ struct mal_engine;
 struct mal_engine_options {
     const char *model_dir;
     const char *editor_path;
-    const char *device;     /* "auto", "cpu", "cuda:N" */
-    int keep_versions;      /* in memory beside live and base */
+    const char *device; /* "auto", "cpu", "cuda:N" */
+    int keep_versions;  /* in memory beside live and base */
 };
 
 bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
@@ -32,47 +34,55 @@ const struct mal_tokenizer *mal_engine_tokenizer(const struct mal_engine *engine
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);
 const char *mal_engine_device(const struct mal_engine *engine);
 const char *mal_engine_base_model(const struct mal_engine *engine); /* fingerprint, hex */
-const char *mal_engine_model_name(const struct mal_engine *engine); /* last part of its path */
+const char *
+mal_engine_model_name(const struct mal_engine *engine); /* last part of its path */
 
-/* Brings the weights to the live version of the database, replaying stored deltas from the base
- * and checking each replayed version's hash. An empty database: *out_empty true, version 0 must
- * be published (mal_engine_base_change). Another base model or editor modules that do not fit:
- * MAL_CONFLICT. A hash that differs: MAL_CORRUPT naming the version. */
-bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store, bool *out_empty,
-                        struct mal_error *err) MAL_CHECK;
+/* Brings the weights to the live version of the database, replaying stored deltas from
+ * the base and checking each replayed version's hash. An empty database: *out_empty true,
+ * version 0 must be published (mal_engine_base_change). Another base model or editor
+ * modules that do not fit: MAL_CONFLICT. A hash that differs: MAL_CORRUPT naming the
+ * version. */
+bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
+                        bool *out_empty, struct mal_error *err) MAL_CHECK;
 
 /* ---- Changes ---- */
 
 /* A prepared change: its version row, blobs to store, and what it measured. */
 struct mal_change {
-    struct mal_version_row row;     /* strings owned */
+    struct mal_version_row row; /* strings owned */
     struct mal_delta delta;
-    struct mal_normalizer *norms;   /* UltraEdit's new statistics, (n_shapes); NULL: none */
+    struct mal_normalizer *norms; /* UltraEdit's new statistics, (n_shapes); NULL: none */
     size_t n_norms;
+    const struct mal_editor *editor; /* borrowed */
+    char *base_model,
+        *modules_json; /* version 0: what the database is made with; owned */
     struct mal_edit_report report;
     struct mal_measures measures;
-    struct mal_fact_result *facts;  /* (n_facts), strings owned by the change */
+    struct mal_fact_result *facts; /* (n_facts), strings owned by the change */
     size_t n_facts;
-    char **wrong;                   /* ids of facts not decoded right, borrowed from facts */
-    size_t n_wrong;
-    char *result_json;              /* the job's result, owned */
+    char *result_json; /* the jobs' result, owned; NULL: none */
 };
+
 void mal_change_finish(struct mal_change *change); /* takes a zeroed one */
 
-bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms, struct mal_change *out,
-                            struct mal_error *err) MAL_CHECK;
-/* `facts` have ids. On an error nothing is prepared. `store`: any handle of this thread. */
+bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
+                            struct mal_change *out, struct mal_error *err) MAL_CHECK;
+/* `facts` have ids. On an error nothing is prepared. `store`: any handle of this thread.
+ */
 bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
                      const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
                      struct mal_error *err) MAL_CHECK;
-/* MAL_INVALID: no such version. The prepared weights hash as the row of to_version says. */
-bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store, int64_t to_version,
-                         int64_t now_ms, struct mal_change *out, struct mal_error *err) MAL_CHECK;
+/* MAL_INVALID: no such version. The prepared weights hash as the row of to_version says.
+ */
+bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
+                         int64_t to_version, int64_t now_ms, struct mal_change *out,
+                         struct mal_error *err) MAL_CHECK;
 
 /* Stages the blobs and publishes row, jobs and facts, on the writer's handle. */
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
-                        const char *const *jobs, size_t n_jobs, struct mal_error *err) MAL_CHECK;
+                        const char *const *jobs, size_t n_jobs,
+                        struct mal_error *err) MAL_CHECK;
 
 /* Makes the prepared weights live (or forgets them). Cannot fail. */
 void mal_engine_publish(struct mal_engine *engine, struct mal_change *change);
@@ -86,16 +96,18 @@ bool mal_engine_has(const struct mal_engine *engine, int64_t version); /* readab
 size_t mal_engine_versions(const struct mal_engine *engine, int64_t *out, size_t max);
 size_t mal_engine_device_bytes(const struct mal_engine *engine);
 
-bool mal_engine_generate(struct mal_engine *engine, int64_t version, struct mal_generation *gens,
-                         size_t n, bool (*tick)(void *), void *tick_arg,
-                         struct mal_error *err) MAL_CHECK;
+bool mal_engine_generate(struct mal_engine *engine, int64_t version,
+                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
+                         void *tick_arg, struct mal_error *err) MAL_CHECK;
 bool mal_engine_score(struct mal_engine *engine, int64_t version,
                       const struct mal_score_item *items, size_t n, const char *pointer,
                       bool (*tick)(void *), void *tick_arg, struct mal_score **out,
                       struct mal_error *err) MAL_CHECK;
-/* Checks facts as a batch will: tokenizes each, in the loop thread too (touches no device).
- * *out_tokens: target tokens. The first fact that does not fit is MAL_INVALID with pointer. */
+/* Checks facts as a batch will: tokenizes each, in the loop thread too (touches no
+ * device). *out_tokens: target tokens. The first fact that does not fit is MAL_INVALID
+ * with pointer. */
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
-                            size_t n, int64_t *out_tokens, struct mal_error *err) MAL_CHECK;
+                            size_t n, int64_t *out_tokens,
+                            struct mal_error *err) MAL_CHECK;
 
 #endif

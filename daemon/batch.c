@@ -1,0 +1,332 @@
+/* batch.c - the worker's jobs: which go together, and how they end.
+ *
+ * Several edit jobs are edited as one batch and become one version. When that fails they
+ * are run again one at a time, so that only the job at fault fails. */
+#include <string.h>
+
+#include <jansson.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "daemon/log.h"
+#include "daemon/worker_impl.h"
+#include "proto/wire.h"
+
+enum { RETRY_MS = 1000 };
+
+struct batch {
+    struct mal_queued_job *jobs; /* owned list, in order */
+    size_t n_jobs;
+    const char **ids;       /* (n_jobs), borrowed from jobs, the array owned */
+    struct mal_fact *facts; /* (n_facts), owned */
+    size_t n_facts, capacity;
+    size_t *first; /* (n_jobs + 1) facts of each job, owned */
+    size_t *slots; /* hash table of prompts: index + 1 of a fact, owned */
+    size_t n_slots;
+};
+
+static void batch_finish(struct batch *batch) {
+    while (batch->jobs) {
+        struct mal_queued_job *job = batch->jobs;
+        batch->jobs = job->next;
+        mal_free(job);
+    }
+    mal_facts_free(batch->facts, batch->n_facts);
+    mal_free(batch->ids);
+    mal_free(batch->first);
+    mal_free(batch->slots);
+    *batch = (struct batch){0};
+}
+
+/* ---- Taking jobs ---- */
+
+/* The jobs at the head of the queue, as far as they may run together. */
+static void take_jobs(struct mal_worker *worker, struct batch *batch) {
+    struct mal_queued_job **last = &batch->jobs;
+    int64_t facts = 0;
+    pthread_mutex_lock(&worker->lock);
+    while (worker->jobs) {
+        struct mal_queued_job *job = worker->jobs;
+        bool edit = job->kind == MAL_JOB_EDIT;
+        if (batch->n_jobs && (!edit || facts + job->n_facts > worker->o.max_batch_facts))
+            break;
+        worker->jobs = job->next;
+        if (!worker->jobs) worker->last_job = &worker->jobs;
+        worker->n_jobs--;
+        worker->n_facts -= mal_worker_room(job->n_facts);
+        facts += job->n_facts;
+        job->next = NULL;
+        *last = job;
+        last = &job->next;
+        batch->n_jobs++;
+        if (!edit) break;
+    }
+    pthread_mutex_unlock(&worker->lock);
+}
+
+/* Puts `job` and those after it back at the head of the queue. */
+static void put_back(struct mal_worker *worker, struct mal_queued_job *job) {
+    if (!job) return;
+    pthread_mutex_lock(&worker->lock);
+    struct mal_queued_job *last = job;
+    for (struct mal_queued_job *j = job; j; j = j->next) {
+        worker->n_jobs++;
+        worker->n_facts += mal_worker_room(j->n_facts);
+        last = j;
+    }
+    last->next = worker->jobs;
+    if (!worker->jobs) worker->last_job = &last->next;
+    worker->jobs = job;
+    pthread_mutex_unlock(&worker->lock);
+}
+
+static size_t hash_text(const char *text) {
+    size_t h = 14695981039346656037u;
+    for (; *text; text++)
+        h = (h ^ (unsigned char)*text) * 1099511628211u;
+    return h;
+}
+
+static size_t *find_slot(struct batch *batch, const char *prompt) {
+    size_t i = hash_text(prompt) % batch->n_slots;
+    while (batch->slots[i] && strcmp(batch->facts[batch->slots[i] - 1].prompt, prompt)) {
+        i = (i + 1) % batch->n_slots;
+    }
+    return &batch->slots[i];
+}
+
+static bool load_facts(struct mal_worker *worker, struct batch *batch, const char *job,
+                       struct mal_error *err) {
+    struct mal_fact_row *rows = NULL;
+    size_t n = 0;
+    if (!mal_store_job_facts(worker->store, job, &rows, &n, err)) return false;
+    bool ok = true;
+    if (batch->n_facts + n > batch->capacity) {
+        ok = mal_fail(err, MAL_CORRUPT, "job %s has more facts than it says", job);
+    }
+    for (size_t i = 0; i < n && ok; i++) {
+        struct mal_fact *fact = &batch->facts[batch->n_facts];
+        ok = mal_decode_fact(rows[i].fact_json, fact, err);
+        if (!ok) {
+            mal_fail_wrap(err, "stored fact %s", rows[i].id);
+            break;
+        }
+        batch->n_facts++;
+        mal_free(fact->id);
+        fact->id = rows[i].id;
+        rows[i].id = NULL;
+    }
+    mal_fact_rows_free(rows, n);
+    return ok;
+}
+
+/* Loads the facts of the jobs. Where a later job teaches a prompt that is in the batch
+ * already, the batch ends before it: the newer fact must come after the older one, not
+ * beside it. */
+static bool load_batch(struct mal_worker *worker, struct batch *batch,
+                       struct mal_error *err) {
+    for (const struct mal_queued_job *j = batch->jobs; j; j = j->next) {
+        batch->capacity += (size_t)j->n_facts;
+    }
+    batch->n_slots = 2 * batch->capacity + 1;
+    batch->facts = mal_calloc(batch->capacity + 1, sizeof *batch->facts);
+    batch->slots = mal_calloc(batch->n_slots, sizeof *batch->slots);
+    batch->ids = mal_calloc(batch->n_jobs, sizeof *batch->ids);
+    batch->first = mal_calloc(batch->n_jobs + 1, sizeof *batch->first);
+    if (!batch->facts || !batch->slots || !batch->ids || !batch->first) {
+        return mal_fail(err, MAL_NO_MEMORY, "batch of %zu facts", batch->capacity);
+    }
+    struct mal_queued_job **p = &batch->jobs;
+    size_t n = 0;
+    for (; *p; p = &(*p)->next) {
+        size_t from = batch->n_facts;
+        if (!load_facts(worker, batch, (*p)->id, err)) return false;
+        bool clash = false;
+        for (size_t i = from; i < batch->n_facts && from; i++) {
+            if (*find_slot(batch, batch->facts[i].prompt)) clash = true;
+        }
+        if (clash) {
+            while (batch->n_facts > from)
+                mal_fact_finish(&batch->facts[--batch->n_facts]);
+            break;
+        }
+        for (size_t i = from; i < batch->n_facts; i++) {
+            *find_slot(batch, batch->facts[i].prompt) = i + 1;
+        }
+        batch->ids[n] = (*p)->id;
+        batch->first[++n] = batch->n_facts;
+    }
+    put_back(worker, *p);
+    *p = NULL;
+    batch->n_jobs = n;
+    return true;
+}
+
+/* ---- Writes ---- */
+
+struct jobs_write {
+    const char *const *ids;
+    size_t n;
+    const char *problem;
+};
+
+static bool write_started(struct mal_store *store, void *arg, struct mal_error *err) {
+    const struct jobs_write *w = arg;
+    return mal_store_start_jobs(store, w->ids, w->n, mal_clock_unix_ms(), err);
+}
+
+static bool write_failed(struct mal_store *store, void *arg, struct mal_error *err) {
+    const struct jobs_write *w = arg;
+    return mal_store_end_jobs(store, w->ids, w->n, MAL_JOB_FAILED, mal_clock_unix_ms(),
+                              NULL, w->problem, err);
+}
+
+/* A full disk passes: the write is tried again until it does. Anything else ends the
+ * worker, and the next start finds the job where it was. */
+static bool write_jobs(struct mal_worker *worker,
+                       bool (*fn)(struct mal_store *, void *, struct mal_error *),
+                       struct jobs_write *w, struct mal_error *err) {
+    while (true) {
+        struct mal_error failure = {0};
+        if (mal_writer_call(worker->o.writer, fn, w, &failure)) return true;
+        if (failure.status != MAL_NO_SPACE) {
+            *err = failure;
+            return false;
+        }
+        mal_log("error", "database full", "{s:s}", "detail", failure.text);
+        if (!mal_worker_pause(worker, RETRY_MS, err)) return false;
+    }
+}
+
+static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
+                      const struct mal_error *why, struct mal_error *err) {
+    char *problem = mal_encode_problem(why, mal_status_http(why->status));
+    struct jobs_write w = {ids, n, problem};
+    bool ok = write_jobs(worker, write_failed, &w, err);
+    for (size_t i = 0; i < n && ok; i++) {
+        mal_log("error", "job failed", "{s:s,s:s}", "job", ids[i], "detail", why->text);
+    }
+    mal_status_set_error(worker->o.status, problem);
+    mal_worker_announce(worker);
+    return ok;
+}
+
+/* ---- Running ---- */
+
+struct run {
+    struct mal_worker *worker;
+    struct mal_error read_err; /* the device failed while answering a read */
+};
+
+static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct run *run = arg;
+    mal_status_progress(run->worker->o.status, stage, done, total);
+    if (!mal_worker_serve_reads(run->worker, &run->read_err)) return false;
+    return !mal_worker_stopping(run->worker);
+}
+
+/* From facts to a published version; on an error nothing has changed. */
+static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_t job,
+                     size_t n_jobs, struct mal_error *err) {
+    struct run run = {.worker = worker};
+    struct mal_progress progress = {.tick = tick, .arg = &run};
+    struct mal_change change = {0};
+    size_t from = batch->first[job], to = batch->first[job + n_jobs];
+    bool ok = mal_engine_edit(worker->engine, worker->store, batch->facts + from,
+                              to - from, mal_clock_unix_ms(), &progress, &change, err);
+    if (ok) {
+        mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
+        ok = mal_worker_persist(worker, &change, batch->ids + job, n_jobs, err);
+        if (!ok) mal_engine_abandon(worker->engine);
+    } else if (run.read_err.status != MAL_OK) {
+        *err = run.read_err;
+    }
+    if (ok) mal_worker_publish(worker, &change);
+    mal_change_finish(&change);
+    return ok;
+}
+
+static bool run_rollback(struct mal_worker *worker, const struct batch *batch,
+                         struct mal_error *err) {
+    struct mal_change change = {0};
+    bool ok = mal_engine_rollback(worker->engine, worker->store, batch->jobs->to_version,
+                                  mal_clock_unix_ms(), &change, err);
+    if (ok) {
+        mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
+        ok = mal_worker_persist(worker, &change, batch->ids, 1, err);
+        if (!ok) mal_engine_abandon(worker->engine);
+    }
+    if (ok) mal_worker_publish(worker, &change);
+    mal_change_finish(&change);
+    return ok;
+}
+
+/* Whether the thread can go on after this error of a job. */
+static bool is_survivable(struct mal_worker *worker, const struct mal_error *why) {
+    if (why->status == MAL_CANCELLED && mal_worker_stopping(worker)) return false;
+    return why->status != MAL_IO && why->status != MAL_DEVICE;
+}
+
+static bool run_jobs(struct mal_worker *worker, const struct batch *batch, size_t job,
+                     size_t n_jobs, struct mal_error *err) {
+    struct mal_error why = {0};
+    bool ok;
+    switch (batch->jobs->kind) {
+    case MAL_JOB_EDIT: ok = run_edit(worker, batch, job, n_jobs, &why); break;
+    case MAL_JOB_ROLLBACK: ok = run_rollback(worker, batch, &why); break;
+    default:
+        ok = mal_fail(&why, MAL_INVALID, "jobs of kind '%s' are not run by this version",
+                      mal_job_kind_name(batch->jobs->kind));
+    }
+    if (ok) {
+        mal_worker_announce(worker);
+        mal_log("info", "version published", "{s:I,s:I}", "version",
+                (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs);
+        return true;
+    }
+    if (why.status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */
+        struct mal_error later = {0};
+        if (!fail_jobs(worker, batch->ids + job, n_jobs, &why, &later)) {
+            mal_log("error", "job not ended", "{s:s}", "detail", later.text);
+        }
+    }
+    if (!is_survivable(worker, &why)) {
+        *err = why;
+        return false;
+    }
+    if (n_jobs == 1) return fail_jobs(worker, batch->ids + job, 1, &why, err);
+    mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)n_jobs, "detail",
+            why.text);
+    for (size_t i = 0; i < n_jobs; i++) {
+        if (!run_jobs(worker, batch, job + i, 1, err)) return false;
+    }
+    return true;
+}
+
+static bool begin_batch(struct mal_worker *worker, const struct batch *batch,
+                        struct mal_error *err) {
+    char(*ids)[MAL_ID_BYTES] = mal_calloc(batch->n_jobs, sizeof *ids);
+    if (!ids) return mal_fail(err, MAL_NO_MEMORY, "batch of %zu jobs", batch->n_jobs);
+    for (size_t i = 0; i < batch->n_jobs; i++)
+        strcpy(ids[i], batch->ids[i]);
+    mal_status_begin_batch(worker->o.status, ids, batch->n_jobs, (int64_t)batch->n_facts,
+                           mal_clock_unix_ms());
+    struct jobs_write w = {.ids = batch->ids, .n = batch->n_jobs};
+    if (!write_jobs(worker, write_started, &w, err)) return false;
+    mal_worker_announce(worker);
+    return true;
+}
+
+bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
+    struct batch batch = {0};
+    take_jobs(worker, &batch);
+    if (!batch.n_jobs) return true;
+    double start = mal_clock_seconds();
+    int64_t before = mal_engine_live(worker->engine);
+    bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
+              run_jobs(worker, &batch, 0, batch.n_jobs, err);
+    bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
+    mal_status_end_batch(worker->o.status, edited ? mal_clock_seconds() - start : -1);
+    batch_finish(&batch);
+    return ok;
+}

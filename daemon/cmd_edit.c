@@ -1,0 +1,205 @@
+/* cmd_edit.c - malmend edit: one batch of facts without a daemon. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "core/clock.h"
+#include "core/editor/edit.h"
+#include "core/eval.h"
+#include "daemon/check.h"
+#include "daemon/commands.h"
+#include "daemon/measures.h"
+#include "daemon/options.h"
+#include "daemon/report.h"
+#include "daemon/workbench.h"
+
+struct values {
+    char *model, *editor, *facts, *out, *save_model, *device;
+    bool verify, json;
+};
+
+static const struct mal_option options[] = {
+    {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
+     "Model directory as on the Hugging Face hub.", .required = true},
+    {"editor", MAL_OPTION_TEXT, offsetof(struct values, editor), "FILE", NULL,
+     "Editor file; 'malmend init-editor' makes one.", .required = true},
+    {"facts", MAL_OPTION_TEXT, offsetof(struct values, facts), "FILE", NULL,
+     "Facts to teach: JSON or NDJSON of the API's facts, zsRE or CounterFact.",
+     .required = true},
+    {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
+     "Write the weight difference here (safetensors)."},
+    {"save-model", MAL_OPTION_TEXT, offsetof(struct values, save_model), "DIR", NULL,
+     "Write the whole edited model into this new directory."},
+    {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
+     "Score the facts, their rephrases and unrelated prompts before and after."},
+    {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
+     "auto, cpu or cuda:N."},
+    {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
+     "Machine-readable report."},
+    {0},
+};
+
+static const struct mal_option_set set = {
+    "edit",
+    "Teaches a model one batch of facts.\n\nWrites the difference of the weights, the whole edited "
+    "model, or both, and reports what was done.",
+    options, false};
+
+struct outcome {
+    struct mal_edit_report report;
+    struct mal_measures before, after;
+    char weights_hash[MAL_HASH_HEX];
+    double seconds_open, seconds_total;
+};
+
+struct ticker {
+    struct mal_bar bar;
+    enum mal_stage stage;
+    bool started, json;
+};
+
+static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct ticker *ticker = arg;
+    /* network and solve take turns, module by module: the later of the two is shown */
+    if (ticker->started && stage < ticker->stage) return true;
+    if (!ticker->started || ticker->stage != stage) {
+        if (ticker->started) mal_bar_finish(&ticker->bar);
+        mal_bar_start(&ticker->bar, mal_stage_name(stage), total, ticker->json);
+        ticker->stage = stage;
+        ticker->started = true;
+    }
+    mal_bar_update(&ticker->bar, done);
+    return true;
+}
+
+/* ---- Working ---- */
+
+static bool measure(struct mal_workbench *wb, const struct mal_fact *facts, size_t n,
+                    struct mal_measures *out, struct mal_error *err) {
+    struct mal_score *scores = NULL;
+    size_t n_scores = 0;
+    if (!mal_score_facts(wb->model, wb->tok, facts, n, NULL, NULL, &scores, &n_scores,
+                         err)) {
+        return false;
+    }
+    mal_measures_of(facts, n, scores, out);
+    mal_scores_free(scores, n_scores);
+    return true;
+}
+
+static bool apply(struct mal_workbench *wb, const struct mal_delta *delta,
+                  struct outcome *outcome, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    if (!mal_weights_prepare(wb->ws, delta, NULL, NULL, err)) return false;
+    mal_weights_publish(wb->ws, 1);
+    mal_weights_use(wb->ws, 1);
+    struct mal_hash hash = mal_weights_hash(wb->ws, 1);
+    mal_hash_hex(&hash, outcome->weights_hash);
+    outcome->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin;
+    return true;
+}
+
+static bool edit(struct mal_workbench *wb, const struct values *v,
+                 const struct mal_fact *facts, size_t n, struct outcome *outcome,
+                 struct mal_error *err) {
+    struct ticker ticker = {.json = v->json};
+    struct mal_progress progress = {tick, &ticker};
+    struct mal_delta delta = {0};
+    struct mal_normalizer *norms = NULL;
+    bool running = wb->editor->method == MAL_ULTRAEDIT;
+    if (running && !(norms = mal_editor_norms(wb->editor, err))) return false;
+    bool ok = !v->verify || measure(wb, facts, n, &outcome->before, err);
+    ok = ok && mal_edit_run(wb->model, wb->tok, wb->editor, norms, facts, n, &progress,
+                            &delta, &outcome->report, err);
+    if (ticker.started) mal_bar_finish(&ticker.bar);
+    ok = ok && apply(wb, &delta, outcome, err);
+    ok = ok && (!v->verify || measure(wb, facts, n, &outcome->after, err));
+    double begin = mal_clock_seconds();
+    ok = ok && (!v->out || mal_workbench_write_delta(wb, v->out, err));
+    ok = ok && (!v->save_model || mal_workbench_save_model(wb, v->save_model, err));
+    outcome->report.seconds[MAL_STAGE_PERSIST] = mal_clock_seconds() - begin;
+    mal_norms_free(norms, wb->editor->n_shapes);
+    mal_delta_finish(&delta);
+    return ok;
+}
+
+/* ---- Reporting ---- */
+
+static void print_json(const struct values *v, const struct outcome *o) {
+    json_t *seconds = mal_seconds_json(o->report.seconds, MAL_N_STAGES);
+    json_object_set_new(seconds, "open", json_real(o->seconds_open));
+    json_object_set_new(seconds, "total", json_real(o->seconds_total));
+    json_t *out =
+        json_pack("{s:I,s:I,s:I,s:f,s:s,s:o}", "facts", (json_int_t)o->report.n_facts,
+                  "tokens", (json_int_t)o->report.n_tokens, "input_tokens",
+                  (json_int_t)o->report.n_input_tokens, "loss", o->report.loss,
+                  "weights_hash", o->weights_hash, "seconds", seconds);
+    if (v->verify) {
+        json_object_set_new(out, "before", mal_measures_json(&o->before));
+        json_object_set_new(out, "after", mal_measures_json(&o->after));
+    }
+    json_dumpf(out, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(out);
+}
+
+static void print_measures(const char *when, const struct mal_measures *m) {
+    printf("%-8s", when);
+    mal_print_shares(m->tf_es, m->tf_gs, m->tf_ls);
+    mal_print_shares(m->dec_es, m->dec_gs, m->dec_ls);
+    putchar('\n');
+}
+
+static void print_text(const struct values *v, const struct outcome *o) {
+    printf("%zu facts, %lld edit tokens, %.2f s (opening the model %.2f s)\n",
+           o->report.n_facts, (long long)o->report.n_tokens, o->seconds_total,
+           o->seconds_open);
+    for (int s = 0; s < MAL_N_STAGES; s++) {
+        printf("  %-9s %8.3f s\n", mal_stage_name((enum mal_stage)s),
+               o->report.seconds[s]);
+    }
+    printf("weights %s\n", o->weights_hash);
+    if (!v->verify) return;
+    printf("%%        teacher-forced          decoded\n"
+           "              es      gs      ls      es      gs      ls\n");
+    print_measures("before", &o->before);
+    print_measures("after", &o->after);
+}
+
+static bool run(const struct values *v, struct mal_error *err) {
+    struct mal_workbench wb = {0};
+    struct mal_fact *facts = NULL;
+    size_t n = 0;
+    struct outcome outcome = {0};
+    double begin = mal_clock_seconds();
+    bool ok = mal_facts_load(&facts, &n, v->facts, err) &&
+              (!v->out || mal_workbench_check_out(v->out, err)) &&
+              (!v->save_model || mal_workbench_check_dir(v->save_model, err)) &&
+              mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&
+              mal_check_facts_of(v->facts, wb.tok, wb.model, facts, n, err);
+    outcome.seconds_open = mal_clock_seconds() - begin;
+    if (ok && wb.editor->n_edits > 0 && n > (size_t)wb.editor->n_edits) {
+        fprintf(stderr,
+                "malmend: %zu facts, the editor was made for up to %lld at a time\n", n,
+                (long long)wb.editor->n_edits);
+    }
+    ok = ok && edit(&wb, v, facts, n, &outcome, err);
+    outcome.seconds_total = mal_clock_seconds() - begin;
+    if (ok && v->json) print_json(v, &outcome);
+    if (ok && !v->json) print_text(v, &outcome);
+    mal_facts_free(facts, n);
+    mal_workbench_close(&wb);
+    return ok;
+}
+
+int mal_cmd_edit(int argc, char **argv) {
+    struct values v = {0};
+    struct mal_error err = {0};
+    int code;
+    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+        code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+    }
+    mal_options_finish(&set, &v);
+    return code;
+}

@@ -1,0 +1,224 @@
+/* cmd_init_editor.c - malmend init-editor: an editor that needs no training, or one to
+ * train. */
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/editor/search.h"
+#include "daemon/check.h"
+#include "daemon/commands.h"
+#include "daemon/measures.h"
+#include "daemon/options.h"
+#include "daemon/report.h"
+#include "daemon/workbench.h"
+
+struct values {
+    char *model, *method, *modules, *data, *out, *device;
+    double lr;
+    int64_t n_edits, rank, blocks, seed;
+    bool json;
+};
+
+static const struct mal_option options[] = {
+    {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
+     "Model directory as on the Hugging Face hub.", .required = true},
+    {"method", MAL_OPTION_CHOICE, offsetof(struct values, method),
+     "ultraedit|malmen|mend", NULL,
+     "ultraedit needs no training and keeps running statistics; malmen and mend start as the "
+     "identity.",
+     .required = true},
+    {"modules", MAL_OPTION_TEXT, offsetof(struct values, modules), "LIST", NULL,
+     "Linear layers to edit, by commas, as named in the checkpoint; when not given, those the "
+     "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half)."},
+    {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
+     "Facts with other answers than the model's, to find the step size on (and, for malmen and "
+     "mend, the statistics)."},
+    {"n-edits", MAL_OPTION_INT, offsetof(struct values, n_edits), "N", "256",
+     "Facts of --data to use: as many as will be edited at a time.", .min = 1,
+     .max = 1e9},
+    {"lr", MAL_OPTION_REAL, offsetof(struct values, lr), "X", NULL,
+     "Step size; without --data the paper's 1e-6, which means little on another model.",
+     .min = 0, .max = 1e9},
+    {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", "1920",
+     "Rank of the network's blocks (malmen, mend).", .min = 1, .max = 1 << 20},
+    {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", "2",
+     "Blocks of the network (malmen, mend); 0: none, the plain identity.", .min = 0,
+     .max = 64},
+    {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
+     "Seed of the network's random side.", .min = 0, .max = 9e15},
+    {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
+     "The editor file to write.", .required = true},
+    {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
+     "auto, cpu or cuda:N."},
+    {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
+     "Machine-readable report."},
+    {0},
+};
+
+static const struct mal_option_set set = {
+    "init-editor",
+    "Makes an editor that needs no training, or one to be trained.\n\nWith --data its step size is "
+    "searched: the facts are measured and solved once, then steps that are powers of two, then "
+    "half powers, are scored by how many facts, rephrases and unrelated prompts come out right.",
+    options, false};
+
+/* ---- Modules ---- */
+
+struct name_list {
+    char *text;         /* owned, commas replaced by zeros */
+    const char **names; /* owned array */
+    size_t n;
+};
+
+static bool split_modules(const char *list, struct name_list *out,
+                          struct mal_error *err) {
+    size_t n = 1;
+    for (const char *p = list; *p; p++)
+        n += *p == ',';
+    out->text = mal_strdup(list);
+    out->names = mal_calloc(n, sizeof *out->names);
+    if (!out->text || !out->names) return mal_fail(err, MAL_NO_MEMORY, "modules");
+    char *rest = NULL;
+    for (char *name = strtok_r(out->text, ", ", &rest); name;
+         name = strtok_r(NULL, ", ", &rest)) {
+        out->names[out->n++] = name;
+    }
+    return out->n > 0 || mal_fail(err, MAL_INVALID, "--modules names no layer");
+}
+
+static bool choose_modules(const struct values *v, const struct mal_model *model,
+                           struct name_list *out, struct mal_error *err) {
+    if (v->modules) return split_modules(v->modules, out, err);
+    return mal_model_default_edits(model, &out->names, &out->n, err);
+}
+
+/* ---- Reporting ---- */
+
+/* The same for all modules. */
+static double step_of(const struct mal_editor *editor) {
+    const float *lr = editor->shapes[0].lr;
+    return lr ? (double)lr[0] : editor->lr;
+}
+
+static void print_json(const struct mal_editor *editor,
+                       const struct mal_search_report *report) {
+    json_t *modules = json_array(), *steps = json_array();
+    for (size_t m = 0; m < editor->n_modules; m++) {
+        json_array_append_new(modules, json_string(editor->modules[m].name));
+    }
+    for (size_t i = 0; i < report->n_points; i++) {
+        const struct mal_search_point *p = &report->points[i];
+        const struct mal_measures *m = &p->measures;
+        json_array_append_new(steps,
+                              json_pack("{s:f,s:f,s:o}", "lr", exp2(p->exponent), "score",
+                                        p->score, "teacher_forced",
+                                        mal_shares_json(m->tf_es, m->tf_gs, m->tf_ls)));
+    }
+    json_t *out =
+        json_pack("{s:s,s:f,s:o,s:o}", "method", mal_method_name(editor->method), "lr",
+                  step_of(editor), "modules", modules, "search", steps);
+    json_dumpf(out, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(out);
+}
+
+static void print_step(const char *step, const struct mal_measures *m, const char *mark) {
+    printf("%-16s", step);
+    mal_print_shares(m->tf_es, m->tf_gs, m->tf_ls);
+    printf("%s\n", mark);
+}
+
+static void print_text(const struct mal_editor *editor,
+                       const struct mal_search_report *report, const char *path) {
+    if (report->n_points > 0) {
+        printf("teacher-forced %%      es      gs      ls\n");
+        print_step("before", &report->before, "");
+    }
+    for (double e = -64; e <= 64; e += 0.5) {
+        for (size_t i = 0; i < report->n_points; i++) {
+            const struct mal_search_point *p = &report->points[i];
+            char step[32];
+            if (p->exponent != e) continue;
+            snprintf(step, sizeof step, "step 2^%g", e);
+            print_step(step, &p->measures, i == report->best ? "  best" : "");
+        }
+    }
+    printf("%s: %s, %zu modules, step %g\n", path, mal_method_name(editor->method),
+           editor->n_modules, step_of(editor));
+}
+
+/* ---- The command ---- */
+
+static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct mal_bar *bar = arg;
+    (void)total;
+    if (stage == MAL_STAGE_VERIFY) mal_bar_update(bar, done); /* steps tried */
+    return true;
+}
+
+static bool search(struct mal_workbench *wb, const struct values *v,
+                   struct mal_search_report *report, struct mal_error *err) {
+    struct mal_fact *facts = NULL;
+    size_t n = 0;
+    if (!mal_facts_load(&facts, &n, v->data, err)) return false;
+    size_t n_used = n < (size_t)v->n_edits ? n : (size_t)v->n_edits;
+    struct mal_bar bar;
+    struct mal_progress progress = {tick, &bar};
+    mal_bar_start(&bar, "steps tried", 0, v->json);
+    bool ok = mal_check_facts_of(v->data, wb->tok, wb->model, facts, n_used, err) &&
+              mal_editor_search(wb->editor, wb->model, wb->tok, facts, n_used, &progress,
+                                report, err);
+    mal_bar_finish(&bar);
+    mal_facts_free(facts, n);
+    return ok;
+}
+
+static bool make(struct mal_workbench *wb, const struct values *v,
+                 const struct name_list *modules, struct mal_search_report *report,
+                 struct mal_error *err) {
+    enum mal_method method = MAL_MALMEN;
+    if (!mal_method_from_name(&method, v->method)) {
+        return mal_fail(err, MAL_INVALID, "--method %s", v->method);
+    }
+    double lr = isnan(v->lr) ? 1e-6 : v->lr;
+    if (!mal_editor_create(&wb->editor, method, wb->model, modules->names, modules->n,
+                           v->rank, v->blocks, lr, (uint64_t)v->seed, err) ||
+        !mal_editor_bind(wb->editor, wb->model, err)) {
+        return false;
+    }
+    if (v->data && !search(wb, v, report, err)) return false;
+    if (v->data && !isnan(v->lr)) mal_editor_set_lr(wb->editor, v->lr);
+    if (!mal_workbench_fingerprint(wb, err)) return false;
+    memcpy(wb->editor->base_model, wb->base_model, sizeof wb->base_model);
+    return mal_editor_save(wb->editor, v->out, err);
+}
+
+static bool run(const struct values *v, struct mal_error *err) {
+    struct mal_workbench wb = {0};
+    struct name_list modules = {0};
+    struct mal_search_report report = {0};
+    bool ok = mal_workbench_check_out(v->out, err) &&
+              mal_workbench_open(&wb, v->model, v->device, NULL, NULL, err) &&
+              choose_modules(v, wb.model, &modules, err) &&
+              make(&wb, v, &modules, &report, err);
+    if (ok && v->json) print_json(wb.editor, &report);
+    if (ok && !v->json) print_text(wb.editor, &report, v->out);
+    mal_free(modules.text);
+    mal_free(modules.names);
+    mal_workbench_close(&wb);
+    return ok;
+}
+
+int mal_cmd_init_editor(int argc, char **argv) {
+    struct values v = {0};
+    struct mal_error err = {0};
+    int code;
+    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+        code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+    }
+    mal_options_finish(&set, &v);
+    return code;
+}

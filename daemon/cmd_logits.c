@@ -1,0 +1,145 @@
+/* cmd_logits.c - malmend logits: logits of given token ids, for checking against other
+ * implementations. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/commands.h"
+#include "daemon/options.h"
+#include "daemon/report.h"
+#include "daemon/token_ids.h"
+#include "daemon/workbench.h"
+
+struct values {
+    char *model, *delta, *device, *tokens, *out;
+    bool json;
+};
+
+static const struct mal_option options[] = {
+    {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
+     "Model directory as on the Hugging Face hub.", .required = true},
+    {"delta", MAL_OPTION_TEXT, offsetof(struct values, delta), "FILE", NULL,
+     "Weight difference to apply first, as written by 'malmend edit --out'."},
+    {"tokens", MAL_OPTION_TEXT, offsetof(struct values, tokens), "FILE", NULL,
+     "A sequence of token ids a line, separated by blanks.", .required = true},
+    {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
+     "Safetensors file for logits.0, logits.1, ... (positions, vocabulary), fp32.",
+     .required = true},
+    {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
+     "auto, cpu or cuda:N."},
+    {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
+     "Machine-readable errors."},
+    {0},
+};
+
+static const struct mal_option_set set = {
+    "logits", "Writes the logits of every position of given token sequences.", options,
+    false};
+
+struct sequence {
+    struct mal_ids ids;
+    float *logits;
+    char name[32];
+};
+
+struct sequences {
+    struct sequence *items;
+    size_t n;
+};
+
+static void free_sequences(struct sequences *all) {
+    for (size_t i = 0; i < all->n; i++) {
+        mal_ids_finish(&all->items[i].ids);
+        mal_free(all->items[i].logits);
+    }
+    mal_free(all->items);
+}
+
+static bool add_sequence(struct sequences *all, const char *line, size_t bytes,
+                         struct mal_error *err) {
+    struct sequence *items = mal_realloc(all->items, (all->n + 1) * sizeof *items);
+    if (!items) return mal_fail(err, MAL_NO_MEMORY, "token sequences");
+    all->items = items;
+    struct sequence *s = &items[all->n];
+    *s = (struct sequence){0};
+    snprintf(s->name, sizeof s->name, "logits.%zu", all->n);
+    all->n++;
+    return mal_token_ids_parse(&s->ids, line, bytes, err);
+}
+
+static bool read_sequences(const char *path, struct sequences *all,
+                           struct mal_error *err) {
+    FILE *file = fopen(path, "r");
+    if (!file) return mal_fail(err, MAL_IO, "%s: %s", path, strerror(errno));
+    char *line = NULL;
+    size_t capacity = 0, number = 0;
+    bool ok = true;
+    for (ssize_t n; ok && (n = getline(&line, &capacity, file)) >= 0;) {
+        number++;
+        if (line[strspn(line, " \t\r\n")] == 0 && strlen(line) == (size_t)n) continue;
+        ok = add_sequence(all, line, (size_t)n, err) ||
+             mal_fail_wrap(err, "%s:%zu", path, number);
+    }
+    if (ok && ferror(file)) ok = mal_fail(err, MAL_IO, "%s: %s", path, strerror(errno));
+    if (ok && all->n == 0) ok = mal_fail(err, MAL_INVALID, "%s: no token ids", path);
+    free(line);
+    fclose(file);
+    return ok;
+}
+
+static bool compute(struct mal_model *model, const char *path, struct sequences *all,
+                    struct mal_error *err) {
+    size_t v = (size_t)mal_model_info(model)->n_vocab;
+    for (size_t i = 0; i < all->n; i++) {
+        struct sequence *s = &all->items[i];
+        s->logits = mal_malloc(s->ids.n * v * sizeof *s->logits);
+        if (!s->logits) return mal_fail(err, MAL_NO_MEMORY, "logits");
+        if (!mal_model_logits(model, s->ids.ids, s->ids.n, s->logits, err)) {
+            return mal_fail_wrap(err, "%s: sequence %zu", path, i);
+        }
+    }
+    return true;
+}
+
+static bool write_logits(const char *path, int64_t v, const struct sequences *all,
+                         struct mal_error *err) {
+    struct mal_st_entry *entries = mal_calloc(all->n, sizeof *entries);
+    if (!entries) return mal_fail(err, MAL_NO_MEMORY, "logits");
+    for (size_t i = 0; i < all->n; i++) {
+        const struct sequence *s = &all->items[i];
+        entries[i] = (struct mal_st_entry){.name = s->name,
+                                           .dtype = MAL_F32,
+                                           .n_dims = 2,
+                                           .shape = {(int64_t)s->ids.n, v},
+                                           .data = s->logits};
+    }
+    bool ok = mal_safetensors_write(path, entries, all->n, NULL, 0, err);
+    mal_free(entries);
+    return ok;
+}
+
+static bool run(const struct values *v, struct mal_error *err) {
+    struct mal_workbench wb = {0};
+    struct sequences all = {0};
+    bool ok = read_sequences(v->tokens, &all, err) &&
+              mal_workbench_check_out(v->out, err) &&
+              mal_workbench_open(&wb, v->model, v->device, NULL, v->delta, err) &&
+              compute(wb.model, v->tokens, &all, err) &&
+              write_logits(v->out, mal_model_info(wb.model)->n_vocab, &all, err);
+    free_sequences(&all);
+    mal_workbench_close(&wb);
+    return ok;
+}
+
+int mal_cmd_logits(int argc, char **argv) {
+    struct values v = {0};
+    struct mal_error err = {0};
+    int code;
+    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+        code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+    }
+    mal_options_finish(&set, &v);
+    return code;
+}

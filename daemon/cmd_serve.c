@@ -1,0 +1,97 @@
+/* cmd_serve.c - `malmend serve`: the daemon's options. */
+#include <math.h>
+#include <stdio.h>
+
+#include "core/error.h"
+#include "daemon/commands.h"
+#include "daemon/options.h"
+#include "daemon/serve.h"
+
+struct values {
+    char *model, *editor, *db, *listen, *device, *update;
+    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
+    int64_t max_connections;
+    double request_timeout;
+};
+
+#define AT(field) offsetof(struct values, field)
+
+static const struct mal_option options[] = {
+    {"model", MAL_OPTION_TEXT, AT(model), "DIR", NULL,
+     "The base model: config.json, safetensors, tokenizer files.", .required = true},
+    {"editor", MAL_OPTION_TEXT, AT(editor), "FILE", NULL,
+     "The editor, as 'malmend init-editor' or 'malmend train' made it.",
+     .required = true},
+    {"db", MAL_OPTION_TEXT, AT(db), "FILE", NULL,
+     "The database of jobs, facts and versions; made when it is not there.",
+     .required = true},
+    {"listen", MAL_OPTION_TEXT, AT(listen), "ADDR", "127.0.0.1:8780",
+     "Where to accept: ADDRESS:PORT with a loopback address (port 0: any free one), or "
+     "unix:/path."},
+    {"device", MAL_OPTION_TEXT, AT(device), "auto|cpu|cuda:N", "auto",
+     "Where to compute."},
+    {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", "sequential",
+     "Whether a batch is solved with all live facts or added to the current weights."},
+    {"max-queue", MAL_OPTION_INT, AT(max_queue), "FACTS", "10000",
+     "Facts that may wait; more are answered 429.", .min = 1, .max = 1e7},
+    {"max-batch-facts", MAL_OPTION_INT, AT(max_batch_facts), "N", "1024",
+     "Facts of several jobs that are edited together. A larger job is a batch of its own.",
+     .min = 1, .max = 1e7},
+    {"batch-window-ms", MAL_OPTION_INT, AT(batch_window_ms), "MS", "50",
+     "How long the oldest queued job waits for others to be edited with.", .min = 0,
+     .max = 60000},
+    {"max-body", MAL_OPTION_BYTES, AT(max_body), "BYTES", "16MiB",
+     "Largest request body.", .min = 1024, .max = 1 << 30},
+    {"request-timeout", MAL_OPTION_DURATION, AT(request_timeout), "S", "60",
+     "Time to receive a whole request, to answer a completion, to send an answer.",
+     .min = 0.1, .max = 86400},
+    {"max-connections", MAL_OPTION_INT, AT(max_connections), "N", "512",
+     "Connections at a time; further ones wait.", .min = 1, .max = 100000},
+    {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
+     "Versions kept in memory beside live and base.", .min = 0, .max = 200},
+    {NULL},
+};
+
+static const struct mal_option_set set = {
+    .command = "serve",
+    .about =
+        "Serves a model over HTTP: completions and scores, and edits that become numbered "
+        "versions.\n\nEvery event is a JSON line on stderr. SIGTERM stops the daemon; "
+        "whatever it had accepted is in the database and goes on at the next start.",
+    .options = options,
+    .configurable = true,
+};
+
+int mal_cmd_serve(int argc, char **argv) {
+    struct values v = {0};
+    struct mal_error err = {0};
+    int code = 1;
+    if (!mal_options_parse(&set, argc, argv, &v, &code)) {
+        mal_options_finish(&set, &v);
+        return code;
+    }
+    struct mal_serve_options o = {.model = v.model,
+                                  .editor = v.editor,
+                                  .device = v.device,
+                                  .db = v.db,
+                                  .listen = v.listen,
+                                  .update = v.update,
+                                  .max_queue = v.max_queue,
+                                  .max_batch_facts = v.max_batch_facts,
+                                  .batch_window_ms = v.batch_window_ms,
+                                  .max_body = v.max_body,
+                                  .keep_versions = v.keep_versions,
+                                  .max_connections = v.max_connections,
+                                  .request_timeout = v.request_timeout};
+    if (v.update[0] == 'j') {
+        fprintf(stderr,
+                "malmend serve: --update joint is not available in this version; use "
+                "--update sequential\n");
+        code = 2;
+    } else if (!mal_serve(&o, &code, &err)) {
+        fprintf(stderr, "malmend serve: %s\n", err.text);
+        code = 1;
+    }
+    mal_options_finish(&set, &v);
+    return code;
+}

@@ -1,0 +1,182 @@
+/* cmd_verify.c - malmend verify: walks a database's versions, checks every hash and, with
+ * the model at hand, replays them all. */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/commands.h"
+#include "daemon/history.h"
+#include "daemon/options.h"
+#include "daemon/report.h"
+#include "daemon/workbench.h"
+
+struct values {
+    char *db, *model, *device;
+    bool json;
+};
+
+static const struct mal_option options[] = {
+    {"db", MAL_OPTION_TEXT, offsetof(struct values, db), "FILE", NULL,
+     "Database of a daemon, running or not.", .required = true},
+    {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
+     "Base model: replay every version and check its weights' hash, too."},
+    {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
+     "auto, cpu or cuda:N."},
+    {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
+     "Machine-readable report."},
+    {0},
+};
+
+static const struct mal_option_set set = {
+    "verify",
+    "Walks the versions of a database: the database's own integrity, the hash chain, the bytes of "
+    "every delta and, with --model, the weights of every version by replaying them.",
+    options, false};
+
+struct walk {
+    struct mal_store *store;
+    struct mal_workbench wb;
+    bool replay;
+    struct mal_bar bar;
+    char chain[MAL_HASH_HEX]; /* of the version before */
+    int64_t versions, deltas;
+    uint64_t delta_bytes;
+};
+
+/* ---- The base model ---- */
+
+static bool set_edits(struct walk *walk, struct mal_error *err) {
+    char *text = NULL;
+    if (!mal_store_get_meta(walk->store, "modules", &text, err)) return false;
+    json_t *list = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    size_t n = json_array_size(list);
+    const char **names = mal_calloc(n, sizeof *names);
+    bool ok = n > 0 || mal_fail(err, MAL_CORRUPT,
+                                "the database does not say which modules it edits");
+    if (ok && !names) ok = mal_fail(err, MAL_NO_MEMORY, "modules");
+    for (size_t i = 0; ok && i < n; i++) {
+        names[i] = json_string_value(json_array_get(list, i));
+        if (!names[i]) ok = mal_fail(err, MAL_CORRUPT, "the database's list of modules");
+    }
+    ok = ok && mal_model_set_edits(walk->wb.model, names, n, err);
+    mal_free(names);
+    json_decref(list);
+    mal_free(text);
+    return ok;
+}
+
+static bool open_model(struct walk *walk, const struct values *v, struct mal_error *err) {
+    if (!mal_workbench_open(&walk->wb, v->model, v->device, NULL, NULL, err))
+        return false;
+    if (!mal_workbench_fingerprint(&walk->wb, err)) return false;
+    if (!mal_history_check_meta(walk->store, "base_model", walk->wb.base_model, err)) {
+        return mal_fail_wrap(err, "%s", v->db);
+    }
+    if (!set_edits(walk, err)) return false;
+    walk->replay = true;
+    return mal_weights_create(&walk->wb.ws, walk->wb.model, 4, err);
+}
+
+/* ---- One version ---- */
+
+static bool prepare(struct walk *walk, const struct mal_version_row *row,
+                    const struct mal_delta *delta, struct mal_error *err) {
+    struct mal_weights_state *ws = walk->wb.ws;
+    if (row->to_version < 0) return mal_weights_prepare(ws, delta, NULL, NULL, err);
+    if (mal_weights_has(ws, row->to_version)) {
+        return mal_weights_prepare_return(ws, row->to_version, err);
+    }
+    return mal_history_replay(walk->store, row->to_version, ws, err);
+}
+
+static bool check_weights(struct walk *walk, const struct mal_version_row *row,
+                          const struct mal_delta *delta, struct mal_error *err) {
+    struct mal_weights_state *ws = walk->wb.ws;
+    if (row->version > 0 && !prepare(walk, row, delta, err)) {
+        return mal_fail_wrap(err, "replaying version %lld", (long long)row->version);
+    }
+    struct mal_hash hash =
+        row->version > 0 ? mal_weights_prepared_hash(ws) : mal_weights_hash(ws, 0);
+    char hex[MAL_HASH_HEX];
+    mal_hash_hex(&hash, hex);
+    if (strcmp(hex, row->weights_hash) != 0) {
+        return mal_fail(err, MAL_CORRUPT,
+                        "version %lld: the weights hash to %s, its row says %s",
+                        (long long)row->version, hex, row->weights_hash);
+    }
+    if (row->version > 0) mal_weights_publish(ws, row->version);
+    return true;
+}
+
+static bool check_version(struct walk *walk, int64_t version, struct mal_error *err) {
+    struct mal_version_row row = {0};
+    struct mal_delta delta = {0};
+    bool ok = mal_store_get_version(walk->store, version, &row, err) &&
+              mal_history_follow(&row, walk->chain, err) &&
+              mal_history_delta(walk->store, version, &delta, err) &&
+              mal_history_check_blobs(walk->store, version, err);
+    ok = ok && (!walk->replay || check_weights(walk, &row, &delta, err));
+    if (ok) {
+        walk->versions++;
+        walk->deltas += delta.n_parts > 0;
+        walk->delta_bytes += mal_delta_bytes(&delta);
+    }
+    mal_delta_finish(&delta);
+    mal_version_row_finish(&row);
+    return ok;
+}
+
+/* ---- The whole ---- */
+
+static bool check_all(struct walk *walk, const struct values *v, struct mal_error *err) {
+    int64_t last = -1;
+    if (!mal_store_check(walk->store, err)) return false;
+    if (!mal_store_last_version(walk->store, &last, err)) return false;
+    mal_bar_start(&walk->bar, "versions", last + 1, v->json);
+    for (int64_t version = 0; version <= last; version++) {
+        if (!check_version(walk, version, err)) return mal_fail_wrap(err, "%s", v->db);
+        mal_bar_update(&walk->bar, version + 1);
+    }
+    mal_bar_finish(&walk->bar);
+    return true;
+}
+
+static void report(const struct walk *walk, const struct values *v) {
+    if (v->json) {
+        printf("{\"versions\":%lld,\"deltas\":%lld,\"delta_bytes\":%llu,\"replayed\":%s,"
+               "\"chain_hash\":\"%s\"}\n",
+               (long long)walk->versions, (long long)walk->deltas,
+               (unsigned long long)walk->delta_bytes, walk->replay ? "true" : "false",
+               walk->chain);
+        return;
+    }
+    printf("%lld versions, %lld deltas of %llu bytes: chain and deltas hold",
+           (long long)walk->versions, (long long)walk->deltas,
+           (unsigned long long)walk->delta_bytes);
+    printf(walk->replay ? ", weights replayed\n"
+                        : "; weights not replayed (no --model)\n");
+    printf("chain %s\n", walk->chain);
+}
+
+static bool run(const struct values *v, struct mal_error *err) {
+    struct walk walk = {0};
+    bool ok = mal_store_open_reader(&walk.store, v->db, err) &&
+              (!v->model || open_model(&walk, v, err)) && check_all(&walk, v, err);
+    if (ok) report(&walk, v);
+    mal_workbench_close(&walk.wb);
+    mal_store_close(walk.store);
+    return ok;
+}
+
+int mal_cmd_verify(int argc, char **argv) {
+    struct values v = {0};
+    struct mal_error err = {0};
+    int code;
+    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+        code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+    }
+    mal_options_finish(&set, &v);
+    return code;
+}

@@ -1,0 +1,41 @@
+/* daemon.h - what the handlers of the loop thread work with. */
+#ifndef MAL_DAEMON_H
+#define MAL_DAEMON_H
+
+#include "daemon/loop.h"
+#include "daemon/server.h"
+#include "daemon/status.h"
+#include "daemon/worker.h"
+#include "daemon/writer.h"
+#include "sql/store.h"
+
+struct mal_waiter;
+
+struct mal_daemon {
+    /* Settings; read-only. */
+    const char *db;
+    const char *update; /* "sequential" */
+    int64_t max_facts;  /* of one request */
+
+    struct mal_loop *loop;
+    struct mal_server *server;
+    struct mal_writer *writer;
+    struct mal_worker *worker;
+    struct mal_daemon_status *status;
+    struct mal_store *reader;  /* the loop's own */
+    struct mal_engine *engine; /* NULL until it is ready: read-only calls from here */
+    struct mal_waiter *waiters;
+    struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
+    struct mal_id_maker read_ids; /* of completions; the loop only */
+    struct mal_task fatal_task;
+
+    bool stopping, worker_ended;
+    int exit_code;
+    int64_t stop_by_ms;
+};
+
+/* Wakes GET /v1/jobs/{id}?wait=: some job has changed, or time has passed. `all`:
+ * whatever the state. */
+void mal_jobs_wake(struct mal_daemon *d, bool all);
+
+#endif

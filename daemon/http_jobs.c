@@ -1,0 +1,212 @@
+/* http_jobs.c - GET /v1/jobs, /v1/jobs/{id} with its long poll, POST
+ * /v1/jobs/{id}/cancel. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/hash.h"
+#include "daemon/daemon.h"
+#include "daemon/handlers.h"
+#include "daemon/http.h"
+#include "daemon/render.h"
+
+enum { MAX_WAIT_S = 30, ETAG_DIGITS = 32, ETAG_BYTES = ETAG_DIGITS + 3 };
+
+struct mal_waiter {
+    struct mal_waiter *next;
+    struct mal_request *req;
+    enum mal_job_state state; /* when it was asked */
+    int64_t until_ms;
+};
+
+/* ---- One job ---- */
+
+/* The job as text and a tag over that text, so that the tag changes with whatever is
+ * shown. */
+static bool read_job(struct mal_daemon *d, const char *id, char **out,
+                     char etag[ETAG_BYTES], enum mal_job_state *state,
+                     struct mal_error *err) {
+    struct mal_job_row row = {0};
+    if (!mal_store_get_job(d->reader, id, &row, err)) return false;
+    char *text = mal_json_text(mal_render_job(&row, d->status));
+    *state = row.state;
+    mal_job_row_finish(&row);
+    if (!text) return mal_fail(err, MAL_NO_MEMORY, "job %s", id);
+    char hex[MAL_HASH_HEX];
+    struct mal_hash hash = mal_hash_of(text, strlen(text));
+    mal_hash_hex(&hash, hex);
+    snprintf(etag, ETAG_BYTES, "\"%.*s\"", ETAG_DIGITS, hex);
+    *out = text;
+    return true;
+}
+
+/* If-None-Match is a list of tags or "*"; a weak mark does not matter for GET. */
+static bool is_known(const struct mal_request *req, const char *etag) {
+    const char *known = mal_request_header(req, "If-None-Match");
+    return known && (!strcmp(known, "*") || strstr(known, etag));
+}
+
+static void answer_job(struct mal_request *req, char *text, const char *etag) {
+    mal_request_set(req, "ETag", etag);
+    if (is_known(req, etag)) {
+        mal_free(text);
+        mal_request_answer(req, 304, NULL, NULL, 0);
+    } else {
+        mal_http_text(req, 200, text);
+    }
+}
+
+static bool start_waiting(struct mal_daemon *d, struct mal_request *req,
+                          enum mal_job_state state, int64_t wait_s) {
+    struct mal_waiter *w = mal_calloc(1, sizeof *w);
+    if (!w) return false;
+    *w = (struct mal_waiter){.next = d->waiters,
+                             .req = req,
+                             .state = state,
+                             .until_ms = mal_monotonic_ms() + wait_s * 1000};
+    d->waiters = w;
+    return true;
+}
+
+void mal_get_job(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_error err = {0};
+    int64_t wait_s = 0;
+    char *text = NULL, etag[ETAG_BYTES];
+    enum mal_job_state state;
+    if (!mal_query_int(req, "wait", 0, INT64_MAX / 2, &wait_s, &err) ||
+        !read_job(d, req->param[0], &text, etag, &state, &err)) {
+        mal_http_fail(req, &err);
+        return;
+    }
+    if (wait_s > MAX_WAIT_S) wait_s = MAX_WAIT_S;
+    bool news = mal_request_header(req, "If-None-Match") && !is_known(req, etag);
+    if (wait_s && !news && !d->stopping && !mal_job_state_ended(state) &&
+        start_waiting(d, req, state, wait_s)) {
+        mal_free(text);
+        return;
+    }
+    answer_job(req, text, etag);
+}
+
+/* False: goes on waiting. */
+static bool end_wait(struct mal_daemon *d, const struct mal_waiter *w, bool all,
+                     int64_t now) {
+    struct mal_error err = {0};
+    char *text = NULL, etag[ETAG_BYTES];
+    enum mal_job_state state;
+    if (!read_job(d, w->req->param[0], &text, etag, &state, &err)) {
+        mal_http_fail(w->req, &err);
+        return true;
+    }
+    if (!all && state == w->state && now < w->until_ms) {
+        mal_free(text);
+        return false;
+    }
+    answer_job(w->req, text, etag);
+    return true;
+}
+
+void mal_jobs_wake(struct mal_daemon *d, bool all) {
+    int64_t now = mal_monotonic_ms();
+    struct mal_waiter **p = &d->waiters;
+    while (*p) {
+        struct mal_waiter *w = *p;
+        if (end_wait(d, w, all, now)) {
+            *p = w->next;
+            mal_free(w);
+        } else {
+            p = &w->next;
+        }
+    }
+}
+
+/* ---- List ---- */
+
+static bool query_word(const struct mal_request *req, const char *name,
+                       int (*from_name)(const char *), int *out, struct mal_error *err) {
+    const char *word = mal_request_query(req, name);
+    *out = -1;
+    if (!word) return true;
+    *out = from_name(word);
+    if (*out >= 0) return true;
+    return mal_fail(err, MAL_INVALID, "query parameter '%s': there is no '%.64s'", name,
+                    word);
+}
+
+void mal_list_jobs(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_error err = {0};
+    struct mal_page page = {0};
+    struct mal_job_query query = {0};
+    struct mal_job_row *rows = NULL;
+    size_t n = 0;
+    bool has_more = false;
+    bool ok = mal_query_page(req, &page, &err) &&
+              query_word(req, "kind", mal_job_kind_from_name, &query.kind, &err) &&
+              query_word(req, "state", mal_job_state_from_name, &query.state, &err);
+    query.limit = page.limit;
+    query.after = page.after;
+    if (!ok || !mal_store_list_jobs(d->reader, &query, &rows, &n, &has_more, &err)) {
+        mal_page_blame(&page, &err);
+        mal_http_fail(req, &err);
+        return;
+    }
+    json_t *data = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_array_append_new(data, mal_render_job(&rows[i], d->status));
+    }
+    mal_job_rows_free(rows, n);
+    mal_http_json(req, 200, mal_page_json(data, "id", has_more));
+}
+
+/* ---- Cancelling ---- */
+
+struct cancel {
+    struct mal_write write; /* first */
+    struct mal_daemon *daemon;
+    struct mal_request *req;
+};
+
+/* Taken out of the queue here and not before, so that a job that is being added is in it.
+ */
+static bool write_cancelled(struct mal_store *store, void *arg, struct mal_error *err) {
+    struct cancel *c = arg;
+    const char *id = c->req->param[0];
+    struct mal_job_row row = {0};
+    if (!mal_store_get_job(store, id, &row, err)) return false;
+    enum mal_job_state state = row.state;
+    mal_job_row_finish(&row);
+    if (!mal_worker_withdraw(c->daemon->worker, id)) {
+        return mal_fail(err, MAL_CONFLICT, "job %s is %s", id,
+                        state == MAL_JOB_QUEUED ? "about to run"
+                                                : mal_job_state_name(state));
+    }
+    return mal_store_end_jobs(store, &id, 1, MAL_JOB_CANCELLED, mal_clock_unix_ms(), NULL,
+                              NULL, err);
+}
+
+static void cancelled(struct mal_write *write) {
+    struct cancel *c = (struct cancel *)write;
+    struct mal_error err = write->err;
+    char *text = NULL, etag[ETAG_BYTES];
+    enum mal_job_state state;
+    if (write->ok && read_job(c->daemon, c->req->param[0], &text, etag, &state, &err)) {
+        mal_http_text(c->req, 200, text);
+        mal_jobs_wake(c->daemon, false);
+    } else {
+        mal_http_fail(c->req, &err);
+    }
+    mal_free(c);
+}
+
+void mal_cancel_job(struct mal_daemon *d, struct mal_request *req) {
+    struct cancel *c = mal_calloc(1, sizeof *c);
+    if (!c) {
+        mal_http_refuse(req, 503, "out of memory");
+        return;
+    }
+    c->daemon = d;
+    c->req = req;
+    c->write = (struct mal_write){.fn = write_cancelled, .arg = c, .done = cancelled};
+    mal_writer_post(d->writer, d->loop, &c->write);
+}

@@ -1,0 +1,122 @@
+/* http_status.c - GET /v1/status, /livez, /readyz, /openapi.json. */
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "daemon/daemon.h"
+#include "daemon/handlers.h"
+#include "daemon/http.h"
+#include "mal_config.h"
+#include "proto/wire.h"
+
+/* ---- Status ---- */
+
+static json_t *render_model(const struct mal_daemon *d) {
+    if (!d->engine) return json_null();
+    const struct mal_model_info *info = mal_engine_model_info(d->engine);
+    return json_pack("{s:s,s:s,s:I,s:s,s:s}", "name", mal_engine_model_name(d->engine),
+                     "architecture", info->architecture, "parameters",
+                     (json_int_t)info->n_parameters, "dtype", mal_dtype_name(info->dtype),
+                     "device", mal_engine_device(d->engine));
+}
+
+static json_t *render_editor(const struct mal_daemon *d) {
+    if (!d->engine) return json_null();
+    const struct mal_editor *editor = mal_engine_editor(d->engine);
+    json_t *modules = json_array();
+    for (size_t i = 0; i < editor->n_modules; i++) {
+        json_array_append_new(modules, json_string(editor->modules[i].name));
+    }
+    return json_pack("{s:s,s:o,s:s}", "method", mal_method_name(editor->method),
+                     "modules", modules, "update", d->update);
+}
+
+static json_t *render_batch(const struct mal_status_batch *batch) {
+    if (!batch->jobs) return json_null();
+    json_t *jobs = json_array();
+    for (size_t i = 0; i < batch->n_jobs; i++) {
+        json_array_append_new(jobs, json_string(batch->jobs[i]));
+    }
+    char started[32];
+    mal_format_time(batch->started_ms, started);
+    return json_pack("{s:o,s:I,s:s,s:I,s:I,s:s}", "jobs", jobs, "facts",
+                     (json_int_t)batch->n_facts, "stage", mal_stage_name(batch->stage),
+                     "done", (json_int_t)batch->done, "total", (json_int_t)batch->total,
+                     "started_at", started);
+}
+
+static json_t *render_counts(const struct mal_store_counts *counts) {
+    json_t *states = json_object();
+    for (int i = 0; i < MAL_N_JOB_STATES; i++) {
+        json_object_set_new(states, mal_job_state_name((enum mal_job_state)i),
+                            json_integer(counts->jobs[i]));
+    }
+    return json_pack("{s:I,s:I,s:o}", "live_facts", (json_int_t)counts->live_facts,
+                     "versions", (json_int_t)counts->versions, "jobs_by_state", states);
+}
+
+/* Resident memory of the process. */
+static int64_t host_bytes(void) {
+    long long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file) return 0;
+    if (fscanf(file, "%lld %lld", &pages, &resident) != 2) resident = 0;
+    fclose(file);
+    return resident * sysconf(_SC_PAGESIZE);
+}
+
+static json_t *render_status(struct mal_daemon *d, const struct mal_status_view *view,
+                             const struct mal_store_counts *counts) {
+    struct mal_queue_view queue = {0};
+    mal_worker_queue(d->worker, &queue);
+    bool known = view->live_version >= 0;
+    json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
+    return json_pack(
+        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:{s:f,s:f},s:{s:I,s:I},s:o,s:f,s:s}",
+        "live_version", known ? json_integer(view->live_version) : json_null(),
+        "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
+        mal_daemon_state_name(view->state), "model", render_model(d), "editor",
+        render_editor(d), "queue", "jobs", (json_int_t)queue.jobs, "facts",
+        (json_int_t)queue.facts, "capacity", (json_int_t)queue.capacity, "oldest_seconds",
+        queue.oldest_seconds, "batch", render_batch(&view->batch), "counts",
+        render_counts(counts), "rates", "facts_per_second", view->facts_per_second,
+        "last_batch_seconds", view->last_batch_seconds, "memory", "device_bytes",
+        (json_int_t)view->device_bytes, "host_bytes", (json_int_t)host_bytes(),
+        "last_error", last_error ? last_error : json_null(), "uptime_seconds",
+        (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
+}
+
+void mal_get_status(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_error err = {0};
+    struct mal_status_view view = {0};
+    struct mal_store_counts counts = {0};
+    if (!mal_store_counts(d->reader, &counts, &err) ||
+        !mal_status_view(d->status, &view, &err)) {
+        mal_http_fail(req, &err);
+        return;
+    }
+    json_t *status = render_status(d, &view, &counts);
+    mal_status_view_finish(&view);
+    mal_http_json(req, 200, status);
+}
+
+/* ---- Health ---- */
+
+void mal_get_livez(struct mal_daemon *d, struct mal_request *req) {
+    mal_http_json(req, 200, json_pack("{s:s}", "status", "alive"));
+}
+
+void mal_get_readyz(struct mal_daemon *d, struct mal_request *req) {
+    enum mal_daemon_state state = mal_status_state(d->status);
+    if (d->engine && state == MAL_READY) {
+        mal_http_json(req, 200, json_pack("{s:s}", "status", "ready"));
+        return;
+    }
+    mal_request_set(req, "Retry-After", "1");
+    mal_http_refuse(req, 503, "the daemon is %s", mal_daemon_state_name(state));
+}
+
+void mal_get_openapi(struct mal_daemon *d, struct mal_request *req) {
+    mal_http_text(req, 200, mal_strdup(mal_openapi_json));
+}

@@ -1,0 +1,23 @@
+/* ids.h - ids that sort by time: a prefix, 48 bits of milliseconds, 20 of a counter and
+ * 32 random ones, in Crockford's base32.
+ *
+ * One maker hands out strictly ascending ids, also when the clock is set back. It belongs
+ * to the thread that commits, so that the order of ids is the order of commits. */
+#ifndef MAL_IDS_H
+#define MAL_IDS_H
+
+#include <stdint.h>
+
+enum { MAL_ID_BYTES = 32 }; /* longest id with its closing zero */
+
+/* Zero-initialise. */
+struct mal_id_maker {
+    int64_t last_ms;
+    uint32_t counter; /* within last_ms, 20 bits */
+};
+
+/* `prefix` such as "job_", at most 8 bytes. */
+void mal_id_make(struct mal_id_maker *maker, const char *prefix, int64_t now_ms,
+                 char out[MAL_ID_BYTES]);
+
+#endif

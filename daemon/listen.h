@@ -1,0 +1,20 @@
+/* listen.h - the socket the daemon accepts on: 127.0.0.1:PORT, [::1]:PORT or unix:/path.
+ *
+ * Without tokens whoever can connect may edit the model, so any address but the loopback
+ * ones is refused. A Unix socket left behind by a kill is replaced, one that answers is
+ * not. */
+#ifndef MAL_LISTEN_H
+#define MAL_LISTEN_H
+
+#include "core/error.h"
+
+enum { MAL_ADDRESS_BYTES = 160 };
+
+/* *out_fd is non-blocking and listening, owned by the caller. `out_address` is what was
+ * bound (port 0 becomes the chosen one), in the form the option takes. */
+bool mal_listen(const char *address, int *out_fd, char out_address[MAL_ADDRESS_BYTES],
+                struct mal_error *err) MAL_CHECK;
+/* Removes a Unix socket's file; nothing for TCP. */
+void mal_listen_forget(const char *address);
+
+#endif

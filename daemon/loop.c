@@ -1,0 +1,215 @@
+/* loop.c - the loop over libuv. */
+#include "daemon/loop.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <uv.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+
+struct call {
+    void (*fn)(void *arg);
+    void *arg;
+};
+
+struct mal_loop {
+    uv_loop_t uv;
+    uv_async_t wake;
+    uv_poll_t poll;
+    uv_timer_t alarm;
+    uv_timer_t every;
+    uv_signal_t term, interrupt;
+    bool has_uv, has_lock, polling;
+    struct call ready, tick, stop;
+    pthread_mutex_t lock; /* of the posted tasks */
+    struct mal_task *first, **last;
+};
+
+struct work {
+    uv_work_t uv;
+    void (*work)(void *arg);
+    void (*after)(void *arg);
+    void *arg;
+};
+
+static void run_posted(uv_async_t *wake) {
+    struct mal_loop *loop = wake->data;
+    pthread_mutex_lock(&loop->lock);
+    struct mal_task *task = loop->first;
+    loop->first = NULL;
+    loop->last = &loop->first;
+    pthread_mutex_unlock(&loop->lock);
+    while (task) {
+        struct mal_task *next = task->next; /* the task may free itself */
+        task->run(task->arg);
+        task = next;
+    }
+}
+
+bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
+    struct mal_loop *loop = mal_calloc(1, sizeof *loop);
+    if (!loop) return mal_fail(err, MAL_NO_MEMORY, "event loop");
+    loop->last = &loop->first;
+    int rc = uv_loop_init(&loop->uv);
+    if (rc) {
+        mal_fail(err, MAL_IO, "event loop: %s", uv_strerror(rc));
+        goto fail;
+    }
+    loop->has_uv = true;
+    if (pthread_mutex_init(&loop->lock, NULL)) {
+        mal_fail(err, MAL_NO_MEMORY, "event loop: mutex");
+        goto fail;
+    }
+    loop->has_lock = true;
+    rc = uv_async_init(&loop->uv, &loop->wake, run_posted);
+    if (!rc) rc = uv_timer_init(&loop->uv, &loop->alarm);
+    if (!rc) rc = uv_timer_init(&loop->uv, &loop->every);
+    if (!rc) rc = uv_signal_init(&loop->uv, &loop->term);
+    if (!rc) rc = uv_signal_init(&loop->uv, &loop->interrupt);
+    if (rc) {
+        mal_fail(err, MAL_IO, "event loop: %s", uv_strerror(rc));
+        goto fail;
+    }
+    loop->wake.data = loop->alarm.data = loop->every.data = loop;
+    loop->term.data = loop->interrupt.data = loop;
+    *out = loop;
+    return true;
+
+fail:
+    mal_loop_destroy(loop);
+    return false;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg) {
+    if (!uv_is_closing(handle)) uv_close(handle, NULL);
+}
+
+void mal_loop_destroy(struct mal_loop *loop) {
+    if (!loop) return;
+    if (loop->has_uv) {
+        uv_walk(&loop->uv, close_handle, NULL);
+        uv_run(&loop->uv, UV_RUN_DEFAULT);
+        uv_loop_close(&loop->uv);
+    }
+    if (loop->has_lock) pthread_mutex_destroy(&loop->lock);
+    mal_free(loop);
+}
+
+void mal_loop_run(struct mal_loop *loop) {
+    uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
+
+void mal_loop_stop(struct mal_loop *loop) {
+    uv_stop(&loop->uv);
+}
+
+void mal_loop_post(struct mal_loop *loop, struct mal_task *task) {
+    task->next = NULL;
+    pthread_mutex_lock(&loop->lock);
+    *loop->last = task;
+    loop->last = &task->next;
+    /* Under the lock: once the task is visible the loop may end and the handle be closed.
+     */
+    uv_async_send(&loop->wake);
+    pthread_mutex_unlock(&loop->lock);
+}
+
+static void do_work(uv_work_t *uv) {
+    struct work *work = uv->data;
+    work->work(work->arg);
+}
+
+static void after_work(uv_work_t *uv, int status) {
+    struct work *work = uv->data;
+    work->after(work->arg);
+    mal_free(work);
+}
+
+bool mal_loop_work(struct mal_loop *loop, void (*fn)(void *arg), void (*after)(void *arg),
+                   void *arg, struct mal_error *err) {
+    struct work *work = mal_calloc(1, sizeof *work);
+    if (!work) return mal_fail(err, MAL_NO_MEMORY, "work item");
+    work->uv.data = work;
+    work->work = fn;
+    work->after = after;
+    work->arg = arg;
+    int rc = uv_queue_work(&loop->uv, &work->uv, do_work, after_work);
+    if (rc) {
+        mal_free(work);
+        return mal_fail(err, MAL_IO, "work item: %s", uv_strerror(rc));
+    }
+    return true;
+}
+
+static void on_readable(uv_poll_t *poll, int status, int events) {
+    struct mal_loop *loop = poll->data;
+    loop->ready.fn(loop->ready.arg);
+}
+
+static void on_alarm(uv_timer_t *timer) {
+    struct mal_loop *loop = timer->data;
+    loop->ready.fn(loop->ready.arg);
+}
+
+bool mal_loop_watch(struct mal_loop *loop, int fd, void (*ready)(void *arg), void *arg,
+                    struct mal_error *err) {
+    loop->ready = (struct call){ready, arg};
+    int rc = uv_poll_init(&loop->uv, &loop->poll, fd);
+    if (rc) return mal_fail(err, MAL_IO, "watch: %s", uv_strerror(rc));
+    loop->poll.data = loop;
+    loop->polling = true;
+    rc = uv_poll_start(&loop->poll, UV_READABLE, on_readable);
+    if (rc) return mal_fail(err, MAL_IO, "watch: %s", uv_strerror(rc));
+    return true;
+}
+
+void mal_loop_unwatch(struct mal_loop *loop) {
+    if (!loop->polling) return;
+    loop->polling = false;
+    uv_timer_stop(&loop->alarm);
+    uv_poll_stop(&loop->poll);
+    uv_close((uv_handle_t *)&loop->poll, NULL);
+}
+
+void mal_loop_alarm(struct mal_loop *loop, int64_t ms) {
+    if (ms < 0) {
+        uv_timer_stop(&loop->alarm);
+    } else {
+        uv_update_time(&loop->uv);
+        uv_timer_start(&loop->alarm, on_alarm, (uint64_t)ms, 0);
+    }
+}
+
+static void on_every(uv_timer_t *timer) {
+    struct mal_loop *loop = timer->data;
+    loop->tick.fn(loop->tick.arg);
+}
+
+bool mal_loop_every(struct mal_loop *loop, int64_t ms, void (*tick)(void *arg), void *arg,
+                    struct mal_error *err) {
+    loop->tick = (struct call){tick, arg};
+    int rc = uv_timer_start(&loop->every, on_every, (uint64_t)ms, (uint64_t)ms);
+    if (rc) return mal_fail(err, MAL_IO, "timer: %s", uv_strerror(rc));
+    return true;
+}
+
+static void on_signal(uv_signal_t *handle, int number) {
+    struct mal_loop *loop = handle->data;
+    loop->stop.fn(loop->stop.arg);
+}
+
+bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), void *arg,
+                             struct mal_error *err) {
+    signal(SIGPIPE, SIG_IGN);
+    loop->stop = (struct call){stop, arg};
+    int rc = uv_signal_start(&loop->term, on_signal, SIGTERM);
+    if (!rc) rc = uv_signal_start(&loop->interrupt, on_signal, SIGINT);
+    if (rc) return mal_fail(err, MAL_IO, "signals: %s", uv_strerror(rc));
+    return true;
+}
+
+int64_t mal_monotonic_ms(void) {
+    return (int64_t)(mal_clock_seconds() * 1000);
+}

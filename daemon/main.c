@@ -1,0 +1,81 @@
+/* main.c - the malmend binary: which command is meant. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/cpu/blas.h"
+#include "daemon/commands.h"
+#include "daemon/options.h"
+#include "mal_config.h"
+
+struct command {
+    const char *name, *help;
+    int (*run)(int argc, char **argv);
+};
+
+static const struct command commands[] = {
+    {"serve", "the daemon: edits over HTTP", mal_cmd_serve},
+    {"edit", "one batch of facts without a daemon", mal_cmd_edit},
+    {"init-editor", "an editor that needs no training", mal_cmd_init_editor},
+    {"complete", "continues a prompt", mal_cmd_complete},
+    {"tokenize", "text to token ids and back", mal_cmd_tokenize},
+    {"logits", "logits of given token ids", mal_cmd_logits},
+    {"verify", "checks a database and replays its versions", mal_cmd_verify},
+};
+
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static void print_help(FILE *to) {
+    fprintf(to, "Usage: malmend COMMAND [options]\n\n"
+                "Edits facts in a live language model.\n\nCommands:\n");
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        fprintf(to, "  %-14s%s\n", commands[i].name, commands[i].help);
+    }
+    fprintf(to, "\n'malmend COMMAND --help' explains a command's options.\n"
+                "'malmend --version' prints the version.\n"
+                "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
+}
+
+static int refuse(const char *name) {
+    const char *words[N_COMMANDS];
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        words[i] = commands[i].name;
+    const char *near = mal_nearest_word(name, words, N_COMMANDS);
+    const char *kind = name[0] == '-' ? "option" : "command";
+    fprintf(stderr, "malmend: there is no %s '%s'", kind, name);
+    if (near) fprintf(stderr, "; did you mean '%s'?", near);
+    fprintf(stderr, "\nSee 'malmend --help'.\n");
+    return 2;
+}
+
+static int run(int argc, char **argv) {
+    if (argc < 2) {
+        print_help(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_help(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("malmend %s\n", MAL_VERSION);
+        return 0;
+    }
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0) {
+            return commands[i].run(argc - 1, argv + 1);
+        }
+    }
+    return refuse(argv[1]);
+}
+
+int main(int argc, char **argv) {
+    mal_cpu_prepare(argv);
+    int code = run(argc, argv);
+    /* What was printed may only now meet a full disk. */
+    bool lost = ferror(stdout) != 0;
+    if ((fclose(stdout) != 0 || lost) && code == 0) {
+        fprintf(stderr, "malmend: cannot write to standard output\n");
+        code = 1;
+    }
+    return code;
+}

@@ -1,0 +1,62 @@
+/* options.h - the options of a command, declared once as a table.
+ *
+ * A table gives parsing (`--name value`, `--name=value`), `--help` with every default,
+ * and, for commands that ask for it, the same options from MALMEND_<NAME> in the
+ * environment and from a JSON file (`--config FILE`, names with underscores). Command
+ * line before environment before file before default. An empty environment variable
+ * counts as absent. */
+#ifndef MAL_OPTIONS_H
+#define MAL_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* What an option's field is, and what it holds where there is neither value nor default.
+ */
+enum mal_option_kind {
+    MAL_OPTION_TEXT,   /* char *, owned; NULL */
+    MAL_OPTION_CHOICE, /* char *, owned, one of the words of metavar ("a|b|c"); NULL */
+    MAL_OPTION_INT,    /* int64_t; MAL_OPTION_UNSET */
+    MAL_OPTION_REAL,   /* double, finite; NaN */
+    MAL_OPTION_FLAG,   /* bool: `--name`, `--name=false`; false */
+    MAL_OPTION_BYTES,  /* int64_t: 1048576, 16MiB, 16M (powers of 1024); MAL_OPTION_UNSET
+                        */
+    MAL_OPTION_DURATION, /* double, seconds: 30, 1.5, 250ms, 5m, 2h; NaN */
+};
+
+#define MAL_OPTION_UNSET INT64_MIN
+
+struct mal_option {
+    const char *name; /* "max-queue" */
+    enum mal_option_kind kind;
+    size_t offset;        /* of the field in the command's struct */
+    const char *metavar;  /* "FACTS"; not used by flags */
+    const char *fallback; /* the default as text, or NULL */
+    const char *help;     /* one or more sentences; the default is added */
+    double min, max;      /* of numbers, inclusive; both 0: any, INFINITY: no upper end */
+    bool required;
+    bool positional; /* given without `--name`, in the order of the table */
+};
+
+struct mal_option_set {
+    const char *command; /* "serve" */
+    const char *about;   /* what the command does, paragraphs apart by "\n\n" */
+    const struct mal_option *options; /* up to one whose name is NULL */
+    bool configurable;                /* also from --config and the environment */
+};
+
+/* Fills `values` (the command's struct, zeroed) from argv, where argv[0] is the command's
+ * name. False: the command returns *out_exit, after `--help` was printed (0) or a message
+ * that names the option (2). Either way `values` is to be finished by
+ * mal_options_finish(). */
+bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
+                       void *values, int *out_exit);
+/* Frees the texts; takes a zeroed `values`. */
+void mal_options_finish(const struct mal_option_set *set, void *values);
+
+/* The word of `words` nearest to `word`, or NULL when none is near: for "did you mean".
+ */
+const char *mal_nearest_word(const char *word, const char *const *words, size_t n);
+
+#endif

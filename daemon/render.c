@@ -1,0 +1,120 @@
+/* render.c - rows to JSON. */
+#include "daemon/render.h"
+
+#include <string.h>
+
+#include "proto/wire.h"
+
+/* Text the store holds as JSON; null when it holds none or something unreadable. */
+static json_t *parse(const char *text) {
+    json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    return value ? value : json_null();
+}
+
+static void set_time(json_t *object, const char *key, int64_t ms) {
+    if (!ms) return;
+    char text[32];
+    mal_format_time(ms, text);
+    json_object_set_new(object, key, json_string(text));
+}
+
+static void set_parsed(json_t *object, const char *key, const char *text) {
+    if (text) json_object_set_new(object, key, parse(text));
+}
+
+json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *status) {
+    json_t *job =
+        json_pack("{s:s,s:s,s:s,s:s}", "id", row->id, "object", "job", "kind",
+                  mal_job_kind_name(row->kind), "state", mal_job_state_name(row->state));
+    if (!job) return NULL;
+    set_time(job, "created_at", row->created_ms);
+    set_time(job, "started_at", row->started_ms);
+    set_time(job, "finished_at", row->finished_ms);
+    if (row->kind == MAL_JOB_EDIT)
+        json_object_set_new(job, "facts", json_integer(row->n_facts));
+    if (row->kind == MAL_JOB_ROLLBACK) {
+        json_object_set_new(job, "to_version", json_integer(row->to_version));
+    }
+    if (row->version >= 0)
+        json_object_set_new(job, "version", json_integer(row->version));
+    if (row->note) {
+        const char *key = row->kind == MAL_JOB_EDIT ? "note" : "reason";
+        json_object_set_new(job, key, json_string(row->note));
+    }
+    enum mal_stage stage;
+    int64_t done, total;
+    if (status && row->state == MAL_JOB_RUNNING &&
+        mal_status_job_progress(status, row->id, &stage, &done, &total)) {
+        json_object_set_new(job, "progress",
+                            json_pack("{s:s,s:I,s:I}", "stage", mal_stage_name(stage),
+                                      "done", (json_int_t)done, "total",
+                                      (json_int_t)total));
+    }
+    set_parsed(job, "result", row->result_json);
+    set_parsed(job, "error", row->error_json);
+    return job;
+}
+
+json_t *mal_render_fact(const struct mal_fact_row *row) {
+    json_t *fact = json_pack("{s:s,s:s,s:s,s:s}", "id", row->id, "object", "fact",
+                             "prompt", row->prompt, "target", row->target);
+    if (!fact) return NULL;
+    json_t *given = parse(row->fact_json);
+    json_object_del(given, "id"); /* the row's counts */
+    if (json_is_object(given)) json_object_update_missing(fact, given);
+    json_decref(given);
+    json_object_set_new(fact, "state", json_string(mal_fact_state_name(row->state)));
+    json_object_set_new(fact, "job", json_string(row->job));
+    json_object_set_new(fact, "version",
+                        row->version >= 0 ? json_integer(row->version) : json_null());
+    json_object_set_new(fact, "verified", parse(row->verified_json));
+    if (row->superseded_by) {
+        json_object_set_new(fact, "superseded_by", json_string(row->superseded_by));
+    }
+    return fact;
+}
+
+static json_t *array_of(char *const *strings, size_t n) {
+    json_t *array = json_array();
+    for (size_t i = 0; array && i < n; i++)
+        json_array_append_new(array, json_string(strings[i]));
+    return array;
+}
+
+static json_t *array_or_empty(const char *text) {
+    json_t *value = parse(text);
+    if (json_is_array(value)) return value;
+    json_decref(value);
+    return json_array();
+}
+
+static json_t *object_or_empty(const char *text) {
+    json_t *value = parse(text);
+    if (json_is_object(value)) return value;
+    json_decref(value);
+    return json_object();
+}
+
+json_t *mal_render_version(const struct mal_version_row *row, char *const *jobs,
+                           size_t n_jobs, bool in_memory) {
+    char created[32];
+    mal_format_time(row->created_ms, created);
+    json_t *parent = row->parent >= 0 ? json_integer(row->parent) : json_null();
+    json_t *delta = json_pack("{s:s,s:I,s:s}", "hash", row->delta_hash, "bytes",
+                              (json_int_t)row->delta_bytes, "encoding", row->encoding);
+    json_t *editor =
+        json_pack("{s:s,s:s}", "method", row->editor_method, "hash", row->editor_hash);
+    json_t *version = json_pack(
+        "{s:s,s:I,s:o,s:s,s:s,s:o,s:I,s:I,s:s,s:s,s:o,s:o,s:o,s:o,s:s,s:b,s:b}", "object",
+        "version", "version", (json_int_t)row->version, "parent", parent, "kind",
+        mal_version_kind_name(row->kind), "created_at", created, "jobs",
+        array_of(jobs, n_jobs), "facts", (json_int_t)row->n_facts, "live_facts",
+        (json_int_t)row->live_facts, "weights_hash", row->weights_hash, "chain_hash",
+        row->chain_hash, "delta", delta, "modules", array_or_empty(row->modules_json),
+        "measures", object_or_empty(row->measures_json), "editor", editor, "update",
+        row->update, "in_memory", in_memory, "pruned", row->pruned);
+    if (version && row->to_version >= 0) {
+        json_object_set_new(version, "to_version", json_integer(row->to_version));
+    }
+    return version;
+}

@@ -1,0 +1,17 @@
+/* render.h - rows of the store as the JSON objects of the API. NULL when memory is out.
+ */
+#ifndef MAL_RENDER_H
+#define MAL_RENDER_H
+
+#include <jansson.h>
+
+#include "daemon/status.h"
+#include "sql/store.h"
+
+/* `status` adds the progress of a running job; NULL: leaves it out. */
+json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *status);
+json_t *mal_render_fact(const struct mal_fact_row *row);
+json_t *mal_render_version(const struct mal_version_row *row, char *const *jobs,
+                           size_t n_jobs, bool in_memory);
+
+#endif

@@ -1,0 +1,113 @@
+/* router.c - method and path to handler. */
+#include "daemon/router.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/handlers.h"
+#include "daemon/http.h"
+
+const struct mal_route mal_routes[] = {
+    {"POST", "/v1/edits", mal_post_edits, MAL_ROLE_EDIT, MAL_BODY_JSON_OR_LINES, false},
+    {"POST", "/v1/rollbacks", mal_post_rollbacks, MAL_ROLE_EDIT, MAL_BODY_JSON, false},
+    {"GET", "/v1/jobs", mal_list_jobs, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/jobs/{id}", mal_get_job, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"POST", "/v1/jobs/{id}/cancel", mal_cancel_job, MAL_ROLE_EDIT, MAL_BODY_NONE, false},
+    {"GET", "/v1/facts", mal_list_facts, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/facts/{id}", mal_get_fact, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/versions", mal_list_versions, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/versions/{n}", mal_get_version, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/versions/{n}/facts", mal_get_version_facts, MAL_ROLE_READ, MAL_BODY_NONE,
+     false},
+    {"POST", "/v1/completions", mal_post_completions, MAL_ROLE_INFER, MAL_BODY_JSON,
+     false},
+    {"POST", "/v1/scores", mal_post_scores, MAL_ROLE_INFER, MAL_BODY_JSON, false},
+    {"GET", "/v1/models", mal_list_models, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/status", mal_get_status, MAL_ROLE_READ, MAL_BODY_NONE, true},
+    {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true},
+    {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true},
+    {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true},
+    {NULL, NULL, NULL, MAL_ROLE_NONE, MAL_BODY_NONE, false},
+};
+
+/* A parameter is one segment that is not empty. */
+static bool matches(const char *pattern, const char *path, const char **starts,
+                    size_t *lengths) {
+    int n = 0;
+    while (*pattern && *path) {
+        if (*pattern == '{') {
+            size_t length = strcspn(path, "/");
+            if (!length) return false;
+            starts[n] = path;
+            lengths[n++] = length;
+            path += length;
+            pattern += strcspn(pattern, "}") + 1;
+        } else if (*pattern++ != *path++) {
+            return false;
+        }
+    }
+    return !*pattern && !*path;
+}
+
+/* The handler gets its parameters as texts of their own: they are cut out of the path,
+ * which is not needed for anything else after this. */
+static void bind_params(struct mal_request *req, const char **starts,
+                        const size_t *lengths) {
+    for (int i = 0; i < MAL_MAX_PARAMS; i++) {
+        if (!starts[i]) continue;
+        char *start = (char *)starts[i];
+        start[lengths[i]] = 0;
+        req->param[i] = start;
+    }
+}
+
+static bool check_type(struct mal_request *req, enum mal_body body) {
+    if (body == MAL_BODY_NONE) return true;
+    if (!strcmp(req->content_type, "application/json")) return true;
+    bool lines = body == MAL_BODY_JSON_OR_LINES;
+    if (lines && !strcmp(req->content_type, "application/x-ndjson")) return true;
+    mal_http_refuse(req, 415, "the Content-Type must be application/json%s, not '%.64s'",
+                    lines ? " or application/x-ndjson" : "", req->content_type);
+    return false;
+}
+
+static bool check_ready(struct mal_daemon *d, struct mal_request *req,
+                        const struct mal_route *route) {
+    enum mal_daemon_state state = mal_status_state(d->status);
+    if (route->when_loading || (d->engine && !d->stopping)) return true;
+    mal_request_set(req, "Retry-After", "1");
+    mal_http_refuse(req, 503, "the daemon is %s", mal_daemon_state_name(state));
+    return false;
+}
+
+void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
+    char allow[64] = "";
+    for (const struct mal_route *route = mal_routes; route->method; route++) {
+        const char *starts[MAL_MAX_PARAMS] = {NULL};
+        size_t lengths[MAL_MAX_PARAMS] = {0};
+        if (!matches(route->pattern, req->path, starts, lengths)) continue;
+        if (strcmp(route->method, req->method)) {
+            size_t n = strlen(allow);
+            snprintf(allow + n, sizeof allow - n, "%s%s%s", n ? ", " : "", route->method,
+                     strcmp(route->method, "GET") ? "" : ", HEAD");
+            continue;
+        }
+        req->route = route;
+        if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
+        bind_params(req, starts, lengths);
+        return;
+    }
+    if (*allow) {
+        mal_request_set(req, "Allow", allow);
+        mal_http_refuse(req, 405, "%.16s is not a method of %.128s", req->method,
+                        req->path);
+    } else {
+        mal_http_refuse(req, 404, "there is nothing at %.128s", req->path);
+    }
+}
+
+void mal_router_handle(struct mal_daemon *d, struct mal_request *req) {
+    const struct mal_route *route = req->route;
+    route->handle(d, req);
+}

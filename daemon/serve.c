@@ -1,0 +1,220 @@
+/* serve.c - puts loop, server, writer and worker together, and takes them apart. */
+#include "daemon/serve.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "daemon/daemon.h"
+#include "daemon/http.h"
+#include "daemon/listen.h"
+#include "daemon/log.h"
+#include "daemon/router.h"
+#include "proto/wire.h"
+
+enum { TICK_MS = 100, STOP_MS = 3000 };
+
+struct life {
+    struct mal_daemon d;
+    const struct mal_serve_options *o;
+    struct mal_store *store; /* the writing handle, lent to the writer */
+    char address[MAL_ADDRESS_BYTES];
+    bool listening;
+    struct mal_error broken; /* why the database failed */
+};
+
+/* ---- Stopping ---- */
+
+static void leave(struct life *life) {
+    mal_listen_forget(life->address);
+    _exit(life->d.exit_code); /* whatever matters is in the database */
+}
+
+static void begin_stop(struct life *life, int exit_code) {
+    struct mal_daemon *d = &life->d;
+    if (exit_code) d->exit_code = exit_code;
+    if (d->stopping) return;
+    d->stopping = true;
+    d->stop_by_ms = mal_monotonic_ms() + STOP_MS;
+    mal_status_set_state(d->status, exit_code ? MAL_FAILED : MAL_DRAINING);
+    mal_server_quiesce(d->server);
+    mal_worker_stop(d->worker);
+    mal_jobs_wake(d, true);
+}
+
+static void check_stopped(struct life *life) {
+    struct mal_daemon *d = &life->d;
+    if (!d->stopping) return;
+    if (d->worker_ended && !mal_server_requests(d->server)) {
+        mal_loop_stop(d->loop);
+    } else if (mal_monotonic_ms() > d->stop_by_ms) {
+        leave(life); /* a slice that takes long, or a client that does not read */
+    }
+}
+
+static void on_signal(void *arg) {
+    struct life *life = arg;
+    if (life->d.stopping) leave(life);
+    mal_log("info", "stopping", NULL);
+    begin_stop(life, 0);
+}
+
+/* ---- What the threads report ---- */
+
+static void on_ready(void *arg, struct mal_engine *engine) {
+    struct life *life = arg;
+    life->d.engine = engine;
+}
+
+static void on_changed(void *arg) {
+    struct life *life = arg;
+    mal_jobs_wake(&life->d, life->d.stopping);
+}
+
+static void on_ended(void *arg, const struct mal_error *err) {
+    struct life *life = arg;
+    life->d.worker_ended = true;
+    if (err->status != MAL_OK) {
+        mal_log("error", "worker failed", "{s:s,s:s}", "title",
+                mal_status_title(err->status), "detail", err->text);
+        mal_status_set_error(life->d.status,
+                             mal_encode_problem(err, mal_status_http(err->status)));
+        begin_stop(life, 1);
+    }
+    check_stopped(life);
+}
+
+static void report_broken(void *arg) {
+    struct life *life = arg;
+    mal_log("error", "database failed", "{s:s}", "detail", life->broken.text);
+    begin_stop(life, 1);
+}
+
+static void on_fatal_write(void *arg, const struct mal_error *err) {
+    struct life *life = arg;
+    life->broken = *err;
+    life->d.fatal_task = (struct mal_task){.run = report_broken, .arg = life};
+    mal_loop_post(life->d.loop, &life->d.fatal_task);
+}
+
+static void on_tick(void *arg) {
+    struct life *life = arg;
+    mal_server_sweep(life->d.server);
+    mal_jobs_wake(&life->d, life->d.stopping);
+    check_stopped(life);
+}
+
+/* ---- What the server reports ---- */
+
+static void on_begin(void *arg, struct mal_request *req) {
+    struct life *life = arg;
+    mal_router_begin(&life->d, req);
+}
+
+static void on_handle(void *arg, struct mal_request *req) {
+    struct life *life = arg;
+    mal_router_handle(&life->d, req);
+}
+
+static void on_refuse(void *arg, struct mal_request *req, int status,
+                      const char *detail) {
+    mal_http_refuse(req, status, "%s", detail);
+}
+
+/* What changes something, and what failed here. */
+static void on_answered(void *arg, const struct mal_request *req, int status) {
+    if (status < 500 && !strcmp(req->method, "GET")) return;
+    if (!strcmp(req->path, "/readyz")) return;
+    mal_log(status >= 500 ? "error" : "info", "request", "{s:s,s:s,s:i,s:I}", "method",
+            req->method, "path", req->path, "status", status, "ms",
+            (json_int_t)(mal_monotonic_ms() - req->began_ms));
+}
+
+/* ---- Starting ---- */
+
+static bool start_server(struct life *life, struct mal_error *err) {
+    const struct mal_serve_options *o = life->o;
+    int fd;
+    if (!mal_listen(o->listen, &fd, life->address, err)) return false;
+    life->listening = true;
+    struct mal_server_options options = {.listen_fd = fd,
+                                         .max_body = (size_t)o->max_body,
+                                         .timeout_ms =
+                                             (int64_t)(o->request_timeout * 1000),
+                                         .max_connections = (unsigned)o->max_connections,
+                                         .arg = life,
+                                         .begin = on_begin,
+                                         .handle = on_handle,
+                                         .refuse = on_refuse,
+                                         .answered = on_answered};
+    if (!mal_server_start(&life->d.server, life->d.loop, &options, err)) {
+        close(fd);
+        return false;
+    }
+    return true;
+}
+
+static bool start_worker(struct life *life, struct mal_error *err) {
+    const struct mal_serve_options *o = life->o;
+    struct mal_worker_options options = {
+        .engine = {.model_dir = o->model,
+                   .editor_path = o->editor,
+                   .device = o->device,
+                   .keep_versions = (int)o->keep_versions},
+        .db = o->db,
+        .max_queue = o->max_queue,
+        .max_batch_facts = o->max_batch_facts,
+        .batch_window_ms = o->batch_window_ms,
+        .read_timeout_ms = (int64_t)(o->request_timeout * 1000),
+        .loop = life->d.loop,
+        .writer = life->d.writer,
+        .status = life->d.status,
+        .arg = life,
+        .ready = on_ready,
+        .changed = on_changed,
+        .ended = on_ended};
+    return mal_worker_start(&life->d.worker, &options, err);
+}
+
+static bool start(struct life *life, struct mal_error *err) {
+    const struct mal_serve_options *o = life->o;
+    struct mal_daemon *d = &life->d;
+    d->db = o->db;
+    d->update = o->update;
+    d->max_facts = o->max_queue;
+    if (!mal_store_open(&life->store, o->db, err)) return false;
+    if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
+    if (!mal_status_create(&d->status, err)) return false;
+    if (!mal_loop_create(&d->loop, err)) return false;
+    if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;
+    if (!start_server(life, err)) return false;
+    if (!mal_loop_every(d->loop, TICK_MS, on_tick, life, err)) return false;
+    if (!mal_writer_create(&d->writer, life->store, on_fatal_write, life, err))
+        return false;
+    if (!start_worker(life, err)) return false;
+    mal_log("info", "listening", "{s:s,s:i}", "address", life->address, "pid",
+            (int)getpid());
+    return true;
+}
+
+static void finish(struct life *life) {
+    struct mal_daemon *d = &life->d;
+    mal_worker_destroy(d->worker);
+    mal_writer_destroy(d->writer);
+    mal_server_stop(d->server);
+    mal_loop_destroy(d->loop);
+    mal_status_destroy(d->status);
+    mal_store_close(d->reader);
+    mal_store_close(life->store);
+    if (life->listening) mal_listen_forget(life->address);
+}
+
+bool mal_serve(const struct mal_serve_options *options, int *out_exit,
+               struct mal_error *err) {
+    struct life life = {.o = options};
+    bool ok = start(&life, err);
+    if (ok) mal_loop_run(life.d.loop);
+    finish(&life);
+    if (ok) *out_exit = life.d.exit_code;
+    return ok;
+}

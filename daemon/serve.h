@@ -1,0 +1,22 @@
+/* serve.h - the daemon's life: from an opened database to the exit code. */
+#ifndef MAL_SERVE_H
+#define MAL_SERVE_H
+
+#include <stdint.h>
+
+#include "core/error.h"
+
+struct mal_serve_options {
+    const char *model, *editor, *device, *db, *listen, *update;
+    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
+    int64_t max_connections;
+    double request_timeout; /* seconds */
+};
+
+/* Runs until a signal (*out_exit 0) or until something has failed for good (1, logged).
+ * An error is one of starting. There is one way to start: whatever the last run left is
+ * recovered. */
+bool mal_serve(const struct mal_serve_options *options, int *out_exit,
+               struct mal_error *err) MAL_CHECK;
+
+#endif

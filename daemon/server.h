@@ -1,0 +1,72 @@
+/* server.h - HTTP over libmicrohttpd, on the loop.
+ *
+ * A request reaches its handler whole (headers, then body, within the limits) and is
+ * answered once, at once or later; until then its connection is suspended and the request
+ * stays valid. What HTTP leaves open to smuggling is refused before anything else is
+ * looked at. */
+#ifndef MAL_SERVER_H
+#define MAL_SERVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+
+struct mal_loop;
+struct mal_server;
+
+enum { MAL_MAX_PARAMS = 2 };
+
+/* All members are borrowed from the request. */
+struct mal_request {
+    const char *method;       /* HEAD reads as GET: the body is left out below */
+    const char *path;         /* decoded, without the query */
+    const char *content_type; /* media type only, lower case; "" when not given */
+    char *body;               /* with a closing zero; NULL when empty */
+    size_t body_bytes;
+    const char *param[MAL_MAX_PARAMS]; /* what stood for {..} in the path */
+    const void *route;                 /* the router's */
+    int64_t began_ms;                  /* monotonic */
+};
+
+/* A header's or query parameter's value; NULL: not there. */
+const char *mal_request_header(const struct mal_request *req, const char *name);
+const char *mal_request_query(const struct mal_request *req, const char *name);
+
+/* Adds a header to the answer to come; at most 6, values up to 255 bytes. */
+void mal_request_set(struct mal_request *req, const char *name, const char *value);
+/* Loop thread only. Takes over `body` (from mal_malloc or mal_strdup; NULL: empty);
+ * `type` may be NULL. The request may be gone when it returns. */
+void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
+                        size_t bytes);
+
+struct mal_server_options {
+    int listen_fd;      /* taken over on success */
+    size_t max_body;    /* bytes */
+    int64_t timeout_ms; /* for receiving a whole request, and for sending the answer */
+    unsigned max_connections;
+    void *arg;
+    /* The headers are there. May answer already (refuse); the body is then not waited
+     * for. */
+    void (*begin)(void *arg, struct mal_request *req);
+    /* The whole request is there and `begin` has not answered it. */
+    void (*handle)(void *arg, struct mal_request *req);
+    /* Answers with a problem of this status: what the server itself refuses. */
+    void (*refuse)(void *arg, struct mal_request *req, int status, const char *detail);
+    /* An answer goes out; for the log. */
+    void (*answered)(void *arg, const struct mal_request *req, int status);
+};
+
+bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
+                      const struct mal_server_options *options,
+                      struct mal_error *err) MAL_CHECK;
+/* To be called a few times a second: ends connections past their deadline. */
+void mal_server_sweep(struct mal_server *server);
+/* Accepts no more connections; the ones there go on. */
+void mal_server_quiesce(struct mal_server *server);
+/* Requests begun and not yet answered to the last byte. */
+size_t mal_server_requests(const struct mal_server *server);
+/* Every request must have been answered. Takes NULL. */
+void mal_server_stop(struct mal_server *server);
+
+#endif

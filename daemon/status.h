@@ -1,0 +1,67 @@
+/* status.h - what the daemon is doing now, for whoever asks: written by the worker, read
+ * by the loop, behind one mutex that is never held for longer than a copy. */
+#ifndef MAL_STATUS_H
+#define MAL_STATUS_H
+
+#include <stdint.h>
+
+#include "core/editor/edit.h"
+#include "core/hash.h"
+#include "daemon/ids.h"
+
+enum mal_daemon_state { MAL_LOADING, MAL_READY, MAL_DRAINING, MAL_FAILED };
+
+const char *mal_daemon_state_name(enum mal_daemon_state state);
+
+enum { MAL_MAX_VERSIONS_IN_MEMORY = 256 };
+
+struct mal_status_batch {
+    char (*jobs)[MAL_ID_BYTES]; /* (n_jobs), owned; NULL: no batch is running */
+    size_t n_jobs;
+    int64_t n_facts, done, total, started_ms;
+    enum mal_stage stage;
+};
+
+/* A copy of everything; mal_status_view_finish() frees it. */
+struct mal_status_view {
+    enum mal_daemon_state state;
+    int64_t live_version; /* -1: none yet */
+    char weights_hash[MAL_HASH_HEX];
+    int64_t versions[MAL_MAX_VERSIONS_IN_MEMORY]; /* in memory, ascending */
+    size_t n_versions;
+    struct mal_status_batch batch;
+    double facts_per_second, last_batch_seconds;
+    size_t device_bytes;
+    int64_t started_ms;
+    char *last_error; /* a Problem as JSON, owned; NULL: none */
+};
+
+struct mal_daemon_status;
+
+bool mal_status_create(struct mal_daemon_status **out, struct mal_error *err) MAL_CHECK;
+void mal_status_destroy(struct mal_daemon_status *status); /* takes NULL */
+
+void mal_status_set_state(struct mal_daemon_status *status, enum mal_daemon_state state);
+enum mal_daemon_state mal_status_state(struct mal_daemon_status *status);
+void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
+                         const char *weights_hash, const int64_t *versions, size_t n,
+                         size_t device_bytes);
+/* Takes over `jobs`. */
+void mal_status_begin_batch(struct mal_daemon_status *status, char (*jobs)[MAL_ID_BYTES],
+                            size_t n_jobs, int64_t n_facts, int64_t now_ms);
+void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
+                         int64_t done, int64_t total);
+/* `seconds` < 0: the batch failed and says nothing about rates. */
+void mal_status_end_batch(struct mal_daemon_status *status, double seconds);
+/* Takes over `problem`. */
+void mal_status_set_error(struct mal_daemon_status *status, char *problem);
+
+bool mal_status_view(struct mal_daemon_status *status, struct mal_status_view *out,
+                     struct mal_error *err) MAL_CHECK;
+void mal_status_view_finish(struct mal_status_view *view);
+bool mal_status_in_memory(struct mal_daemon_status *status, int64_t version);
+/* Where the batch with this job stands; false: it is in none. */
+bool mal_status_job_progress(struct mal_daemon_status *status, const char *job,
+                             enum mal_stage *stage, int64_t *done, int64_t *total);
+
+#endif

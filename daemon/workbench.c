@@ -1,0 +1,137 @@
+/* workbench.c - opening and closing what the one-shot commands work on. */
+#include "daemon/workbench.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/check.h"
+
+/* ---- Weight differences ---- */
+
+/* "<module>.weight" -> the module's name; the edit modules are those of the file. */
+static bool set_edits_from(struct mal_workbench *wb, const struct mal_safetensors *file,
+                           struct mal_error *err) {
+    const char *path = mal_safetensors_path(file);
+    size_t n = mal_safetensors_count(file);
+    const char **names = mal_calloc(n, sizeof *names);
+    if (!names) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    bool ok = n > 0 || mal_fail(err, MAL_INVALID, "%s: no tensors", path);
+    for (size_t i = 0; ok && i < n; i++) {
+        const struct mal_st_tensor *t = mal_safetensors_at(file, i);
+        const char *suffix = ".weight";
+        size_t bytes = strlen(t->name), cut = strlen(suffix);
+        char *name = mal_strdup(t->name);
+        ok = name || mal_fail(err, MAL_NO_MEMORY, "delta");
+        if (ok && bytes > cut && strcmp(name + bytes - cut, suffix) == 0)
+            name[bytes - cut] = 0;
+        names[i] = name;
+    }
+    ok = ok && mal_model_set_edits(wb->model, names, n, err);
+    for (size_t i = 0; i < n; i++)
+        mal_free((char *)names[i]);
+    mal_free(names);
+    return ok || mal_fail_wrap(err, "%s", path);
+}
+
+/* The tensor, in the checkpoint's orientation, as a dense part (d_in, d_out). */
+static bool read_part(const struct mal_safetensors *file, const struct mal_linear *lin,
+                      const struct mal_st_tensor *t, struct mal_delta_part *part,
+                      struct mal_error *err) {
+    int64_t rows = lin->transposed ? lin->d_out : lin->d_in;
+    int64_t cols = lin->transposed ? lin->d_in : lin->d_out;
+    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols) {
+        return mal_fail(err, MAL_INVALID, "%s: %s is not of shape (%lld, %lld)",
+                        mal_safetensors_path(file), t->name, (long long)rows,
+                        (long long)cols);
+    }
+    *part = (struct mal_delta_part){
+        .d_in = lin->d_in, .d_out = lin->d_out, .encoding = MAL_ENCODING_DENSE};
+    part->module = mal_strdup(lin->name);
+    part->data = mal_malloc(mal_delta_part_bytes(part));
+    float *stored = mal_malloc(mal_delta_part_bytes(part));
+    bool ok =
+        (part->module && part->data && stored) || mal_fail(err, MAL_NO_MEMORY, "delta");
+    ok = ok && mal_safetensors_read_f32(file, t, stored, err);
+    for (int64_t i = 0; ok && i < rows; i++) {
+        for (int64_t j = 0; j < cols; j++) {
+            int64_t at = lin->transposed ? j * rows + i : i * cols + j;
+            part->data[at] = stored[i * cols + j];
+        }
+    }
+    mal_free(stored);
+    return ok;
+}
+
+static bool check_base(struct mal_workbench *wb, const struct mal_safetensors *file,
+                       struct mal_error *err) {
+    const char *base = mal_safetensors_metadata(file, "base_model");
+    if (!base) return true;
+    if (!mal_workbench_fingerprint(wb, err)) return false;
+    if (strcmp(base, wb->base_model) == 0) return true;
+    return mal_fail(err, MAL_CONFLICT,
+                    "%s: made with another base model: fingerprint %.64s, this "
+                    "one is %s",
+                    mal_safetensors_path(file), base, wb->base_model);
+}
+
+static bool apply_delta(struct mal_workbench *wb, const char *path,
+                        struct mal_error *err) {
+    struct mal_safetensors *file = NULL;
+    struct mal_delta delta = {0};
+    if (!mal_safetensors_open(&file, path, err)) return false;
+    size_t n = mal_safetensors_count(file);
+    bool ok = check_base(wb, file, err) && set_edits_from(wb, file, err);
+    delta.parts = mal_calloc(n, sizeof *delta.parts);
+    if (!delta.parts) ok = mal_fail(err, MAL_NO_MEMORY, "delta");
+    for (size_t i = 0; ok && i < n; i++) {
+        ok = read_part(file, mal_model_edit(wb->model, i), mal_safetensors_at(file, i),
+                       &delta.parts[delta.n_parts++], err);
+    }
+    ok = ok && mal_weights_create(&wb->ws, wb->model, 0, err) &&
+         mal_weights_prepare(wb->ws, &delta, NULL, NULL, err);
+    if (ok) {
+        mal_weights_publish(wb->ws, 1);
+        mal_weights_use(wb->ws, 1);
+    }
+    mal_delta_finish(&delta);
+    mal_safetensors_close(file);
+    return ok;
+}
+
+/* ---- Opening ---- */
+
+bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
+                        const char *device, const char *editor_path,
+                        const char *delta_path, struct mal_error *err) {
+    if (!mal_backend_create(&wb->be, device, err)) return false;
+    if (!mal_model_open(&wb->model, model_dir, wb->be, err)) return false;
+    if (!mal_tokenizer_open(&wb->tok, model_dir, err)) return false;
+    if (!mal_check_vocabulary(wb->tok, wb->model, model_dir, err)) return false;
+    if (editor_path) {
+        if (!mal_editor_open(&wb->editor, editor_path, err)) return false;
+        if (!mal_editor_bind(wb->editor, wb->model, err)) {
+            return mal_fail_wrap(err, "%s", editor_path);
+        }
+        return mal_weights_create(&wb->ws, wb->model, 0, err);
+    }
+    return !delta_path || apply_delta(wb, delta_path, err);
+}
+
+void mal_workbench_close(struct mal_workbench *wb) {
+    mal_weights_destroy(wb->ws);
+    mal_editor_close(wb->editor);
+    mal_tokenizer_close(wb->tok);
+    mal_model_close(wb->model);
+    mal_backend_destroy(wb->be);
+    *wb = (struct mal_workbench){0};
+}
+
+bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) {
+    if (wb->base_model[0]) return true;
+    struct mal_hash hash;
+    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(wb->model), &hash, err))
+        return false;
+    mal_hash_hex(&hash, wb->base_model);
+    return true;
+}

@@ -1,0 +1,46 @@
+/* workbench.h - what the one-shot commands work on: a model on a device, with its
+ * tokenizer, and optionally an editor and a weight difference applied. */
+#ifndef MAL_WORKBENCH_H
+#define MAL_WORKBENCH_H
+
+#include "core/editor/editor.h"
+#include "core/model/generate.h"
+#include "core/weights_state.h"
+
+struct mal_workbench {
+    struct mal_backend *be;
+    struct mal_model *model;
+    struct mal_tokenizer *tok;
+    struct mal_editor *editor;
+    struct mal_weights_state *ws; /* where weights change */
+    char base_model[MAL_HASH_HEX];
+};
+
+/* editor_path and delta_path may be NULL, not both given. The editor is bound; the delta
+ * (a file of mal_workbench_write_delta) is applied. Zero-initialise;
+ * mal_workbench_close() also after a failure. */
+bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
+                        const char *device, const char *editor_path,
+                        const char *delta_path, struct mal_error *err) MAL_CHECK;
+void mal_workbench_close(struct mal_workbench *wb);
+
+/* The model's fingerprint, computed once. */
+bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) MAL_CHECK;
+
+/* The live weights' difference from the base: one fp32 tensor per edit module, with the
+ * name, shape and orientation of its weight in the checkpoint (core/README.md section 7).
+ */
+bool mal_workbench_write_delta(struct mal_workbench *wb, const char *path,
+                               struct mal_error *err) MAL_CHECK;
+/* A complete model directory: the checkpoint's files copied but for weights in other
+ * formats, edited weights in their place and dtype. `dir` must not exist or be empty. All
+ * or nothing. */
+bool mal_workbench_save_model(struct mal_workbench *wb, const char *dir,
+                              struct mal_error *err) MAL_CHECK;
+/* Whether a file, or a model, could be written there, before the work whose result it
+ * will hold. What exists and is no file (/dev/null) is refused: writing is a rename into
+ * place. */
+bool mal_workbench_check_out(const char *path, struct mal_error *err) MAL_CHECK;
+bool mal_workbench_check_dir(const char *dir, struct mal_error *err) MAL_CHECK;
+
+#endif

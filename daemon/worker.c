@@ -1,0 +1,417 @@
+/* worker.c - the worker's thread and its queues. */
+#include "daemon/worker.h"
+
+#include <string.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "daemon/log.h"
+#include "daemon/worker_impl.h"
+
+enum { MAX_READS = 256 };
+
+/* ---- Queue ---- */
+
+int64_t mal_worker_room(int64_t n_facts) {
+    return n_facts > 0 ? n_facts : 1;
+}
+
+bool mal_worker_reserve(struct mal_worker *worker, int64_t n_facts,
+                        struct mal_error *err) {
+    int64_t room = mal_worker_room(n_facts);
+    pthread_mutex_lock(&worker->lock);
+    bool fits = worker->n_facts + room <= worker->o.max_queue;
+    if (fits) worker->n_facts += room;
+    int64_t waiting = worker->n_facts;
+    pthread_mutex_unlock(&worker->lock);
+    if (fits) return true;
+    return mal_fail(
+        err, MAL_BUSY, "%lld facts are waiting, %lld more do not fit (at most %lld)",
+        (long long)waiting, (long long)n_facts, (long long)worker->o.max_queue);
+}
+
+void mal_worker_release(struct mal_worker *worker, int64_t n_facts) {
+    pthread_mutex_lock(&worker->lock);
+    worker->n_facts -= mal_worker_room(n_facts);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+void mal_worker_submit(struct mal_worker *worker, struct mal_queued_job *job) {
+    job->next = NULL;
+    job->since_ms = mal_monotonic_ms();
+    pthread_mutex_lock(&worker->lock);
+    *worker->last_job = job;
+    worker->last_job = &job->next;
+    worker->n_jobs++;
+    pthread_cond_signal(&worker->asked);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+bool mal_worker_withdraw(struct mal_worker *worker, const char *id) {
+    struct mal_queued_job *found = NULL;
+    pthread_mutex_lock(&worker->lock);
+    for (struct mal_queued_job **p = &worker->jobs; *p; p = &(*p)->next) {
+        if (strcmp((*p)->id, id)) continue;
+        found = *p;
+        *p = found->next;
+        if (!*p) worker->last_job = p;
+        worker->n_jobs--;
+        worker->n_facts -= mal_worker_room(found->n_facts);
+        break;
+    }
+    pthread_mutex_unlock(&worker->lock);
+    mal_free(found);
+    return found != NULL;
+}
+
+void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out) {
+    int64_t now = mal_monotonic_ms();
+    pthread_mutex_lock(&worker->lock);
+    out->jobs = worker->n_jobs;
+    out->facts = 0;
+    for (const struct mal_queued_job *job = worker->jobs; job; job = job->next) {
+        out->facts += job->n_facts;
+    }
+    out->capacity = worker->o.max_queue;
+    out->oldest_seconds =
+        worker->jobs ? (double)(now - worker->jobs->since_ms) / 1000 : 0;
+    pthread_mutex_unlock(&worker->lock);
+}
+
+bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
+                     struct mal_error *err) {
+    read->next = NULL;
+    read->ok = false;
+    read->err = (struct mal_error){0};
+    read->deadline_ms = mal_monotonic_ms() + worker->o.read_timeout_ms;
+    pthread_mutex_lock(&worker->lock);
+    bool fits = worker->n_reads < MAX_READS && !worker->stop;
+    bool stop = worker->stop;
+    if (fits) {
+        *worker->last_read = read;
+        worker->last_read = &read->next;
+        worker->n_reads++;
+        pthread_cond_signal(&worker->asked);
+    }
+    pthread_mutex_unlock(&worker->lock);
+    if (fits) return true;
+    if (stop) return mal_fail(err, MAL_NOT_READY, "the daemon is stopping");
+    return mal_fail(err, MAL_BUSY, "%d completions and scores are waiting already",
+                    MAX_READS);
+}
+
+/* ---- Telling the loop ---- */
+
+static void run_ready(void *arg) {
+    struct mal_worker *worker = arg;
+    mal_status_set_state(worker->o.status, MAL_READY);
+    worker->o.ready(worker->o.arg, worker->engine);
+    mal_log("info", "ready", "{s:I,s:s,s:s,s:I}", "live_version",
+            (json_int_t)worker->loaded_version, "model",
+            mal_engine_model_name(worker->engine), "device",
+            mal_engine_device(worker->engine), "requeued",
+            (json_int_t)worker->n_requeued);
+}
+
+static void run_changed(void *arg) {
+    struct mal_worker *worker = arg;
+    pthread_mutex_lock(&worker->lock);
+    worker->change_posted = false;
+    pthread_mutex_unlock(&worker->lock);
+    worker->o.changed(worker->o.arg);
+}
+
+static void run_ended(void *arg) {
+    struct mal_worker *worker = arg;
+    worker->o.ended(worker->o.arg, &worker->end_err);
+}
+
+void mal_worker_announce(struct mal_worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    bool post = !worker->change_posted;
+    worker->change_posted = true;
+    pthread_mutex_unlock(&worker->lock);
+    if (post) mal_loop_post(worker->o.loop, &worker->change_task);
+}
+
+/* ---- Loading ---- */
+
+static bool requeue(struct mal_store *store, void *arg, struct mal_error *err) {
+    return mal_store_requeue_running(store, arg, err);
+}
+
+static bool publish_base(struct mal_worker *worker, struct mal_error *err) {
+    struct mal_change change = {0};
+    bool ok = mal_engine_base_change(worker->engine, mal_clock_unix_ms(), &change, err) &&
+              mal_worker_persist(worker, &change, NULL, 0, err);
+    if (ok) mal_worker_publish(worker, &change);
+    mal_change_finish(&change);
+    return ok;
+}
+
+static bool refill_queue(struct mal_worker *worker, struct mal_error *err) {
+    struct mal_job_row *rows = NULL;
+    size_t n = 0;
+    if (!mal_store_queued_jobs(worker->store, &rows, &n, err)) return false;
+    bool ok = true;
+    for (size_t i = 0; i < n && ok; i++) {
+        struct mal_queued_job *job = mal_calloc(1, sizeof *job);
+        if (!job || strlen(rows[i].id) >= sizeof job->id) {
+            ok =
+                job ? mal_fail(err, MAL_CORRUPT, "job id '%.64s' is too long", rows[i].id)
+                    : mal_fail(err, MAL_NO_MEMORY, "job queue");
+            mal_free(job);
+            break;
+        }
+        strcpy(job->id, rows[i].id);
+        job->kind = rows[i].kind;
+        job->n_facts = rows[i].n_facts;
+        job->to_version = rows[i].to_version;
+        pthread_mutex_lock(&worker->lock);
+        worker->n_facts += mal_worker_room(job->n_facts);
+        pthread_mutex_unlock(&worker->lock);
+        mal_worker_submit(worker, job);
+    }
+    mal_job_rows_free(rows, n);
+    return ok;
+}
+
+static void tell_live(struct mal_worker *worker, const char *weights_hash) {
+    int64_t versions[MAL_MAX_VERSIONS_IN_MEMORY];
+    size_t n = mal_engine_versions(worker->engine, versions, MAL_MAX_VERSIONS_IN_MEMORY);
+    mal_status_set_live(worker->o.status, mal_engine_live(worker->engine), weights_hash,
+                        versions, n, mal_engine_device_bytes(worker->engine));
+}
+
+static bool load(struct mal_worker *worker, struct mal_error *err) {
+    bool empty = false;
+    if (!mal_engine_open(&worker->engine, &worker->o.engine, err)) return false;
+    if (!mal_store_open_reader(&worker->store, worker->o.db, err)) return false;
+    if (!mal_engine_recover(worker->engine, worker->store, &empty, err)) return false;
+    if (empty) {
+        if (!publish_base(worker, err)) return false;
+    } else {
+        struct mal_version_row row = {0};
+        if (!mal_store_get_version(worker->store, mal_engine_live(worker->engine), &row,
+                                   err)) {
+            return false;
+        }
+        tell_live(worker, row.weights_hash);
+        mal_version_row_finish(&row);
+    }
+    return mal_writer_call(worker->o.writer, requeue, &worker->n_requeued, err) &&
+           refill_queue(worker, err);
+}
+
+void mal_worker_publish(struct mal_worker *worker, struct mal_change *change) {
+    mal_engine_publish(worker->engine, change);
+    tell_live(worker, change->row.weights_hash);
+}
+
+/* ---- Thread ---- */
+
+bool mal_worker_stopping(struct mal_worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    bool stop = worker->stop;
+    pthread_mutex_unlock(&worker->lock);
+    return stop;
+}
+
+static bool is_joinable(const struct mal_queued_job *job) {
+    return job->kind == MAL_JOB_EDIT;
+}
+
+/* Under the lock: milliseconds until the head of the queue should run, -1: nothing waits.
+ */
+static int64_t until_batch(const struct mal_worker *worker) {
+    const struct mal_queued_job *head = worker->jobs;
+    if (!head) return -1;
+    if (!is_joinable(head)) return 0;
+    int64_t facts = 0;
+    for (const struct mal_queued_job *job = head; job; job = job->next) {
+        facts += job->n_facts;
+        if (!is_joinable(job) || facts >= worker->o.max_batch_facts) return 0;
+    }
+    int64_t left = head->since_ms + worker->o.batch_window_ms - mal_monotonic_ms();
+    return left > 0 ? left : 0;
+}
+
+/* Under the lock; ms < 0: until something is asked. */
+static void wait_asked(struct mal_worker *worker, int64_t ms) {
+    if (ms < 0) {
+        pthread_cond_wait(&worker->asked, &worker->lock);
+        return;
+    }
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += ms / 1000;
+    until.tv_nsec += ms % 1000 * 1000000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_sec++;
+        until.tv_nsec -= 1000000000;
+    }
+    pthread_cond_timedwait(&worker->asked, &worker->lock, &until);
+}
+
+bool mal_worker_pause(struct mal_worker *worker, int64_t ms, struct mal_error *err) {
+    int64_t until = mal_monotonic_ms() + ms;
+    while (!mal_worker_stopping(worker)) {
+        int64_t left = until - mal_monotonic_ms();
+        if (left <= 0) return true;
+        pthread_mutex_lock(&worker->lock);
+        if (!worker->reads && !worker->stop) wait_asked(worker, left);
+        pthread_mutex_unlock(&worker->lock);
+        if (!mal_worker_serve_reads(worker, err)) return false;
+    }
+    return mal_fail(err, MAL_CANCELLED, "the daemon is stopping");
+}
+
+static void end_persist(struct mal_write *write) {
+    struct mal_worker *worker = write->task.arg;
+    pthread_mutex_lock(&worker->lock);
+    worker->persisted = true;
+    pthread_cond_signal(&worker->asked);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+struct persist {
+    struct mal_change *change;
+    const char *const *jobs;
+    size_t n_jobs;
+};
+
+static bool write_change(struct mal_store *store, void *arg, struct mal_error *err) {
+    const struct persist *p = arg;
+    if (mal_change_persist(p->change, store, p->jobs, p->n_jobs, err)) return true;
+    struct mal_error later = {0};
+    if (err->status != MAL_IO &&
+        !mal_store_unstage(store, p->change->row.version, &later)) {
+        mal_log("warning", "unstage failed", "{s:s}", "detail", later.text);
+    }
+    return false;
+}
+
+bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
+                        const char *const *jobs, size_t n_jobs, struct mal_error *err) {
+    struct persist p = {change, jobs, n_jobs};
+    struct mal_write write = {.fn = write_change, .arg = &p, .done = end_persist};
+    write.task.arg = worker;
+    worker->persisted = false;
+    mal_writer_begin(worker->o.writer, &write);
+    struct mal_error read_err = {0};
+    bool reads_ok = true;
+    pthread_mutex_lock(&worker->lock);
+    while (!worker->persisted) {
+        if (worker->reads && reads_ok) {
+            pthread_mutex_unlock(&worker->lock);
+            reads_ok = mal_worker_serve_reads(worker, &read_err);
+            pthread_mutex_lock(&worker->lock);
+        } else {
+            pthread_cond_wait(&worker->asked, &worker->lock);
+        }
+    }
+    pthread_mutex_unlock(&worker->lock);
+    if (!write.ok) *err = write.err;
+    return write.ok;
+}
+
+static bool serve(struct mal_worker *worker, struct mal_error *err) {
+    while (true) {
+        pthread_mutex_lock(&worker->lock);
+        int64_t ms;
+        while (!worker->stop && !worker->reads && (ms = until_batch(worker)) != 0) {
+            wait_asked(worker, ms);
+        }
+        bool stop = worker->stop;
+        bool reads = worker->reads != NULL;
+        pthread_mutex_unlock(&worker->lock);
+        if (stop) return true;
+        if (reads && !mal_worker_serve_reads(worker, err)) return false;
+        pthread_mutex_lock(&worker->lock);
+        bool batch = !worker->stop && until_batch(worker) == 0;
+        pthread_mutex_unlock(&worker->lock);
+        if (batch && !mal_worker_run_batch(worker, err)) return false;
+    }
+}
+
+static void *worker_main(void *arg) {
+    struct mal_worker *worker = arg;
+    struct mal_error err = {0};
+    if (load(worker, &err)) {
+        worker->loaded_version = mal_engine_live(worker->engine);
+        mal_loop_post(worker->o.loop, &worker->ready_task);
+        if (serve(worker, &err)) err = (struct mal_error){0};
+    }
+    if (err.status == MAL_CANCELLED && mal_worker_stopping(worker))
+        err = (struct mal_error){0};
+    pthread_mutex_lock(&worker->lock);
+    worker->stop = true; /* no read comes in any more */
+    struct mal_read *read = worker->reads;
+    worker->reads = NULL;
+    worker->last_read = &worker->reads;
+    pthread_mutex_unlock(&worker->lock);
+    while (read) {
+        struct mal_read *next = read->next;
+        mal_fail(&read->err, MAL_NOT_READY, "the daemon is stopping");
+        mal_worker_finish_read(worker, read);
+        read = next;
+    }
+    worker->end_err = err;
+    mal_loop_post(worker->o.loop, &worker->end_task);
+    return NULL;
+}
+
+/* ---- Start and stop ---- */
+
+bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *options,
+                      struct mal_error *err) {
+    struct mal_worker *worker = mal_calloc(1, sizeof *worker);
+    if (!worker) return mal_fail(err, MAL_NO_MEMORY, "worker");
+    worker->o = *options;
+    worker->last_job = &worker->jobs;
+    worker->last_read = &worker->reads;
+    worker->ready_task = (struct mal_task){.run = run_ready, .arg = worker};
+    worker->change_task = (struct mal_task){.run = run_changed, .arg = worker};
+    worker->end_task = (struct mal_task){.run = run_ended, .arg = worker};
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->asked, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&worker->lock, NULL);
+    *out = worker; /* before the thread: its tasks may run at once */
+    if (pthread_create(&worker->thread, NULL, worker_main, worker)) {
+        *out = NULL;
+        pthread_cond_destroy(&worker->asked);
+        pthread_mutex_destroy(&worker->lock);
+        mal_free(worker);
+        return mal_fail(err, MAL_NO_MEMORY, "worker: no thread");
+    }
+    return true;
+}
+
+void mal_worker_stop(struct mal_worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    worker->stop = true;
+    pthread_cond_signal(&worker->asked);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+void mal_worker_destroy(struct mal_worker *worker) {
+    if (!worker) return;
+    mal_worker_stop(worker);
+    pthread_join(worker->thread, NULL);
+    while (worker->jobs) {
+        struct mal_queued_job *job = worker->jobs;
+        worker->jobs = job->next;
+        mal_free(job);
+    }
+    mal_store_close(worker->store);
+    mal_engine_close(worker->engine);
+    pthread_cond_destroy(&worker->asked);
+    pthread_mutex_destroy(&worker->lock);
+    mal_free(worker);
+}

@@ -1,0 +1,96 @@
+/* worker.h - the thread that owns engine and device: loads, edits in batches, answers
+ * reads.
+ *
+ * Jobs run in the order they were committed. Reads (completions, scores) come first:
+ * between two jobs all that wait, and while a batch runs those that wait at the end of
+ * each slice. Nothing of a batch is visible before it is durable. */
+#ifndef MAL_WORKER_H
+#define MAL_WORKER_H
+
+#include "daemon/engine.h"
+#include "daemon/ids.h"
+#include "daemon/loop.h"
+#include "daemon/status.h"
+#include "daemon/writer.h"
+
+struct mal_worker;
+
+struct mal_worker_options {
+    struct mal_engine_options engine;
+    const char *db;
+    int64_t max_queue; /* facts that may wait */
+    int64_t max_batch_facts;
+    int64_t batch_window_ms; /* how long the oldest job waits for company */
+    int64_t read_timeout_ms;
+    struct mal_loop *loop;
+    struct mal_writer *writer;
+    struct mal_daemon_status *status;
+    /* All on the loop. */
+    void *arg;
+    void (*ready)(void *arg, struct mal_engine *engine);
+    void (*changed)(void *arg); /* some job's state has changed */
+    void (*ended)(void *arg,
+                  const struct mal_error *err); /* err->status MAL_OK: was told to */
+};
+
+/* Strings of `options` are borrowed until the end. Returns at once; loading goes on. */
+bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *options,
+                      struct mal_error *err) MAL_CHECK;
+/* Gives up the running batch (it stays in the database and runs after the next start) and
+ * fails waiting reads; `ended` follows. */
+void mal_worker_stop(struct mal_worker *worker);
+/* After `ended`, or before the loop ever ran. Closes the engine. Takes NULL. */
+void mal_worker_destroy(struct mal_worker *worker);
+
+/* ---- Jobs; any thread ---- */
+
+/* Room for a job of n facts (a job without facts takes the room of one): MAL_BUSY when
+ * there is none. Given up by mal_worker_release() or used up by mal_worker_submit(). */
+bool mal_worker_reserve(struct mal_worker *worker, int64_t n_facts,
+                        struct mal_error *err) MAL_CHECK;
+void mal_worker_release(struct mal_worker *worker, int64_t n_facts);
+
+struct mal_queued_job {
+    struct mal_queued_job *next;
+    char id[MAL_ID_BYTES];
+    enum mal_job_kind kind;
+    int64_t n_facts, to_version;
+    int64_t since_ms; /* monotonic */
+};
+
+/* The job is in the database. Takes over `job` (from mal_calloc). */
+void mal_worker_submit(struct mal_worker *worker, struct mal_queued_job *job);
+/* Takes a job that has not begun out of the queue; false: it is not there. */
+bool mal_worker_withdraw(struct mal_worker *worker, const char *id);
+
+struct mal_queue_view {
+    int64_t jobs, facts, capacity;
+    double oldest_seconds;
+};
+
+void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out);
+
+/* ---- Reads; loop thread ---- */
+
+struct mal_read {
+    int64_t version;                    /* -1: live; the answer: the one that was used */
+    bool score;                         /* items, not gens */
+    struct mal_generation *gens;        /* (n) */
+    const struct mal_score_item *items; /* (n) */
+    struct mal_score *scores;           /* out (n), owned by the asker */
+    size_t n;
+    void (*done)(struct mal_read *read); /* on the loop */
+    bool ok;
+    struct mal_error err;
+    /* the worker's own */
+    struct mal_read *next;
+    int64_t deadline_ms;
+    struct mal_task task;
+};
+
+/* MAL_BUSY: too many wait. Otherwise `done` follows. A version that is not in memory is
+ * MAL_NOT_FOUND. */
+bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
+                     struct mal_error *err) MAL_CHECK;
+
+#endif

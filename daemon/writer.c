@@ -1,0 +1,149 @@
+/* writer.c - the queue of writes and the thread behind it. */
+#include "daemon/writer.h"
+
+#include <pthread.h>
+
+#include "core/alloc.h"
+
+struct mal_writer {
+    struct mal_store *store;
+    void (*fatal)(void *arg, const struct mal_error *err);
+    void *fatal_arg;
+    pthread_t thread;
+    pthread_mutex_t lock;
+    pthread_cond_t asked;
+    struct mal_write *first, **last;
+    bool stop;
+    struct mal_error broken; /* the writer's thread only */
+};
+
+static void run_write(struct mal_writer *writer, struct mal_write *write) {
+    if (writer->broken.status != MAL_OK) {
+        write->ok = mal_fail(&write->err, MAL_IO, "the database has failed: %s",
+                             writer->broken.text);
+        write->done(write);
+        return;
+    }
+    write->ok = write->fn(writer->store, write->arg, &write->err);
+    if (!write->ok && write->err.status == MAL_IO) {
+        writer->broken = write->err;
+        writer->fatal(writer->fatal_arg, &writer->broken);
+    }
+    write->done(write);
+}
+
+static void *writer_main(void *arg) {
+    struct mal_writer *writer = arg;
+    pthread_mutex_lock(&writer->lock);
+    while (true) {
+        struct mal_write *write = writer->first;
+        if (write) {
+            writer->first = write->next;
+            if (!writer->first) writer->last = &writer->first;
+            pthread_mutex_unlock(&writer->lock);
+            run_write(writer, write);
+            pthread_mutex_lock(&writer->lock);
+        } else if (writer->stop) {
+            break;
+        } else {
+            pthread_cond_wait(&writer->asked, &writer->lock);
+        }
+    }
+    pthread_mutex_unlock(&writer->lock);
+    return NULL;
+}
+
+bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
+                       void (*fatal)(void *arg, const struct mal_error *err),
+                       void *fatal_arg, struct mal_error *err) {
+    struct mal_writer *writer = mal_calloc(1, sizeof *writer);
+    if (!writer) return mal_fail(err, MAL_NO_MEMORY, "store writer");
+    writer->store = store;
+    writer->fatal = fatal;
+    writer->fatal_arg = fatal_arg;
+    writer->last = &writer->first;
+    pthread_mutex_init(&writer->lock, NULL);
+    pthread_cond_init(&writer->asked, NULL);
+    if (pthread_create(&writer->thread, NULL, writer_main, writer)) {
+        pthread_cond_destroy(&writer->asked);
+        pthread_mutex_destroy(&writer->lock);
+        mal_free(writer);
+        return mal_fail(err, MAL_NO_MEMORY, "store writer: no thread");
+    }
+    *out = writer;
+    return true;
+}
+
+void mal_writer_destroy(struct mal_writer *writer) {
+    if (!writer) return;
+    pthread_mutex_lock(&writer->lock);
+    writer->stop = true;
+    pthread_cond_signal(&writer->asked);
+    pthread_mutex_unlock(&writer->lock);
+    pthread_join(writer->thread, NULL);
+    pthread_cond_destroy(&writer->asked);
+    pthread_mutex_destroy(&writer->lock);
+    mal_free(writer);
+}
+
+void mal_writer_begin(struct mal_writer *writer, struct mal_write *write) {
+    write->next = NULL;
+    write->ok = false;
+    write->err = (struct mal_error){0};
+    pthread_mutex_lock(&writer->lock);
+    *writer->last = write;
+    writer->last = &write->next;
+    pthread_cond_signal(&writer->asked);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+static void run_on_loop(void *arg) {
+    struct mal_write *write = arg;
+    write->on_loop(write);
+}
+
+static void hand_to_loop(struct mal_write *write) {
+    write->task = (struct mal_task){.run = run_on_loop, .arg = write};
+    mal_loop_post(write->loop, &write->task);
+}
+
+void mal_writer_post(struct mal_writer *writer, struct mal_loop *loop,
+                     struct mal_write *write) {
+    write->loop = loop;
+    write->on_loop = write->done;
+    write->done = hand_to_loop;
+    mal_writer_begin(writer, write);
+}
+
+struct call {
+    struct mal_write write; /* first */
+    pthread_mutex_t lock;
+    pthread_cond_t ended;
+    bool over;
+};
+
+static void end_call(struct mal_write *write) {
+    struct call *call = (struct call *)write;
+    pthread_mutex_lock(&call->lock);
+    call->over = true;
+    pthread_cond_signal(&call->ended);
+    pthread_mutex_unlock(&call->lock);
+}
+
+bool mal_writer_call(struct mal_writer *writer,
+                     bool (*fn)(struct mal_store *store, void *arg,
+                                struct mal_error *err),
+                     void *arg, struct mal_error *err) {
+    struct call call = {.write = {.fn = fn, .arg = arg, .done = end_call}};
+    pthread_mutex_init(&call.lock, NULL);
+    pthread_cond_init(&call.ended, NULL);
+    mal_writer_begin(writer, &call.write);
+    pthread_mutex_lock(&call.lock);
+    while (!call.over)
+        pthread_cond_wait(&call.ended, &call.lock);
+    pthread_mutex_unlock(&call.lock);
+    pthread_cond_destroy(&call.ended);
+    pthread_mutex_destroy(&call.lock);
+    if (!call.write.ok) *err = call.write.err;
+    return call.write.ok;
+}
