@@ -1,0 +1,108 @@
+#!/bin/bash
+# The main job, start to end: builds malmend, serves the demo model, teaches it a batch of facts
+# over HTTP, kills the daemon, starts it again, and rolls back.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${MALMEND_BUILD:-build}
+state=${MALMEND_DEMO_STATE:-$build/demo}
+address=127.0.0.1:${MALMEND_DEMO_PORT:-8780}
+url=http://$address
+model=tests/demo/model
+facts=tests/demo/facts/demo-edit.json
+shown=6
+
+say() { printf '\n%s\n' "$*"; }
+
+sh deploy/setup.sh
+[ -f "$build/build.ninja" ] || meson setup "$build" >/dev/null
+ninja -C "$build" --quiet daemon/malmend
+malmend=$build/daemon/malmend
+
+rm -rf "$state"
+mkdir -p "$state"
+pid=
+trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true' EXIT
+
+start() {
+    "$malmend" serve --model "$model" --editor "$state/editor.safetensors" \
+        --db "$state/malmend.db" --listen "$address" 2>>"$state/log" &
+    pid=$!
+    for _ in $(seq 100); do
+        if curl -sf "$url/readyz" >/dev/null; then return; fi
+        kill -0 "$pid" 2>/dev/null || { tail -n 3 "$state/log" >&2; exit 1; }
+        sleep 0.1
+    done
+    echo "the daemon does not become ready; see $state/log" >&2
+    exit 1
+}
+
+# The greedy answers to the first facts' prompts, up to the full stop, a line each.
+answers() {
+    jq -c "{model: \"live\", max_tokens: 12, stop: [\".\"], prompt: [.facts[:$shown][].prompt]}" \
+        "$facts" | curl -sf "$url/v1/completions" -H 'Content-Type: application/json' -d @- |
+        jq -r '.choices | sort_by(.index)[].text | ltrimstr(" ")'
+}
+
+# Posts a body to a path, waits for the job to end, and prints the job.
+job() {
+    local id
+    id=$(curl -sf "$url$1" -H 'Content-Type: application/json' -d "$2" | jq -r .id)
+    for _ in $(seq 20); do
+        curl -sf "$url/v1/jobs/$id?wait=20" >"$state/job"
+        case $(jq -r .state "$state/job") in applied|rejected|failed|cancelled) break ;; esac
+    done
+    cat "$state/job"
+}
+
+# Columns as wide as their widest cell.
+table() {
+    awk -F '\t' '{ for (i = 1; i <= NF; i++) { cell[NR, i] = $i
+                       if (length($i) > width[i]) width[i] = length($i) } }
+                 END { for (r = 1; r <= NR; r++) { line = ""
+                       for (i = 1; i <= NF; i++) line = line sprintf("%-" width[i] "s  ", cell[r, i])
+                       print "  " line } }'
+}
+
+hash_of() { curl -sf "$url/v1/versions/$1" | jq -r .weights_hash; }
+
+say "An UltraEdit editor for the demo model; its step is searched on 64 facts:"
+"$malmend" init-editor --model "$model" --method ultraedit --data tests/demo/facts/train.ndjson \
+    --modules transformer.h.1.mlp.c_proj,transformer.h.2.mlp.c_proj,transformer.h.3.mlp.c_proj \
+    --n-edits 64 --out "$state/editor.safetensors" 2>/dev/null | tail -n 1
+
+start
+answers >"$state/before"
+say "Posting $(jq '.facts | length' "$facts") facts to $url/v1/edits:"
+job /v1/edits "@$facts" |
+    jq -c '{id, state, version, right: .result.measures.decoded.es,
+            unrelated_unchanged: .result.measures.agreement}'
+answers >"$state/after"
+kill -9 "$pid"
+wait "$pid" 2>/dev/null || true
+start
+answers >"$state/restarted"
+job /v1/rollbacks '{"to_version": 0, "reason": "demo"}' | jq -c '{id, state, version}'
+answers >"$state/rolled_back"
+
+say "What the model says:"
+{
+    printf 'PROMPT\tTAUGHT\tBEFORE\tAFTER EDIT\tKILL -9, RESTART\tROLLBACK\n'
+    paste <(jq -r ".facts[:$shown][] | [.prompt, .target] | @tsv" "$facts") \
+        "$state/before" "$state/after" "$state/restarted" "$state/rolled_back"
+} | table
+
+say "Versions (rolling back makes a new one with the old weights):"
+for version in 0 1 2; do
+    curl -sf "$url/v1/versions/$version" |
+        jq -r '"  \(.version)  \(.kind)\t weights \(.weights_hash[:16])  chain \(.chain_hash[:16])"'
+done
+[ "$(hash_of 2)" = "$(hash_of 0)" ] || { echo "the rollback's weights differ" >&2; exit 1; }
+"$malmend" verify --db "$state/malmend.db" --model "$model" 2>/dev/null
+
+say "The daemon stops now. To go on by hand:
+  $malmend serve --model $model --editor $state/editor.safetensors --db $state/malmend.db &
+  curl $url/v1/status
+  curl $url/v1/edits -H 'Content-Type: application/json' -d @$facts
+  curl '$url/v1/jobs?limit=1'
+  curl $url/v1/rollbacks -H 'Content-Type: application/json' -d '{\"to_version\": 1}'"
