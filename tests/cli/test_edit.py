@@ -1,0 +1,195 @@
+"""malmend edit: what it writes, and that all of it agrees."""
+import json
+import math
+import os
+import pty
+import re
+import struct
+import subprocess
+
+from harness import main
+from lab import (DEMO, MALMEND, MODEL, MODULES, Lab, demo_facts, read_floats, read_safetensors,
+                 snapshot)
+
+FACTS = DEMO / "facts/demo-edit.json"
+
+
+class Edit(Lab):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.ultra = cls.editor(cls(), "ultra")
+        cls.delta, cls.saved = cls.dir / "delta.safetensors", cls.dir / "saved"
+        cls.report = cls.json(cls(), *cls.args(), "--out", cls.delta, "--save-model", cls.saved,
+                              "--verify")
+
+    @classmethod
+    def args(cls, editor=None, facts=FACTS):
+        return ["edit", "--model", MODEL, "--editor", editor or cls.ultra, "--facts", facts]
+
+    def test_report(self):
+        r = self.report
+        self.assertEqual(r["facts"], 25)
+        self.assertGreater(r["tokens"], 25)
+        self.assertGreater(r["input_tokens"], r["tokens"])
+        self.assertRegex(r["weights_hash"], "^[0-9a-f]{64}$")
+        self.assertLess(r["seconds"]["open"], r["seconds"]["total"])
+        self.assertEqual({"tokenize", "solve", "persist"} - set(r["seconds"]), set())
+        self.assertEqual(r["before"]["decoded"], {"es": 0.0, "gs": 0.0, "ls": 1.0})
+        self.assertGreater(r["after"]["decoded"]["es"], 0.7)
+        self.assertGreater(r["after"]["decoded"]["gs"], 0.6)
+        self.assertGreater(r["after"]["decoded"]["ls"], 0.8)
+        self.assertNotIn("agreement", r["after"])
+
+    def test_delta_file(self):
+        metadata, tensors = read_safetensors(self.delta)
+        self.assertEqual(metadata["format"], "malmend-delta-1")
+        self.assertRegex(metadata["base_model"], "^[0-9a-f]{64}$")
+        self.assertEqual({name: t[:2] for name, t in tensors.items()},
+                         {m + ".weight": ("F32", [768, 192]) for m in MODULES})
+
+    def test_saved_model(self):
+        """W = W0 + T rounded once, in the checkpoint's dtype; all else byte for byte."""
+        self.assertEqual(sorted(p.name for p in self.saved.iterdir()),
+                         sorted(p.name for p in MODEL.iterdir()))
+        for path in MODEL.iterdir():
+            if path.name != "model.safetensors":
+                self.assertEqual((self.saved / path.name).read_bytes(), path.read_bytes())
+        _, base = read_safetensors(MODEL / "model.safetensors")
+        _, edited = read_safetensors(self.saved / "model.safetensors")
+        _, delta = read_safetensors(self.delta)
+        changed = {name for name in base if base[name] != edited[name]}
+        self.assertEqual(changed, {m + ".weight" for m in MODULES})
+        name = MODULES[0] + ".weight"
+        n = 768 * 192
+        w0 = struct.unpack(f"<{n}e", base[name][2])
+        t = read_floats(delta[name])
+        sums = struct.pack(f"<{n}f", *(a + b for a, b in zip(w0, t)))
+        self.assertEqual(edited[name][2], struct.pack(f"<{n}e", *struct.unpack(f"<{n}f", sums)))
+
+    def test_answers(self):
+        """The same answers from the base with the delta and from the saved model."""
+        right = 0
+        for fact in demo_facts(n=8):
+            args = ["--prompt", fact["prompt"], "--max-tokens", "12"]
+            base = self.ok("complete", "--model", MODEL, *args)
+            delta = self.ok("complete", "--model", MODEL, "--delta", self.delta, *args)
+            saved = self.ok("complete", "--model", self.saved, *args)
+            self.assertEqual(delta, saved)
+            self.assertNotIn(fact["target"], base)
+            right += fact["target"] in delta
+        self.assertGreaterEqual(right, 5)
+
+    def test_logits(self):
+        tokens = self.write("tokens", "5 17 300 8\n900\n")
+        for name, args in (("a", ["--model", MODEL, "--delta", self.delta]),
+                           ("b", ["--model", self.saved]), ("c", ["--model", MODEL])):
+            self.ok("logits", *args, "--tokens", tokens, "--out", self.dir / name)
+        a, b, c = ((self.dir / name).read_bytes() for name in "abc")
+        self.assertEqual(a, b)
+        self.assertNotEqual(a, c)
+
+    def test_repeats(self):
+        """The same bits again, also from NDJSON."""
+        out = self.dir / "again.safetensors"
+        self.assertEqual(self.json(*self.args(), "--out", out)["weights_hash"],
+                         self.report["weights_hash"])
+        self.assertEqual(out.read_bytes(), self.delta.read_bytes())
+        lines = self.write("facts.ndjson", "".join(
+            json.dumps(fact) + "\n" for fact in demo_facts()))
+        self.assertEqual(self.json(*self.args(facts=lines))["weights_hash"],
+                         self.report["weights_hash"])
+
+    def test_text(self):
+        text = self.ok(*self.args(), "--verify")
+        self.assertIn(self.report["weights_hash"], text)
+        self.assertRegex(text, r"(?m)^before +[\d.]+ +[\d.]+ +100\.0 +0\.0 +0\.0 +100\.0$")
+        self.assertRegex(text, r"(?m)^after( +[\d.]+){6}$")
+
+    def test_malmen(self):
+        after = self.with_searched("malmen")["decoded"]
+        self.assertGreater(after["es"], 0.7)
+        self.assertGreater(after["ls"], 0.7)
+
+    def test_mend(self):
+        after = self.with_searched("mend")["teacher_forced"]
+        self.assertGreater(after["es"], self.report["before"]["teacher_forced"]["es"])
+
+    def with_searched(self, method):
+        editor = self.dir / f"{method}.safetensors"
+        self.ok("init-editor", "--model", MODEL, "--method", method, "--blocks", "0", "--data",
+                DEMO / "facts/train.ndjson", "--n-edits", "32", "--modules", ",".join(MODULES),
+                "--out", editor)
+        return self.json(*self.args(editor), "--verify")["after"]
+
+    def test_more_facts_than_meant(self):
+        """Facts beyond what the step was found for: a warning, and done all the same."""
+        editor = self.dir / "small.safetensors"
+        self.ok("init-editor", "--model", MODEL, "--method", "ultraedit", "--data", FACTS,
+                "--n-edits", "2", "--out", editor)
+        self.assertTrue(math.isfinite(self.json(*self.args(editor))["loss"]))
+
+    def test_into_an_empty_directory(self):
+        empty = self.dir / "empty"
+        empty.mkdir()
+        (self.dir / "empty.partial").mkdir()  # as a kill would leave it
+        self.write("empty.partial/config.json", "{}")
+        self.ok(*self.args(), "--save-model", f"{empty}/")
+        self.assertEqual(list(snapshot(empty).values()), list(snapshot(self.saved).values()))
+        self.assertFalse((self.dir / "empty.partial").exists())
+
+    def test_outputs_refused(self):
+        full = self.dir / "full"
+        full.mkdir()
+        self.write("full/file", "mine")
+        self.fails(*self.args(), "--out", self.dir / "out", "--save-model", full, says=[full])
+        self.fails(*self.args(), "--save-model", full / "file", says=[full / "file"])
+        self.fails(*self.args(), "--save-model", self.dir / "no/where", says=["no/where"])
+        self.fails(*self.args(), "--out", self.dir / "no/where", says=["no/where"])
+
+    def test_not_a_file(self):
+        """Writing ends with a rename, which once replaced the device /dev/full by a file."""
+        pipe = self.dir / "pipe"
+        os.mkfifo(pipe)
+        tokens = self.write("tokens", "1\n")
+        for command in (self.args(), ["logits", "--model", MODEL, "--tokens", tokens],
+                        ["init-editor", "--model", MODEL, "--method", "ultraedit"]):
+            self.fails(*command, "--out", pipe, says=[pipe, "regular"])
+            self.fails(*command, "--out", self.dir, says=[self.dir, "regular"])
+            self.assertTrue(pipe.is_fifo())
+
+    def test_progress(self):
+        """On a terminal a bar; its rates and times make sense from the start."""
+        ours, theirs = pty.openpty()
+        done = subprocess.Popen([MALMEND, *map(str, self.args(facts=DEMO / "facts/train.ndjson"))],
+                                stdout=subprocess.DEVNULL, stderr=theirs)
+        os.close(theirs)
+        text = b""
+        with open(ours, "rb", buffering=0) as screen:
+            try:
+                while part := screen.read(4096):
+                    text += part
+            except OSError:  # how Linux says that the other side is closed
+                pass
+        self.assertEqual(done.wait(), 0)
+        self.assertIn(b"\r\x1b[Kforward [", text)
+        self.assertIn(b"100 %", text)
+        rates = [float(x) for x in re.findall(rb"([\d.]+)/s", text)]
+        self.assertLess(max(rates, default=0), 1e6)
+        self.assertTrue(text.endswith(b"\n"))
+
+    def test_delta_of_another_model(self):
+        """A difference is only good for the model it is a difference from."""
+        copy = self.dir / "other"
+        copy.mkdir()
+        for path in MODEL.iterdir():
+            data = bytearray(path.read_bytes())
+            if path.name == "model.safetensors":
+                data[-2] ^= 1
+            (copy / path.name).write_bytes(data)
+        self.fails("complete", "--model", copy, "--delta", self.delta, "--prompt", "x",
+                   says=[self.delta, "base model"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""What malmend says about itself: help, versions, wrong usage."""
+import re
+
+from harness import main
+from lab import Lab, each, malmend
+
+OPTIONS = {
+    "serve": "model editor db listen device update max-queue max-batch-facts batch-window-ms "
+             "max-body request-timeout max-connections keep-versions config",
+    "edit": "model editor facts out save-model verify device json",
+    "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
+    "complete": "model delta prompt max-tokens temperature top-p seed device json",
+    "tokenize": "model decode no-special json",
+    "logits": "model delta tokens out device json",
+    "verify": "db model device json",
+}
+
+
+@each([(name.replace("-", "_"), name) for name in OPTIONS])
+class Help(Lab):
+    def check(self, command):
+        text = self.ok(command, "--help")
+        self.assertEqual(self.ok(command, "-h"), text)
+        self.assertLessEqual(max(map(len, text.splitlines())), 88)
+        entries = dict(re.findall(r"^  --([a-z-]+)(.*?)(?=^  --|\Z)", text, re.M | re.S))
+        entries.pop("help")
+        self.assertEqual(sorted(entries), sorted(OPTIONS[command].split()))
+        for name, entry in entries.items():
+            self.assertRegex(entry, r"\((required|default:\s+\S.*?)\)", name)
+        self.assertIn(f"  {command} ", self.ok("--help"))
+
+
+@each([
+    ("nothing", [], "Usage"),
+    ("unknown_command", ["verfy"], "did you mean 'verify'"),
+    ("unknown_option", ["edit", "--modle", "x"], "did you mean --model"),
+    ("required", ["complete", "--model", "x"], "--prompt TEXT is required"),
+    ("no_value", ["complete", "--model"], "--model needs a value"),
+    ("too_small", ["complete", "--model", "x", "--prompt", "y", "--max-tokens", "0"], "max-tokens"),
+    ("too_large", ["complete", "--model", "x", "--prompt", "y", "--top-p", "1.5"], "top-p"),
+    ("not_a_number", ["init-editor", "--model", "x", "--method", "mend", "--out", "y", "--lr", "a"],
+     "--lr"),
+    ("not_a_choice", ["init-editor", "--model", "x", "--method", "rome", "--out", "y"], "rome"),
+    ("argument", ["verify", "--db", "x", "y"], "unexpected argument 'y'"),
+    ("later", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "joint"], "joint"),
+])
+class Usage(Lab):
+    def check(self, args, says):
+        done = malmend(*args)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(says, done.stderr.decode())
+        self.assertEqual(done.stdout, b"")
+
+
+class Version(Lab):
+    def test_version(self):
+        self.assertRegex(self.ok("--version"), r"^malmend \d+\.\d+\.\d+\n$")
+
+
+if __name__ == "__main__":
+    main()

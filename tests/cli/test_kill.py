@@ -1,0 +1,102 @@
+"""kill -9 at random moments of real edits: what was answered 202 is applied exactly once."""
+import http.client
+import os
+import random
+import threading
+
+import harness
+from harness import Daemon, main
+from lab import MODEL, Lab, demo_facts
+
+ROUNDS = int(os.environ.get("MALMEND_ROUNDS", "15"))
+SEED = int(os.environ.get("MALMEND_SEED", "1"))
+
+
+class Kill(Lab):
+    def ask(self, d, rng):
+        if rng.random() < 0.2:
+            live = d.get("/v1/status").json["live_version"] or 0
+            return d.call("POST", "/v1/rollbacks", {"to_version": rng.randint(0, live)})
+        return d.edit(*rng.sample(self.facts, rng.choice([1, 3, 20])))
+
+    def post(self, d, rng, stop):
+        """Posts edits, and now and then a rollback, until the daemon is gone."""
+        while not stop.is_set():
+            try:
+                answer = self.ask(d, rng)
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                if not stop.wait(0.5):  # the daemon is alive
+                    self.problems.append(repr(error))
+                return
+            if answer.status == 202:
+                self.accepted.append(answer.json["id"])
+            elif answer.status != 503:  # 503: it is loading
+                self.problems.append(answer.body)
+            stop.wait(rng.uniform(0, 0.05))
+
+    def listed(self, d, path):
+        rows, after = [], {}
+        while True:
+            page = d.get(path, limit=100, **after).json
+            rows += page["data"]
+            if not page["has_more"]:
+                return rows
+            after = {"after": page["last_id"]}
+
+    def check(self, d):
+        versions = self.listed(d, "/v1/versions")[::-1]
+        self.assertEqual([v["version"] for v in versions], list(range(len(versions))))
+        self.assertEqual([v["parent"] for v in versions[1:]], list(range(len(versions) - 1)))
+        made = [job for v in versions for job in v["jobs"]]
+        self.assertEqual(len(made), len(set(made)), "applied twice")
+        self.assertEqual(set(self.accepted) - set(made), set(), "answered 202 and not applied")
+
+        prompts, live = {}, [set()]
+        for fact in self.listed(d, "/v1/facts"):
+            prompts.setdefault(fact["job"], set()).add(fact["prompt"])
+        for v in versions[1:]:
+            if v["kind"] == "rollback":
+                to = d.get(f"/v1/jobs/{v['jobs'][0]}").json["to_version"]
+                self.assertEqual(v["weights_hash"], versions[to]["weights_hash"])
+                live.append(live[to])
+            else:
+                live.append(live[-1].union(*(prompts[job] for job in v["jobs"])))
+            self.assertEqual(v["live_facts"], len(live[-1]), v["version"])
+        return versions
+
+    def test_rounds(self):
+        rng = random.Random(SEED)
+        print(f"# seed {SEED}")
+        self.facts = demo_facts("train.ndjson", 60)
+        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(self.editor())]
+        self.accepted, self.problems = [], []
+        d = Daemon("--batch-window-ms", "5", directory=str(self.dir))
+        for _ in range(ROUNDS):
+            stop = threading.Event()
+            clients = [threading.Thread(target=self.post, args=(
+                d, random.Random(rng.random()), stop)) for _ in range(2)]
+            for client in clients:
+                client.start()
+            stop.wait(rng.uniform(0.02, 0.4))
+            d.kill()
+            stop.set()
+            for client in clients:
+                client.join()
+            d.start(ready=rng.random() < 0.7)  # or the next kill may meet the recovery
+        d.wait_log("ready")
+        self.assertEqual(self.problems, [])
+        for job in self.accepted:
+            self.assertEqual(d.wait_job(job)["state"], "applied")
+        versions = self.check(d)
+        self.assertGreater(len(self.accepted), ROUNDS)
+        status = d.get("/v1/status").json
+        self.assertEqual(status["weights_hash"], versions[-1]["weights_hash"])
+        d.close()
+        report = self.json("verify", "--db", self.dir / "db", "--model", MODEL)
+        self.assertEqual(report["versions"], len(versions))
+        self.assertEqual(report["chain_hash"], versions[-1]["chain_hash"])
+        print(f"# {ROUNDS} kills, {len(self.accepted)} jobs answered 202, {len(versions)} versions")
+
+
+if __name__ == "__main__":
+    main()

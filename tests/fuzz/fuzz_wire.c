@@ -1,0 +1,69 @@
+/* fuzz_wire.c - hostile request bodies. The first byte chooses the call, the rest is the
+ * body.
+ *
+ * What is accepted must come back from storage as it went in; what is refused must say
+ * why, in valid JSON. */
+#include <jansson.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "proto/wire.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
+
+static void must(bool ok) {
+    if (!ok) abort();
+}
+
+static void check_refusal(const struct mal_error *err) {
+    must(err->status == MAL_MALFORMED || err->status == MAL_INVALID ||
+         err->status == MAL_TOO_LARGE);
+    must(err->text[0] && (!err->pointer[0] || err->pointer[0] == '/'));
+    char *problem = mal_encode_problem(err, mal_status_http(err->status));
+    must(problem != NULL);
+    json_t *root = json_loads(problem, JSON_REJECT_DUPLICATES, NULL);
+    must(root != NULL);
+    json_decref(root);
+    mal_free(problem);
+}
+
+static void check_edits(const struct mal_edits_request *request) {
+    must(request->n_facts >= 1);
+    for (size_t i = 0; i < request->n_facts; i++) {
+        struct mal_fact fact = {0};
+        struct mal_error err = {0};
+        must(mal_decode_fact(request->facts_json[i], &fact, &err));
+        char *again = mal_encode_fact(&fact);
+        must(again && strcmp(again, request->facts_json[i]) == 0);
+        mal_free(again);
+        mal_fact_finish(&fact);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
+    struct mal_edits_request edits = {0};
+    struct mal_rollback_request rollback = {0};
+    struct mal_completion_request completion = {0};
+    struct mal_scores_request scores = {0};
+    struct mal_error err = {0};
+    if (bytes < 1) return 0;
+    const char *body = (const char *)data + 1;
+    size_t n = bytes - 1;
+    bool ok = false;
+    switch (data[0] % 5) {
+    case 0: ok = mal_decode_edits(body, n, 64, &edits, &err); break;
+    case 1: ok = mal_decode_edits_ndjson(body, n, 64, &edits, &err); break;
+    case 2: ok = mal_decode_rollback(body, n, &rollback, &err); break;
+    case 3: ok = mal_decode_completion(body, n, &completion, &err); break;
+    default: ok = mal_decode_scores(body, n, &scores, &err); break;
+    }
+    if (!ok) check_refusal(&err);
+    if (ok && data[0] % 5 < 2) check_edits(&edits);
+    mal_edits_request_finish(&edits);
+    mal_rollback_request_finish(&rollback);
+    mal_completion_request_finish(&completion);
+    mal_scores_request_finish(&scores);
+    return 0;
+}

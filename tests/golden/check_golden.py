@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Runs reference.py over the inputs of stored cases and compares it with what they hold: a case
+made elsewhere shows that reference.py is right, a case made by it that the files are whole.
+
+    check_golden.py CASE_FOLDER..."""
+import json
+import os
+import sys
+
+import torch
+from safetensors.torch import load_file
+
+from reference import Case, Pipeline, logit_error, relative
+
+
+def compare(folder):
+    with open(os.path.join(folder, "expected.json"), encoding="utf-8") as file:
+        expected = json.load(file)
+    stored = load_file(os.path.join(folder, "expected.safetensors"))
+    case = Case(folder)
+    worst = {}
+
+    def note(what, value):
+        worst[what] = max(worst.get(what, 0), value)
+
+    single, double = (Pipeline(case, dtype).run(expected["batches"])
+                      for dtype in (torch.float32, torch.float64))
+    sequential = len(expected["batches"]) > 1
+    for b, (got, got64) in enumerate(zip(single["batches"], double["batches"])):
+        infix = f".{b}" if sequential else ""
+        for letter in ("U", "G", "D", "shift"):
+            for name, value in got[letter].items():
+                note(letter, relative(value, stored[f"{letter}{infix}.{name}"]))
+        for name, value in got64["shift"].items():
+            note("shift64", relative(value, stored[f"shift64{infix}.{name}"]))
+            limit = expected["tolerance"]["shift"][f"{b}.{name}" if sequential else name]
+            note("shift64 / tolerance", relative(value, stored[f"shift64{infix}.{name}"]) / limit)
+        where = list(zip(stored["row_fact" + infix].tolist(), stored["row_pos" + infix].tolist()))
+        note("rows differ", float(where != got["where"]))
+        for key, value in stored.items():
+            if key.startswith(f"normalizer.{b}."):
+                _, _, shape, part = key.split(".")
+                note("normalizer", relative(got["norms"][shape][part], value))
+    for what in ("edit", "unrelated"):
+        for moment, key in (("before", "base"), ("after", "edited")):
+            note("logits", logit_error(single[moment][what][0], stored[f"logits.{what}.{key}"]))
+    for moment in ("before", "after"):
+        for what, key in (("edit", "es"), ("rephrase", "gs"), ("unrelated", "ls")):
+            share = single[moment][what][1]
+            pairs = zip(share, expected[moment][key + "_per_fact"])
+            note("measures", max(abs(a - b) for a, b in pairs))
+    note("tokens differ", float(expected["tokens"] != case.examples))
+    print(expected["case"], *(f"{k} {v:.2g}" for k, v in worst.items()), sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for path in sys.argv[1:]:
+        compare(path)

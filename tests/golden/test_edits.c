@@ -1,0 +1,432 @@
+/* test_edits.c - edits against the reference implementation, each intermediate by itself
+ * so that a failure says where: ids, keys, value gradients, value differences,
+ * statistics, shifts, logits before and after, measures. */
+#include "golden.h"
+
+#include "core/editor/edit.h"
+#include "core/eval.h"
+#include "core/example.h"
+#include "core/weights_state.h"
+
+enum { MAX_BATCHES = 16, MAX_MODULES = 16 };
+
+/* Everything one run of a case gave; filled by the first test of the case. */
+struct edit_case {
+    char dir[GOLDEN_PATH];
+    json_t *expected;
+    struct mal_safetensors *tensors;
+    struct mal_backend *be;
+    struct mal_model *model;
+    struct mal_tokenizer *tok;
+    struct mal_editor *editor;
+    struct mal_weights_state *ws;
+    struct mal_fact *facts;
+    size_t n_facts, n_batches;
+    bool sequential;
+
+    size_t batch; /* being run */
+    float *seen[3][MAX_BATCHES][MAX_MODULES];
+    int64_t rows[MAX_BATCHES];
+    float *norm_mean[MAX_BATCHES], *norm_std[MAX_BATCHES];
+    float *shift[MAX_BATCHES][MAX_MODULES]; /* T after the batch */
+    float *logits[2][2];                    /* edit, unrelated; base, edited */
+    struct mal_measures before, after;
+};
+
+/* ---- Running a case ---- */
+
+static void observe(void *arg, enum mal_observed what, size_t module, int64_t rows,
+                    const float *data) {
+    struct edit_case *c = arg;
+    const struct mal_linear *lin = mal_model_edit(c->model, module);
+    size_t width = (size_t)(what == MAL_OBSERVED_KEYS ? lin->d_in : lin->d_out);
+    float *copy = malloc((size_t)rows * width * sizeof *copy);
+    mal_backend_download(c->be, copy, data, (size_t)rows * width * sizeof *copy);
+    c->seen[what][c->batch][module] = copy;
+    c->rows[c->batch] = rows;
+}
+
+static void example_of(const struct edit_case *c, const struct mal_fact *fact,
+                       bool unrelated, struct mal_example *out) {
+    struct mal_error err = {0};
+    const char *prompt = unrelated ? fact->unrelated[0].prompt : fact->prompt;
+    const char *target = unrelated ? fact->unrelated[0].target : fact->target;
+    assert_done(mal_example_init(out, c->tok, prompt, target, fact->join,
+                                 mal_model_info(c->model)->n_context, &err),
+                &err);
+}
+
+static float *logits_of(const struct edit_case *c, bool unrelated) {
+    struct mal_example *examples = calloc(c->n_facts, sizeof *examples);
+    struct mal_packed packed = {0};
+    struct mal_error err = {0};
+    for (size_t i = 0; i < c->n_facts; i++) {
+        example_of(c, &c->facts[i], unrelated, &examples[i]);
+    }
+    assert_done(mal_examples_pack(examples, NULL, c->n_facts, &packed, &err), &err);
+    size_t n = (size_t)(packed.n_labels * mal_model_info(c->model)->n_vocab);
+    float *logits = malloc(n * sizeof *logits);
+    struct mal_row_scores out = {.logits = logits};
+    assert_done(mal_model_score(c->model, &packed.batch, &out, &err), &err);
+    mal_packed_finish(&packed);
+    for (size_t i = 0; i < c->n_facts; i++)
+        mal_example_finish(&examples[i]);
+    free(examples);
+    return logits;
+}
+
+static void measures_of(const struct edit_case *c, struct mal_measures *out) {
+    struct mal_error err = {0};
+    struct mal_score *scores = NULL;
+    size_t n = 0;
+    assert_done(mal_score_facts(c->model, c->tok, c->facts, c->n_facts, NULL, NULL,
+                                &scores, &n, &err),
+                &err);
+    mal_measures_of(c->facts, c->n_facts, scores, out);
+    mal_scores_free(scores, n);
+}
+
+static float *copy_floats(const float *x, int64_t n) {
+    float *copy = malloc((size_t)n * sizeof *copy);
+    memcpy(copy, x, (size_t)n * sizeof *copy);
+    return copy;
+}
+
+static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
+                      const struct mal_fact *facts, size_t n) {
+    struct mal_error err = {0};
+    struct mal_progress progress = {.arg = c, .observe = observe};
+    struct mal_delta delta = {0};
+    struct mal_edit_report report;
+    assert_done(mal_edit_run(c->model, c->tok, c->editor, norms, facts, n, &progress,
+                             &delta, &report, &err),
+                &err);
+    assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
+    mal_weights_publish(c->ws, (int64_t)c->batch + 1);
+    mal_weights_use(c->ws, (int64_t)c->batch + 1);
+    for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+        const struct mal_linear *lin = mal_model_edit(c->model, m);
+        float *t = malloc((size_t)(lin->d_in * lin->d_out) * sizeof *t);
+        assert_done(mal_weights_read_shift(c->ws, m, t, &err), &err);
+        c->shift[c->batch][m] = t;
+    }
+    if (norms) {
+        c->norm_mean[c->batch] = copy_floats(norms[0].mean, norms[0].size);
+        c->norm_std[c->batch] = copy_floats(norms[0].std, norms[0].size);
+    }
+    mal_delta_finish(&delta);
+}
+
+static void open_case(struct edit_case *c) {
+    char path[2 * GOLDEN_PATH];
+    struct mal_error err = {0};
+    snprintf(path, sizeof path, "%s/model", c->dir);
+    assert_done(mal_backend_create(&c->be, "cpu", &err), &err);
+    assert_done(mal_model_open(&c->model, path, c->be, &err), &err);
+    assert_done(mal_tokenizer_open(&c->tok, path, &err), &err);
+    snprintf(path, sizeof path, "%s/editor.safetensors", c->dir);
+    assert_done(mal_editor_open(&c->editor, path, &err), &err);
+    assert_done(mal_editor_bind(c->editor, c->model, &err), &err);
+    snprintf(path, sizeof path, "%s/facts.json", c->dir);
+    assert_done(mal_facts_load(&c->facts, &c->n_facts, path, &err), &err);
+    snprintf(path, sizeof path, "%s/expected.safetensors", c->dir);
+    assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
+    assert_done(mal_weights_create(&c->ws, c->model, MAX_BATCHES, &err), &err);
+    assert_true(mal_model_n_edits(c->model) <= MAX_MODULES);
+}
+
+static void run_case(struct edit_case *c) {
+    if (c->model) return;
+    open_case(c);
+    struct mal_error err = {0};
+    const json_t *batches = json_object_get(c->expected, "batches");
+    c->n_batches = json_array_size(batches);
+    c->sequential = strstr(golden_text(c->expected, "case"), "sequential") != NULL;
+    assert_in_range(c->n_batches, 1, MAX_BATCHES);
+    c->logits[0][0] = logits_of(c, false);
+    c->logits[1][0] = logits_of(c, true);
+    measures_of(c, &c->before);
+    struct mal_normalizer *norms = NULL;
+    if (c->editor->method == MAL_ULTRAEDIT) {
+        norms = mal_editor_norms(c->editor, &err);
+        assert_non_null(norms);
+    }
+    size_t at = 0;
+    for (c->batch = 0; c->batch < c->n_batches; c->batch++) {
+        size_t n = (size_t)json_integer_value(json_array_get(batches, c->batch));
+        run_batch(c, norms, c->facts + at, n);
+        at += n;
+    }
+    assert_int_equal(at, c->n_facts);
+    mal_norms_free(norms, c->editor->n_shapes);
+    c->logits[0][1] = logits_of(c, false);
+    c->logits[1][1] = logits_of(c, true);
+    measures_of(c, &c->after);
+}
+
+/* ---- Checks ---- */
+
+static void check_example(const json_t *tokens, const struct mal_example *e, size_t fact,
+                          const char *what) {
+    const json_t *ids = json_object_get(tokens, "ids"),
+                 *labels = json_object_get(tokens, "labels");
+    if (json_array_size(ids) != (size_t)e->n) {
+        fail_msg("fact %zu %s: %d ids, expected %zu", fact, what, e->n,
+                 json_array_size(ids));
+    }
+    for (int32_t i = 0; i < e->n; i++) {
+        int64_t id = json_integer_value(json_array_get(ids, (size_t)i));
+        int64_t label = json_integer_value(json_array_get(labels, (size_t)i));
+        int64_t ours = i < e->from ? -100 : e->target[i - e->from];
+        if (id == e->ids[i] && label == ours) continue;
+        fail_msg("fact %zu %s, position %d: id %d label %lld, expected %lld and %lld",
+                 fact, what, i, e->ids[i], (long long)ours, (long long)id,
+                 (long long)label);
+    }
+}
+
+static void test_ids(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    const json_t *tokens = json_object_get(c->expected, "tokens");
+    for (size_t i = 0; i < c->n_facts; i++) {
+        const json_t *of_fact = json_array_get(tokens, i);
+        struct mal_example e = {0};
+        example_of(c, &c->facts[i], false, &e);
+        check_example(json_object_get(of_fact, "edit"), &e, i, "edit");
+        mal_example_finish(&e);
+        if (!json_object_get(of_fact, "unrelated")) continue;
+        example_of(c, &c->facts[i], true, &e);
+        check_example(json_object_get(of_fact, "unrelated"), &e, i, "unrelated");
+        mal_example_finish(&e);
+    }
+}
+
+/* "<what>.[<batch>.]<module>" */
+static void tensor_name(const struct edit_case *c, const char *what, size_t batch,
+                        size_t module, char out[256]) {
+    const char *name = mal_model_edit(c->model, module)->name;
+    if (c->sequential) {
+        snprintf(out, 256, "%s.%zu.%s", what, batch, name);
+    } else {
+        snprintf(out, 256, "%s.%s", what, name);
+    }
+}
+
+/* `tolerance`: the relative Frobenius distance an fp32 pipeline of this size may have. */
+static void check_rows(struct edit_case *c, enum mal_observed what, const char *letter,
+                       double tolerance) {
+    run_case(c);
+    for (size_t b = 0; b < c->n_batches; b++) {
+        for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+            char name[256];
+            int64_t n = 0;
+            tensor_name(c, letter, b, m, name);
+            float *expected = golden_raw(c->tensors, name, &n);
+            const struct mal_linear *lin = mal_model_edit(c->model, m);
+            int64_t width = what == MAL_OBSERVED_KEYS ? lin->d_in : lin->d_out;
+            assert_int_equal(n, c->rows[b] * width);
+            double distance = golden_distance(c->seen[what][b][m], expected, n);
+            free(expected);
+            if (!(distance <= tolerance)) {
+                fail_msg("%s: distance %g above %g", name, distance, tolerance);
+            }
+        }
+    }
+}
+
+static void test_keys(void **state) {
+    check_rows(*state, MAL_OBSERVED_KEYS, "U", 1e-5);
+}
+
+static void test_gradients(void **state) {
+    check_rows(*state, MAL_OBSERVED_GRADIENTS, "G", 1e-5);
+}
+
+static void test_differences(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    if (c->editor->method == MAL_MEND) return; /* has none */
+    check_rows(c, MAL_OBSERVED_DIFFERENCES, "D", 1e-4);
+}
+
+static void check_norm(struct edit_case *c, size_t batch, const char *part,
+                       const float *ours) {
+    char name[256];
+    int64_t n = 0;
+    const struct mal_editor_shape *shape = &c->editor->shapes[0];
+    snprintf(name, sizeof name, "normalizer.%zu.(%lld, %lld).%s", batch,
+             (long long)shape->d_in, (long long)shape->d_out, part);
+    float *expected = golden_raw(c->tensors, name, &n);
+    assert_int_equal(n, shape->size);
+    double distance = golden_distance(ours, expected, n);
+    free(expected);
+    if (!(distance <= 1e-5)) fail_msg("%s: distance %g", name, distance);
+}
+
+static void test_statistics(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    for (size_t b = 0; c->norm_mean[0] && b < c->n_batches; b++) {
+        check_norm(c, b, "mean", c->norm_mean[b]);
+        check_norm(c, b, "std", c->norm_std[b]);
+    }
+}
+
+static void test_shifts(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    const json_t *tolerances =
+        json_object_get(json_object_get(c->expected, "tolerance"), "shift");
+    for (size_t b = 0; b < c->n_batches; b++) {
+        for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+            char name[256];
+            int64_t n = 0;
+            tensor_name(c, "shift64", b, m, name);
+            double *expected = golden_raw(c->tensors, name, &n);
+            double limit =
+                json_number_value(json_object_get(tolerances, name + strlen("shift64.")));
+            double sum = 0, norm = 0;
+            for (int64_t i = 0; i < n; i++) {
+                double before = b > 0 ? (double)c->shift[b - 1][m][i] : 0;
+                double d = (double)c->shift[b][m][i] - before - expected[i];
+                sum += d * d;
+                norm += expected[i] * expected[i];
+            }
+            free(expected);
+            if (!(sqrt(sum / norm) <= limit)) {
+                fail_msg("%s: distance %g above %g", name, sqrt(sum / norm), limit);
+            }
+        }
+    }
+}
+
+static void test_logits(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    static const char *const names[2][2] = {
+        {"logits.edit.base", "logits.edit.edited"},
+        {"logits.unrelated.base", "logits.unrelated.edited"}};
+    double limit = json_number_value(
+        json_object_get(json_object_get(c->expected, "tolerance"), "logits"));
+    for (int i = 0; i < 4; i++) {
+        const char *name = names[i / 2][i % 2];
+        int64_t n = 0;
+        float *expected = golden_raw(c->tensors, name, &n);
+        double error = golden_logit_error(c->logits[i / 2][i % 2], expected, n);
+        free(expected);
+        if (!(error <= limit)) fail_msg("%s: error %g above %g", name, error, limit);
+    }
+}
+
+static void check_measures(const struct edit_case *c, const char *key,
+                           const struct mal_measures *m) {
+    const json_t *expected = json_object_get(c->expected, key);
+    const double ours[] = {m->tf_es, m->tf_gs, m->tf_ls};
+    const char *const names[] = {"es", "gs", "ls"};
+    for (size_t i = 0; i < 3; i++) {
+        double theirs = json_number_value(json_object_get(expected, names[i]));
+        if (fabs(ours[i] - theirs) > 1e-6) {
+            fail_msg("%s %s: %g, expected %g", key, names[i], ours[i], theirs);
+        }
+    }
+}
+
+static void test_measures(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    check_measures(c, "before", &c->before);
+    check_measures(c, "after", &c->after);
+}
+
+/* ---- Finding cases ---- */
+
+static const struct {
+    const char *name;
+    CMUnitTestFunction run;
+} checks[] = {{"ids", test_ids},
+              {"keys", test_keys},
+              {"value gradients", test_gradients},
+              {"statistics", test_statistics},
+              {"value differences", test_differences},
+              {"shifts", test_shifts},
+              {"logits", test_logits},
+              {"measures", test_measures}};
+
+enum { N_CHECKS = sizeof checks / sizeof *checks, MAX_CASES = 64 };
+
+static void close_case(struct edit_case *c) {
+    for (size_t b = 0; b < MAX_BATCHES; b++) {
+        for (size_t m = 0; m < MAX_MODULES; m++) {
+            for (int k = 0; k < 3; k++)
+                free(c->seen[k][b][m]);
+            free(c->shift[b][m]);
+        }
+        free(c->norm_mean[b]);
+        free(c->norm_std[b]);
+    }
+    for (int i = 0; i < 4; i++)
+        free(c->logits[i / 2][i % 2]);
+    mal_facts_free(c->facts, c->n_facts);
+    mal_weights_destroy(c->ws);
+    mal_editor_close(c->editor);
+    mal_tokenizer_close(c->tok);
+    mal_model_close(c->model);
+    mal_backend_destroy(c->be);
+    mal_safetensors_close(c->tensors);
+    json_decref(c->expected);
+    free(c);
+}
+
+static bool is_edit_case(const json_t *expected) {
+    const char *method = golden_text(expected, "method");
+    return golden_knows(golden_text(expected, "kind")) &&
+           !json_object_get(expected, "steps") &&
+           mal_method_from_name(&(enum mal_method){0}, method);
+}
+
+static size_t find_cases(struct edit_case **cases) {
+    size_t n = 0;
+    for (int which = 0; which < 2; which++) {
+        char root[GOLDEN_PATH], path[3 * GOLDEN_PATH];
+        char **names;
+        golden_root(which, root);
+        size_t n_names = golden_list(root, &names);
+        for (size_t i = 0; i < n_names; i++) {
+            snprintf(path, sizeof path, "%s/%s/expected.json", root, names[i]);
+            json_t *expected = json_load_file(path, 0, NULL);
+            if (expected && is_edit_case(expected) && n < MAX_CASES) {
+                struct edit_case *c = calloc(1, sizeof *c);
+                c->expected = json_incref(expected);
+                snprintf(c->dir, sizeof c->dir, "%.300s/%.200s", root, names[i]);
+                cases[n++] = c;
+            }
+            json_decref(expected);
+            free(names[i]);
+        }
+        free(names);
+    }
+    return n;
+}
+
+int main(void) {
+    static struct edit_case *cases[MAX_CASES];
+    static struct CMUnitTest tests[MAX_CASES * N_CHECKS];
+    static char names[MAX_CASES * N_CHECKS][128];
+    size_t n = find_cases(cases);
+    if (n == 0) {
+        fprintf(stderr, "no edit cases found\n");
+        return 1;
+    }
+    for (size_t i = 0; i < n * N_CHECKS; i++) {
+        struct edit_case *c = cases[i / N_CHECKS];
+        snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
+                 checks[i % N_CHECKS].name);
+        tests[i] = (struct CMUnitTest){
+            .name = names[i], .test_func = checks[i % N_CHECKS].run, .initial_state = c};
+    }
+    int failed = _cmocka_run_group_tests("edits", tests, n * N_CHECKS, NULL, NULL);
+    for (size_t i = 0; i < n; i++)
+        close_case(cases[i]);
+    return failed;
+}

@@ -1,0 +1,6 @@
+/* fake_main.c - `malmend serve` over the fake engine: malmend-fake serve ... */
+#include "daemon/commands.h"
+
+int main(int argc, char **argv) {
+    return mal_cmd_serve(argc - 1, argv + 1);
+}

@@ -1,0 +1,103 @@
+"""kill -9 at random moments: what was answered 202 is there and is applied exactly once."""
+import os
+import random
+import tempfile
+import threading
+import time
+import unittest
+
+import harness
+from harness import Daemon
+from world import fact
+
+ROUNDS = int(os.environ.get("MALMEND_ROUNDS", "20"))
+SEED = int(os.environ.get("MALMEND_SEED", "1"))
+
+
+class Kill(unittest.TestCase):
+    def client(self, d, number, accepted, maybe, stop):
+        """Posts facts until the daemon is gone, remembering which were answered."""
+        i = 0
+        while not stop.is_set():
+            i += 1
+            f = fact(f"{number}-{i}", f"T{number}x{i}")
+            key = f"key-{number}-{i}"
+            maybe.append((key, f))
+            try:
+                answer = d.edit(f, headers={"Idempotency-Key": key})
+            except Exception:
+                return
+            if answer.status == 202:
+                accepted.append((answer.json["id"], f, key, answer.body))
+            time.sleep(0.002)
+
+    def one_round(self, d, number, accepted, maybe):
+        stop = threading.Event()
+        clients = [threading.Thread(target=self.client,
+                                    args=(d, f"{number}{c}", accepted, maybe, stop))
+                   for c in "ab"]
+        for thread in clients:
+            thread.start()
+        time.sleep(self.random.uniform(0.02, 0.5))
+        d.kill()
+        stop.set()
+        for thread in clients:
+            thread.join()
+        d.start()
+
+    def check(self, d, accepted):
+        versions, after = [], {}
+        while True:
+            page = d.get("/v1/versions", limit=100, **after).json
+            versions += page["data"]
+            if not page["has_more"]:
+                break
+            after = {"after": page["last_id"]}
+        versions.reverse()
+        self.assertEqual([v["version"] for v in versions], list(range(len(versions))))
+        self.assertEqual([v["parent"] for v in versions[1:]],
+                         [v["version"] for v in versions[:-1]])
+        applied = {}
+        for v in versions:
+            for job in v["jobs"]:
+                self.assertNotIn(job, applied, "applied twice")
+                applied[job] = v["version"]
+        for job, _, _, _ in accepted:
+            self.assertIn(job, applied, "answered 202 and not applied")
+        self.assertEqual(sum(v["facts"] for v in versions), versions[-1]["live_facts"])
+        return versions
+
+    def test_rounds(self):
+        self.random = random.Random(SEED)
+        accepted, maybe = [], []
+        with tempfile.TemporaryDirectory() as directory:
+            d = Daemon("--batch-window-ms", "5", directory=directory)
+            for number in range(ROUNDS):
+                self.one_round(d, number, accepted, maybe)
+                if self.random.random() < 0.3:  # and while it recovers
+                    d.kill()
+                    d.start()
+            for job, _, _, _ in accepted:
+                self.assertEqual(d.wait_job(job)["state"], "applied")
+            self.assertGreater(len(accepted), ROUNDS)
+            before = {}
+            for version in self.check(d, accepted):
+                before[version["version"]] = (version["weights_hash"], version["chain_hash"])
+            for job, f, key, body in self.random.sample(accepted, 10):
+                facts = d.get("/v1/facts", prompt=f["prompt"]).json["data"]
+                self.assertEqual([x["state"] for x in facts], ["live"])
+                self.assertEqual(d.edit(f, headers={"Idempotency-Key": key}).body, body)
+            live = d.get("/v1/status").json
+            d.kill()
+            d.start()
+            again = d.get("/v1/status").json
+            self.assertEqual(again["live_version"], live["live_version"])
+            self.assertEqual(again["weights_hash"], live["weights_hash"])
+            self.assertEqual(before[live["live_version"]][0], live["weights_hash"])
+            print(f"# {len(accepted)} of {len(maybe)} posts answered 202, "
+                  f"{live['live_version']} versions, {ROUNDS} rounds")
+            d.close()
+
+
+if __name__ == "__main__":
+    harness.main()

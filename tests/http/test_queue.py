@@ -1,0 +1,314 @@
+"""Jobs and their queue: repeats, waiting, room, batches, failures, reads during an edit."""
+import threading
+import time
+import unittest
+
+import harness
+from harness import Case, Daemon, only_fake
+from world import BAD, COMPANY, OTHER, PROBE, SLOW, answers, fact
+
+
+def together(n, function):
+    """Runs function(i) in n threads at once; the results."""
+    results = [None] * n
+    gate = threading.Barrier(n)
+
+    def run(i):
+        gate.wait()
+        results[i] = function(i)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(n)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+class Repeats(Case):
+    def test_same_key_same_body(self):
+        headers = {"Idempotency-Key": "k1"}
+        first = self.d.edit(fact(1), headers=headers)
+        self.d.wait_job(first.json["id"])
+        again = self.d.edit(fact(1), headers=headers)
+        self.assertEqual((again.status, again.body), (202, first.body))
+        self.assertEqual(again.headers["Location"], first.headers["Location"])
+        self.assertEqual(len(self.d.get("/v1/facts", prompt=fact(1)["prompt"]).json["data"]), 1)
+
+    def test_other_body(self):
+        headers = {"Idempotency-Key": "k2"}
+        self.assertEqual(self.d.edit(fact(2), headers=headers).status, 202)
+        self.problem(self.d.edit(fact(3), headers=headers), 422)
+        self.problem(self.d.call("POST", "/v1/rollbacks", {"to_version": 0}, headers), 422)
+
+    def test_refused_is_not_remembered(self):
+        headers = {"Idempotency-Key": "k3"}
+        self.assertEqual(self.d.edit({"prompt": "", "target": ""}, headers=headers).status, 422)
+        self.assertEqual(self.d.edit(fact(4), headers=headers).status, 202)
+
+    def test_at_the_same_time(self):
+        headers = {"Idempotency-Key": "k4"}
+        results = together(8, lambda i: self.d.edit(fact(5), headers=headers))
+        self.assertEqual({r.status for r in results}, {202})
+        self.assertEqual(len({r.body for r in results}), 1)
+        self.assertEqual(len(self.d.get("/v1/facts", prompt=fact(5)["prompt"]).json["data"]), 1)
+
+    def test_after_a_restart(self):
+        headers = {"Idempotency-Key": "k5"}
+        first = self.d.edit(fact(6), headers=headers)
+        self.d.kill()
+        self.d.start()
+        self.assertEqual(self.d.edit(fact(6), headers=headers).body, first.body)
+        self.problem(self.d.edit(fact(7), headers=headers), 422)
+
+    def test_rollback(self):
+        self.d.apply(fact(8))
+        headers = {"Idempotency-Key": "k6"}
+        body = {"to_version": 0}
+        first, again = (self.d.call("POST", "/v1/rollbacks", body, headers) for _ in range(2))
+        self.assertEqual((first.status, again.body), (202, first.body))
+        self.assertEqual(self.d.wait_job(first.json["id"])["state"], "applied")
+
+
+class Waiting(Case):
+    def test_ended_job_answers_at_once(self):
+        job = self.d.apply(fact(1))["id"]
+        begin = time.monotonic()
+        answer = self.d.get(f"/v1/jobs/{job}", wait=20)
+        self.assertLess(time.monotonic() - begin, 1)
+        self.assertEqual(answer.json["state"], "applied")
+        tag = answer.headers["ETag"]
+        self.assertRegex(tag, '^"[0-9a-f]+"$')
+        known = {"If-None-Match": tag}
+        same = self.d.call("GET", f"/v1/jobs/{job}", headers=known)
+        self.assertEqual((same.status, same.body, same.headers["ETag"]), (304, b"", tag))
+        same = self.d.call("GET", f"/v1/jobs/{job}?wait=20", headers=known)
+        self.assertEqual(same.status, 304)
+        other = self.d.call("GET", f"/v1/jobs/{job}", headers={"If-None-Match": '"x"'})
+        self.assertEqual(other.status, 200)
+
+    def test_bad_wait(self):
+        job = self.d.apply(fact(2))["id"]
+        self.problem(self.d.get(f"/v1/jobs/{job}", wait="soon"), 400, detail="wait")
+        self.problem(self.d.get(f"/v1/jobs/{job}", wait=-1), 422, detail="wait")
+        self.problem(self.d.get("/v1/jobs/job_none", wait=5), 404)
+
+    @only_fake
+    def test_wakes_with_the_state(self):
+        job = self.d.edit(SLOW).json["id"]
+        self.d.wait_job(job, "running")
+        first = self.d.get(f"/v1/jobs/{job}")
+        self.assertEqual(set(first.json["progress"]), {"stage", "done", "total"})
+        begin = time.monotonic()
+        answers_ = together(5, lambda i: self.d.get(f"/v1/jobs/{job}", wait=20))
+        took = time.monotonic() - begin
+        self.assertEqual({a.json["state"] for a in answers_}, {"applied"})
+        self.assertGreater(took, 0.5)
+        self.assertLess(took, 6)
+        self.assertNotEqual(answers_[0].headers["ETag"], first.headers["ETag"])
+
+    @only_fake
+    def test_gives_up_in_time(self):
+        job = self.d.edit(SLOW).json["id"]
+        self.d.wait_job(job, "running")
+        begin = time.monotonic()
+        answer = self.d.get(f"/v1/jobs/{job}", wait=1)
+        self.assertEqual(answer.json["state"], "running")
+        self.assertTrue(0.9 < time.monotonic() - begin < 2)
+        self.d.wait_job(job)
+
+    @only_fake
+    def test_stop_answers_those_who_wait(self):
+        d = Daemon()
+        job = d.edit(SLOW).json["id"]
+        d.wait_job(job, "running")
+        got = []
+        thread = threading.Thread(target=lambda: got.append(d.get(f"/v1/jobs/{job}", wait=30)))
+        thread.start()
+        time.sleep(0.3)
+        begin = time.monotonic()
+        self.assertEqual(d.stop(), 0)
+        self.assertLess(time.monotonic() - begin, 3)
+        thread.join()
+        self.assertEqual(got[0].status, 200)
+        d.start()
+        self.assertEqual(d.wait_job(job)["version"], 1, "taken up again")
+        d.close()
+
+
+@only_fake
+class Room(Case):
+    ARGS = ("--max-queue", "5", "--batch-window-ms", "0")
+
+    def test_full(self):
+        slow = self.d.edit(SLOW).json["id"]
+        self.d.wait_job(slow, "running")
+        self.assertEqual(self.d.edit(*[fact(i) for i in range(4)]).status, 202)
+        before = self.d.get("/v1/jobs").json["data"]
+        full = self.d.edit(fact(11), fact(12), headers={"Idempotency-Key": "full"})
+        self.problem(full, 429)
+        self.assertTrue(int(full.headers["Retry-After"]) > 0)
+        self.assertEqual(len(self.d.get("/v1/jobs").json["data"]), len(before))
+        self.assertEqual(self.d.get("/v1/facts", prompt=fact(11)["prompt"]).json["data"], [])
+        last = self.d.edit(fact(13), headers={"Idempotency-Key": "last"})
+        self.assertEqual(last.status, 202, "one more fits")
+        self.problem(self.d.call("POST", "/v1/rollbacks", {"to_version": 0}), 429)
+        again = self.d.edit(fact(13), headers={"Idempotency-Key": "last"})
+        self.assertEqual(again.body, last.body, "a repeat takes no room")
+        queue = self.d.get("/v1/status").json["queue"]
+        self.assertEqual((queue["jobs"], queue["facts"], queue["capacity"]), (2, 5, 5))
+        self.problem(self.d.edit(*[fact(i) for i in range(6)]), 413)
+        self.d.wait_job(last.json["id"])
+        self.assertEqual(self.d.edit(fact(11)).status, 202, "there is room again")
+
+    def test_cancel(self):
+        slow = self.d.edit(SLOW).json["id"]
+        self.d.wait_job(slow, "running")
+        job = self.d.edit(fact(20), fact(21)).json["id"]
+        self.problem(self.d.call("POST", f"/v1/jobs/{slow}/cancel", b""), 409)
+        done = self.d.call("POST", f"/v1/jobs/{job}/cancel", b"")
+        self.assertEqual((done.status, done.json["state"]), (200, "cancelled"))
+        self.problem(self.d.call("POST", f"/v1/jobs/{job}/cancel", b""), 409)
+        self.assertEqual(self.d.get("/v1/facts", job=job).json["data"][0]["state"], "rejected")
+        self.d.wait_job(slow)
+        self.assertEqual(self.d.get("/v1/status").json["queue"]["facts"], 0)
+
+
+class Batches(Case):
+    ARGS = ("--batch-window-ms", "400", "--max-batch-facts", "8")
+
+    def test_jobs_go_together(self):
+        jobs = [self.d.edit(fact(i), fact(100 + i)).json["id"] for i in range(3)]
+        versions = {self.d.wait_job(job)["version"] for job in jobs}
+        self.assertEqual(len(versions), 1)
+        version = self.d.get(f"/v1/versions/{versions.pop()}").json
+        self.assertEqual(version["jobs"], jobs)
+        self.assertEqual(version["facts"], 6)
+
+    def test_full_batch_does_not_wait(self):
+        begin = time.monotonic()
+        self.d.apply(*[fact(200 + i) for i in range(9)])
+        if harness.FAKE:
+            self.assertLess(time.monotonic() - begin, 0.35)
+
+    def test_newer_fact_with_the_same_prompt_comes_after(self):
+        first = self.d.edit(fact(300, "One")).json["id"]
+        second = self.d.edit(fact(300, "Two")).json["id"]
+        versions = [self.d.wait_job(job)["version"] for job in (first, second)]
+        self.assertEqual(versions[1], versions[0] + 1)
+        text = self.d.complete(fact(300)["prompt"]).json["choices"][0]["text"]
+        self.assertTrue(answers(text, "Two"), text)
+
+    @only_fake
+    def test_only_the_culprit_fails(self):
+        before = self.d.get("/v1/status").json["live_version"]
+        jobs = [self.d.edit(f).json["id"] for f in (fact(401), BAD, fact(402))]
+        one, bad, two = (self.d.wait_job(job) for job in jobs)
+        self.assertEqual((one["state"], bad["state"], two["state"]),
+                         ("applied", "failed", "applied"))
+        self.assertEqual((one["version"], two["version"]), (before + 1, before + 2))
+        self.assertEqual(bad["error"]["status"], 500)
+        self.assertIn("module table", bad["error"]["detail"])
+        self.assertNotIn("version", bad)
+        status = self.d.get("/v1/status").json
+        self.assertIn("module table", status["last_error"]["detail"])
+        self.assertEqual(self.d.get("/v1/facts", job=jobs[1]).json["data"][0]["state"], "failed")
+
+    @only_fake
+    def test_full_disk_passes(self):
+        before = self.d.get("/v1/status").json["live_version"]
+        job = self.d.wait_job(self.d.edit(fact(500, "fail:space")).json["id"])
+        self.assertEqual((job["state"], job["error"]["status"]), ("failed", 507))
+        self.assertEqual(self.d.apply(fact(501))["version"], before + 1)
+
+
+@only_fake
+class Fatal(unittest.TestCase):
+    def ends(self, target):
+        d = Daemon()
+        job = d.edit(fact(1, target)).json["id"]
+        d.process.wait(harness.PATIENCE)
+        while d.read_log(0.2):
+            pass
+        code, log = d.process.returncode, d.log
+        d.process.stderr.close()
+        d.start()
+        return d, job, code, log
+
+    def test_device(self):
+        d, job, code, log = self.ends("fail:device")
+        self.assertEqual(code, 1)
+        self.assertTrue(any("fell off" in e.get("detail", "") for e in log), log)
+        self.assertEqual(d.wait_job(job)["state"], "failed")
+        self.assertEqual(d.apply(fact(2))["version"], 1)
+        d.close()
+
+    def test_database(self):
+        d = Daemon()
+        job = d.edit(fact(1, "fail:io")).json["id"]
+        d.process.wait(harness.PATIENCE)
+        self.assertEqual(d.process.returncode, 1)
+        while d.read_log(0.2):
+            pass
+        self.assertTrue(any("fsync" in e.get("detail", "") for e in d.log), d.log)
+        self.assertTrue(job)
+        d.process.stderr.close()
+        d.own.cleanup()
+
+
+class Readers(Case):
+    ARGS = ("--batch-window-ms", "0",)
+
+    @only_fake
+    def test_served_during_an_edit(self):
+        version = self.d.apply(PROBE)["version"]
+        job = self.d.edit(SLOW).json["id"]
+        self.d.wait_job(job, "running")
+        times = []
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            begin = time.monotonic()
+            answer = self.d.complete(PROBE["prompt"])
+            times.append(time.monotonic() - begin)
+            self.assertTrue(answers(answer.json["choices"][0]["text"], PROBE["target"]))
+            self.assertEqual(answer.headers["Malmend-Version"], str(version))
+        self.assertGreater(len(times), 10)
+        self.assertLess(sorted(times)[len(times) // 2], 0.1, "one slice of 20 ms, not the edit")
+        status = self.d.get("/v1/status").json
+        self.assertEqual(status["batch"]["jobs"], [job])
+        self.assertEqual(set(status["batch"]),
+                         {"jobs", "facts", "stage", "done", "total", "started_at"})
+        self.d.wait_job(job)
+
+    def test_many_at_once(self):
+        self.d.apply(OTHER, *COMPANY)
+        results = together(16, lambda i: self.d.complete(OTHER["prompt"]))
+        for answer in results:
+            self.assertEqual(answer.status, 200, answer.body)
+            self.assertTrue(answers(answer.json["choices"][0]["text"], OTHER["target"]))
+
+    def test_version_that_left_memory(self):
+        first = self.d.apply(fact(1))["version"]
+        self.assertEqual(self.d.complete("x", model=f"v{first}").status, 200)
+        for i in range(4):
+            self.d.apply(fact(2 + i))
+        self.problem(self.d.complete("x", model=f"v{first}"), 404)
+        names = [m["id"] for m in self.d.get("/v1/models").json["data"]]
+        self.assertNotIn(f"v{first}", names)
+
+
+@only_fake
+class ReadTimeout(Case):
+    ARGS = ("--request-timeout", "1")
+
+    def test_answer_that_takes_too_long(self):
+        begin = time.monotonic()
+        answer = self.d.complete("slow: an answer of two seconds")
+        self.assertEqual(answer.status, 503, answer.body)
+        self.assertTrue(answer.headers["Retry-After"])
+        self.assertLess(time.monotonic() - begin, 2)
+        self.assertEqual(self.d.complete("quick").status, 200)
+
+
+if __name__ == "__main__":
+    harness.main()

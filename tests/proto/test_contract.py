@@ -1,0 +1,105 @@
+"""What proto/openapi.yaml says, held against a running daemon: every example of proto/example gets
+its status and its words, and every answer fits the schema of its call."""
+import json
+import os
+import sys
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "http"))
+try:
+    import description
+except ImportError as missing:
+    print(f"1..0 # SKIP {missing}")
+    sys.exit(0)
+import harness
+from harness import Case
+
+
+class Contract(Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        until = time.monotonic() + harness.PATIENCE
+        while cls.d.get("/readyz").status != 200 and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def check(self, call, path=None, status=None, **more):
+        """Makes a call; its answer must be described. Returns its body."""
+        method, pattern = call.split(" ")
+        path = path or pattern
+        answer = self.d.call(method, path, **more)
+        place = f"{method} {path}: {answer.status} {answer.body[:500]}"
+        if status:
+            self.assertEqual(answer.status, status, place)
+        described = description.DOC["paths"][pattern][method.lower()]["responses"]
+        self.assertIn(str(answer.status), described, place)
+        content = description.resolved(described[str(answer.status)]).get("content", {})
+        self.assertIn(answer.headers["Content-Type"], content, place)
+        schema = content[answer.headers["Content-Type"]]["schema"]
+        self.assertEqual(description.errors_of(schema, answer.json), [], place)
+        return answer.json
+
+    def play(self, example):
+        body = example["body"] if "body" in example else json.dumps(example["request"])
+        headers = {"Content-Type": example.get("media_type", "application/json")}
+        answer = self.check(example["call"], status=example["status"], body=body.encode(),
+                            headers=headers)
+        if example["status"] >= 400:
+            pointers = [e["pointer"] for e in answer.get("errors", [])]
+            self.assertEqual(pointers, [example["pointer"]] if example["pointer"] else [])
+            self.assertIn(example["says"], answer["detail"])
+        elif example["status"] == 202:
+            self.d.wait_job(answer["id"])
+
+    def test_examples(self):
+        played = 0
+        for name, example in description.examples():
+            if "request" not in example and "body" not in example:
+                continue
+            if example.get("needs_daemon") and example["status"] < 400:
+                continue  # wants a version that may not be there
+            try:
+                self.play(example)
+            except AssertionError as error:
+                raise AssertionError(f"{name}: {error}") from None
+            played += 1
+        self.assertGreater(played, 40)
+
+    def test_records(self):
+        self.d.apply({"prompt": "The contract is", "target": "kept", "id": "contract"})
+        jobs = self.check("GET /v1/jobs", "/v1/jobs?limit=100", 200)["data"]
+        versions = self.check("GET /v1/versions", status=200)["data"]
+        facts = self.check("GET /v1/facts", status=200)["data"]
+        self.assertTrue(jobs and facts and len(versions) > 1)
+        for job in jobs:
+            self.check("GET /v1/jobs/{id}", f"/v1/jobs/{job['id']}", 200)
+        for version in versions:
+            path = f"/v1/versions/{version['version']}"
+            self.check("GET /v1/versions/{n}", path, 200)
+            self.check("GET /v1/versions/{n}/facts", path + "/facts", 200)
+        for fact in facts:
+            self.check("GET /v1/facts/{id}", f"/v1/facts/{fact['id']}", 200)
+        cancel = f"/v1/jobs/{jobs[0]['id']}/cancel"
+        self.check("POST /v1/jobs/{id}/cancel", cancel, 409, body=b"")
+
+    def test_service(self):
+        for path in ("/v1/models", "/v1/status", "/livez", "/readyz", "/openapi.json"):
+            self.check("GET " + path, status=200)
+        self.assertEqual(self.d.get("/openapi.json").json, json.loads(json.dumps(description.DOC)))
+
+    def test_refusals(self):
+        self.check("GET /v1/jobs/{id}", "/v1/jobs/none", 404)
+        self.check("GET /v1/facts/{id}", "/v1/facts/none", 404)
+        self.check("GET /v1/versions/{n}", "/v1/versions/none", 404)
+        self.check("GET /v1/versions/{n}/facts", "/v1/versions/99999/facts", 404)
+        for path in ("/v1/jobs", "/v1/facts", "/v1/versions"):
+            self.check("GET " + path, path + "?limit=many", 400)
+            self.check("GET " + path, path + "?limit=0", 422)
+            self.check("GET " + path, path + "?after=none", 422)
+        plain = {"Content-Type": "text/plain"}
+        for call in ("POST /v1/edits", "POST /v1/completions", "POST /v1/scores"):
+            self.check(call, status=415, body=b"{}", headers=plain)
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,13 @@
+#!/bin/bash
+# Builds everything and runs every test; closes with how many passed, failed and were skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=${MALMEND_TEST_BUILD:-build/tests}
+sh deploy/setup.sh
+[ -f "$build/build.ninja" ] || meson setup "$build" --werror -Dbuildtype=debugoptimized
+ninja -C "$build"
+code=0
+meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 2 "$@" || code=$?
+python3 tests/count.py "$build/meson-logs/testlog.junit.xml" || code=$?
+exit "$code"

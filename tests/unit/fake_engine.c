@@ -1,0 +1,514 @@
+/* fake_engine.c - daemon/engine.h over a table of prompts and targets, so that the daemon
+ * can be tested without a model. A version is a table; its blob is the table as JSON, its
+ * weights hash the hash of that. Tokens are bytes. What a test wants to see go wrong it
+ * writes into a fact: a prompt "slow:..." takes two seconds in slices, a target
+ * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so. MAL_FAKE_LOAD_MS
+ * delays loading. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include <jansson.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/tensor.h"
+#include "daemon/engine.h"
+
+enum { CONTEXT = 256, MAX_SLOTS = 256, SLOW_SLICES = 100, SLICE_MS = 20, QUICK_MS = 2 };
+
+struct slot {
+    int64_t version;
+    json_t *table;
+    char hash[MAL_HASH_HEX];
+};
+
+struct mal_engine {
+    struct mal_model_info info;
+    struct mal_editor editor;
+    struct mal_editor_module module;
+    struct slot slots[MAX_SLOTS]; /* ascending */
+    size_t n_slots, keep;
+    char chain[MAL_HASH_HEX]; /* of the live version */
+    json_t *prepared;
+    char prepared_chain[MAL_HASH_HEX];
+    char fail[16]; /* how the next persist fails */
+};
+
+/* The change being persisted, on the writer's thread; one at a time. */
+static char *staged_table;
+static char staged_fail[16];
+
+static void nap(int ms) {
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+    nanosleep(&t, NULL);
+}
+
+static char *table_text(const json_t *table) {
+    char *text = json_dumps(table, JSON_COMPACT | JSON_SORT_KEYS);
+    char *copy = text ? mal_strdup(text) : NULL;
+    free(text);
+    return copy;
+}
+
+static void hash_text(const char *text, char out[MAL_HASH_HEX]) {
+    struct mal_hash hash = mal_hash_of(text, strlen(text));
+    mal_hash_hex(&hash, out);
+}
+
+static struct slot *find(const struct mal_engine *e, int64_t version) {
+    for (size_t i = 0; i < e->n_slots; i++) {
+        if (e->slots[i].version == version) return (struct slot *)&e->slots[i];
+    }
+    return NULL;
+}
+
+/* Keeps the base, the live one and `keep` between them. */
+static void add_slot(struct mal_engine *e, int64_t version, json_t *table) {
+    if (e->n_slots == e->keep + 2) {
+        json_decref(e->slots[1].table);
+        memmove(&e->slots[1], &e->slots[2], (e->n_slots - 2) * sizeof e->slots[0]);
+        e->n_slots--;
+    }
+    struct slot *slot = &e->slots[e->n_slots++];
+    slot->version = version;
+    slot->table = table;
+    char *text = table_text(table);
+    hash_text(text, slot->hash);
+    mal_free(text);
+}
+
+/* ---- Opening ---- */
+
+bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
+                     struct mal_error *err) {
+    struct stat st;
+    if (stat(options->model_dir, &st)) {
+        return mal_fail(err, MAL_NOT_FOUND, "%s: no such model", options->model_dir);
+    }
+    const char *ms = getenv("MAL_FAKE_LOAD_MS");
+    if (ms) nap(atoi(ms));
+    struct mal_engine *e = mal_calloc(1, sizeof *e);
+    if (!e) return mal_fail(err, MAL_NO_MEMORY, "engine");
+    e->keep = (size_t)options->keep_versions;
+    e->info = (struct mal_model_info){.architecture = "table",
+                                      .n_context = CONTEXT,
+                                      .n_vocab = 256,
+                                      .n_parameters = 1,
+                                      .dtype = MAL_F32,
+                                      .eos = 0};
+    e->module.name = (char *)"table";
+    e->editor = (struct mal_editor){
+        .method = MAL_ULTRAEDIT, .modules = &e->module, .n_modules = 1};
+    *out = e;
+    return true;
+}
+
+void mal_engine_close(struct mal_engine *e) {
+    if (!e) return;
+    for (size_t i = 0; i < e->n_slots; i++)
+        json_decref(e->slots[i].table);
+    json_decref(e->prepared);
+    mal_free(staged_table);
+    staged_table = NULL;
+    mal_free(e);
+}
+
+const struct mal_model_info *mal_engine_model_info(const struct mal_engine *e) {
+    return &e->info;
+}
+
+const struct mal_tokenizer *mal_engine_tokenizer(const struct mal_engine *e) {
+    return NULL;
+}
+
+const struct mal_editor *mal_engine_editor(const struct mal_engine *e) {
+    return &e->editor;
+}
+
+const char *mal_engine_device(const struct mal_engine *e) {
+    return "cpu";
+}
+
+const char *mal_engine_base_model(const struct mal_engine *e) {
+    return "fake";
+}
+
+const char *mal_engine_model_name(const struct mal_engine *e) {
+    return "fake";
+}
+
+static bool read_table(struct mal_store *store, int64_t version, json_t **out,
+                       struct mal_error *err) {
+    struct mal_blob_row *rows = NULL;
+    size_t n = 0;
+    if (!mal_store_blobs(store, version, &rows, &n, err)) return false;
+    char *text = n == 1 ? mal_calloc(1, rows[0].bytes + 1) : NULL;
+    bool ok = text && mal_store_read_blob(store, version, &rows[0], text, err);
+    mal_blob_rows_free(rows, n);
+    *out = ok ? json_loads(text, 0, NULL) : NULL;
+    mal_free(text);
+    return *out ||
+           mal_fail(err, MAL_CORRUPT, "version %" PRId64 " has no table", version);
+}
+
+bool mal_engine_recover(struct mal_engine *e, struct mal_store *store, bool *out_empty,
+                        struct mal_error *err) {
+    int64_t last;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    *out_empty = last < 0;
+    int64_t oldest = last - (int64_t)e->keep > 1 ? last - (int64_t)e->keep : 1;
+    for (int64_t v = 0; v <= last; v++) {
+        if (v && v < oldest) continue;
+        struct mal_version_row row = {0};
+        json_t *table = NULL;
+        if (!mal_store_get_version(store, v, &row, err)) return false;
+        bool ok = read_table(store, v, &table, err);
+        if (ok) add_slot(e, v, table);
+        if (ok && strcmp(find(e, v)->hash, row.weights_hash)) {
+            ok = mal_fail(err, MAL_CORRUPT, "version %" PRId64 " has another hash", v);
+        }
+        if (ok) snprintf(e->chain, sizeof e->chain, "%s", row.chain_hash);
+        mal_version_row_finish(&row);
+        if (!ok) return false;
+    }
+    return true;
+}
+
+/* ---- Changes ---- */
+
+void mal_change_finish(struct mal_change *change) {
+    mal_version_row_finish(&change->row);
+    for (size_t i = 0; i < change->n_facts; i++) {
+        mal_free((char *)change->facts[i].id);
+        mal_free((char *)change->facts[i].verified_json);
+    }
+    mal_free(change->facts);
+    mal_free(change->result_json);
+    *change = (struct mal_change){0};
+}
+
+static void prepare(struct mal_engine *e, json_t *table, int64_t version,
+                    int64_t to_version, enum mal_version_kind kind, int64_t now_ms,
+                    struct mal_change *out) {
+    char hash[MAL_HASH_HEX], both[2 * MAL_HASH_HEX];
+    json_decref(e->prepared);
+    e->prepared = table;
+    mal_free(staged_table);
+    staged_table = table_text(table);
+    snprintf(staged_fail, sizeof staged_fail, "%s", e->fail);
+    hash_text(staged_table, hash);
+    snprintf(both, sizeof both, "%s%s", e->chain, hash);
+    hash_text(both, e->prepared_chain);
+    out->row = (struct mal_version_row){
+        .version = version,
+        .parent = version - 1,
+        .kind = kind,
+        .created_ms = now_ms,
+        .to_version = to_version,
+        .n_facts = (int64_t)out->n_facts,
+        .weights_hash = mal_strdup(hash),
+        .chain_hash = mal_strdup(e->prepared_chain),
+        .delta_hash = mal_strdup(hash),
+        .encoding = mal_strdup("dense"),
+        .delta_bytes = (int64_t)strlen(staged_table),
+        .editor_method = mal_strdup("ultraedit"),
+        .editor_hash = mal_strdup(""),
+        .update = mal_strdup("sequential"),
+        .modules_json = mal_strdup("[{\"name\":\"table\",\"shift_norm\":1.0,"
+                                   "\"weight_norm\":2.0}]"),
+        .measures_json = mal_strdup("{}")};
+}
+
+bool mal_engine_base_change(struct mal_engine *e, int64_t now_ms, struct mal_change *out,
+                            struct mal_error *err) {
+    prepare(e, json_object(), 0, -1, MAL_VERSION_BASE, now_ms, out);
+    return true;
+}
+
+static bool bad_target(const struct mal_fact *facts, size_t n, const char *target) {
+    for (size_t i = 0; i < n; i++) {
+        if (!strcmp(facts[i].target, target)) return true;
+    }
+    return false;
+}
+
+static bool work(const struct mal_fact *facts, size_t n,
+                 const struct mal_progress *progress, struct mal_error *err) {
+    bool slow = false;
+    for (size_t i = 0; i < n; i++)
+        slow = slow || !strncmp(facts[i].prompt, "slow:", 5);
+    int slices = slow ? SLOW_SLICES : 2;
+    for (int i = 0; i < slices; i++) {
+        nap(slow ? SLICE_MS : QUICK_MS);
+        if (!progress->tick(progress->arg, MAL_STAGE_FORWARD, i, slices)) {
+            return mal_fail(err, MAL_CANCELLED, "cancelled");
+        }
+    }
+    return true;
+}
+
+bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
+                     const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
+                     const struct mal_progress *progress, struct mal_change *out,
+                     struct mal_error *err) {
+    if (!work(facts, n_facts, progress, err)) return false;
+    if (bad_target(facts, n_facts, "fail:numeric")) {
+        return mal_fail(err, MAL_NUMERIC,
+                        "module table: the matrix is not positive definite");
+    }
+    if (bad_target(facts, n_facts, "fail:device")) {
+        return mal_fail(err, MAL_DEVICE, "the device fell off the bus");
+    }
+    e->fail[0] = 0;
+    if (bad_target(facts, n_facts, "fail:space")) strcpy(e->fail, "space");
+    if (bad_target(facts, n_facts, "fail:io")) strcpy(e->fail, "io");
+    json_t *table = json_copy(find(e, mal_engine_live(e))->table);
+    out->facts = mal_calloc(n_facts, sizeof *out->facts);
+    out->n_facts = n_facts;
+    for (size_t i = 0; i < n_facts; i++) {
+        json_object_set_new(table, facts[i].prompt, json_string(facts[i].target));
+        out->facts[i].id = mal_strdup(facts[i].id);
+        out->facts[i].verified_json =
+            mal_strdup("{\"decoded\":true,\"logprob\":-0.5,\"rank\":1}");
+    }
+    char result[64];
+    snprintf(result, sizeof result, "{\"facts\":%zu,\"wrong\":[]}", n_facts);
+    out->result_json = mal_strdup(result);
+    prepare(e, table, mal_engine_live(e) + 1, -1, MAL_VERSION_EDIT, now_ms, out);
+    return true;
+}
+
+bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
+                         int64_t to_version, int64_t now_ms, struct mal_change *out,
+                         struct mal_error *err) {
+    json_t *table = NULL;
+    int64_t last;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    if (to_version > last)
+        return mal_fail(err, MAL_INVALID, "no version %" PRId64, to_version);
+    if (!read_table(store, to_version, &table, err)) return false;
+    e->fail[0] = 0;
+    prepare(e, table, last + 1, to_version, MAL_VERSION_ROLLBACK, now_ms, out);
+    return true;
+}
+
+bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
+                        const char *const *jobs, size_t n_jobs, struct mal_error *err) {
+    if (!strcmp(staged_fail, "space"))
+        return mal_fail(err, MAL_NO_SPACE, "database: disk full");
+    if (!strcmp(staged_fail, "io"))
+        return mal_fail(err, MAL_IO, "database: fsync failed");
+    struct mal_blob blob = {.name = "delta/table",
+                            .header_json = "{}",
+                            .data = staged_table,
+                            .bytes = strlen(staged_table),
+                            .sha256 = change->row.delta_hash};
+    if (!change->row.version && !mal_store_set_meta(writer, "base_model", "fake", err)) {
+        return false;
+    }
+    if (!mal_store_stage_blob(writer, change->row.version, &blob, err)) return false;
+    const char **results = mal_calloc(n_jobs + 1, sizeof *results);
+    for (size_t i = 0; i < n_jobs; i++)
+        results[i] = change->result_json;
+    struct mal_publish publish = {.row = &change->row,
+                                  .jobs = jobs,
+                                  .job_results = results,
+                                  .n_jobs = n_jobs,
+                                  .facts = change->facts,
+                                  .n_facts = change->n_facts,
+                                  .now_ms = mal_clock_unix_ms()};
+    bool ok = mal_store_publish(writer, &publish, err);
+    mal_free(results);
+    return ok;
+}
+
+void mal_engine_publish(struct mal_engine *e, struct mal_change *change) {
+    add_slot(e, change->row.version, e->prepared);
+    e->prepared = NULL;
+    memcpy(e->chain, e->prepared_chain, sizeof e->chain);
+}
+
+void mal_engine_abandon(struct mal_engine *e) {
+    json_decref(e->prepared);
+    e->prepared = NULL;
+}
+
+/* ---- Reads ---- */
+
+int64_t mal_engine_live(const struct mal_engine *e) {
+    return e->n_slots ? e->slots[e->n_slots - 1].version : -1;
+}
+
+bool mal_engine_has(const struct mal_engine *e, int64_t version) {
+    return find(e, version) != NULL;
+}
+
+size_t mal_engine_versions(const struct mal_engine *e, int64_t *out, size_t max) {
+    size_t n = e->n_slots < max ? e->n_slots : max;
+    for (size_t i = 0; i < n; i++)
+        out[i] = e->slots[i].version;
+    return n;
+}
+
+size_t mal_engine_device_bytes(const struct mal_engine *e) {
+    return 4096;
+}
+
+static char *prompt_text(const struct mal_generation *gen) {
+    char *text = mal_calloc(gen->n_prompt + 1, 1);
+    for (size_t i = 0; i < gen->n_prompt; i++)
+        text[i] = (char)gen->prompt[i];
+    return text;
+}
+
+static void finish_text(struct mal_generation *gen, const char *answer) {
+    size_t n = strlen(answer);
+    gen->finish = MAL_FINISH_STOP;
+    if (n > (size_t)gen->max_tokens) {
+        n = (size_t)gen->max_tokens;
+        gen->finish = MAL_FINISH_LENGTH;
+    }
+    gen->text = mal_calloc(n + 1, 1);
+    memcpy(gen->text, answer, n);
+    gen->ids = mal_calloc(n + 1, sizeof *gen->ids);
+    gen->n_ids = n;
+    for (size_t i = 0; i < gen->n_stop; i++) {
+        char *at = strstr(gen->text, gen->stop[i]);
+        if (!at) continue;
+        *at = 0;
+        gen->finish = MAL_FINISH_STOP;
+    }
+    gen->text_bytes = strlen(gen->text);
+}
+
+bool mal_engine_generate(struct mal_engine *e, int64_t version,
+                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
+                         void *tick_arg, struct mal_error *err) {
+    const json_t *table = find(e, version)->table;
+    for (size_t i = 0; i < n; i++) {
+        char *prompt = prompt_text(&gens[i]);
+        const char *target = json_string_value(json_object_get(table, prompt));
+        char answer[CONTEXT + 2];
+        snprintf(answer, sizeof answer, " %s", target ? target : "?");
+        int slices = strncmp(prompt, "slow:", 5) ? 1 : SLOW_SLICES;
+        mal_free(prompt);
+        for (int s = 0; s < slices; s++) {
+            if (slices > 1) nap(SLICE_MS);
+            if (!tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
+        }
+        finish_text(&gens[i], answer);
+    }
+    return true;
+}
+
+bool mal_engine_score(struct mal_engine *e, int64_t version,
+                      const struct mal_score_item *items, size_t n, const char *pointer,
+                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
+                      struct mal_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (strlen(items[i].prompt) + strlen(items[i].target) < CONTEXT) continue;
+        char at[64];
+        snprintf(at, sizeof at, "%s/%zu", pointer, i);
+        return mal_fail_at(err, MAL_INVALID, at, "item %zu is longer than the context",
+                           i);
+    }
+    struct mal_score *scores = mal_calloc(n, sizeof *scores);
+    for (size_t i = 0; i < n; i++) {
+        const char *target =
+            json_string_value(json_object_get(find(e, version)->table, items[i].prompt));
+        bool right = target && !strcmp(target, items[i].target);
+        size_t length = strlen(items[i].target) + 1;
+        scores[i] =
+            (struct mal_score){.tokens = mal_calloc(length, sizeof *scores[i].tokens),
+                               .n_tokens = length,
+                               .logprob = right ? -0.5 : -9,
+                               .correct = right};
+        for (size_t t = 0; t < length; t++) {
+            int32_t id = t ? (unsigned char)items[i].target[t - 1] : ' ';
+            scores[i].tokens[t] = (struct mal_token_score){.id = id,
+                                                           .logprob = -0.1f,
+                                                           .rank = right ? 1 : 7,
+                                                           .argmax = right ? id : 1};
+        }
+    }
+    *out = scores;
+    return true;
+}
+
+bool mal_engine_check_facts(const struct mal_engine *e, const struct mal_fact *facts,
+                            size_t n, int64_t *out_tokens, struct mal_error *err) {
+    *out_tokens = 0;
+    for (size_t i = 0; i < n; i++) {
+        char at[64];
+        snprintf(at, sizeof at, "/facts/%zu/prompt", i);
+        if (strlen(facts[i].prompt) + strlen(facts[i].target) >= CONTEXT) {
+            return mal_fail_at(err, MAL_INVALID, at,
+                               "fact %zu is longer than the context", i);
+        }
+        *out_tokens += (int64_t)strlen(facts[i].target) + 1;
+    }
+    return true;
+}
+
+/* ---- What the daemon calls of core beside the engine, over bytes ---- */
+
+bool mal_ids_push(struct mal_ids *list, int32_t id, struct mal_error *err) {
+    int32_t *ids = mal_realloc(list->ids, (list->n + 1) * sizeof *ids);
+    if (!ids) return mal_fail(err, MAL_NO_MEMORY, "ids");
+    list->ids = ids;
+    list->ids[list->n++] = id;
+    return true;
+}
+
+void mal_ids_finish(struct mal_ids *list) {
+    mal_free(list->ids);
+    *list = (struct mal_ids){0};
+}
+
+bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
+                          bool add_special, struct mal_ids *out, struct mal_error *err) {
+    for (size_t i = 0; i < bytes; i++) {
+        if (!mal_ids_push(out, (unsigned char)text[i], err)) return false;
+    }
+    return true;
+}
+
+bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
+                          bool skip_special, bool raw, char **out, size_t *out_bytes,
+                          struct mal_error *err) {
+    *out = mal_calloc(n + 1, 1);
+    for (size_t i = 0; i < n; i++)
+        (*out)[i] = (char)ids[i];
+    *out_bytes = n;
+    return true;
+}
+
+void mal_generation_finish(struct mal_generation *gen) {
+    mal_free(gen->ids);
+    mal_free(gen->text);
+    gen->ids = NULL;
+    gen->text = NULL;
+}
+
+void mal_scores_free(struct mal_score *scores, size_t n) {
+    for (size_t i = 0; scores && i < n; i++)
+        mal_free(scores[i].tokens);
+    mal_free(scores);
+}
+
+const char *mal_stage_name(enum mal_stage stage) {
+    switch (stage) {
+    case MAL_STAGE_FORWARD: return "forward";
+    case MAL_STAGE_PERSIST: return "persist";
+    default: return "tokenize"; /* what a batch begins with; no others are told */
+    }
+}
+
+const char *mal_method_name(enum mal_method method) {
+    static const char *const names[] = {"malmen", "mend", "ultraedit"};
+    return names[method];
+}

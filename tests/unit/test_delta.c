@@ -1,0 +1,118 @@
+/* test_delta.c - sizes, the choice of encoding, and the hash of a delta. */
+#include "scratch.h"
+
+#include "core/alloc.h"
+#include "core/delta.h"
+
+static struct mal_delta make(void) {
+    struct mal_delta d = {.n_parts = 2};
+    d.parts = mal_calloc(2, sizeof *d.parts);
+    assert_non_null(d.parts);
+    d.parts[0] = (struct mal_delta_part){.module = mal_strdup("h.0.mlp"),
+                                         .d_in = 4,
+                                         .d_out = 6,
+                                         .rank = 2,
+                                         .encoding = MAL_ENCODING_FACTORS};
+    d.parts[1] = (struct mal_delta_part){.module = mal_strdup("h.1.mlp"),
+                                         .d_in = 2,
+                                         .d_out = 3,
+                                         .encoding = MAL_ENCODING_DENSE};
+    for (size_t i = 0; i < 2; i++) {
+        size_t n = mal_delta_part_floats(&d.parts[i]);
+        d.parts[i].data = mal_malloc(n * sizeof(float));
+        assert_non_null(d.parts[i].data);
+        for (size_t k = 0; k < n; k++)
+            d.parts[i].data[k] = (float)k;
+    }
+    return d;
+}
+
+static struct mal_hash hash(const struct mal_delta *delta) {
+    struct mal_error err = {0};
+    struct mal_hash h;
+    assert_ok(mal_delta_hash(delta, &h, &err), &err);
+    return h;
+}
+
+static void test_sizes(void **state) {
+    struct mal_delta d = make();
+    assert_int_equal(mal_delta_part_floats(&d.parts[0]), 2 * (4 + 6));
+    assert_int_equal(mal_delta_part_floats(&d.parts[1]), 6);
+    assert_int_equal(mal_delta_part_bytes(&d.parts[0]), 80);
+    assert_int_equal(mal_delta_bytes(&d), 104);
+    assert_int_equal(mal_delta_encoding(&d), MAL_ENCODING_DENSE);
+    d.parts[1].encoding = MAL_ENCODING_FACTORS;
+    assert_int_equal(mal_delta_encoding(&d), MAL_ENCODING_FACTORS);
+    mal_delta_finish(&d);
+    assert_null(d.parts);
+    assert_int_equal(mal_delta_encoding(&d), MAL_ENCODING_NONE);
+    assert_int_equal(mal_delta_bytes(&d), 0);
+    mal_delta_finish(&d);
+
+    assert_string_equal(mal_encoding_name(MAL_ENCODING_NONE), "none");
+    assert_string_equal(mal_encoding_name(MAL_ENCODING_FACTORS), "factors");
+    assert_string_equal(mal_encoding_name(MAL_ENCODING_DENSE), "dense");
+}
+
+static void test_factors_pay(void **state) {
+    assert_true(mal_delta_factors_pay(3072, 768, 614));
+    assert_false(mal_delta_factors_pay(3072, 768, 615));
+    assert_false(mal_delta_factors_pay(4, 4, 2)); /* as many bytes: dense is simpler */
+    assert_true(mal_delta_factors_pay(4, 4, 1));
+    assert_true(mal_delta_factors_pay(1 << 20, 1 << 20, 1 << 18)); /* over 32 bits */
+}
+
+static void test_hash(void **state) {
+    struct mal_delta d = make();
+    struct mal_hash first = hash(&d), same = hash(&d), other;
+    assert_true(mal_hash_equal(&first, &same));
+
+    /* spelled out, so that the stored identity cannot drift */
+    struct mal_error err = {0};
+    struct mal_hasher *hasher;
+    assert_ok(mal_hasher_create(&hasher, &err), &err);
+    struct mal_hash data0 = mal_hash_of(d.parts[0].data, 80);
+    struct mal_hash data1 = mal_hash_of(d.parts[1].data, 24);
+    static const char head0[] = "\7\0\0\0\0\0\0\0h.0.mlp\7\0\0\0\0\0\0\0factors"
+                                "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
+    static const char head1[] = "\7\0\0\0\0\0\0\0h.1.mlp\5\0\0\0\0\0\0\0dense"
+                                "\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    mal_hasher_add(hasher, head0, sizeof head0 - 1);
+    mal_hasher_add(hasher, data0.bytes, 32);
+    mal_hasher_add(hasher, head1, sizeof head1 - 1);
+    mal_hasher_add(hasher, data1.bytes, 32);
+    struct mal_hash spelled = mal_hasher_end(hasher);
+    mal_hasher_destroy(hasher);
+    assert_true(mal_hash_equal(&first, &spelled));
+
+    d.parts[1].data[5] = -d.parts[1].data[5];
+    other = hash(&d);
+    assert_false(mal_hash_equal(&first, &other));
+    d.parts[1].data[5] = -d.parts[1].data[5];
+    d.parts[0].norm = 3; /* measures are no part of the identity */
+    other = hash(&d);
+    assert_true(mal_hash_equal(&first, &other));
+    d.parts[0].module[0] = 'g';
+    other = hash(&d);
+    assert_false(mal_hash_equal(&first, &other));
+
+    mal_alloc_fail_at(1);
+    bool ok = mal_delta_hash(&d, &other, &err);
+    mal_alloc_fail_at(0);
+    assert_false(ok);
+    assert_int_equal(err.status, MAL_NO_MEMORY);
+    mal_delta_finish(&d);
+
+    other = hash(&d); /* nothing changes: the hash of no parts */
+    spelled = mal_hash_of("", 0);
+    assert_true(mal_hash_equal(&other, &spelled));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_factors_pay),
+        cmocka_unit_test(test_hash),
+    };
+    return cmocka_run_group_tests_name("delta", tests, NULL, NULL);
+}

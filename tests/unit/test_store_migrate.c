@@ -1,0 +1,322 @@
+/* test_store_migrate.c - what a store opens and what it refuses: schemas, foreign and
+ * torn files, a second writer. What is refused keeps its bytes. */
+#include "store_fixture.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static int set_up(void **state) {
+    struct place *place = calloc(1, sizeof *place);
+    place_make(place);
+    *state = place;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    place_remove(*state);
+    free(*state);
+    return 0;
+}
+
+static const char *path_of(void **state) {
+    return ((struct place *)*state)->path;
+}
+
+static char *read_file(const char *path, size_t *out_bytes) {
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    fseek(file, 0, SEEK_END);
+    *out_bytes = (size_t)ftell(file);
+    rewind(file);
+    char *data = malloc(*out_bytes + 1);
+    assert_int_equal(fread(data, 1, *out_bytes, file), *out_bytes);
+    data[*out_bytes] = '\0';
+    fclose(file);
+    return data;
+}
+
+static void write_file(const char *path, const char *data, size_t bytes) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(data, 1, bytes, file), bytes);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void run_sql(const char *path, const char *sql) {
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, NULL) != SQLITE_OK)
+        fail_msg("%s", sqlite3_errmsg(db));
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* Neither a writer nor a reader takes the file, and its bytes stay. */
+static void assert_refused(const char *path, enum mal_status status, const char *part) {
+    struct mal_store *store = NULL;
+    size_t bytes, bytes_after;
+    char *before = read_file(path, &bytes);
+    assert_fails(status, part, mal_store_open(&store, path, &err));
+    assert_fails(status, part, mal_store_open_reader(&store, path, &err));
+    assert_null(store);
+    char *after = read_file(path, &bytes_after);
+    assert_int_equal(bytes, bytes_after);
+    assert_memory_equal(before, after, bytes);
+    free(before);
+    free(after);
+}
+
+/* ---- Schemas ---- */
+
+static char *schema_of(const char *path) {
+    struct mal_store *store = open_store(path);
+    assert_done(mal_store_check(store, &err));
+    struct dump dump = {0};
+    const char *sql =
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
+    assert_int_equal(sqlite3_exec(store->db, sql, dump_row, &dump, NULL), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_exec(store->db, "PRAGMA user_version", dump_row, &dump, NULL), SQLITE_OK);
+    mal_store_close(store);
+    return dump.text;
+}
+
+static void every_schema_migrates_to_the_newest(void **state) {
+    char *fresh = schema_of(path_of(state));
+    assert_non_null(strstr(fresh, "fact_states"));
+    for (int64_t from = 0; from < mal_store_newest_schema(); from++) {
+        sqlite3 *db;
+        char sql[128];
+        place_remove(*state);
+        place_make(*state);
+        assert_int_equal(sqlite3_open(path_of(state), &db), SQLITE_OK);
+        for (int64_t i = 0; i < from; i++) {
+            assert_int_equal(sqlite3_exec(db, mal_sql_migrations[i], NULL, NULL, NULL),
+                             0);
+        }
+        snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %d",
+                 MAL_STORE_APPLICATION_ID, (int)from);
+        assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+
+        struct mal_store *store = NULL;
+        snprintf(sql, sizeof sql, "has schema %d", (int)from);
+        assert_fails(MAL_CONFLICT, sql,
+                     mal_store_open_reader(&store, path_of(state), &err));
+        char *migrated = schema_of(path_of(state));
+        assert_string_equal(migrated, fresh);
+        free(migrated);
+    }
+    free(fresh);
+}
+
+static void newer_schema_is_refused(void **state) {
+    char part[96];
+    mal_store_close(open_store(path_of(state)));
+    run_sql(path_of(state), "PRAGMA user_version = 97");
+    snprintf(part, sizeof part, "has schema 97, this program knows schemas up to %d",
+             (int)mal_store_newest_schema());
+    assert_refused(path_of(state), MAL_CORRUPT, part);
+}
+
+/* The number may still be in the write-ahead log of a newer program that was killed. */
+static void newer_schema_in_the_log_is_refused(void **state) {
+    mal_store_close(open_store(path_of(state)));
+    pid_t child = fork();
+    if (child == 0) {
+        sqlite3 *db;
+        bool done =
+            sqlite3_open(path_of(state), &db) == SQLITE_OK &&
+            sqlite3_exec(db, "PRAGMA user_version = 97", NULL, NULL, NULL) == SQLITE_OK;
+        _exit(done ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    char wal[128];
+    size_t bytes;
+    snprintf(wal, sizeof wal, "%s-wal", path_of(state));
+    free(read_file(wal, &bytes));
+    assert_true(bytes > 0);
+    assert_refused(path_of(state), MAL_CORRUPT, "has schema 97");
+}
+
+static void failing_migration_is_undone(void **state) {
+    run_sql(path_of(state), "CREATE TABLE versions (x)");
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA application_id = %d", MAL_STORE_APPLICATION_ID);
+    run_sql(path_of(state), sql);
+    struct mal_store *store = NULL;
+    assert_fails(MAL_CORRUPT, "migration to schema 1",
+                 mal_store_open(&store, path_of(state), &err));
+    sqlite3 *db;
+    sqlite3_stmt *stmt;
+    assert_int_equal(sqlite3_open(path_of(state), &db), SQLITE_OK);
+    assert_int_equal(
+        sqlite3_prepare_v2(db, "SELECT count(*) FROM sqlite_schema", -1, &stmt, 0),
+        SQLITE_OK);
+    assert_int_equal(sqlite3_step(stmt), SQLITE_ROW);
+    assert_int_equal(sqlite3_column_int(stmt, 0), 1);
+    sqlite3_finalize(stmt);
+    sqlite3_close(db);
+}
+
+/* ---- Files ---- */
+
+static void files_of_others_are_refused(void **state) {
+    char text[5000];
+    memset(text, 'x', sizeof text);
+    write_file(path_of(state), text, sizeof text);
+    assert_refused(path_of(state), MAL_CORRUPT, "not a database");
+    write_file(path_of(state), text, 10);
+    assert_refused(path_of(state), MAL_CORRUPT, "not a database");
+    unlink(path_of(state));
+    run_sql(path_of(state), "CREATE TABLE notes (x); PRAGMA application_id = 7");
+    assert_refused(path_of(state), MAL_CORRUPT, "not made by malmend (application id 7)");
+}
+
+static void damaged_files_are_refused(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    struct mal_blob blob = {"a", "{}", path_of(state), 50, "ff"};
+    const char *prompts[] = {"p", "q"};
+    for (int i = 0; i < 40; i++) {
+        char id[16];
+        snprintf(id, sizeof id, "job_%d", i);
+        assert_done(add_job(store, id, 2, prompts, &err));
+    }
+    assert_done(mal_store_stage_blob(store, 0, &blob, &err));
+    assert_done(publish(store, 0, -1, NULL, &err));
+    mal_store_close(store);
+
+    size_t bytes;
+    char *whole = read_file(path_of(state), &bytes);
+    for (size_t keep = 1; keep < bytes; keep += keep < 200 ? 37 : bytes / 9) {
+        write_file(path_of(state), whole, keep);
+        assert_refused(path_of(state), MAL_CORRUPT, path_of(state));
+    }
+    /* Noise inside is either met on opening or by the check; nothing crashes over it. */
+    for (uint32_t seed = 1; seed <= 40; seed++) {
+        char *torn = malloc(bytes);
+        uint32_t x = seed;
+        size_t from = 100 + seed * 797 % (bytes - 700);
+        memcpy(torn, whole, bytes);
+        for (size_t i = from; i < from + 600; i++) {
+            torn[i] = (char)((x = x * 1664525 + 1013904223) >> 24);
+        }
+        write_file(path_of(state), torn, bytes);
+        free(torn);
+        struct mal_error err = {0};
+        bool sound = mal_store_open(&store, path_of(state), &err);
+        if (sound) {
+            struct mal_job_row *rows;
+            size_t n;
+            if (mal_store_queued_jobs(store, &rows, &n, &err)) mal_job_rows_free(rows, n);
+            err = (struct mal_error){0};
+            sound = mal_store_check(store, &err);
+            mal_store_close(store);
+        }
+        if (!sound) {
+            assert_int_equal(err.status, MAL_CORRUPT);
+            assert_non_null(strstr(err.text, path_of(state)));
+        }
+        char name[128];
+        snprintf(name, sizeof name, "%s-wal", path_of(state));
+        unlink(name);
+        snprintf(name, sizeof name, "%s-shm", path_of(state));
+        unlink(name);
+    }
+    free(whole);
+}
+
+static void empty_file_is_new_only_once(void **state) {
+    struct mal_store *store = NULL;
+    write_file(path_of(state), "", 0);
+    mal_store_close(open_store(path_of(state)));
+    write_file(path_of(state), "", 0);
+    assert_fails(MAL_CORRUPT, "was in use and is now empty",
+                 mal_store_open(&store, path_of(state), &err));
+}
+
+static void log_without_its_database_is_kept(void **state) {
+    char wal[128];
+    struct mal_store *store = NULL;
+    size_t bytes;
+    snprintf(wal, sizeof wal, "%s-wal", path_of(state));
+    write_file(wal, "frames", 6);
+    assert_fails(MAL_CORRUPT, "without its database",
+                 mal_store_open(&store, path_of(state), &err));
+    free(read_file(wal, &bytes));
+    assert_int_equal(bytes, 6);
+}
+
+static void half_made_database_is_made_again(void **state) {
+    char fresh[128];
+    snprintf(fresh, sizeof fresh, "%s.new", path_of(state));
+    write_file(fresh, "half", 4);
+    mal_store_close(open_store(path_of(state)));
+    assert_int_equal(access(fresh, F_OK), -1);
+}
+
+static void paths_that_lead_nowhere(void **state) {
+    char path[128];
+    struct mal_store *store = NULL;
+    assert_fails(MAL_NOT_FOUND, path_of(state),
+                 mal_store_open_reader(&store, path_of(state), &err));
+    snprintf(path, sizeof path, "%s/none/facts.db", ((struct place *)*state)->dir);
+    assert_fails(MAL_NOT_FOUND, "none", mal_store_open(&store, path, &err));
+    assert_fails(MAL_INVALID, "empty", mal_store_open(&store, "", &err));
+    assert_int_equal(mkdir(path_of(state), 0700), 0);
+    assert_fails(MAL_CORRUPT, "not a regular file",
+                 mal_store_open(&store, path_of(state), &err));
+    rmdir(path_of(state));
+}
+
+/* ---- One writer ---- */
+
+static void second_writer_is_refused(void **state) {
+    struct mal_store *first = open_store(path_of(state)), *second = NULL;
+    char link_path[128], part[64];
+    snprintf(part, sizeof part, "in use by process %d", (int)getpid());
+    assert_fails(MAL_CONFLICT, part, mal_store_open(&second, path_of(state), &err));
+    snprintf(link_path, sizeof link_path, "%s.link", path_of(state));
+    assert_int_equal(symlink(path_of(state), link_path), 0);
+    assert_fails(MAL_CONFLICT, part, mal_store_open(&second, link_path, &err));
+
+    pid_t child = fork();
+    if (child == 0) {
+        struct mal_error err = {0};
+        bool refused = !mal_store_open(&second, path_of(state), &err) &&
+                       err.status == MAL_CONFLICT && strstr(err.text, part);
+        _exit(refused ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+
+    /* Being refused has not loosened the first one's hold. */
+    assert_done(publish(first, 0, -1, NULL, &err));
+    assert_fails(MAL_CONFLICT, part, mal_store_open(&second, path_of(state), &err));
+    mal_store_close(first);
+    mal_store_close(open_store(link_path));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(every_schema_migrates_to_the_newest, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(newer_schema_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(newer_schema_in_the_log_is_refused, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(failing_migration_is_undone, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(files_of_others_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(damaged_files_are_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(empty_file_is_new_only_once, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(log_without_its_database_is_kept, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(half_made_database_is_made_again, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(paths_that_lead_nowhere, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(second_writer_is_refused, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
