@@ -142,6 +142,10 @@ size_t mal_backend_bytes(const struct mal_backend *be) {
     return be->bytes;
 }
 
+bool mal_backend_on_host(const struct mal_backend *be) {
+    return be->on_host;
+}
+
 /* ---- Linear algebra ---- */
 
 /* With k = 0 the product is 0: c = beta c + bias still happens. */

@@ -98,6 +98,7 @@ struct mal_backend {
     const struct mal_backend_ops *ops;
     struct mal_error error; /* the first one; MAL_OK: none */
     size_t bytes;           /* allocated now */
+    bool on_host;           /* device memory is host memory */
     char name[32];
     char description[256];
 };

@@ -12,7 +12,10 @@
 #include "daemon/worker_impl.h"
 #include "proto/wire.h"
 
-enum { RETRY_MS = 1000 };
+enum {
+    RETRY_MS = 1000,
+    SLICE_TOKENS = 512 /* a reader waits for so many at most */
+};
 
 struct batch {
     struct mal_queued_job *jobs; /* owned list, in order */
@@ -229,7 +232,8 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
 static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_t job,
                      size_t n_jobs, struct mal_error *err) {
     struct run run = {.worker = worker};
-    struct mal_progress progress = {.tick = tick, .arg = &run};
+    struct mal_progress progress = {
+        .tick = tick, .arg = &run, .slice_tokens = SLICE_TOKENS};
     struct mal_change change = {0};
     size_t from = batch->first[job], to = batch->first[job + n_jobs];
     bool ok = mal_engine_edit(worker->engine, worker->store, batch->facts + from,

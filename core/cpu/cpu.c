@@ -60,6 +60,7 @@ bool mal_cpu_create(struct mal_backend **out, struct mal_error *err) {
     if (!cpu) return mal_fail(err, MAL_NO_MEMORY, "device cpu");
 
     mal_backend_init(&cpu->base, &cpu_ops, "cpu");
+    cpu->base.on_host = true;
     mal_cpu_describe(cpu->base.description, sizeof cpu->base.description);
     cpu->n_work = WORK_DOUBLES;
     cpu->work = mal_malloc((size_t)cpu->n_work * sizeof(double));

@@ -14,7 +14,10 @@
 #include "core/editor/solve.h"
 #include "core/example.h"
 
-enum { NET_ROWS = 512 }; /* rows of one slice of the network */
+enum {
+    SLICE_TOKENS = 1024, /* of one pass through the model where nobody waits */
+    NET_ROWS = 512       /* of one slice of the network */
+};
 
 struct run {
     struct mal_model *model;
@@ -36,8 +39,9 @@ struct run {
     size_t n_modules;
     float **u, **g;             /* per module (n_rows, d_in), (n_rows, d_out), device */
     struct mal_hypernet **nets; /* per shape */
-    struct mal_arena scratch;
-    int32_t *iota; /* (NET_ROWS) 0, 1, ... device */
+    struct mal_arena scratch;   /* of the networks */
+    struct mal_arena systems;   /* of the solves, kept from module to module */
+    int32_t *iota;              /* (NET_ROWS) 0, 1, ... device */
 };
 
 const char *mal_stage_name(enum mal_stage stage) {
@@ -159,26 +163,43 @@ static bool alloc_rows(struct run *run, struct mal_error *err) {
     return true;
 }
 
-static bool measure_micro_batch(struct run *run, size_t k, float **u, float **g,
-                                double *loss, struct mal_error *err) {
-    size_t size = (size_t)run->editor->micro_batch, first = k * size;
-    size_t n = run->n_examples - first < size ? run->n_examples - first : size;
+/* How many examples from `first` on go through the model together: where the loss is a
+ * micro-batch's mean, that micro-batch; else as many as a slice may hold. */
+static size_t slice_length(const struct run *run, size_t first) {
+    size_t left = run->n_examples - first, size = (size_t)run->editor->micro_batch;
+    if (run->editor->loss == MAL_LOSS_MICROBATCH_MEAN) return left < size ? left : size;
+    int64_t tokens = 0, most = run->progress ? run->progress->slice_tokens : 0;
+    if (most <= 0) most = SLICE_TOKENS;
+    size_t n = 0;
+    while (n < left &&
+           (n == 0 || tokens + run->examples[run->order[first + n]].n <= most)) {
+        tokens += run->examples[run->order[first + n++]].n;
+    }
+    return n;
+}
+
+/* Examples [first, first + n) of the order, whose rows begin at *row; u and g (n_modules)
+ * are room for pointers. */
+static bool measure_slice(struct run *run, size_t first, size_t n, int64_t *row,
+                          float **u, float **g, double *loss, struct mal_error *err) {
     struct mal_packed packed = {0};
     if (!mal_examples_pack(run->examples, run->order + first, n, &packed, err))
         return false;
     for (size_t m = 0; m < run->n_modules; m++) {
         const struct mal_linear *lin = mal_model_edit(run->model, m);
-        u[m] = run->u[m] + run->micro_rows[k] * lin->d_in;
-        g[m] = run->g[m] + run->micro_rows[k] * lin->d_out;
+        u[m] = run->u[m] + *row * lin->d_in;
+        g[m] = run->g[m] + *row * lin->d_out;
     }
     bool mean = run->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
+    bool all = run->editor->tokens == MAL_TOKENS_ALL;
     struct mal_measure measure = {.loss_scale =
                                       mean ? 1.0F / (float)packed.n_labels : 1.0F,
-                                  .all_tokens = run->editor->tokens == MAL_TOKENS_ALL,
+                                  .all_tokens = all,
                                   .u = u,
                                   .g = g,
                                   .loss = loss};
     bool ok = mal_model_measure(run->model, &packed.batch, &measure, err);
+    *row += all ? packed.batch.start[n] : packed.n_labels;
     mal_packed_finish(&packed);
     run->report->seconds[MAL_STAGE_FORWARD] += measure.seconds[0];
     run->report->seconds[MAL_STAGE_BACKWARD] += measure.seconds[1];
@@ -189,15 +210,18 @@ static bool measure_all(struct run *run, struct mal_error *err) {
     float **u = mal_calloc(2 * run->n_modules, sizeof *u);
     if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     double sum = 0;
-    int64_t n_targets = 0;
+    int64_t n_targets = 0, row = 0, total = (int64_t)run->n_examples;
     bool ok = true;
-    for (size_t k = 0; ok && k < run->n_micro; k++) {
+    for (size_t first = 0; ok && first < run->n_examples;) {
         double loss = 0;
-        ok = measure_micro_batch(run, k, u, u + run->n_modules, &loss, err) &&
-             advance(run, MAL_STAGE_FORWARD, (int64_t)k + 1, (int64_t)run->n_micro, err);
+        size_t n = slice_length(run, first);
+        ok = measure_slice(run, first, n, &row, u, u + run->n_modules, &loss, err);
+        first += n;
+        ok = ok && advance(run, MAL_STAGE_FORWARD, (int64_t)first, total, err);
         sum += loss;
     }
     mal_free(u);
+    mal_model_drop_scratch(run->model); /* room for the solves */
     for (size_t i = 0; i < run->n_examples; i++)
         n_targets += run->examples[i].n_target;
     run->report->loss = sum / (double)n_targets;
@@ -339,6 +363,7 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
                               .u = run->u[m],
                               .d = run->g[m],
                               .ridge = 1,
+                              .scratch = &run->systems,
                               .tick = tick,
                               .tick_arg = run,
                               .seconds = seconds};
@@ -383,6 +408,7 @@ static bool make_delta(struct run *run, struct mal_delta *out, struct mal_error 
 static void close_run(struct run *run) {
     mal_backend_free(run->be, run->iota);
     mal_arena_finish(&run->scratch);
+    mal_arena_finish(&run->systems);
     for (size_t s = 0; run->nets && s < run->editor->n_shapes; s++) {
         mal_hypernet_destroy(run->nets[s]);
     }
@@ -409,7 +435,8 @@ bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
                       .editor = editor,
                       .norms = norms,
                       .progress = progress,
-                      .report = report};
+                      .report = report,
+                      .systems = {.be = mal_model_backend(model)}};
     double begin = mal_clock_seconds();
     bool ok = tokenize(&run, tok, facts, n_facts, err) && sort_by_length(&run, err) &&
               cut_micro_batches(&run, err) && alloc_rows(&run, err);

@@ -1,5 +1,6 @@
 /* hypernet.c - the hyper-network's forward pass (core/README.md section 3, steps 1 to 3):
- * one shape's parameters in one device allocation, two thin products a block. */
+ * one shape's parameters in one device allocation, or where the editor has them; two thin
+ * products a block. */
 #include "core/editor/hypernet.h"
 
 #include <assert.h>
@@ -30,6 +31,20 @@ static void place(struct mal_hypernet *net, struct mal_arena *arena) {
         block->bias = mal_arena_floats(arena, net->size);
         block->scale = mal_arena_floats(arena, net->n_modules * net->size);
         block->shift = mal_arena_floats(arena, net->n_modules * net->size);
+    }
+}
+
+/* The editor's own arrays, where the device can read them. */
+static void borrow(struct mal_hypernet *net, const struct mal_editor_shape *shape) {
+    net->mean = shape->norm.mean;
+    net->std = shape->norm.std;
+    for (int64_t i = 0; i < net->n_blocks; i++) {
+        const struct mal_block *from = &shape->blocks[i];
+        net->blocks[i] = (struct device_block){.a = from->a,
+                                               .b = from->b,
+                                               .bias = from->bias,
+                                               .scale = from->scale,
+                                               .shift = from->shift};
     }
 }
 
@@ -72,6 +87,11 @@ bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shap
         goto fail;
     }
 
+    if (mal_backend_on_host(be)) {
+        borrow(net, shape);
+        *out = net;
+        return true;
+    }
     struct mal_arena counting;
     mal_arena_init_counting(&counting);
     place(net, &counting);

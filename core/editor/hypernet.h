@@ -6,7 +6,8 @@
 #include "core/arena.h"
 #include "core/editor/editor.h"
 
-/* One shape's parameters on the device, uploaded once per job or kept. */
+/* One shape's parameters on the device. Where device memory is host memory they stay in
+ * `shape`, whose arrays must then outlive the network. */
 struct mal_hypernet;
 
 bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shape *shape,

@@ -64,12 +64,17 @@ size_t mal_solve_bytes(int64_t n, int64_t d_in, int64_t d_out) {
     return bytes_for(n, d_in, d_out, true);
 }
 
-static bool acquire(struct mal_arena *arena, struct mal_backend *be,
+/* Buffers in the caller's scratch, or in `own`, which is finished afterwards either way.
+ */
+static bool acquire(struct mal_arena *own, struct mal_backend *be,
                     const struct mal_solve *s, bool system, struct buffers *out,
                     struct mal_error *err) {
     assert(s->n > 0 && s->d_in > 0 && s->d_out > 0);
-    if (!mal_arena_init(arena, be, bytes_for(s->n, s->d_in, s->d_out, system), err))
+    *own = (struct mal_arena){.be = be};
+    struct mal_arena *arena = s->scratch ? s->scratch : own;
+    if (!mal_arena_reserve(arena, bytes_for(s->n, s->d_in, s->d_out, system), err))
         return mal_fail_wrap(err, "module '%s': the solve", s->module);
+    mal_arena_reset(arena, 0);
     *out = place(arena, s->n, s->d_in, s->d_out, system);
     return true;
 }

@@ -8,15 +8,16 @@
 #ifndef MAL_SOLVE_H
 #define MAL_SOLVE_H
 
-#include "core/backend.h"
+#include "core/arena.h"
 #include "core/delta.h"
 
 struct mal_solve {
     const char *module; /* name, for the delta and for errors; copied */
     int64_t n, d_in, d_out;
-    const float *u, *d;   /* (n, d_in), (n, d_out), device memory */
-    double ridge;         /* e^lamda, > 0 */
-    bool (*tick)(void *); /* between blocks, may be NULL; false: MAL_CANCELLED */
+    const float *u, *d;        /* (n, d_in), (n, d_out), device memory */
+    struct mal_arena *scratch; /* reserved and overwritten; NULL: memory of its own */
+    double ridge;              /* e^lamda, > 0 */
+    bool (*tick)(void *);      /* between blocks, may be NULL; false: MAL_CANCELLED */
     void *tick_arg;
     double *seconds; /* [2]: adds the Gram matrix's time, the rest's; NULL: not wanted */
 };

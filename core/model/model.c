@@ -268,6 +268,11 @@ const struct mal_checkpoint *mal_model_checkpoint(const struct mal_model *model)
     return model->ckpt;
 }
 
+void mal_model_drop_scratch(struct mal_model *model) {
+    mal_arena_finish(&model->scratch);
+    model->scratch = (struct mal_arena){.be = model->be};
+}
+
 /* ---- Linear layers and edit modules ---- */
 
 size_t mal_model_n_linears(const struct mal_model *model) {

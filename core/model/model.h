@@ -116,4 +116,7 @@ size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure);
 
+/* Gives the device memory of past passes back; the next pass takes what it needs. */
+void mal_model_drop_scratch(struct mal_model *model);
+
 #endif
