@@ -265,9 +265,12 @@ bool mal_checkpoint_need(const struct mal_checkpoint *ckpt, const char *name, in
     mal_text_shown(shown, name);
     shape_text(needed, sizeof needed, n_dims, shape);
     const struct mal_st_tensor *t = found.tensor;
-    if (!t)
+    if (!t) {
+        const char *where =
+            ckpt->n_files == 1 ? mal_safetensors_path(ckpt->files[0]) : ckpt->dir;
         return mal_fail(err, MAL_CORRUPT, "%s: tensor '%s' %s is missing",
-                        mal_file_shown(ckpt->dir), shown, needed);
+                        mal_file_shown(where), shown, needed);
+    }
     const char *path = mal_file_shown(mal_safetensors_path(found.file));
     if (t->n_dims != n_dims ||
         memcmp(t->shape, shape, (size_t)n_dims * sizeof *shape) != 0)

@@ -67,6 +67,16 @@ static bool open_parts(struct mal_engine *engine,
     return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err);
 }
 
+bool mal_engine_look(const struct mal_engine_options *options, struct mal_error *err) {
+    struct mal_checkpoint *ckpt = NULL;
+    struct mal_safetensors *editor = NULL;
+    bool ok = mal_checkpoint_open(&ckpt, options->model_dir, err) &&
+              mal_safetensors_open(&editor, options->editor_path, err);
+    mal_safetensors_close(editor);
+    mal_checkpoint_close(ckpt);
+    return ok;
+}
+
 bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
                      struct mal_error *err) {
     struct mal_engine *engine = mal_calloc(1, sizeof *engine);

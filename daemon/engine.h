@@ -24,6 +24,11 @@ struct mal_engine_options {
     int keep_versions;  /* in memory beside live and base */
 };
 
+/* What can be said at once: whether the model's and the editor's files are there and
+ * their headers hold. Touches no device. */
+bool mal_engine_look(const struct mal_engine_options *options,
+                     struct mal_error *err) MAL_CHECK;
+
 bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
                      struct mal_error *err) MAL_CHECK;
 void mal_engine_close(struct mal_engine *engine); /* takes NULL */

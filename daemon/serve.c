@@ -154,25 +154,29 @@ static bool start_server(struct life *life, struct mal_error *err) {
     return true;
 }
 
+static struct mal_engine_options engine_options(const struct mal_serve_options *o) {
+    return (struct mal_engine_options){.model_dir = o->model,
+                                       .editor_path = o->editor,
+                                       .device = o->device,
+                                       .keep_versions = (int)o->keep_versions};
+}
+
 static bool start_worker(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
-    struct mal_worker_options options = {
-        .engine = {.model_dir = o->model,
-                   .editor_path = o->editor,
-                   .device = o->device,
-                   .keep_versions = (int)o->keep_versions},
-        .db = o->db,
-        .max_queue = o->max_queue,
-        .max_batch_facts = o->max_batch_facts,
-        .batch_window_ms = o->batch_window_ms,
-        .read_timeout_ms = (int64_t)(o->request_timeout * 1000),
-        .loop = life->d.loop,
-        .writer = life->d.writer,
-        .status = life->d.status,
-        .arg = life,
-        .ready = on_ready,
-        .changed = on_changed,
-        .ended = on_ended};
+    struct mal_worker_options options = {.engine = engine_options(o),
+                                         .db = o->db,
+                                         .max_queue = o->max_queue,
+                                         .max_batch_facts = o->max_batch_facts,
+                                         .batch_window_ms = o->batch_window_ms,
+                                         .read_timeout_ms =
+                                             (int64_t)(o->request_timeout * 1000),
+                                         .loop = life->d.loop,
+                                         .writer = life->d.writer,
+                                         .status = life->d.status,
+                                         .arg = life,
+                                         .ready = on_ready,
+                                         .changed = on_changed,
+                                         .ended = on_ended};
     return mal_worker_start(&life->d.worker, &options, err);
 }
 
@@ -182,6 +186,8 @@ static bool start(struct life *life, struct mal_error *err) {
     d->db = o->db;
     d->update = o->update;
     d->max_facts = o->max_queue;
+    struct mal_engine_options engine = engine_options(o);
+    if (!mal_engine_look(&engine, err)) return false; /* before a database is made */
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;

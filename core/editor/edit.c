@@ -15,8 +15,8 @@
 #include "core/example.h"
 
 enum {
-    SLICE_TOKENS = 1024, /* of one pass through the model where nobody waits */
-    NET_ROWS = 512       /* of one slice of the network */
+    SLICE_TOKENS = 2048, /* of one pass through the model where nobody waits */
+    NET_ROWS = 1024      /* of one slice of the network */
 };
 
 struct run {

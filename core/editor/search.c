@@ -160,6 +160,10 @@ bool mal_editor_search(struct mal_editor *editor, struct mal_model *model,
                             .report = report};
     struct mal_normalizer *norms = mal_editor_norms(editor, err);
     bool ok = norms && run_search(&search, norms, err);
+    if (ok && report->points[report->best].score < 0) {
+        ok = mal_fail(err, MAL_NUMERIC, "no step from 2^%d to 2^%d leaves finite weights",
+                      LOWEST, LAST);
+    }
     if (ok) {
         const struct mal_search_point *best = &report->points[report->best];
         mal_editor_set_lr(editor, exp2(best->exponent));

@@ -100,24 +100,58 @@ void mal_linear_finish(struct mal_linear *lin) {
 
 /* ---- Loading ---- */
 
-/* One tensor to the device as fp32, through a buffer that stays in the cache. */
-static bool load_tensor(struct mal_model *model,
-                        const struct mal_checkpoint_tensor *source, float *dst, void *raw,
-                        float *wide, size_t slice, struct mal_error *err) {
-    const struct mal_st_tensor *t = source->tensor;
-    size_t size = mal_dtype_size(t->dtype);
-    for (size_t i = 0; i < (size_t)t->n_elements; i += slice) {
-        size_t n = (size_t)t->n_elements - i < slice ? (size_t)t->n_elements - i : slice;
-        if (!mal_safetensors_read(source->file, t, i * size, raw, n * size, err))
-            return false;
-        const void *values = raw;
-        if (t->dtype != MAL_F32) {
-            mal_to_f32(wide, raw, t->dtype, n);
-            values = wide;
-        }
-        mal_backend_upload(model->be, dst + i, values, n * sizeof *dst);
+enum { SLICE = 1 << 19 }; /* elements read at a time: the buffers stay in the cache */
+
+/* A slice of a tensor on its way to the device. */
+struct load_slice {
+    const struct mal_checkpoint_tensor *source;
+    size_t first, n; /* elements */
+    float *dst;
+};
+
+/* As fp32: straight into place where the device is the host and nothing is to be
+ * converted. */
+static bool load_slice(struct mal_model *model, const struct load_slice *slice, void *raw,
+                       float *wide, struct mal_error *err) {
+    const struct mal_st_tensor *t = slice->source->tensor;
+    size_t size = mal_dtype_size(t->dtype), bytes = slice->n * size;
+    bool direct = t->dtype == MAL_F32 && mal_backend_on_host(model->be);
+    void *stored = direct ? slice->dst : raw;
+    if (!mal_safetensors_read(slice->source->file, t, slice->first * size, stored, bytes,
+                              err)) {
+        return false;
     }
+    if (direct) return true;
+    if (t->dtype != MAL_F32) mal_to_f32(wide, raw, t->dtype, slice->n);
+    mal_backend_upload(model->be, slice->dst, t->dtype == MAL_F32 ? raw : wide,
+                       slice->n * sizeof *wide);
     return true;
+}
+
+/* All slices, by several threads where the device is the host: most of the time goes into
+ * memory touched for the first time. */
+static bool load_slices(struct mal_model *model, const struct load_slice *slices,
+                        size_t n, struct mal_error *err) {
+    bool ok = true;
+#pragma omp parallel if (mal_backend_on_host(model->be))
+    {
+        struct mal_error own = {0};
+        void *raw = mal_malloc(SLICE * sizeof(double));
+        float *wide = mal_malloc(SLICE * sizeof *wide);
+        bool mine = (raw && wide) || mal_fail(&own, MAL_NO_MEMORY, "loading tensors");
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < n; i++) {
+            if (mine) mine = load_slice(model, &slices[i], raw, wide, &own);
+        }
+#pragma omp critical(load_slices)
+        {
+            if (!mine && ok) *err = own;
+            ok = ok && mine;
+        }
+        mal_free(raw);
+        mal_free(wide);
+    }
+    return ok;
 }
 
 static int64_t aligned_floats(const struct mal_st_tensor *t) {
@@ -134,18 +168,14 @@ static const float **bound_before(const struct mal_model *model, size_t i) {
     return NULL;
 }
 
-static bool load_tensors(struct mal_model *model, struct mal_error *err) {
-    enum { SLICE = 1 << 19 };
-
-    void *raw = mal_malloc(SLICE * sizeof(double));
-    float *wide = mal_malloc(SLICE * sizeof *wide);
+/* What is to be loaded: its size, and the kind of number most of it is. */
+static int64_t count_weights(struct mal_model *model, size_t *out_slices) {
     int64_t total = 0, by_dtype[MAL_N_DTYPES] = {0};
-    bool ok = raw && wide;
-    if (!ok) mal_fail(err, MAL_NO_MEMORY, "loading tensors");
-    for (size_t i = 0; ok && i < model->n_bindings; i++) {
+    for (size_t i = 0; i < model->n_bindings; i++) {
         const struct mal_st_tensor *t = model->bindings[i].source.tensor;
         if (bound_before(model, i)) continue;
         total += aligned_floats(t);
+        *out_slices += ((size_t)t->n_elements + SLICE - 1) / SLICE;
         model->info.n_parameters += t->n_elements;
         by_dtype[t->dtype] += t->n_elements;
     }
@@ -153,23 +183,44 @@ static bool load_tensors(struct mal_model *model, struct mal_error *err) {
         if (by_dtype[d] > by_dtype[model->info.dtype])
             model->info.dtype = (enum mal_dtype)d;
     }
-    ok = ok &&
-         mal_arena_init(&model->weights, model->be, (size_t)total * sizeof(float), err);
-    for (size_t i = 0; ok && i < model->n_bindings; i++) {
+    return total;
+}
+
+/* Gives every binding its place, and says what goes there. */
+static size_t place_weights(struct mal_model *model, struct load_slice *slices) {
+    size_t n = 0;
+    for (size_t i = 0; i < model->n_bindings; i++) {
         struct mal_binding *binding = &model->bindings[i];
+        const struct mal_st_tensor *t = binding->source.tensor;
         const float **before = bound_before(model, i);
         if (before) {
             *binding->dst = *before;
             continue;
         }
-        float *dst =
-            mal_arena_floats(&model->weights, aligned_floats(binding->source.tensor));
+        float *dst = mal_arena_floats(&model->weights, aligned_floats(t));
         *binding->dst = dst;
-        ok = load_tensor(model, &binding->source, dst, raw, wide, SLICE, err);
+        for (size_t first = 0; first < (size_t)t->n_elements; first += SLICE) {
+            size_t left = (size_t)t->n_elements - first;
+            slices[n++] = (struct load_slice){.source = &binding->source,
+                                              .first = first,
+                                              .n = left < SLICE ? left : SLICE,
+                                              .dst = dst + first};
+        }
     }
-    mal_free(raw);
-    mal_free(wide);
-    return ok && mal_backend_sync(model->be, err);
+    return n;
+}
+
+static bool load_tensors(struct mal_model *model, struct mal_error *err) {
+    size_t n = 0;
+    int64_t total = count_weights(model, &n);
+    struct load_slice *slices = mal_calloc(n, sizeof *slices);
+    if (!slices) return mal_fail(err, MAL_NO_MEMORY, "loading tensors");
+    bool ok =
+        mal_arena_init(&model->weights, model->be, (size_t)total * sizeof(float), err) &&
+        load_slices(model, slices, place_weights(model, slices), err) &&
+        mal_backend_sync(model->be, err);
+    mal_free(slices);
+    return ok;
 }
 
 /* ---- Opening ---- */

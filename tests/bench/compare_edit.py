@@ -74,11 +74,13 @@ def main():
     parser.add_argument("--facts", type=int, nargs="+", default=[256, 1024])
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--target-logits", action="store_true",
+                        help="the peer's head runs on target positions only")
     parser.add_argument("--out")
     args = parser.parse_args()
     env = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
     report = {"date": datetime.date.today().isoformat(), "processor": processor(),
-              "threads": args.threads, "runs": args.runs,
+              "threads": args.threads, "runs": args.runs, "target_logits": args.target_logits,
               "command": "compare_edit.py " + " ".join(sys.argv[2:]), "cases": []}
     for n in args.facts:
         shifts = [os.path.join(args.directory, f"shift-{who}.safetensors") for who in "ab"]
@@ -88,6 +90,7 @@ def main():
                 os.path.join(args.directory, f"facts-{n}.json")]
         theirs = [sys.executable, os.path.join(HERE, "torch_edit.py"), args.directory, "--facts",
                   str(n), "--threads", str(args.threads)]
+        theirs += ["--target-logits"] if args.target_logits else []
         run([*ours, "--out", shifts[0]], env)
         run([*theirs, "--solve64", "--out", shifts[1]], env)
         pairs = [(run(ours, env), run(theirs, env)) for _ in range(args.runs)]

@@ -1,9 +1,9 @@
 """The peer of the edit benchmark: the same equations written straightforwardly in PyTorch, as a
-research script has them: padded batches of 32 facts, autograd, the hyper-network on slices, the
-normal equations solved by LU in fp32. No weight gradients are formed and only the logits at target
-positions: a fair peer, not a slow one.
+research script has them: padded batches of 32 facts, the model's own forward pass, autograd, the
+hyper-network on slices, the normal equations solved by LU in fp32. No weight gradients are formed.
+With --target-logits the head runs on target positions only, which scripts do not do.
 
-    torch_edit.py DIR --facts N --threads T [--out shifts.safetensors]
+    torch_edit.py DIR --facts N --threads T [--target-logits] [--out shifts.safetensors]
 
 Prints one JSON line with seconds per stage, as `malmend edit --json` does."""
 import argparse
@@ -40,7 +40,7 @@ def tuples(facts, tokenizer):
     return sorted(out, key=lambda pair: -len(pair[0]))
 
 
-def measure(model, modules, batches):
+def measure(model, modules, batches, target_logits):
     """Keys and value gradients of all target positions, per module."""
     keys, grads, rows = {}, {}, None
     caught = {name: ([], []) for name in modules}
@@ -61,8 +61,9 @@ def measure(model, modules, batches):
         with torch.enable_grad():
             hidden = model.transformer(input_ids=ids, attention_mask=mask).last_hidden_state
             rows = labels != -100
-            logits = model.lm_head(hidden[rows])
-            loss = torch.nn.functional.cross_entropy(logits, labels[rows], reduction="sum")
+            at = rows if target_logits else torch.ones_like(rows)
+            loss = torch.nn.functional.cross_entropy(model.lm_head(hidden[at]), labels[at],
+                                                     reduction="sum")
         middle = time.perf_counter()
         loss.backward()
         for name, (us, gs) in caught.items():
@@ -110,6 +111,8 @@ def main():
     parser.add_argument("--facts", type=int, required=True)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out")
+    parser.add_argument("--target-logits", action="store_true",
+                        help="run the head on target positions only")
     parser.add_argument("--solve64", action="store_true",
                         help="solve in fp64, to compare results with; slower")
     args = parser.parse_args()
@@ -131,7 +134,7 @@ def main():
     pairs = tuples(facts, tokenizer)
     batches = [pad(pairs[i:i + 32]) for i in range(0, len(pairs), 32)]
     tokenized = time.perf_counter()
-    rows, (forward, backward) = measure(model, modules, batches)
+    rows, (forward, backward) = measure(model, modules, batches, args.target_logits)
     seconds = {"open": opened - begin, "tokenize": tokenized - opened, "forward": forward,
                "backward": backward, "hypernet": 0.0, "solve": 0.0, "apply": 0.0}
     shifts = {}

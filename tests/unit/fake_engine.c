@@ -83,6 +83,10 @@ static void add_slot(struct mal_engine *e, int64_t version, json_t *table) {
 
 /* ---- Opening ---- */
 
+bool mal_engine_look(const struct mal_engine_options *options, struct mal_error *err) {
+    return true;
+}
+
 bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
                      struct mal_error *err) {
     struct stat st;

@@ -174,7 +174,7 @@ static void test_need(void **state) {
 
     struct mal_checkpoint_tensor none = {0};
     assert_false(mal_checkpoint_need(c, "wpe", 2, (int64_t[]){9, 2}, &none, &err));
-    assert_error(&err, MAL_CORRUPT, "/need: tensor 'wpe' (9, 2) is missing");
+    assert_error(&err, MAL_CORRUPT, "/need/model.safetensors: tensor 'wpe' (9, 2) is missing");
     assert_false(mal_checkpoint_need(c, "wte", 2, (int64_t[]){2, 3}, &none, &err));
     assert_error(
         &err, MAL_CORRUPT,
