@@ -84,7 +84,7 @@ class BadEditor(Lab):
         self.assertEqual(done.returncode, 1)
         # What the headers show is said before the daemon starts, the rest in its log.
         problems = [line for line in done.stderr.decode().splitlines()
-                    if line.startswith("malmend: ") or json.loads(line)["level"] == "error"]
+                    if line.startswith("malmend") or json.loads(line)["level"] == "error"]
         self.assertEqual(len(problems), 1)
         for text in [bad, *says]:
             self.assertIn(json.dumps(str(text))[1:-1] if problems[0][0] == "{" else str(text),
