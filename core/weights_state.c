@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "core/weights_digest.h"
 
 /* Versions equal to the base hold no weights and are not counted against `keep`, only
@@ -45,6 +46,7 @@ struct mal_weights_state {
     size_t n_versions, capacity;
     struct version *prepared; /* NULL: none */
     double *sum;              /* one on the device, for norms */
+    double hash_seconds;      /* of the last version prepared */
 };
 
 /* ---- Planes ---- */
@@ -234,8 +236,15 @@ static bool version_end(struct mal_weights_state *ws, struct version *v,
         if (!mal_backend_sync(ws->be, err)) return false;
         if (tick) tick(tick_arg);
     }
-    return measure_shifts(ws, v, fresh, err) &&
-           digest_planes(ws, v, fresh, tick, tick_arg, err) && seal(ws, v, err);
+    if (!measure_shifts(ws, v, fresh, err)) return false;
+    double begin = mal_clock_seconds();
+    bool ok = digest_planes(ws, v, fresh, tick, tick_arg, err) && seal(ws, v, err);
+    ws->hash_seconds = mal_clock_seconds() - begin;
+    return ok;
+}
+
+double mal_weights_hash_seconds(const struct mal_weights_state *ws) {
+    return ws->hash_seconds;
 }
 
 /* ---- Deltas ---- */

@@ -56,6 +56,8 @@ bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
                                              struct mal_error *err),
                                 void *arg, struct mal_error *err) MAL_CHECK;
 struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws);
+/* How much of the last preparation was hashing. */
+double mal_weights_hash_seconds(const struct mal_weights_state *ws);
 const struct mal_module_norms *
 mal_weights_prepared_norms(const struct mal_weights_state *ws);
 /* Lets the passes use the prepared weights (to measure them before publishing). */

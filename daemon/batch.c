@@ -228,6 +228,22 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     return !mal_worker_stopping(run->worker);
 }
 
+/* A prepared change becomes durable, then live; or it is forgotten. */
+static bool persist(struct mal_worker *worker, struct mal_change *change,
+                    const char *const *jobs, size_t n_jobs, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
+    if (!mal_worker_persist(worker, change, jobs, n_jobs, err)) {
+        mal_engine_abandon(worker->engine);
+        return false;
+    }
+    mal_worker_publish(worker, change);
+    mal_log("info", "version published", "{s:I,s:I,s:f}", "version",
+            (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs,
+            "persist_seconds", mal_clock_seconds() - begin);
+    return true;
+}
+
 /* From facts to a published version; on an error nothing has changed. */
 static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_t job,
                      size_t n_jobs, struct mal_error *err) {
@@ -239,13 +255,10 @@ static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_
     bool ok = mal_engine_edit(worker->engine, worker->store, batch->facts + from,
                               to - from, mal_clock_unix_ms(), &progress, &change, err);
     if (ok) {
-        mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
-        ok = mal_worker_persist(worker, &change, batch->ids + job, n_jobs, err);
-        if (!ok) mal_engine_abandon(worker->engine);
+        ok = persist(worker, &change, batch->ids + job, n_jobs, err);
     } else if (run.read_err.status != MAL_OK) {
         *err = run.read_err;
     }
-    if (ok) mal_worker_publish(worker, &change);
     mal_change_finish(&change);
     return ok;
 }
@@ -255,12 +268,7 @@ static bool run_rollback(struct mal_worker *worker, const struct batch *batch,
     struct mal_change change = {0};
     bool ok = mal_engine_rollback(worker->engine, worker->store, batch->jobs->to_version,
                                   mal_clock_unix_ms(), &change, err);
-    if (ok) {
-        mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
-        ok = mal_worker_persist(worker, &change, batch->ids, 1, err);
-        if (!ok) mal_engine_abandon(worker->engine);
-    }
-    if (ok) mal_worker_publish(worker, &change);
+    ok = ok && persist(worker, &change, batch->ids, 1, err);
     mal_change_finish(&change);
     return ok;
 }
@@ -284,8 +292,6 @@ static bool run_jobs(struct mal_worker *worker, const struct batch *batch, size_
     }
     if (ok) {
         mal_worker_announce(worker);
-        mal_log("info", "version published", "{s:I,s:I}", "version",
-                (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs);
         return true;
     }
     if (why.status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */

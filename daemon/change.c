@@ -218,7 +218,9 @@ static bool prepare(struct mal_engine *engine, const struct mal_progress *progre
     struct apply_tick tick = {progress};
     double begin = mal_clock_seconds();
     bool ok = mal_weights_prepare(engine->ws, &change->delta, apply_tick, &tick, err);
-    change->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin;
+    double hash_seconds = mal_weights_hash_seconds(engine->ws);
+    change->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin - hash_seconds;
+    change->report.seconds[MAL_STAGE_HASH] = hash_seconds;
     return ok;
 }
 

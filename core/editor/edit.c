@@ -45,9 +45,9 @@ struct run {
 };
 
 const char *mal_stage_name(enum mal_stage stage) {
-    static const char *const names[] = {"tokenize", "forward", "backward",
-                                        "hypernet", "gram",    "solve",
-                                        "apply",    "verify",  "persist"};
+    static const char *const names[] = {"tokenize", "forward", "backward", "hypernet",
+                                        "gram",     "solve",   "apply",    "hash",
+                                        "verify",   "persist"};
     return names[stage];
 }
 

@@ -20,7 +20,7 @@ import numpy
 from safetensors.numpy import load_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-EDIT = ("tokenize", "forward", "backward", "hypernet", "gram", "solve", "apply")
+EDIT = ("tokenize", "forward", "backward", "hypernet", "gram", "solve", "apply", "hash")
 
 
 def run(command, env):
