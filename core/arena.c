@@ -73,6 +73,6 @@ bool mal_arena_reserve(struct mal_arena *arena, size_t bytes, struct mal_error *
 
     /* The arena stays usable at its old size: the caller's job failed, not the arena. */
     struct mal_error ignored = {0};
-    if (!mal_arena_init(arena, be, capacity, &ignored)) arena->be = be;
+    if (capacity == 0 || !mal_arena_init(arena, be, capacity, &ignored)) arena->be = be;
     return false;
 }
