@@ -59,7 +59,7 @@ static bool open_parts(struct mal_engine *engine,
         return mal_fail_wrap(err, "%s", options->editor_path);
     }
     struct mal_hash hash;
-    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(engine->model), &hash, err)) {
+    if (!mal_model_fingerprint(engine->model, &hash, err)) {
         return false;
     }
     mal_hash_hex(&hash, engine->base_model);

@@ -130,8 +130,7 @@ void mal_workbench_close(struct mal_workbench *wb) {
 bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) {
     if (wb->base_model[0]) return true;
     struct mal_hash hash;
-    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(wb->model), &hash, err))
-        return false;
+    if (!mal_model_fingerprint(wb->model, &hash, err)) return false;
     mal_hash_hex(&hash, wb->base_model);
     return true;
 }

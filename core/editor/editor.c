@@ -151,13 +151,12 @@ void mal_editor_tensor_at(const struct mal_editor *editor, struct mal_editor_sha
 
 /* ---- Ties to a model ---- */
 
-static bool check_base(const struct mal_editor *editor, const struct mal_model *model,
+static bool check_base(const struct mal_editor *editor, struct mal_model *model,
                        struct mal_error *err) {
     if (editor->base_model[0] == 0) return true;
     struct mal_hash fingerprint;
     char hex[MAL_HASH_HEX];
-    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(model), &fingerprint, err))
-        return false;
+    if (!mal_model_fingerprint(model, &fingerprint, err)) return false;
     mal_hash_hex(&fingerprint, hex);
     if (strcmp(hex, editor->base_model) == 0) return true;
     return mal_fail(

@@ -74,11 +74,10 @@ static int by_name(const void *a, const void *b) {
     return strcmp(x_name, y_name);
 }
 
-static bool take_base(struct mal_editor *editor, const struct mal_model *model,
+static bool take_base(struct mal_editor *editor, struct mal_model *model,
                       struct mal_error *err) {
     struct mal_hash fingerprint;
-    if (!mal_checkpoint_fingerprint(mal_model_checkpoint(model), &fingerprint, err))
-        return false;
+    if (!mal_model_fingerprint(model, &fingerprint, err)) return false;
     mal_hash_hex(&fingerprint, editor->base_model);
     return true;
 }

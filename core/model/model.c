@@ -319,6 +319,17 @@ const struct mal_checkpoint *mal_model_checkpoint(const struct mal_model *model)
     return model->ckpt;
 }
 
+bool mal_model_fingerprint(struct mal_model *model, struct mal_hash *out,
+                           struct mal_error *err) {
+    if (!model->has_fingerprint) {
+        if (!mal_checkpoint_fingerprint(model->ckpt, &model->fingerprint, err))
+            return false;
+        model->has_fingerprint = true;
+    }
+    *out = model->fingerprint;
+    return true;
+}
+
 void mal_model_drop_scratch(struct mal_model *model) {
     mal_arena_finish(&model->scratch);
     model->scratch = (struct mal_arena){.be = model->be};

@@ -45,6 +45,11 @@ const struct mal_model_info *mal_model_info(const struct mal_model *model);
 struct mal_backend *mal_model_backend(const struct mal_model *model);
 const struct mal_checkpoint *mal_model_checkpoint(const struct mal_model *model);
 
+/* The checkpoint's fingerprint, computed when it is first asked for: it reads every byte.
+ */
+bool mal_model_fingerprint(struct mal_model *model, struct mal_hash *out,
+                           struct mal_error *err) MAL_CHECK;
+
 /* All linear layers that may be edited, in the order of their blocks. */
 size_t mal_model_n_linears(const struct mal_model *model);
 struct mal_linear *mal_model_linear(struct mal_model *model, size_t i);

@@ -45,6 +45,8 @@ struct mal_model {
     struct mal_model_info info;
     struct mal_backend *be;
     struct mal_checkpoint *ckpt;
+    struct mal_hash fingerprint; /* once has_fingerprint */
+    bool has_fingerprint;
     bool prefixed; /* the checkpoint's names carry arch->prefix */
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;
