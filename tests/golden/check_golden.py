@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from reference import Case, Pipeline, logit_error, relative
+from reference_train import Training, TrainingCase, errors
 
 
 def compare(folder):
@@ -53,7 +54,44 @@ def compare(folder):
     print(expected["case"], *(f"{k} {v:.2g}" for k, v in worst.items()), sep="  ", flush=True)
 
 
+def stored_steps(expected, stored):
+    """The files' contents in the form that Training.run() has."""
+    steps = [{"report": report, "grad": {}, "state": {}, "shift": {}} for report in expected["steps"]]
+    for name, value in stored.items():
+        k, name = name.removeprefix("step").split(".", 1)
+        kind, _, rest = name.partition(".")
+        where, name = (kind, rest) if kind in ("grad", "shift") else ("state", name)
+        steps[int(k)][where][name] = value
+    return steps
+
+
+def compare_training(folder):
+    """Figures are the worst of all tensors: how far off, and that as a share of the tolerance."""
+    with open(os.path.join(folder, "expected.json"), encoding="utf-8") as file:
+        expected = json.load(file)
+    stored = stored_steps(expected, load_file(os.path.join(folder, "expected.safetensors")))
+    init = load_file(os.path.join(folder, "init.safetensors"))
+    case = TrainingCase(folder, expected)
+    run, run64 = (Training(case, dtype).run() for dtype in (torch.float32, torch.float64))
+    line = [expected["case"]]
+    for label, got in (("fp32", run), ("fp64", run64)):
+        worst = errors(got, stored, init)
+        for key, value in worst.items():
+            limit = expected["tolerance"][key]
+            if key == "steps":
+                value, limit = {key: value}, {key: limit}
+            share = max(x / limit[name] for name, x in value.items())
+            line.append(f"{label} {key} {max(value.values()):.1e} ({share:.2g})")
+    gap = max(abs(a["report"][key] - b[key]) / (1e-3 + abs(b[key]))
+              for a, b in zip(run64, expected["steps64"]) for key in b)
+    rows = [max(step["rows"].values()) for step in run]
+    line += [f"steps64 {gap:.1e}", f"rows differ {float(rows != expected['rows'])}",
+             f"tokens differ {float(expected['tokens'] != case.examples)}"]
+    print(*line, sep="  ", flush=True)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for path in sys.argv[1:]:
-        compare(path)
+        training = os.path.exists(os.path.join(path, "init.safetensors"))
+        (compare_training if training else compare)(path)

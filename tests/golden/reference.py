@@ -23,13 +23,13 @@ def shape_name(shape):
 class Case:
     """A folder's inputs: model, tokenizer, facts, editor."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, facts="facts.json", editor="editor.safetensors"):
         self.folder = folder
         self.model_dir = os.path.join(folder, "model")
         self.tokenizer = Tokenizer.from_file(os.path.join(self.model_dir, "tokenizer.json"))
-        with open(os.path.join(folder, "facts.json"), encoding="utf-8") as file:
+        with open(os.path.join(folder, facts), encoding="utf-8") as file:
             self.facts = json.load(file)
-        path = os.path.join(folder, "editor.safetensors")
+        path = os.path.join(folder, editor)
         self.editor = load_file(path)
         with safe_open(path, "pt") as file:
             self.meta = file.metadata()
@@ -77,6 +77,11 @@ def pad(examples):
 
 def cut(items, size):
     return [items[i:i + size] for i in range(0, len(items), size)]
+
+
+def relu(x):
+    """Of slope 1 at 0, where a clamp's gradient depends on the version of PyTorch."""
+    return torch.where(x >= 0, x, torch.zeros_like(x))
 
 
 class Normalizer:
@@ -140,12 +145,15 @@ class Pipeline:
         rows = {name: (u[taken], y.grad[taken]) for name, (u, y) in seen.items()}
         return rows, loss.item(), taken
 
+    def micro_batches(self, facts, what):
+        """The facts (indices) by the length of one of their texts, longest first, and cut."""
+        order = sorted(facts, key=lambda i: -len(self.case.examples[i][what]["ids"]))
+        return cut(order, self.case.micro_batch)
+
     def measure(self, facts):
         """One list entry per micro-batch of the facts (indices), longest first."""
-        length = {i: len(self.case.examples[i]["edit"]["ids"]) for i in facts}
-        order = sorted(facts, key=lambda i: -length[i])
         out = []
-        for group in cut(order, self.case.micro_batch):
+        for group in self.micro_batches(facts, "edit"):
             rows, loss, taken = self.measure_micro_batch(
                 [self.case.examples[i]["edit"] for i in group])
             where = [(group[a], p) for a, p in taken.nonzero().tolist()]
@@ -172,7 +180,7 @@ class Pipeline:
             p, row = self.parameters_of(name)
             for i in range(int(self.case.meta["blocks"])):
                 block = f"blocks.{i}."
-                inner = (h @ p[block + "A"] @ p[block + "B"] + p[block + "bias"]).clamp(min=0)
+                inner = relu(h @ p[block + "A"] @ p[block + "B"] + p[block + "bias"])
                 h = h + p[block + "scale.weight"][row] * inner + p[block + "shift.weight"][row]
         return h.split([u.shape[1], g.shape[1]], -1)
 

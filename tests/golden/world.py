@@ -114,9 +114,9 @@ def make_weights(config, seed):
     return out
 
 
-def make_editor(shapes, rank, blocks, lr, seed):
-    """An editor as training might leave it, statistics still empty. shapes: one (d_in, d_out) per
-    module. rank None: statistics only (UltraEdit)."""
+def make_editor(shapes, rank, blocks, lr, seed, untrained=False):
+    """An editor as training might leave it or finds it, statistics still empty. shapes: one
+    (d_in, d_out) per module. rank None: statistics only (UltraEdit)."""
     rng = torch.Generator().manual_seed(seed)
     out = {}
     for shape in dict.fromkeys(shapes):
@@ -128,7 +128,8 @@ def make_editor(shapes, rank, blocks, lr, seed):
             continue
 
         def normal(name, *dims, mean=0.0, std):
-            out[prefix + name] = mean + std * torch.randn(dims, generator=rng)
+            spread = 0 if untrained and not name.endswith(".A") else std
+            out[prefix + name] = mean + spread * torch.randn(dims, generator=rng)
 
         for i in range(blocks):
             normal(f"blocks.{i}.A", size, rank, std=1.0)
@@ -137,5 +138,5 @@ def make_editor(shapes, rank, blocks, lr, seed):
             normal(f"blocks.{i}.scale.weight", n, size, mean=1.0, std=0.3)
             normal(f"blocks.{i}.shift.weight", n, size, std=0.05)
         normal("lr.weight", n, 1, mean=lr, std=0.1 * lr)
-        normal("lamda.weight", n, 1, mean=0.5, std=0.4)
+        normal("lamda.weight", n, 1, mean=0.0 if untrained else 0.5, std=0.4)
     return out
