@@ -51,27 +51,10 @@ static bool tokenize(struct mal_edit_rows *rows, const struct mal_tokenizer *tok
     return true;
 }
 
-/* Longest first by counting, so that the order is stable. */
 static bool sort_by_length(struct mal_edit_rows *rows, struct mal_error *err) {
-    int32_t longest = 0;
-    for (size_t i = 0; i < rows->n_examples; i++) {
-        if (rows->examples[i].n > longest) longest = rows->examples[i].n;
-    }
-    size_t *next = mal_calloc((size_t)longest + 2, sizeof *next);
     rows->order = mal_calloc(rows->n_examples, sizeof *rows->order);
-    if (!next || !rows->order) {
-        mal_free(next);
-        return mal_fail(err, MAL_NO_MEMORY, "facts");
-    }
-    for (size_t i = 0; i < rows->n_examples; i++)
-        next[longest - rows->examples[i].n + 1]++;
-    for (int32_t k = 0; k < longest; k++)
-        next[k + 1] += next[k];
-    for (size_t i = 0; i < rows->n_examples; i++) {
-        rows->order[next[longest - rows->examples[i].n]++] = i;
-    }
-    mal_free(next);
-    return true;
+    if (!rows->order) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    return mal_examples_longest_first(rows->examples, rows->n_examples, rows->order, err);
 }
 
 static bool cut_micro_batches(struct mal_edit_rows *rows, struct mal_error *err) {
