@@ -27,8 +27,8 @@ struct buffers {
     double *shift; /* dense: (d_in, d_out); in the primal system that is rhs */
 };
 
-static bool is_dual(int64_t n, int64_t d_in) {
-    return n < d_in;
+static bool is_dual(const struct mal_solve *s) {
+    return s->n < s->d_in && !s->preserve_gram;
 }
 
 static double *doubles(struct mal_arena *arena, int64_t n) {
@@ -36,9 +36,10 @@ static double *doubles(struct mal_arena *arena, int64_t n) {
 }
 
 /* `system`: there is one to solve, not only a product. */
-static struct buffers place(struct mal_arena *arena, int64_t n, int64_t d_in,
-                            int64_t d_out, bool system) {
-    bool dual = is_dual(n, d_in), factors = dual && mal_delta_factors_pay(d_in, d_out, n);
+static struct buffers place(struct mal_arena *arena, const struct mal_solve *s,
+                            bool system) {
+    int64_t n = s->n, d_in = s->d_in, d_out = s->d_out;
+    bool dual = is_dual(s), factors = dual && mal_delta_factors_pay(d_in, d_out, n);
     int64_t order = dual ? n : d_in;
     struct buffers b = {.info = doubles(arena, 4),
                         .eye = doubles(arena, (int64_t)EYE * EYE)};
@@ -53,15 +54,15 @@ static struct buffers place(struct mal_arena *arena, int64_t n, int64_t d_in,
     return b;
 }
 
-static size_t bytes_for(int64_t n, int64_t d_in, int64_t d_out, bool system) {
+static size_t bytes_for(const struct mal_solve *s, bool system) {
     struct mal_arena counting;
     mal_arena_init_counting(&counting);
-    place(&counting, n, d_in, d_out, system);
+    place(&counting, s, system);
     return counting.peak;
 }
 
 size_t mal_solve_bytes(int64_t n, int64_t d_in, int64_t d_out) {
-    return bytes_for(n, d_in, d_out, true);
+    return bytes_for(&(struct mal_solve){.n = n, .d_in = d_in, .d_out = d_out}, true);
 }
 
 /* Buffers in the caller's scratch, or in `own`, which is finished afterwards either way.
@@ -72,10 +73,10 @@ static bool acquire(struct mal_arena *own, struct mal_backend *be,
     assert(s->n > 0 && s->d_in > 0 && s->d_out > 0);
     *own = (struct mal_arena){.be = be};
     struct mal_arena *arena = s->scratch ? s->scratch : own;
-    if (!mal_arena_reserve(arena, bytes_for(s->n, s->d_in, s->d_out, system), err))
+    if (!mal_arena_reserve(arena, bytes_for(s, system), err))
         return mal_fail_wrap(err, "module '%s': the solve", s->module);
     mal_arena_reset(arena, 0);
-    *out = place(arena, s->n, s->d_in, s->d_out, system);
+    *out = place(arena, s, system);
     return true;
 }
 
@@ -105,18 +106,23 @@ static int64_t depth(const struct mal_pace *pace, int64_t n, int64_t per_row) {
     return pace->tick && rows < n ? rows : n;
 }
 
-/* lower triangle of gram := u'u (primal) or u u' (dual) */
+/* lower triangle of gram := u'u + w K0'K0 (primal) or u u' (dual) */
 static bool multiply_gram(const struct mal_pace *pace, const struct mal_solve *s,
                           const struct buffers *b, struct mal_error *err) {
-    if (is_dual(s->n, s->d_in)) {
+    if (is_dual(s)) {
         mal_syrk64(pace->be, s->n, s->d_in, 1, s->u, s->d_in, false, 0, b->gram, s->n);
         return mal_pace_step(pace, err);
+    }
+    double before = s->preserve_gram ? s->preserve_weight : 0;
+    if (s->preserve_gram) {
+        mal_backend_copy(pace->be, b->gram, s->preserve_gram,
+                         (size_t)(s->d_in * s->d_in) * sizeof *b->gram);
     }
     int64_t rows = depth(pace, s->n, s->d_in * s->d_in / 2 + 1);
     for (int64_t i = 0; i < s->n; i += rows) {
         int64_t k = s->n - i < rows ? s->n - i : rows;
-        mal_syrk64(pace->be, s->d_in, k, 1, s->u + i * s->d_in, s->d_in, true, i > 0,
-                   b->gram, s->d_in);
+        mal_syrk64(pace->be, s->d_in, k, 1, s->u + i * s->d_in, s->d_in, true,
+                   i > 0 ? 1 : before, b->gram, s->d_in);
         if (!mal_pace_step(pace, err)) return false;
     }
     return true;
@@ -256,13 +262,18 @@ bool mal_solve(struct mal_backend *be, const struct mal_solve *solve,
                         "module '%s': the ridge e^lamda is %g, not a positive number",
                         solve->module, solve->ridge);
     }
+    if (!isfinite(solve->preserve_weight) || solve->preserve_weight < 0) {
+        return mal_fail(err, MAL_NUMERIC,
+                        "module '%s': the weight of the preservation keys is %g",
+                        solve->module, solve->preserve_weight);
+    }
     struct mal_pace pace = {.be = be, .tick = solve->tick, .arg = solve->tick_arg};
     double start = mal_clock_seconds();
     struct mal_arena arena;
     struct buffers b;
     if (!acquire(&arena, be, solve, true, &b, err)) return false;
     bool ok = check_finite(be, solve, &b, err);
-    if (ok && is_dual(solve->n, solve->d_in)) {
+    if (ok && is_dual(solve)) {
         ok = solve_dual(&pace, solve, &b, out, err);
     } else if (ok) {
         ok = solve_primal(&pace, solve, &b, out, err);

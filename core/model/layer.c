@@ -43,7 +43,7 @@ void mal_keep_rows(struct mal_pass *pass, int64_t c, const float *x, int64_t ldx
 
 void mal_capture_keys(struct mal_pass *pass, const struct mal_linear *lin, const float *x,
                       bool reduced) {
-    if (!pass->measure || lin->edit < 0) return;
+    if (!pass->u || lin->edit < 0) return;
     mal_keep_rows(pass, lin->d_in, x, lin->d_in, reduced, pass->u[lin->edit]);
 }
 

@@ -60,9 +60,10 @@ struct mal_pass {
     struct mal_kv_cache *cache; /* NULL: none */
     const int32_t *cache_rows;  /* (n_tokens) where keys and values go */
 
-    bool measure;               /* a backward pass follows */
-    float *const *u, *const *g; /* per edit module, memory of the caller */
-    size_t left;                /* edit modules whose g is still to come */
+    bool measure; /* a backward pass follows */
+    float *const *u, *const
+                         *g; /* per edit module, memory of the caller; u NULL: no keys */
+    size_t left;             /* edit modules whose g is still to come */
 
     struct mal_pass_buffers buf;
     float *y, *dy; /* (M, C) */
