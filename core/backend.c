@@ -142,6 +142,10 @@ size_t mal_backend_bytes(const struct mal_backend *be) {
     return be->bytes;
 }
 
+size_t mal_backend_available(struct mal_backend *be) {
+    return be->ops->available(be);
+}
+
 bool mal_backend_on_host(const struct mal_backend *be) {
     return be->on_host;
 }

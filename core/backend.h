@@ -42,6 +42,8 @@ void mal_backend_zero(struct mal_backend *be, void *dst, size_t bytes);
 /* Waits; false with the device's first error since it was created. */
 bool mal_backend_sync(struct mal_backend *be, struct mal_error *err) MAL_CHECK;
 size_t mal_backend_bytes(const struct mal_backend *be); /* allocated now */
+/* What could still be allocated, as far as that can be known; 0: it cannot. */
+size_t mal_backend_available(struct mal_backend *be);
 /* Device memory is host memory: what is there already need not be copied to be used. */
 bool mal_backend_on_host(const struct mal_backend *be);
 

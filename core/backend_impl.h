@@ -22,6 +22,7 @@ struct mal_backend_ops {
 
     void *(*alloc)(struct mal_backend *be, size_t bytes); /* keeps be->bytes */
     void (*free)(struct mal_backend *be, void *mem);      /* mem is not NULL */
+    size_t (*available)(struct mal_backend *be);
     void (*upload)(struct mal_backend *be, void *dst, const void *host, size_t bytes);
     void (*download)(struct mal_backend *be, void *host, const void *src, size_t bytes);
     void (*copy)(struct mal_backend *be, void *dst, const void *src, size_t bytes);

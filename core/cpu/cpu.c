@@ -21,6 +21,7 @@ static const struct mal_backend_ops cpu_ops = {
     .destroy = destroy,
     .alloc = mal_cpu_alloc,
     .free = mal_cpu_free,
+    .available = mal_cpu_available,
     .upload = mal_cpu_upload,
     .download = mal_cpu_download,
     .copy = mal_cpu_copy,

@@ -19,6 +19,7 @@ struct mal_cpu {
 /* memory.c */
 void *mal_cpu_alloc(struct mal_backend *be, size_t bytes);
 void mal_cpu_free(struct mal_backend *be, void *mem);
+size_t mal_cpu_available(struct mal_backend *be);
 void mal_cpu_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes);
 void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_t bytes);
 void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);

@@ -16,6 +16,7 @@ struct run {
     struct mal_model *model;
     struct mal_backend *be;
     const struct mal_editor *editor;
+    const struct mal_preserve *preserve;
     const struct mal_progress *progress;
     struct mal_edit_report *report;
     struct mal_edit_rows rows;
@@ -45,6 +46,8 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
                               .u = run->rows.u[m],
                               .d = run->rows.g[m],
                               .ridge = 1,
+                              .preserve_gram = mal_preserve_gram(run->preserve, m),
+                              .preserve_weight = mal_preserve_weight(run->preserve, m),
                               .scratch = &run->systems,
                               .tick = tick,
                               .tick_arg = run,
@@ -87,13 +90,15 @@ static bool make_delta(struct run *run, struct mal_delta *out, struct mal_error 
 
 bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
                   const struct mal_editor *editor, struct mal_normalizer *norms,
-                  const struct mal_fact *facts, size_t n_facts,
-                  const struct mal_progress *progress, struct mal_delta *out,
-                  struct mal_edit_report *report, struct mal_error *err) {
+                  const struct mal_preserve *preserve, const struct mal_fact *facts,
+                  size_t n_facts, const struct mal_progress *progress,
+                  struct mal_delta *out, struct mal_edit_report *report,
+                  struct mal_error *err) {
     *report = (struct mal_edit_report){.n_facts = n_facts};
     struct run run = {.model = model,
                       .be = mal_model_backend(model),
                       .editor = editor,
+                      .preserve = preserve,
                       .progress = progress,
                       .report = report,
                       .systems = {.be = mal_model_backend(model)}};

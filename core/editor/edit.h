@@ -4,7 +4,7 @@
 
 #include "core/delta.h"
 #include "core/editor/editor.h"
-#include "core/editor/progress.h"
+#include "core/editor/preserve.h"
 #include "core/facts.h"
 #include "core/tokenizer/tokenizer.h"
 
@@ -12,11 +12,12 @@
  * Otherwise one per shape of the editor, in its order: the batch is taken into them
  * before it is edited with them. So UltraEdit works, whose statistics are state of the
  * live version; so an untrained editor gets its first ones. On an error they may have
- * changed. */
+ * changed. `preserve` NULL: nothing, whatever the editor carries. */
 bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
                   const struct mal_editor *editor, struct mal_normalizer *norms,
-                  const struct mal_fact *facts, size_t n_facts,
-                  const struct mal_progress *progress, struct mal_delta *out,
-                  struct mal_edit_report *report, struct mal_error *err) MAL_CHECK;
+                  const struct mal_preserve *preserve, const struct mal_fact *facts,
+                  size_t n_facts, const struct mal_progress *progress,
+                  struct mal_delta *out, struct mal_edit_report *report,
+                  struct mal_error *err) MAL_CHECK;
 
 #endif

@@ -117,16 +117,21 @@ static bool make(const struct mal_system *sys, struct mal_error *err) {
     return true;
 }
 
-static bool check_ridge(const struct mal_solve *s, struct mal_error *err) {
-    if (isfinite(s->ridge) && s->ridge > 0) return true;
+static bool check_weights(const struct mal_solve *s, struct mal_error *err) {
+    if (!isfinite(s->ridge) || !(s->ridge > 0)) {
+        return mal_fail(err, MAL_NUMERIC,
+                        "module '%s': the ridge e^lamda is %g, not a positive number",
+                        s->module, s->ridge);
+    }
+    if (isfinite(s->preserve_weight) && s->preserve_weight >= 0) return true;
     return mal_fail(err, MAL_NUMERIC,
-                    "module '%s': the ridge e^lamda is %g, not a positive number",
-                    s->module, s->ridge);
+                    "module '%s': the weight of the preservation keys is %g", s->module,
+                    s->preserve_weight);
 }
 
 bool mal_system_factorise(const struct mal_system *sys, struct mal_error *err) {
     double info[2] = {0};
-    if (!check_ridge(sys->s, err) || !make(sys, err)) return false;
+    if (!check_weights(sys->s, err) || !make(sys, err)) return false;
     mal_backend_zero(sys->pace.be, sys->info, sizeof info);
     if (!mal_cholesky_factor(&sys->pace, sys->order, sys->gram, sys->info, err))
         return false;

@@ -125,6 +125,11 @@ struct mal_learn {
 bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
                      const struct mal_learn *learn, struct mal_error *err) MAL_CHECK;
 
+/* Forward only: of each edit module m the keys at the label rows, u[m] (rows, d_in),
+ * device memory of the caller, rows in packed order. */
+bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
+                    float *const *u, struct mal_error *err) MAL_CHECK;
+
 /* Logits of every position: out (n, V), host. */
 bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
                       struct mal_error *err) MAL_CHECK;

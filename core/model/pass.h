@@ -74,11 +74,11 @@ struct mal_pass {
     float *lower; /* (N, C) */
     float *y0;    /* (top, C) y of the base weights */
 
-    bool backward; /* a backward pass follows */
-    float *const *u, *const
-                         *g; /* per edit module, memory of the caller; NULL: not wanted */
-    float *const *dw;        /* per edit module (d_in, d_out); NULL: not wanted */
-    size_t left;             /* edit modules whose gradients are still to come */
+    bool backward;    /* a backward pass follows */
+    float *const *u;  /* keys per edit module, memory of the caller; NULL: not wanted */
+    float *const *g;  /* value gradients, likewise */
+    float *const *dw; /* (d_in, d_out) likewise, added to */
+    size_t left;      /* edit modules whose gradients are still to come */
 
     struct mal_pass_buffers buf;
     float *y, *dy; /* (top, C) */

@@ -95,6 +95,19 @@ out:
     return false;
 }
 
+bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
+                    float *const *u, struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {.u = u};
+    struct mal_head_buffers head;
+    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+    model->arch->forward(model, &pass);
+    return mal_backend_sync(model->be, err);
+}
+
 bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
                       struct mal_error *err) {
     int32_t start[] = {0, (int32_t)n}, from = 0;

@@ -9,8 +9,6 @@
 #include "core/clock.h"
 #include "core/editor/solve_grad.h"
 
-enum { LEARN_TOKENS = 1024 }; /* of one pass, where a micro-batch does not matter */
-
 /* ---- Creating ---- */
 
 static size_t weight_bytes(const struct mal_linear *lin) {
@@ -228,7 +226,8 @@ static void update_views(struct mal_trainer *t) {
 static bool make_rows(struct mal_train_run *run, const struct mal_train_batch *batch,
                       bool learn, struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    struct mal_progress progress = {tick_of_rows, (void *)run->watch, LEARN_TOKENS, NULL};
+    struct mal_progress progress = {tick_of_rows, (void *)run->watch, MAL_LEARN_TOKENS,
+                                    NULL};
     if (!mal_edit_rows_of_examples(&run->rows, t->model, t->editor, batch->edits,
                                    batch->n_edits, run->watch ? &progress : NULL,
                                    &run->edit, err) ||
@@ -276,7 +275,8 @@ static size_t pass_length(const struct mal_trainer *t, const struct mal_example 
     size_t left = n - first, micro = (size_t)t->editor->micro_batch, k = 0;
     if (t->editor->loss == MAL_LOSS_MICROBATCH_MEAN) return left < micro ? left : micro;
     int64_t tokens = 0;
-    while (k < left && (k == 0 || tokens + examples[order[first + k]].n <= LEARN_TOKENS))
+    while (k < left &&
+           (k == 0 || tokens + examples[order[first + k]].n <= MAL_LEARN_TOKENS))
         tokens += examples[order[first + k++]].n;
     return k;
 }

@@ -67,16 +67,19 @@ int64_t mal_trainer_steps(const struct mal_trainer *trainer); /* taken so far */
 
 /* ---- Sizes known beforehand ---- */
 
-/* Device bytes a step takes at most, the model's own weights not counted: of rows, of the
- * network and its optimiser, of the passes through the model, of the solves. */
+/* Device bytes any step over `n_edits` facts takes at most, beside the model. */
 struct mal_train_need {
-    size_t rows, network, passes, solves, weights;
+    size_t weights; /* edited weights and their gradients */
+    size_t network; /* gradients, moments and activations of the hyper-network */
+    size_t rows;    /* keys, gradients and differences of the edit tokens */
+    size_t passes;  /* of one pass through the model */
+    size_t solves;  /* of one module's system */
+    size_t total;   /* passes and solves do not stand at the same time */
 };
 
-/* For any step over `n_edits` facts of `data`. */
-void mal_trainer_need(const struct mal_model *model, const struct mal_editor *editor,
+bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                       const struct mal_train_options *options,
                       const struct mal_train_data *data, int64_t n_edits,
-                      struct mal_train_need *out);
+                      struct mal_train_need *out, struct mal_error *err) MAL_CHECK;
 
 #endif
