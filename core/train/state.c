@@ -92,31 +92,37 @@ static bool list_items(struct mal_trainer *t, struct items *items,
 
 /* ---- Writing ---- */
 
-struct numbers {
-    char text[7][NUMBER];
-    struct mal_st_meta meta[9];
+enum { N_COUNTS = 6, N_META = N_COUNTS + 4 };
+
+static const char *const count_names[N_COUNTS] = {"step",      "epoch",  "at",
+                                                  "best_step", "waited", "t"};
+
+struct metadata {
+    char text[N_COUNTS + 2][NUMBER];
+    struct mal_st_meta entries[N_META];
 };
 
-static void make_numbers(const struct mal_trainer *t, const struct mal_train_position *p,
-                         const char *run, struct numbers *out) {
-    static const char *const names[] = {"step",      "epoch",  "at", "best",
-                                        "best_step", "waited", "t"};
-    const int64_t values[] = {p->step,      p->epoch,  p->at,   0,
-                              p->best_step, p->waited, t->steps};
-    for (size_t i = 0; i < 7; i++) {
-        snprintf(out->text[i], NUMBER, "%" PRId64, values[i]);
-        out->meta[i] = (struct mal_st_meta){names[i], out->text[i]};
+static void make_metadata(const struct mal_trainer *t, const struct mal_train_position *p,
+                          const char *run, struct metadata *out) {
+    const int64_t counts[N_COUNTS] = {p->step,      p->epoch,  p->at,
+                                      p->best_step, p->waited, t->steps};
+    for (size_t i = 0; i < N_COUNTS; i++) {
+        snprintf(out->text[i], NUMBER, "%" PRId64, counts[i]);
+        out->entries[i] = (struct mal_st_meta){count_names[i], out->text[i]};
     }
-    snprintf(out->text[3], NUMBER, "%a", p->best);
-    out->meta[7] = (struct mal_st_meta){"format", FORMAT};
-    out->meta[8] = (struct mal_st_meta){"run", run};
+    snprintf(out->text[N_COUNTS], NUMBER, "%a", p->best);
+    snprintf(out->text[N_COUNTS + 1], NUMBER, "%a", p->lr_rate);
+    out->entries[N_COUNTS] = (struct mal_st_meta){"best", out->text[N_COUNTS]};
+    out->entries[N_COUNTS + 1] = (struct mal_st_meta){"lr_rate", out->text[N_COUNTS + 1]};
+    out->entries[N_COUNTS + 2] = (struct mal_st_meta){"format", FORMAT};
+    out->entries[N_COUNTS + 3] = (struct mal_st_meta){"run", run};
 }
 
 bool mal_train_state_save(struct mal_trainer *t, const char *path,
                           const struct mal_train_position *position, const char *run,
                           struct mal_error *err) {
     struct items items;
-    struct numbers numbers;
+    struct metadata metadata;
     bool ok = list_items(t, &items, err);
     struct mal_st_entry *entries = ok ? mal_calloc(items.n, sizeof *entries) : NULL;
     if (ok && !entries) ok = mal_fail(err, MAL_NO_MEMORY, "state of the training");
@@ -133,9 +139,9 @@ bool mal_train_state_save(struct mal_trainer *t, const char *path,
                                            .data = item->host};
     }
     ok = ok && mal_backend_sync(t->be, err);
-    make_numbers(t, position, run, &numbers);
-    ok = ok && mal_safetensors_write(path, entries, items.n, numbers.meta,
-                                     sizeof numbers.meta / sizeof *numbers.meta, err);
+    make_metadata(t, position, run, &metadata);
+    ok = ok &&
+         mal_safetensors_write(path, entries, items.n, metadata.entries, N_META, err);
     mal_free(entries);
     items_finish(&items);
     return ok;
@@ -181,19 +187,28 @@ static bool read_int(const struct mal_safetensors *file, const char *key, int64_
     return true;
 }
 
+static bool read_real(const struct mal_safetensors *file, const char *key, double *out,
+                      struct mal_error *err) {
+    const char *text = mal_safetensors_metadata(file, key);
+    char *stop = NULL;
+    if (text) *out = strtod(text, &stop);
+    if (text && stop != text && !*stop) return true;
+    return mal_fail(err, MAL_CORRUPT, "%s: metadata '%s' is not a number",
+                    mal_safetensors_path(file), key);
+}
+
 static bool read_position(const struct mal_safetensors *file, struct mal_trainer *t,
                           struct mal_train_position *out, struct mal_error *err) {
     struct mal_train_position p = {0};
-    const char *best = mal_safetensors_metadata(file, "best");
-    if (!best)
-        return mal_fail(err, MAL_CORRUPT, "%s: metadata 'best' is missing",
-                        mal_safetensors_path(file));
-    p.best = strtod(best, NULL);
-    if (!read_int(file, "step", &p.step, err) ||
-        !read_int(file, "epoch", &p.epoch, err) || !read_int(file, "at", &p.at, err) ||
-        !read_int(file, "best_step", &p.best_step, err) ||
-        !read_int(file, "waited", &p.waited, err) || !read_int(file, "t", &t->steps, err))
+    int64_t *const counts[N_COUNTS] = {&p.step,      &p.epoch,  &p.at,
+                                       &p.best_step, &p.waited, &t->steps};
+    for (size_t i = 0; i < N_COUNTS; i++) {
+        if (!read_int(file, count_names[i], counts[i], err)) return false;
+    }
+    if (!read_real(file, "best", &p.best, err) ||
+        !read_real(file, "lr_rate", &p.lr_rate, err)) {
         return false;
+    }
     *out = p;
     return true;
 }

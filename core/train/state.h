@@ -12,6 +12,7 @@ struct mal_train_position {
     double best;             /* lowest validation loss so far, NaN: none yet */
     int64_t best_step;
     int64_t waited; /* validations since then */
+    double lr_rate; /* of the editor's steps */
 };
 
 /* `run` is a text that says what the run depends on; it is stored as it is. */

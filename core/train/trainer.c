@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
@@ -341,8 +342,8 @@ static bool backward(struct mal_train_run *run, struct mal_train_report *report,
 }
 
 /* Step 6 */
-static bool update(struct mal_trainer *t, const struct mal_train_report *report,
-                   struct mal_error *err) {
+static bool update(struct mal_trainer *t, const struct mal_train_rates *rates,
+                   const struct mal_train_report *report, struct mal_error *err) {
     double losses = report->gen_loss + (isnan(report->loc_loss) ? 0 : report->loc_loss);
     if (!isfinite(losses) || !isfinite(report->grad_norm)) {
         return mal_fail(err, MAL_NUMERIC,
@@ -352,7 +353,7 @@ static bool update(struct mal_trainer *t, const struct mal_train_report *report,
     }
     double scale = t->o.max_norm / (report->grad_norm + 1e-6); /* as clip_grad_norm_() */
     t->steps++;
-    mal_train_params_step(&t->params, t->o.meta_rate, t->o.lr_rate, scale < 1 ? scale : 1,
+    mal_train_params_step(&t->params, rates->meta, rates->lr, scale < 1 ? scale : 1,
                           t->steps);
     for (size_t s = 0; s < t->editor->n_shapes; s++) { /* what the host computes with */
         float *const own[] = {t->editor->shapes[s].lr, t->editor->shapes[s].lamda,
@@ -368,32 +369,51 @@ static bool update(struct mal_trainer *t, const struct mal_train_report *report,
     return mal_backend_sync(t->be, err);
 }
 
+/* A step that fails leaves the statistics as they were. */
+static void restore_statistics(struct mal_trainer *t, const struct mal_normalizer *old) {
+    for (size_t s = 0; s < t->editor->n_shapes; s++) {
+        struct mal_normalizer *norm = &t->norms[s];
+        size_t bytes = (size_t)norm->size * sizeof *norm->mean;
+        norm->n = old[s].n;
+        memcpy(norm->mean, old[s].mean, bytes);
+        memcpy(norm->var, old[s].var, bytes);
+        memcpy(norm->std, old[s].std, bytes);
+    }
+}
+
+/* `rates` NULL: nothing changes. */
 static bool run_step(struct mal_trainer *t, const struct mal_train_batch *batch,
-                     bool learns, const struct mal_train_watch *watch,
-                     struct mal_train_report *report, struct mal_error *err) {
+                     const struct mal_train_rates *rates,
+                     const struct mal_train_watch *watch, struct mal_train_report *report,
+                     struct mal_error *err) {
     struct mal_train_run run = {.t = t, .watch = watch};
     double begin = mal_clock_seconds();
     *report = (struct mal_train_report){0};
-    bool ok = make_rows(&run, batch, learns, err) && edit_weights(&run, err) &&
+    struct mal_normalizer *old = mal_norms_copy(t->norms, t->editor->n_shapes, err);
+    if (!old) return false;
+    bool ok = make_rows(&run, batch, rates != NULL, err) && edit_weights(&run, err) &&
               learn_all(&run, batch, report, err);
     base_weights(t);
-    ok = ok && (!learns || (backward(&run, report, err) && update(t, report, err)));
+    ok = ok && (!rates || (backward(&run, report, err) && update(t, rates, report, err)));
     report->edit_loss = run.edit.loss;
     report->rows = run.rows.n_rows;
     report->seconds = mal_clock_seconds() - begin;
     mal_edit_rows_finish(&run.rows);
     mal_free(run.d);
+    if (!ok) restore_statistics(t, old);
+    mal_norms_free(old, t->editor->n_shapes);
     return ok;
 }
 
 bool mal_trainer_step(struct mal_trainer *trainer, const struct mal_train_batch *batch,
+                      const struct mal_train_rates *rates,
                       const struct mal_train_watch *watch,
                       struct mal_train_report *report, struct mal_error *err) {
-    return run_step(trainer, batch, true, watch, report, err);
+    return run_step(trainer, batch, rates, watch, report, err);
 }
 
 bool mal_trainer_measure(struct mal_trainer *trainer, const struct mal_train_batch *batch,
                          const struct mal_train_watch *watch,
                          struct mal_train_report *report, struct mal_error *err) {
-    return run_step(trainer, batch, false, watch, report, err);
+    return run_step(trainer, batch, NULL, watch, report, err);
 }

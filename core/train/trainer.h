@@ -14,8 +14,6 @@
 struct mal_trainer;
 
 struct mal_train_options {
-    double meta_rate;     /* of Adam */
-    double lr_rate;       /* of the editor's steps, in a group of their own */
     double loc_coef;      /* weight of the locality loss */
     double max_norm;      /* of the gradient: what is longer is scaled down */
     int64_t editor_batch; /* rows of a slice of the hyper-network; no influence on results
@@ -31,6 +29,12 @@ bool mal_trainer_create(struct mal_trainer **out, struct mal_model *model,
                         const struct mal_train_options *options,
                         struct mal_error *err) MAL_CHECK;
 void mal_trainer_destroy(struct mal_trainer *trainer); /* takes NULL */
+
+/* Of Adam, in one step. */
+struct mal_train_rates {
+    double meta; /* of all parameters */
+    double lr;   /* but the editor's steps, in a group of their own */
+};
 
 struct mal_train_report {
     double gen_loss, loc_loss; /* loc_loss NaN where there is no probe */
@@ -52,6 +56,7 @@ struct mal_train_watch {
 
 /* A loss or gradient that is not finite is MAL_NUMERIC, and no parameter has changed. */
 bool mal_trainer_step(struct mal_trainer *trainer, const struct mal_train_batch *batch,
+                      const struct mal_train_rates *rates,
                       const struct mal_train_watch *watch,
                       struct mal_train_report *report, struct mal_error *err) MAL_CHECK;
 /* The losses of a step without its changes. */

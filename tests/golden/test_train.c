@@ -78,13 +78,16 @@ static void run_steps(struct train_case *c, struct mal_trainer *trainer,
     struct mal_error err = {0};
     struct mal_train_watch watch = {.observe = observe, .arg = c};
     size_t n = (size_t)real_of(c->expected, "n_edits", 0), facts[256];
+    double rate = real_of(c->expected, "meta_lr", 0);
+    struct mal_train_rates rates = {rate, real_of(c->expected, "lr_meta_lr", rate)};
     for (c->step = 0; c->step < c->n_steps; c->step++) {
         struct mal_train_batch batch;
         for (size_t i = 0; i < n; i++)
             facts[i] = (size_t)c->step * n + i;
         assert_done(mal_train_batch_make(&batch, data, facts, n, 0, &err), &err);
-        assert_done(mal_trainer_step(trainer, &batch, &watch, &c->reports[c->step], &err),
-                    &err);
+        assert_done(
+            mal_trainer_step(trainer, &batch, &rates, &watch, &c->reports[c->step], &err),
+            &err);
         mal_train_batch_finish(&batch);
         if (c->step != 0 && c->step != c->n_steps - 1) continue;
         assert_done(mal_trainer_fetch(trainer, &err), &err);
@@ -126,10 +129,7 @@ static void run_case(struct train_case *c) {
     }
     assert_done(mal_train_data_make(&data, model, tok, facts, n_facts, &err), &err);
 
-    double rate = real_of(c->expected, "meta_lr", 0);
     struct mal_train_options options = {
-        .meta_rate = rate,
-        .lr_rate = real_of(c->expected, "lr_meta_lr", rate),
         .loc_coef = real_of(c->expected, "loc_coef", 1),
         .max_norm = real_of(c->expected, "max_grad_norm", 1),
         .editor_batch = (int64_t)real_of(c->expected, "editor_batch", 0),
