@@ -295,7 +295,8 @@ void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const flo
                   int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
                   const struct mal_attn_grads *grads) {
     assert(attn->n_seqs >= 0 && attn->n_queries >= 0);
-    if (attn->n_seqs == 0 || attn->n_queries == 0 || !runs(be)) return;
+    bool nothing = attn->n_queries == 0 && !grads->all_keys; /* else keys get zeros */
+    if (attn->n_seqs == 0 || nothing || !runs(be)) return;
     assert(out && lse && dout && grads->dq && grads->dk && grads->dv);
     struct mal_attn full = full_attn(attn);
     struct mal_attn_grads full_grads = *grads;

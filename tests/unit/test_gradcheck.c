@@ -141,6 +141,9 @@ struct attn_data {
     int64_t ld_out, ld_d;
     float *q, *k, *v, *dout;
     float *dev_out, *dev_lse, *dev_dout, *dq, *dk, *dv;
+    bool all_keys;
+    int64_t n_grads; /* rows of dk and dv, of ld_d */
+    float *before;   /* what both hold at first */
 };
 
 /* Rows of n floats put ld apart, and back. */
@@ -162,10 +165,11 @@ static float *dense(struct device *dev, const float *x, int64_t rows, int64_t n,
     return y;
 }
 
-static void attn_open(struct device *dev, const struct attn_case *c,
+static void attn_open(struct device *dev, const struct attn_case *c, bool all_keys,
                       struct attn_data *a) {
     *a = (struct attn_data){.row_q = c->heads * c->head_size,
-                            .row_k = c->kv_heads * c->head_size};
+                            .row_k = c->kv_heads * c->head_size,
+                            .all_keys = all_keys};
     int32_t max_keys = 1;
     for (int64_t s = 0; s < c->n_seqs; s++) {
         a->q_start[s + 1] = a->q_start[s] + c->queries[s];
@@ -188,8 +192,10 @@ static void attn_open(struct device *dev, const struct attn_case *c,
     a->dev_dout = strided(dev, a->dout, a->n_queries, a->row_q, a->ld_out);
     a->dev_lse = device_floats(dev, NULL, a->n_queries * c->heads);
     a->dq = strided(dev, NULL, a->n_queries, a->row_q, a->ld_d);
-    a->dk = strided(dev, NULL, a->n_queries, a->row_q, a->ld_d);
-    a->dv = strided(dev, NULL, a->n_queries, a->row_q, a->ld_d);
+    a->n_grads = all_keys ? a->n_keys : a->n_queries;
+    a->before = random_floats(dev, a->n_grads * a->ld_d);
+    a->dk = device_floats(dev, a->before, a->n_grads * a->ld_d);
+    a->dv = device_floats(dev, a->before, a->n_grads * a->ld_d);
     a->attn = (struct mal_attn){
         .n_seqs = c->n_seqs,
         .n_queries = a->n_queries,
@@ -214,10 +220,14 @@ static void attn_open(struct device *dev, const struct attn_case *c,
 
 static void attn_run(struct device *dev, struct attn_data *a) {
     mal_attn_fwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse);
-    mal_attn_bwd(
-        dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse, a->dev_dout, a->ld_out,
-        &(struct mal_attn_grads){
-            .dq = a->dq, .dk = a->dk, .dv = a->dv, .ld_q = a->ld_d, .ld_kv = a->ld_d});
+    mal_attn_bwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse, a->dev_dout,
+                 a->ld_out,
+                 &(struct mal_attn_grads){.dq = a->dq,
+                                          .dk = a->dk,
+                                          .dv = a->dv,
+                                          .ld_q = a->ld_d,
+                                          .ld_kv = a->ld_d,
+                                          .all_keys = a->all_keys});
 }
 
 static void attn_close(struct device *dev, struct attn_data *a) {
@@ -225,12 +235,13 @@ static void attn_close(struct device *dev, struct attn_data *a) {
     free(a->k);
     free(a->v);
     free(a->dout);
+    free(a->before);
     device_release(dev);
 }
 
 static void check_attn_fwd(struct device *dev, const struct attn_case *c) {
     struct attn_data a;
-    attn_open(dev, c, &a);
+    attn_open(dev, c, false, &a);
     double *q = wide(a.q, a.n_queries * a.row_q), *k = wide(a.k, a.n_keys * a.row_k);
     double *v = wide(a.v, a.n_keys * a.row_k), *out = double_zeros(a.n_queries * a.row_q);
     double *lse = double_zeros(a.n_queries * c->heads);
@@ -277,48 +288,85 @@ static double attn_slope(const struct attn_data *a, double *const qkv[3], double
     return (loss[1] - loss[0]) / (2 * h);
 }
 
-/* The row of keys at the position of query row `row`. */
+/* The row of keys that row `row` of dk and dv is about; -1: of no sequence. */
 static int64_t key_row(const struct attn_data *a, const struct attn_case *c,
                        int64_t row) {
     int64_t s = 0;
+    if (a->all_keys) {
+        for (; s < c->n_seqs; s++) {
+            if (row >= a->k_start[s] && row < a->k_start[s] + c->keys[s]) return row;
+        }
+        return -1;
+    }
     while (row >= a->q_start[s + 1])
         s++;
     return a->k_start[s] + c->keys[s] - c->queries[s] + row - a->q_start[s];
 }
 
-static void attn_bwd(void **state) {
-    struct device *dev = *state;
-    for (size_t t = 0; t < sizeof attn_cases / sizeof attn_cases[0]; t++) {
-        const struct attn_case *c = &attn_cases[t];
-        struct attn_data a;
-        attn_open(dev, c, &a);
-        attn_run(dev, &a);
-        double *qkv[3] = {wide(a.q, a.n_queries * a.row_q), wide(a.k, a.n_keys * a.row_k),
-                          wide(a.v, a.n_keys * a.row_k)};
-        double *out = double_zeros(a.n_queries * a.row_q);
-        float *got[3] = {dense(dev, a.dq, a.n_queries, a.row_q, a.ld_d),
-                         dense(dev, a.dk, a.n_queries, a.row_k, a.ld_d),
-                         dense(dev, a.dv, a.n_queries, a.row_k, a.ld_d)};
-        int64_t step =
-            a.n_queries * a.row_q > 400 ? 13 : 1; /* a sample of the larger ones */
-        for (int x = 0; x < 3; x++) {
-            int64_t n = x == 0 ? a.row_q : a.row_k;
-            for (int64_t i = 0; i < a.n_queries * n; i += step) {
-                int64_t row = i / n, from = x == 0 ? row : key_row(&a, c, row);
-                double want = attn_slope(&a, qkv, qkv[x], from * n + i % n, out);
-                check_close(x == 0   ? "dq"
-                            : x == 1 ? "dk"
-                                     : "dv",
-                            i, (double)got[x][i], want, 1e-5 + 1e-5 * fabs(want));
-            }
-        }
-        for (int x = 0; x < 3; x++) {
-            free(qkv[x]);
-            free(got[x]);
-        }
-        free(out);
-        attn_close(dev, &a);
+/* dk or dv: rows of no sequence, and what is between two rows, are as before. */
+static void check_untouched(struct device *dev, const struct attn_data *a,
+                            const struct attn_case *c, const float *grad) {
+    float *got = host_floats(dev, grad, a->n_grads * a->ld_d);
+    for (int64_t i = 0; i < a->n_grads; i++) {
+        int64_t first = key_row(a, c, i) < 0 ? 0 : a->row_k;
+        assert_memory_equal(got + i * a->ld_d + first, a->before + i * a->ld_d + first,
+                            (size_t)(a->ld_d - first) * sizeof *got);
     }
+    free(got);
+}
+
+static void check_attn_bwd(struct device *dev, const struct attn_case *c, bool all_keys) {
+    struct attn_data a;
+    attn_open(dev, c, all_keys, &a);
+    attn_run(dev, &a);
+    double *qkv[3] = {wide(a.q, a.n_queries * a.row_q), wide(a.k, a.n_keys * a.row_k),
+                      wide(a.v, a.n_keys * a.row_k)};
+    double *out = double_zeros(a.n_queries * a.row_q);
+    float *got[3] = {dense(dev, a.dq, a.n_queries, a.row_q, a.ld_d),
+                     dense(dev, a.dk, a.n_grads, a.row_k, a.ld_d),
+                     dense(dev, a.dv, a.n_grads, a.row_k, a.ld_d)};
+    for (int x = 0; x < 3; x++) {
+        int64_t n = x == 0 ? a.row_q : a.row_k, rows = x == 0 ? a.n_queries : a.n_grads;
+        int64_t step = rows * n > 4000 ? 397 : rows * n > 400 ? 13 : 1; /* a sample */
+        for (int64_t i = 0; i < rows * n; i += step) {
+            int64_t row = i / n, from = x == 0 ? row : key_row(&a, c, row);
+            if (from < 0) continue;
+            double want = attn_slope(&a, qkv, qkv[x], from * n + i % n, out);
+            check_close(x == 0   ? "dq"
+                        : x == 1 ? "dk"
+                                 : "dv",
+                        i, (double)got[x][i], want, 1e-5 + 1e-5 * fabs(want));
+        }
+    }
+    check_untouched(dev, &a, c, a.dk);
+    check_untouched(dev, &a, c, a.dv);
+    for (int x = 0; x < 3; x++) {
+        free(qkv[x]);
+        free(got[x]);
+    }
+    free(out);
+    attn_close(dev, &a);
+}
+
+static void attn_bwd(void **state) {
+    for (size_t t = 0; t < sizeof attn_cases / sizeof attn_cases[0]; t++)
+        check_attn_bwd(*state, &attn_cases[t], false);
+}
+
+/* Gradients of every key, of those before the first query and of sequences without
+ * queries, too. */
+static void attn_bwd_all_keys(void **state) {
+    static const struct attn_case suffixes[] = {
+        {2, {150, 40}, {3, 37}, 2, 1, 16, true, 1},
+        {3, {129, 5, 64}, {1, 0, 33}, 4, 2, 8, true, 0},
+        {2, {130, 70}, {2, 40}, 2, 2, 9, false, 2},
+        {1, {70}, {2}, 1, 1, 300, true, 0},
+        {2, {3, 2}, {0, 0}, 2, 1, 4, true, 0}, /* zeros for all keys */
+    };
+    for (size_t t = 0; t < sizeof attn_cases / sizeof attn_cases[0]; t++)
+        check_attn_bwd(*state, &attn_cases[t], true);
+    for (size_t t = 0; t < sizeof suffixes / sizeof suffixes[0]; t++)
+        check_attn_bwd(*state, &suffixes[t], true);
 }
 
 /* When the loss touches only the last queries, computing those alone loses nothing: their
@@ -335,9 +383,9 @@ static void suffix_has_the_full_gradient(void **state) {
         memcpy(part.queries, suffix[t], sizeof part.queries);
         struct attn_data a, b;
         uint64_t seed = dev->seed;
-        attn_open(dev, &full[t], &a);
+        attn_open(dev, &full[t], false, &a);
         dev->seed = seed;
-        attn_open(dev, &part, &b);
+        attn_open(dev, &part, false, &b);
 
         /* The same keys and values; queries and gradients of the suffix are rows of the
          * full. */
@@ -379,6 +427,7 @@ static void suffix_has_the_full_gradient(void **state) {
         free(b.k);
         free(b.v);
         free(b.dout);
+        free(b.before);
         attn_close(dev, &a);
     }
 }
@@ -448,6 +497,7 @@ int main(void) {
         cmocka_unit_test(relu_has_slope_1_at_0),
         cmocka_unit_test(attn_fwd),
         cmocka_unit_test(attn_bwd),
+        cmocka_unit_test(attn_bwd_all_keys),
         cmocka_unit_test(suffix_has_the_full_gradient),
         cmocka_unit_test(xent_bwd),
         cmocka_unit_test(xent_bwd_near_certainty),
