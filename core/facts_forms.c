@@ -117,7 +117,7 @@ static bool add_question_mark(struct mal_fact_place *at, struct mal_fact *fact,
         size_t n = strlen(fact->unrelated[i].prompt);
         char *asked = mal_realloc(fact->unrelated[i].prompt, n + 2);
         if (!asked) return fail_memory(at, err);
-        strcpy(asked + n, "?");
+        memcpy(asked + n, "?", 2);
         fact->unrelated[i].prompt = asked;
     }
     return true;
