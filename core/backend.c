@@ -142,6 +142,10 @@ size_t mal_backend_bytes(const struct mal_backend *be) {
     return be->bytes;
 }
 
+size_t mal_backend_available(struct mal_backend *be) {
+    return be->ops->available(be);
+}
+
 bool mal_backend_on_host(const struct mal_backend *be) {
     return be->on_host;
 }
@@ -289,14 +293,17 @@ void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *ou
 
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
                   int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
-                  float *dq, float *dk, float *dv, int64_t ld_d) {
+                  const struct mal_attn_grads *grads) {
     assert(attn->n_seqs >= 0 && attn->n_queries >= 0);
     if (attn->n_seqs == 0 || attn->n_queries == 0 || !runs(be)) return;
-    assert(out && lse && dout && dq && dk && dv);
+    assert(out && lse && dout && grads->dq && grads->dk && grads->dv);
     struct mal_attn full = full_attn(attn);
+    struct mal_attn_grads full_grads = *grads;
     int64_t row = attn->n_heads * attn->head_size;
-    be->ops->attn_bwd(be, &full, out, ld(ld_out, row), lse, dout, ld(ld_dout, row), dq,
-                      dk, dv, ld(ld_d, row));
+    full_grads.ld_q = ld(grads->ld_q, row);
+    full_grads.ld_kv = ld(grads->ld_kv, attn->n_kv_heads * attn->head_size);
+    be->ops->attn_bwd(be, &full, out, ld(ld_out, row), lse, dout, ld(ld_dout, row),
+                      &full_grads);
 }
 
 void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y) {
@@ -338,6 +345,14 @@ void mal_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
     be->ops->xent_bwd(be, n, v, logits, label, scale);
 }
 
+void mal_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+            float *logits, const float *scale, float *kl) {
+    assert(n >= 0 && v >= 0);
+    if (n == 0 || v == 0 || !runs(be)) return;
+    assert(base && logits && scale && kl);
+    be->ops->kl(be, n, v, base, logits, scale, kl);
+}
+
 /* ---- Editors ---- */
 
 void mal_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
@@ -374,6 +389,48 @@ void mal_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc, f
     assert((da == 0 || (a && b)) && c && d);
     be->ops->edit_diffs(be, n, da, dc, lr, a, ld(lda, da), b, ld(ldb, da), c, ld(ldc, dc),
                         d, ld(ldd, dc));
+}
+
+/* ---- Training of editors ---- */
+
+void mal_block_bwd(struct mal_backend *be, int64_t n, int64_t c, const float *dh,
+                   const float *scale, float *z, float *dscale, float *dshift,
+                   float *dbias) {
+    assert(n >= 0 && c >= 0);
+    if (n == 0 || c == 0 || !runs(be)) return;
+    assert(dh && scale && z && dscale && dshift && dbias);
+    be->ops->block_bwd(be, n, c, dh, scale, z, dscale, dshift, dbias);
+}
+
+void mal_edit_diffs_bwd(struct mal_backend *be, const struct mal_edit_diffs_bwd *g) {
+    assert(g->n >= 0 && g->da > 0 && g->dc > 0);
+    if (g->n == 0 || !runs(be)) return;
+    assert(g->a && g->b && g->c && g->e && g->grad_b && g->grad_c && g->dlr);
+    struct mal_edit_diffs_bwd full = *g;
+    full.lda = ld(g->lda, g->da);
+    full.ldb = ld(g->ldb, g->da);
+    full.ldc = ld(g->ldc, g->dc);
+    full.lde = ld(g->lde, g->dc);
+    assert(g->ld_grad > 0);
+    be->ops->edit_diffs_bwd(be, &full);
+}
+
+/* Nothing has the sum 0, so n = 0 is not skipped. */
+void mal_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
+             enum mal_dtype a_dtype, int64_t lda, const void *b, enum mal_dtype b_dtype,
+             int64_t ldb, double *out) {
+    assert(n >= 0 && c >= 0);
+    assert(is_float_or_double(a_dtype) && is_float_or_double(b_dtype));
+    if (!runs(be)) return;
+    assert(out && (n * c == 0 || (a && b)));
+    be->ops->dot(be, n, c, a, a_dtype, ld(lda, c), b, b_dtype, ld(ldb, c), out);
+}
+
+void mal_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
+    assert(adam->n >= 0 && adam->t >= 1);
+    if (adam->n == 0 || !runs(be)) return;
+    assert(adam->p && adam->m && adam->v && adam->g);
+    be->ops->adam_step(be, adam);
 }
 
 /* ---- Versioned weights ---- */

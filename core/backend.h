@@ -42,6 +42,8 @@ void mal_backend_zero(struct mal_backend *be, void *dst, size_t bytes);
 /* Waits; false with the device's first error since it was created. */
 bool mal_backend_sync(struct mal_backend *be, struct mal_error *err) MAL_CHECK;
 size_t mal_backend_bytes(const struct mal_backend *be); /* allocated now */
+/* What could still be allocated, as far as that can be known; 0: it cannot. */
+size_t mal_backend_available(struct mal_backend *be);
 /* Device memory is host memory: what is there already need not be copied to be used. */
 bool mal_backend_on_host(const struct mal_backend *be);
 
@@ -170,13 +172,20 @@ struct mal_attn {
  * the scaled scores, NULL when no backward follows. */
 void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
                   int64_t ld_out, float *lse);
-/* Gradients at the rows of the queries only, written (not added): dq (n_queries, H D),
- * and dk, dv (n_queries, Hkv D) for the keys at the queries' own positions; what flows to
- * earlier keys is dropped (they need no gradient: core/README.md section 5). All three
- * with ld_d. */
+
+/* Gradients, written (not added): dq (n_queries, H D), and dk, dv (rows, Hkv D) of the
+ * keys at the queries' own positions, in the queries' rows; what flows to earlier keys is
+ * dropped (they need no gradient: core/README.md section 5). With `all_keys` instead of
+ * every key, in the rows of k and v. */
+struct mal_attn_grads {
+    float *dq, *dk, *dv;
+    int64_t ld_q, ld_kv;
+    bool all_keys;
+};
+
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
                   int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
-                  float *dq, float *dk, float *dv, int64_t ld_d);
+                  const struct mal_attn_grads *grads);
 
 /* y += x */
 void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y);
@@ -198,6 +207,11 @@ void mal_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float *log
  * -1. */
 void mal_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
                   const int32_t *label, const float *scale);
+
+/* Per row i, with p = softmax(base_i) and q = softmax(logits_i): kl[i] = sum p (log p -
+ * log q), and in place logits_i := scale[i] (q - p), its gradient at the logits. */
+void mal_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+            float *logits, const float *scale, float *kl);
 
 /* ---- Editors ---- */
 
@@ -221,6 +235,50 @@ void mal_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float *z,
 void mal_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc, float lr,
                     const float *a, int64_t lda, const float *b, int64_t ldb,
                     const float *c, int64_t ldc, float *d, int64_t ldd);
+
+/* ---- Training of editors (core/README.md section 8) ---- */
+
+/* Backward of mal_block_fwd() for dh (n,c), the gradient at its result: in place z := dz
+ * = dh * scale where z >= 0 (the slope at 0 is 1), 0 elsewhere; and added to sums over
+ * the rows (c): dscale += dh * relu(z), dshift += dh, dbias += dz. The gradient at its h
+ * is dh. */
+void mal_block_bwd(struct mal_backend *be, int64_t n, int64_t c, const float *dh,
+                   const float *scale, float *z, float *dscale, float *dshift,
+                   float *dbias);
+
+/* Backward of mal_edit_diffs(), d[j] = -lr <a_j, b_j> c_j, for e (n, dc), the gradient at
+ * d; a is constant: db[j] = -lr <e_j, c_j> a_j, dc[j] = -lr <a_j, b_j> e_j, and dlr[0] +=
+ * -sum <a_j, b_j> <e_j, c_j> (fp64, device memory). */
+struct mal_edit_diffs_bwd {
+    int64_t n, da, dc;
+    float lr;
+    const float *a, *b, *c, *e;
+    int64_t lda, ldb, ldc, lde;
+    float *grad_b, *grad_c;
+    int64_t ld_grad; /* of both */
+    double *dlr;
+};
+
+void mal_edit_diffs_bwd(struct mal_backend *be, const struct mal_edit_diffs_bwd *g);
+
+/* out[0] = sum over rows and columns of a (n,c) * b (n,c), fp32 or fp64 each, in fp64
+ * (device memory). */
+void mal_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
+             enum mal_dtype a_dtype, int64_t lda, const void *b, enum mal_dtype b_dtype,
+             int64_t ldb, double *out);
+
+/* One step of Adam (Kingma and Ba) in place, as torch.optim.Adam computes it: with g' =
+ * grad_scale * g: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p -= lr /
+ * (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). */
+struct mal_adam {
+    int64_t n;
+    float *p, *m, *v; /* (n) */
+    const float *g;   /* (n) */
+    double lr, beta1, beta2, eps, grad_scale;
+    int64_t t; /* 1 in the first step */
+};
+
+void mal_adam_step(struct mal_backend *be, const struct mal_adam *adam);
 
 /* ---- Versioned weights (core/README.md section 4): bit-exact on every device ---- */
 

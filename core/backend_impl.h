@@ -22,6 +22,7 @@ struct mal_backend_ops {
 
     void *(*alloc)(struct mal_backend *be, size_t bytes); /* keeps be->bytes */
     void (*free)(struct mal_backend *be, void *mem);      /* mem is not NULL */
+    size_t (*available)(struct mal_backend *be);
     void (*upload)(struct mal_backend *be, void *dst, const void *host, size_t bytes);
     void (*download)(struct mal_backend *be, void *host, const void *src, size_t bytes);
     void (*copy)(struct mal_backend *be, void *dst, const void *src, size_t bytes);
@@ -56,8 +57,8 @@ struct mal_backend_ops {
                      int64_t ld_out, float *lse);
     void (*attn_bwd)(struct mal_backend *be, const struct mal_attn *attn,
                      const float *out, int64_t ld_out, const float *lse,
-                     const float *dout, int64_t ld_dout, float *dq, float *dk, float *dv,
-                     int64_t ld_d);
+                     const float *dout, int64_t ld_dout,
+                     const struct mal_attn_grads *grads);
     void (*add)(struct mal_backend *be, int64_t n, const float *x, float *y);
     void (*gather_rows)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                         const float *x, int64_t ldx, float *y, int64_t ldy);
@@ -69,6 +70,8 @@ struct mal_backend_ops {
                      int32_t *argmax);
     void (*xent_bwd)(struct mal_backend *be, int64_t n, int64_t v, float *logits,
                      const int32_t *label, const float *scale);
+    void (*kl)(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+               float *logits, const float *scale, float *kl);
 
     void (*normalize_rows)(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
                            const float *u, int64_t ldu, const float *g, int64_t ldg,
@@ -81,6 +84,15 @@ struct mal_backend_ops {
     void (*edit_diffs)(struct mal_backend *be, int64_t n, int64_t da, int64_t dc,
                        float lr, const float *a, int64_t lda, const float *b, int64_t ldb,
                        const float *c, int64_t ldc, float *d, int64_t ldd);
+
+    void (*block_bwd)(struct mal_backend *be, int64_t n, int64_t c, const float *dh,
+                      const float *scale, float *z, float *dscale, float *dshift,
+                      float *dbias);
+    void (*edit_diffs_bwd)(struct mal_backend *be, const struct mal_edit_diffs_bwd *g);
+    void (*dot)(struct mal_backend *be, int64_t n, int64_t c, const void *a,
+                enum mal_dtype a_dtype, int64_t lda, const void *b,
+                enum mal_dtype b_dtype, int64_t ldb, double *out);
+    void (*adam_step)(struct mal_backend *be, const struct mal_adam *adam);
 
     void (*apply_factors)(struct mal_backend *be, int64_t d_in, int64_t d_out,
                           int64_t rank, const float *l, const float *r, bool transposed,

@@ -81,6 +81,25 @@ void mal_examples_free(struct mal_example *examples, size_t n) {
     mal_free(examples);
 }
 
+/* By counting, so that the order is stable. */
+bool mal_examples_longest_first(const struct mal_example *examples, size_t n,
+                                size_t *order, struct mal_error *err) {
+    int32_t longest = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (examples[i].n > longest) longest = examples[i].n;
+    }
+    size_t *next = mal_calloc((size_t)longest + 2, sizeof *next);
+    if (!next) return mal_fail(err, MAL_NO_MEMORY, "order of %zu examples", n);
+    for (size_t i = 0; i < n; i++)
+        next[longest - examples[i].n + 1]++;
+    for (int32_t k = 0; k < longest; k++)
+        next[k + 1] += next[k];
+    for (size_t i = 0; i < n; i++)
+        order[next[longest - examples[i].n]++] = i;
+    mal_free(next);
+    return true;
+}
+
 bool mal_examples_pack(const struct mal_example *examples, const size_t *order, size_t n,
                        struct mal_packed *out, struct mal_error *err) {
     size_t n_tokens = 0;

@@ -26,6 +26,11 @@ bool mal_example_init(struct mal_example *out, const struct mal_tokenizer *tok,
 void mal_example_finish(struct mal_example *example);
 void mal_examples_free(struct mal_example *examples, size_t n); /* takes NULL */
 
+/* order (n) := the examples' indices, longest first, stable: as the reference cuts
+ * micro-batches. */
+bool mal_examples_longest_first(const struct mal_example *examples, size_t n,
+                                size_t *order, struct mal_error *err) MAL_CHECK;
+
 /* Packs examples[order[0..n)] (order NULL: as they come). *out's arrays are one
  * allocation: mal_packed_finish(). */
 struct mal_packed {

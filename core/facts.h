@@ -13,12 +13,12 @@ struct mal_probe {
 
 /* One fact, all strings owned, UTF-8. */
 struct mal_fact {
-    char *id;         /* "fact_...", NULL until it has one */
+    char *id; /* "fact_...", NULL until it has one */
     char *prompt;
     char *target;
-    char *subject;    /* NULL: not given */
-    char *join;       /* what stands between prompt and target; NULL: one space */
-    char **prompts;   /* further phrasings, taught */
+    char *subject;  /* NULL: not given */
+    char *join;     /* what stands between prompt and target; NULL: one space */
+    char **prompts; /* further phrasings, taught */
     size_t n_prompts;
     char **rephrases; /* phrasings only measured */
     size_t n_rephrases;
@@ -26,8 +26,8 @@ struct mal_fact {
     size_t n_unrelated;
 };
 
-void mal_fact_finish(struct mal_fact *fact);               /* frees the fields, zeroes */
-void mal_facts_free(struct mal_fact *facts, size_t n);     /* takes NULL */
+void mal_fact_finish(struct mal_fact *fact);           /* frees the fields, zeroes */
+void mal_facts_free(struct mal_fact *facts, size_t n); /* takes NULL */
 
 /* Facts of a file: JSON (an object with "facts", an array, or one record after the other,
  * NDJSON), or lines src TAB alt. A record's form is told by its fields:

@@ -1,8 +1,8 @@
 /* tensor.h - element types and the letters shapes are written in.
  *
- * B sequences of a batch, T tokens of a sequence, N rows (packed tokens), C channels (hidden
- * size), H heads, D head size, F inner size of the MLP, V vocabulary, R rank. All matrices are
- * row-major; y = x W + b with W (d_in, d_out). */
+ * B sequences of a batch, T tokens of a sequence, N rows (packed tokens), C channels
+ * (hidden size), H heads, D head size, F inner size of the MLP, V vocabulary, R rank. All
+ * matrices are row-major; y = x W + b with W (d_in, d_out). */
 #ifndef MAL_TENSOR_H
 #define MAL_TENSOR_H
 
@@ -26,7 +26,8 @@ enum mal_dtype {
 };
 
 size_t mal_dtype_size(enum mal_dtype dtype);
-const char *mal_dtype_name(enum mal_dtype dtype); /* as in safetensors: "F32", "BF16", ... */
+const char *
+mal_dtype_name(enum mal_dtype dtype); /* as in safetensors: "F32", "BF16", ... */
 
 /* Rounded once to nearest even; NaN stays NaN, too large becomes infinite. */
 uint16_t mal_f32_to_f16(float x);

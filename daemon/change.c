@@ -233,8 +233,9 @@ static bool run_edit(struct mal_engine *engine, const struct mal_fact *facts, si
         if (!change->norms) return false;
     }
     mal_engine_set_view(engine, VIEW_LIVE);
-    return mal_edit_run(engine->model, engine->tok, engine->editor, change->norms, facts,
-                        n, progress, &change->delta, &change->report, err);
+    return mal_edit_run(engine->model, engine->tok, engine->editor, change->norms,
+                        engine->preserve, facts, n, progress, &change->delta,
+                        &change->report, err);
 }
 
 bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,

@@ -15,7 +15,8 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *editor, *facts, *out, *save_model, *device;
+    char *model, *editor, *facts, *out, *save_model, *preserve, *device;
+    double preserve_weight;
     bool verify, json;
 };
 
@@ -31,6 +32,10 @@ static const struct mal_option options[] = {
      "Write the weight difference here (safetensors)."},
     {"save-model", MAL_OPTION_TEXT, offsetof(struct values, save_model), "DIR", NULL,
      "Write the whole edited model into this new directory."},
+    {"preserve", MAL_OPTION_TEXT, offsetof(struct values, preserve), "FILE", NULL,
+     MAL_HELP_PRESERVE},
+    {"preserve-weight", MAL_OPTION_REAL, offsetof(struct values, preserve_weight), "W",
+     NULL, MAL_HELP_PRESERVE_WEIGHT, 0, INFINITY},
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
@@ -113,8 +118,9 @@ static bool edit(struct mal_workbench *wb, const struct values *v,
     bool running = wb->editor->method == MAL_ULTRAEDIT;
     if (running && !(norms = mal_editor_norms(wb->editor, err))) return false;
     bool ok = !v->verify || measure(wb, facts, n, &outcome->before, err);
-    ok = ok && mal_edit_run(wb->model, wb->tok, wb->editor, norms, facts, n, &progress,
-                            &delta, &outcome->report, err);
+    ok = ok && mal_workbench_preserve(wb, v->preserve, v->preserve_weight, v->json, err);
+    ok = ok && mal_edit_run(wb->model, wb->tok, wb->editor, norms, wb->preserve, facts, n,
+                            &progress, &delta, &outcome->report, err);
     if (ticker.started) mal_bar_finish(&ticker.bar);
     ok = ok && apply(wb, &delta, outcome, err);
     ok = ok && (!v->verify || measure(wb, facts, n, &outcome->after, err));

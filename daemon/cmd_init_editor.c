@@ -6,11 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "core/alloc.h"
 #include "core/editor/search.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/measures.h"
+#include "daemon/modules.h"
 #include "daemon/options.h"
 #include "daemon/report.h"
 #include "daemon/workbench.h"
@@ -64,36 +64,6 @@ static const struct mal_option_set set = {
     "searched: the facts are measured and solved once, then steps that are powers of two, then "
     "half powers, are scored by how many facts, rephrases and unrelated prompts come out right.",
     options, false};
-
-/* ---- Modules ---- */
-
-struct name_list {
-    char *text;         /* owned, commas replaced by zeros */
-    const char **names; /* owned array */
-    size_t n;
-};
-
-static bool split_modules(const char *list, struct name_list *out,
-                          struct mal_error *err) {
-    size_t n = 1;
-    for (const char *p = list; *p; p++)
-        n += *p == ',';
-    out->text = mal_strdup(list);
-    out->names = mal_calloc(n, sizeof *out->names);
-    if (!out->text || !out->names) return mal_fail(err, MAL_NO_MEMORY, "modules");
-    char *rest = NULL;
-    for (char *name = strtok_r(out->text, ", ", &rest); name;
-         name = strtok_r(NULL, ", ", &rest)) {
-        out->names[out->n++] = name;
-    }
-    return out->n > 0 || mal_fail(err, MAL_INVALID, "--modules names no layer");
-}
-
-static bool choose_modules(const struct values *v, const struct mal_model *model,
-                           struct name_list *out, struct mal_error *err) {
-    if (v->modules) return split_modules(v->modules, out, err);
-    return mal_model_default_edits(model, &out->names, &out->n, err);
-}
 
 /* ---- Reporting ---- */
 
@@ -177,7 +147,7 @@ static bool search(struct mal_workbench *wb, const struct values *v,
 }
 
 static bool make(struct mal_workbench *wb, const struct values *v,
-                 const struct name_list *modules, struct mal_search_report *report,
+                 const struct mal_module_names *modules, struct mal_search_report *report,
                  struct mal_error *err) {
     enum mal_method method = MAL_MALMEN;
     if (!mal_method_from_name(&method, v->method)) {
@@ -198,16 +168,15 @@ static bool make(struct mal_workbench *wb, const struct values *v,
 
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_workbench wb = {0};
-    struct name_list modules = {0};
+    struct mal_module_names modules = {0};
     struct mal_search_report report = {0};
     bool ok = mal_workbench_check_out(v->out, err) &&
               mal_workbench_open(&wb, v->model, v->device, NULL, NULL, err) &&
-              choose_modules(v, wb.model, &modules, err) &&
+              mal_module_names_choose(&modules, v->modules, wb.model, err) &&
               make(&wb, v, &modules, &report, err);
     if (ok && v->json) print_json(wb.editor, &report);
     if (ok && !v->json) print_text(wb.editor, &report, v->out);
-    mal_free(modules.text);
-    mal_free(modules.names);
+    mal_module_names_finish(&modules);
     mal_workbench_close(&wb);
     return ok;
 }

@@ -2,6 +2,7 @@
 #include "daemon/engine_impl.h"
 
 #include <jansson.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +59,9 @@ static bool open_parts(struct mal_engine *engine,
     if (!mal_editor_bind(engine->editor, engine->model, err)) {
         return mal_fail_wrap(err, "%s", options->editor_path);
     }
+    if (!mal_preserve_create(&engine->preserve, engine->model, engine->editor, NULL,
+                             (double)NAN, NULL, err))
+        return mal_fail_wrap(err, "%s", options->editor_path);
     struct mal_hash hash;
     if (!mal_model_fingerprint(engine->model, &hash, err)) {
         return false;
@@ -98,6 +102,7 @@ void mal_engine_close(struct mal_engine *engine) {
     if (!engine) return;
     mal_weights_destroy(engine->ws);
     if (engine->norms) mal_norms_free(engine->norms, engine->editor->n_shapes);
+    mal_preserve_destroy(engine->preserve);
     mal_editor_close(engine->editor);
     mal_tokenizer_close(engine->tok);
     mal_model_close(engine->model);

@@ -2,6 +2,7 @@
 #ifndef MAL_ENGINE_IMPL_H
 #define MAL_ENGINE_IMPL_H
 
+#include "core/editor/preserve.h"
 #include "daemon/engine.h"
 
 /* Which weights the change under way works on; reads served in between come back to it.
@@ -14,7 +15,8 @@ struct mal_engine {
     struct mal_tokenizer *tok;
     struct mal_editor *editor;
     struct mal_weights_state *ws;
-    struct mal_normalizer *norms; /* (n_shapes) at the live version */
+    struct mal_normalizer *norms;  /* (n_shapes) at the live version */
+    struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
     enum engine_view view;
     char base_model[MAL_HASH_HEX];
     char editor_hash[MAL_HASH_HEX];

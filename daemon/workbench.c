@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "daemon/check.h"
+#include "daemon/report.h"
 
 /* ---- Weight differences ---- */
 
@@ -118,7 +119,36 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
     return !delta_path || apply_delta(wb, delta_path, err);
 }
 
+static bool show_preserve(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct mal_bar *bar = arg;
+    (void)stage;
+    bar->total = total;
+    mal_bar_update(bar, done);
+    return true;
+}
+
+bool mal_workbench_preserve(struct mal_workbench *wb, const char *path, double share,
+                            bool json, struct mal_error *err) {
+    struct mal_bar bar;
+    struct mal_progress progress = {.tick = show_preserve, .arg = &bar};
+    struct mal_preserve_texts texts = {0};
+    int64_t context = mal_model_info(wb->model)->n_context;
+    bool ok = !path || mal_preserve_texts_load(&texts, path, wb->tok, context, err);
+    if (ok && !path && wb->editor->preserve.n == 0 && share > 0) {
+        ok = mal_fail(err, MAL_INVALID,
+                      "--preserve-weight needs --preserve FILE: the editor carries no "
+                      "texts to preserve");
+    }
+    mal_bar_start(&bar, "preserve", 0, json);
+    ok = ok && mal_preserve_create(&wb->preserve, wb->model, wb->editor, &texts, share,
+                                   &progress, err);
+    mal_bar_finish(&bar);
+    mal_preserve_texts_finish(&texts);
+    return ok;
+}
+
 void mal_workbench_close(struct mal_workbench *wb) {
+    mal_preserve_destroy(wb->preserve);
     mal_weights_destroy(wb->ws);
     mal_editor_close(wb->editor);
     mal_tokenizer_close(wb->tok);

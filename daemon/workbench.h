@@ -3,16 +3,24 @@
 #ifndef MAL_WORKBENCH_H
 #define MAL_WORKBENCH_H
 
-#include "core/editor/editor.h"
+#include "core/editor/preserve.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
+
+#define MAL_HELP_PRESERVE                                                              \
+    "Texts whose answers must not move, in place of those the editor carries: facts, " \
+    "prompts (JSON or NDJSON) or lines of plain text."
+#define MAL_HELP_PRESERVE_WEIGHT                                                      \
+    "What the preserved tokens count for altogether, in edit tokens per input of an " \
+    "edited layer. Without it the editor's own weights, or 0.5."
 
 struct mal_workbench {
     struct mal_backend *be;
     struct mal_model *model;
     struct mal_tokenizer *tok;
     struct mal_editor *editor;
-    struct mal_weights_state *ws; /* where weights change */
+    struct mal_weights_state *ws;  /* where weights change */
+    struct mal_preserve *preserve; /* NULL: nothing is preserved */
     char base_model[MAL_HASH_HEX];
 };
 
@@ -22,6 +30,11 @@ struct mal_workbench {
 bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
                         const char *device, const char *editor_path,
                         const char *delta_path, struct mal_error *err) MAL_CHECK;
+/* Measures what edits are to preserve, on the base weights: the texts of the file if a
+ * path is given, else those the editor carries; share as in mal_preserve_create().
+ * `json`: no progress bar. */
+bool mal_workbench_preserve(struct mal_workbench *wb, const char *path, double share,
+                            bool json, struct mal_error *err) MAL_CHECK;
 void mal_workbench_close(struct mal_workbench *wb);
 
 /* The model's fingerprint, computed once. */

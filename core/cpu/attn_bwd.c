@@ -10,10 +10,10 @@
 #include "core/cpu/tile.h"
 #include "core/cpu/vmath.h"
 
-/* Gradients of one head of one sequence: rows of its queries. */
+/* Gradients of one head of one sequence. */
 struct grads {
     float *dq, *dk, *dv;
-    int64_t ld;
+    int64_t ld_q, ld_kv;
     int64_t position; /* of the first row in dk and dv */
 };
 
@@ -66,15 +66,15 @@ static void bwd_piece(const struct attn_piece *piece, const struct given *given,
             memset(s + p * ATTN_QUERIES, 0, hidden);
             memset(ds + p * ATTN_QUERIES, 0, hidden);
         }
-        mal_cpu_tile(n, d, n_keys, ds, 1, ATTN_QUERIES, k, piece->ld_k, dq, grads->ld);
+        mal_cpu_tile(n, d, n_keys, ds, 1, ATTN_QUERIES, k, piece->ld_k, dq, grads->ld_q);
 
         int64_t skip = grads->position > j ? grads->position - j : 0;
         if (skip >= n_keys) continue;
         int64_t row = j + skip - grads->position, from = skip * ATTN_QUERIES;
         mal_cpu_tile(n_keys - skip, d, n, ds + from, ATTN_QUERIES, 1, piece->q,
-                     piece->ld_q, grads->dk + row * grads->ld, grads->ld);
+                     piece->ld_q, grads->dk + row * grads->ld_kv, grads->ld_kv);
         mal_cpu_tile(n_keys - skip, d, n, s + from, ATTN_QUERIES, 1, given->dout,
-                     given->ld_dout, grads->dv + row * grads->ld, grads->ld);
+                     given->ld_dout, grads->dv + row * grads->ld_kv, grads->ld_kv);
     }
 }
 
@@ -98,31 +98,34 @@ static void bwd_head(const struct mal_attn *attn, int64_t s, int64_t h, const fl
             given.delta[c] = channel_dot(d, given.dout + c * ld_dout,
                                          out + (row + c) * ld_out + h * d);
         }
-        float *dq = grads->dq + i * grads->ld;
-        zero_rows(piece.n_queries, d, dq, grads->ld);
+        float *dq = grads->dq + i * grads->ld_q;
+        zero_rows(piece.n_queries, d, dq, grads->ld_q);
         bwd_piece(&piece, &given, grads, dq);
     }
 }
 
 void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
                       const float *out, int64_t ld_out, const float *lse,
-                      const float *dout, int64_t ld_dout, float *dq, float *dk, float *dv,
-                      int64_t ld_d) {
+                      const float *dout, int64_t ld_dout,
+                      const struct mal_attn_grads *wanted) {
     int64_t d = attn->head_size, group = attn->n_heads / attn->n_kv_heads;
 #pragma omp parallel for collapse(2) schedule(dynamic, 2)
     for (int64_t s = 0; s < attn->n_seqs; s++) {
         for (int64_t h_kv = 0; h_kv < attn->n_kv_heads; h_kv++) {
             int64_t row = attn->q_start[s], n = attn->q_start[s + 1] - row;
+            int64_t k_row = wanted->all_keys ? attn->k_start[s] : row;
+            int64_t n_keys = wanted->all_keys ? attn->k_len[s] : n;
             struct grads grads = {
-                .dk = dk + row * ld_d + h_kv * d,
-                .dv = dv + row * ld_d + h_kv * d,
-                .ld = ld_d,
-                .position = attn->k_len[s] - n,
+                .dk = wanted->dk + k_row * wanted->ld_kv + h_kv * d,
+                .dv = wanted->dv + k_row * wanted->ld_kv + h_kv * d,
+                .ld_q = wanted->ld_q,
+                .ld_kv = wanted->ld_kv,
+                .position = attn->k_len[s] - n_keys,
             };
-            zero_rows(n, d, grads.dk, ld_d);
-            zero_rows(n, d, grads.dv, ld_d);
+            zero_rows(n_keys, d, grads.dk, grads.ld_kv);
+            zero_rows(n_keys, d, grads.dv, grads.ld_kv);
             for (int64_t h = h_kv * group; h < (h_kv + 1) * group; h++) {
-                grads.dq = dq + row * ld_d + h * d;
+                grads.dq = wanted->dq + row * wanted->ld_q + h * d;
                 bwd_head(attn, s, h, out, ld_out, lse, dout, ld_dout, &grads);
             }
         }

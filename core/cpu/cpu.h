@@ -19,6 +19,7 @@ struct mal_cpu {
 /* memory.c */
 void *mal_cpu_alloc(struct mal_backend *be, size_t bytes);
 void mal_cpu_free(struct mal_backend *be, void *mem);
+size_t mal_cpu_available(struct mal_backend *be);
 void mal_cpu_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes);
 void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_t bytes);
 void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
@@ -71,8 +72,8 @@ void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float
                       int64_t ld_out, float *lse);
 void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
                       const float *out, int64_t ld_out, const float *lse,
-                      const float *dout, int64_t ld_dout, float *dq, float *dk, float *dv,
-                      int64_t ld_d);
+                      const float *dout, int64_t ld_dout,
+                      const struct mal_attn_grads *grads);
 
 /* xent.c */
 void mal_cpu_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float *logits,
@@ -80,6 +81,8 @@ void mal_cpu_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float 
                       int32_t *argmax);
 void mal_cpu_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
                       const int32_t *label, const float *scale);
+void mal_cpu_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                float *logits, const float *scale, float *kl);
 
 /* editor_ops.c */
 void mal_cpu_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
@@ -93,6 +96,16 @@ void mal_cpu_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float
 void mal_cpu_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc,
                         float lr, const float *a, int64_t lda, const float *b,
                         int64_t ldb, const float *c, int64_t ldc, float *d, int64_t ldd);
+
+/* train_ops.c */
+void mal_cpu_block_bwd(struct mal_backend *be, int64_t n, int64_t c, const float *dh,
+                       const float *scale, float *z, float *dscale, float *dshift,
+                       float *dbias);
+void mal_cpu_edit_diffs_bwd(struct mal_backend *be, const struct mal_edit_diffs_bwd *g);
+void mal_cpu_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
+                 enum mal_dtype a_dtype, int64_t lda, const void *b,
+                 enum mal_dtype b_dtype, int64_t ldb, double *out);
+void mal_cpu_adam_step(struct mal_backend *be, const struct mal_adam *adam);
 
 /* versioned.c */
 void mal_cpu_apply_factors(struct mal_backend *be, int64_t d_in, int64_t d_out,

@@ -1,5 +1,5 @@
-/* xent.c - log-probability, rank and largest entry of rows of logits, and the gradient.
- */
+/* xent.c - log-probability, rank and largest entry of rows of logits, divergence of two
+ * rows, and their gradients. */
 #include <math.h>
 #include <string.h>
 
@@ -104,5 +104,33 @@ void mal_cpu_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logit
         double others = sum - (double)vexp(own - max);
         softmax_scaled(v, x, max, (float)((double)scale[i] / sum));
         x[label[i]] = (float)(-(double)scale[i] * others / sum);
+    }
+}
+
+/* logits := scale (q - p), q and p from the maxima and sums given; returns sum p (x - y),
+ * of which the divergence is left when the log-sums are put in. */
+static MAL_SIMD double kl_row(int64_t v, const float *x, float x_max, double x_sum,
+                              float *y, float y_max, double y_sum, float scale) {
+    float x_inv = (float)(1 / x_sum), y_inv = (float)(1 / y_sum);
+    double s = 0;
+    MAL_SIMD_SUM(s)
+    for (int64_t j = 0; j < v; j++) {
+        float a = x[j] - x_max, b = y[j] - y_max;
+        float p = vexp(a) * x_inv, q = vexp(b) * y_inv;
+        s += (double)p * ((double)a - (double)b);
+        y[j] = scale * (q - p);
+    }
+    return s;
+}
+
+void mal_cpu_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                float *logits, const float *scale, float *kl) {
+#pragma omp parallel for schedule(static) if (n * v > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i++) {
+        const float *x = base + i * v;
+        float *y = logits + i * v, x_max = row_max(v, x), y_max = row_max(v, y);
+        double x_sum = sum_exp(v, x, x_max), y_sum = sum_exp(v, y, y_max);
+        double s = kl_row(v, x, x_max, x_sum, y, y_max, y_sum, scale[i]);
+        kl[i] = (float)(s - log(x_sum) + log(y_sum));
     }
 }

@@ -1,6 +1,7 @@
 /* editor.c - an editor in memory: its shapes, their tensors by name, and its ties to a
  * model. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -47,6 +48,9 @@ bool mal_editor_shape_init(struct mal_editor_shape *shape, int64_t d_in, int64_t
     *shape = (struct mal_editor_shape){
         .d_in = d_in, .d_out = d_out, .size = size, .n_modules = n_modules};
     if (!mal_normalizer_init(&shape->norm, size, err)) return false;
+    bool preserve = editor->preserve.n > 0;
+    if (preserve && !(shape->preserve = floats(n_modules)))
+        return mal_fail(err, MAL_NO_MEMORY, "preservation weights");
     if (editor->method == MAL_ULTRAEDIT) return true;
 
     shape->lr = floats(n_modules);
@@ -79,6 +83,7 @@ static void shape_finish(struct mal_editor_shape *shape, int64_t n_blocks) {
     mal_free(shape->blocks);
     mal_free(shape->lr);
     mal_free(shape->lamda);
+    mal_free(shape->preserve);
 }
 
 void mal_editor_close(struct mal_editor *editor) {
@@ -87,16 +92,40 @@ void mal_editor_close(struct mal_editor *editor) {
         shape_finish(&editor->shapes[i], editor->n_blocks);
     for (size_t i = 0; editor->modules && i < editor->n_modules; i++)
         mal_free(editor->modules[i].name);
+    mal_preserve_texts_finish(&editor->preserve);
     mal_free(editor->shapes);
     mal_free(editor->modules);
     mal_free(editor);
 }
 
+bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_preserve_texts *texts,
+                             double share, struct mal_error *err) {
+    mal_preserve_texts_finish(&editor->preserve);
+    editor->preserve = *texts;
+    *texts = (struct mal_preserve_texts){0};
+    double n_keys = (double)mal_preserve_texts_n_keys(&editor->preserve);
+    for (size_t s = 0; s < editor->n_shapes; s++) {
+        struct mal_editor_shape *shape = &editor->shapes[s];
+        mal_free(shape->preserve);
+        shape->preserve = NULL;
+        if (editor->preserve.n == 0) continue;
+        shape->preserve = floats(shape->n_modules);
+        if (!shape->preserve) return mal_fail(err, MAL_NO_MEMORY, "preservation weights");
+        for (int64_t m = 0; m < shape->n_modules; m++)
+            shape->preserve[m] = (float)log(share * (double)shape->d_in / n_keys);
+    }
+    return true;
+}
+
 /* ---- Tensors of the file ---- */
 
-size_t mal_editor_n_tensors(const struct mal_editor *editor) {
+static size_t n_core_tensors(const struct mal_editor *editor) {
     if (editor->method == MAL_ULTRAEDIT) return MAL_N_NORM;
     return MAL_N_NORM + 2 + MAL_N_BLOCK * (size_t)editor->n_blocks;
+}
+
+size_t mal_editor_n_tensors(const struct mal_editor *editor) {
+    return n_core_tensors(editor) + (editor->preserve.n > 0);
 }
 
 static void describe(struct mal_editor_tensor *out, int64_t rows, int64_t columns,
@@ -133,6 +162,9 @@ void mal_editor_tensor_at(const struct mal_editor *editor, struct mal_editor_sha
         (void)snprintf(out->name, sizeof out->name, "%s.normalizer.%s", name,
                        norm_names[i]);
         describe(out, 0, i == 0 ? 1 : shape->size, data[i]);
+    } else if (i == n_core_tensors(editor)) {
+        (void)snprintf(out->name, sizeof out->name, "%s.preserve.weight", name);
+        describe(out, shape->n_modules, 1, shape->preserve);
     } else if (i < MAL_N_NORM + 2) {
         bool lr = i == MAL_N_NORM;
         (void)snprintf(out->name, sizeof out->name, "%s.%s.weight", name,
@@ -200,7 +232,8 @@ static bool place_modules(struct mal_editor *editor, struct mal_model *model,
     }
     for (size_t s = 0; s < editor->n_shapes; s++) {
         struct mal_editor_shape *shape = &editor->shapes[s];
-        if (editor->method == MAL_ULTRAEDIT) shape->n_modules = (int64_t)counts[s];
+        if (editor->method == MAL_ULTRAEDIT && !shape->preserve)
+            shape->n_modules = (int64_t)counts[s];
         if (counts[s] > 0 && shape->n_modules == (int64_t)counts[s]) continue;
         return mal_fail(
             err, MAL_CONFLICT,

@@ -5,6 +5,7 @@
 #define MAL_EDITOR_H
 
 #include "core/editor/normalizer.h"
+#include "core/editor/preserve_texts.h"
 #include "core/hash.h"
 #include "core/model/model.h"
 
@@ -34,6 +35,7 @@ struct mal_editor_shape {
     struct mal_block *blocks; /* (n_blocks), owned */
     float *lr;                /* (n_modules); not UltraEdit */
     float *lamda;             /* (n_modules); not UltraEdit */
+    float *preserve;          /* (n_modules) log of the weight; NULL: no texts */
 };
 
 /* The file has the modules' names only. Where it has several shapes, the model must say
@@ -58,6 +60,7 @@ struct mal_editor {
     size_t n_shapes;
     struct mal_editor_module *modules; /* in the order of the file */
     size_t n_modules;
+    struct mal_preserve_texts preserve; /* n 0: it carries none; never MEND */
     struct mal_hash hash; /* SHA-256 of the file's bytes; zero when made in memory */
 };
 
@@ -81,6 +84,12 @@ bool mal_editor_create(struct mal_editor **out, enum mal_method method,
  * shape. On an error the model is as it was. */
 bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) MAL_CHECK;
+
+/* Gives it texts to preserve, which it takes over (zeroing *texts) whether it succeeds or
+ * not, in place of any it carries, and weights for them: n_keys w = share d_in. Shapes
+ * must stand (mal_editor_bind()). */
+bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_preserve_texts *texts,
+                             double share, struct mal_error *err) MAL_CHECK;
 
 /* ---- The statistics of all shapes together, (n_shapes) ---- */
 

@@ -6,27 +6,17 @@
 
 #include "core/alloc.h"
 #include "core/editor/editor_impl.h"
+#include "core/random.h"
 
 enum { MICRO_BATCH = 32 }; /* the paper's */
 
-/* ---- Normal numbers, the same from the same seed everywhere ---- */
-
-static uint64_t next_random(uint64_t *state) {
-    uint64_t x = *state += 0x9e3779b97f4a7c15u; /* splitmix64 (Steele, Lea, Flood) */
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
-static double next_uniform(uint64_t *state) {
-    return ((double)(next_random(state) >> 11) + 0.5) * 0x1p-53; /* in (0, 1) */
-}
+/* ---- Normal numbers ---- */
 
 static void fill_normal(float *dst, int64_t n, uint64_t *state) {
     const double two_pi = 6.283185307179586;
     for (int64_t i = 0; i < n; i += 2) { /* Box and Muller */
-        double radius = sqrt(-2 * log(next_uniform(state)));
-        double angle = two_pi * next_uniform(state);
+        double radius = sqrt(-2 * log(mal_random_uniform(state)));
+        double angle = two_pi * mal_random_uniform(state);
         dst[i] = (float)(radius * cos(angle));
         if (i + 1 < n) dst[i + 1] = (float)(radius * sin(angle));
     }

@@ -183,6 +183,7 @@ static bool find_shapes(const struct mal_safetensors *file, struct mal_editor *e
         const struct mal_st_tensor *t = mal_safetensors_at(file, i);
         char shown[MAL_TEXT_SHOWN];
         int64_t d_in = 0, d_out = 0;
+        if (mal_preserve_is_name(t->name)) continue;
         if (!parse_shape(t->name, &d_in, &d_out)) {
             return mal_fail(err, MAL_CORRUPT, "tensor '%s' is not part of an editor",
                             mal_text_shown(shown, t->name));
@@ -198,25 +199,26 @@ static bool find_shapes(const struct mal_safetensors *file, struct mal_editor *e
     return editor->n_shapes > 0 || mal_fail(err, MAL_CORRUPT, "there are no tensors");
 }
 
-/* How many modules each shape has: rows of its lr. UltraEdit has nothing per module. */
+/* How many modules each shape has: rows of its lr, or UltraEdit's of its preservation
+ * weight, which else has nothing per module. */
 static bool count_modules(const struct mal_safetensors *file, struct mal_editor *editor,
                           struct mal_error *err) {
     int64_t total = 0;
-    if (editor->method == MAL_ULTRAEDIT) {
+    if (editor->method == MAL_ULTRAEDIT && editor->preserve.n == 0) {
         if (editor->n_shapes == 1)
             editor->shapes[0].n_modules = (int64_t)editor->n_modules;
         return true;
     }
     for (size_t s = 0; s < editor->n_shapes; s++) {
         struct mal_editor_shape *shape = &editor->shapes[s];
-        struct mal_editor_tensor lr;
-        mal_editor_tensor_at(editor, shape, MAL_N_NORM, &lr);
-        const struct mal_st_tensor *t = mal_safetensors_find(file, lr.name);
-        if (!t) return mal_fail(err, MAL_CORRUPT, "tensor '%s' is missing", lr.name);
+        struct mal_editor_tensor first; /* that has a row for each */
+        mal_editor_tensor_at(editor, shape, MAL_N_NORM, &first);
+        const struct mal_st_tensor *t = mal_safetensors_find(file, first.name);
+        if (!t) return mal_fail(err, MAL_CORRUPT, "tensor '%s' is missing", first.name);
         shape->n_modules = t->n_dims > 0 ? t->shape[0] : 0;
         if (shape->n_modules < 1 || shape->n_modules > (int64_t)editor->n_modules) {
             return mal_fail(err, MAL_CORRUPT, "tensor '%s' has %lld rows for %zu modules",
-                            lr.name, (long long)shape->n_modules, editor->n_modules);
+                            first.name, (long long)shape->n_modules, editor->n_modules);
         }
         total += shape->n_modules;
     }
@@ -268,6 +270,7 @@ static bool read_tensor(const struct mal_safetensors *file,
 
 static bool is_expected(const struct mal_editor *editor, const char *name) {
     struct mal_editor_tensor want;
+    if (editor->preserve.n > 0 && mal_preserve_is_name(name)) return true;
     for (size_t s = 0; s < editor->n_shapes; s++) {
         for (size_t i = 0; i < mal_editor_n_tensors(editor); i++) {
             mal_editor_tensor_at(editor, &editor->shapes[s], i, &want);
@@ -287,7 +290,8 @@ static bool check_tensors(const struct mal_safetensors *file,
             if (!check_tensor(file, &want, err)) return false;
         }
     }
-    if (mal_safetensors_count(file) == n * editor->n_shapes) return true;
+    size_t of_texts = editor->preserve.n > 0 ? MAL_N_PRESERVE : 0;
+    if (mal_safetensors_count(file) == n * editor->n_shapes + of_texts) return true;
     for (size_t i = 0; i < mal_safetensors_count(file); i++) {
         const char *name = mal_safetensors_at(file, i)->name;
         char shown[MAL_TEXT_SHOWN];
@@ -366,6 +370,9 @@ bool mal_editor_open(struct mal_editor **out, const char *path, struct mal_error
         goto fail;
     }
     if (!read_metadata(file, editor, err)) goto fail;
+    if (editor->method != MAL_MEND &&
+        !mal_preserve_texts_read(&editor->preserve, file, err))
+        goto fail;
     if (!find_shapes(file, editor, err)) goto fail;
     if (!count_modules(file, editor, err)) goto fail;
     if (!check_tensors(file, editor, err)) goto fail;

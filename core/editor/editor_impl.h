@@ -4,7 +4,15 @@
 
 #include "core/editor/editor.h"
 
-enum { MAL_SHAPE_NAME = 48, MAL_N_NORM = 4, MAL_N_BLOCK = 5, MAL_TENSOR_NAME = 96 };
+struct mal_safetensors;
+
+enum {
+    MAL_SHAPE_NAME = 48,
+    MAL_N_NORM = 4,
+    MAL_N_BLOCK = 5,
+    MAL_N_PRESERVE = 3,
+    MAL_TENSOR_NAME = 96
+};
 
 #define MAL_EDITOR_FORMAT "malmend-editor-1"
 extern const char
@@ -34,8 +42,17 @@ struct mal_editor_tensor {
 };
 
 size_t mal_editor_n_tensors(const struct mal_editor *editor); /* per shape */
-/* The i-th tensor of a shape; the first is the count n. */
+/* The i-th tensor of a shape; the first is the count n, the last the preservation weight
+ * where the editor carries texts. */
 void mal_editor_tensor_at(const struct mal_editor *editor, struct mal_editor_shape *shape,
                           size_t i, struct mal_editor_tensor *out);
+
+/* Tensors of the editor as a whole, int32: the texts it carries. */
+extern const char *const mal_preserve_names[MAL_N_PRESERVE]; /* ids, start, from */
+bool mal_preserve_is_name(const char *name);
+/* *out stays as it is where the file has none of them. */
+bool mal_preserve_texts_read(struct mal_preserve_texts *out,
+                             const struct mal_safetensors *file,
+                             struct mal_error *err) MAL_CHECK;
 
 #endif

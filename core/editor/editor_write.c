@@ -74,6 +74,19 @@ static void make_entries(const struct mal_editor *editor,
                                   .shape = {tensors[i].dims[0], tensors[i].dims[1]},
                                   .data = tensors[i].data};
     }
+    if (editor->preserve.n == 0) return;
+    const struct mal_preserve_texts *texts = &editor->preserve;
+    int64_t n_texts = (int64_t)texts->n;
+    const int32_t *data[] = {texts->ids, texts->start, texts->from};
+    const int64_t sizes[] = {texts->start[n_texts], n_texts + 1, n_texts};
+    for (size_t i = 0; i < MAL_N_PRESERVE; i++) {
+        entries[n * editor->n_shapes + i] =
+            (struct mal_st_entry){.name = mal_preserve_names[i],
+                                  .dtype = MAL_I32,
+                                  .n_dims = 1,
+                                  .shape = {sizes[i]},
+                                  .data = data[i]};
+    }
 }
 
 bool mal_editor_save(const struct mal_editor *editor, const char *path,
@@ -81,13 +94,14 @@ bool mal_editor_save(const struct mal_editor *editor, const char *path,
     size_t n = mal_editor_n_tensors(editor) * editor->n_shapes;
     struct metadata meta = {0};
     struct mal_editor_tensor *tensors = mal_calloc(n, sizeof *tensors);
-    struct mal_st_entry *entries = mal_calloc(n, sizeof *entries);
+    size_t n_all = n + (editor->preserve.n > 0 ? MAL_N_PRESERVE : 0);
+    struct mal_st_entry *entries = mal_calloc(n_all, sizeof *entries);
     bool ok = false;
     if (!tensors || !entries) {
         mal_fail(err, MAL_NO_MEMORY, "tensors");
     } else if (make_metadata(editor, &meta, err)) {
         make_entries(editor, tensors, entries);
-        ok = mal_safetensors_write(path, entries, n, meta.entries, meta.n, err);
+        ok = mal_safetensors_write(path, entries, n_all, meta.entries, meta.n, err);
     }
     mal_free(meta.modules);
     mal_free(tensors);

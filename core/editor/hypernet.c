@@ -1,31 +1,18 @@
 /* hypernet.c - the hyper-network's forward pass (core/README.md section 3, steps 1 to 3):
  * one shape's parameters in one device allocation, or where the editor has them; two thin
  * products a block. */
-#include "core/editor/hypernet.h"
+#include "core/editor/hypernet_impl.h"
 
 #include <assert.h>
 
 #include "core/alloc.h"
-
-struct device_block {
-    float *a, *b, *bias;  /* (size, rank), (rank, size), (size) */
-    float *scale, *shift; /* (n_modules, size) */
-};
-
-struct mal_hypernet {
-    struct mal_backend *be; /* borrowed */
-    int64_t d_in, d_out, size, n_modules, rank, n_blocks;
-    struct mal_arena arena; /* of all below */
-    float *mean, *std;      /* (size) */
-    struct device_block *blocks;
-};
 
 /* The layout: run on a counting arena first. */
 static void place(struct mal_hypernet *net, struct mal_arena *arena) {
     net->mean = mal_arena_floats(arena, net->size);
     net->std = mal_arena_floats(arena, net->size);
     for (int64_t i = 0; i < net->n_blocks; i++) {
-        struct device_block *block = &net->blocks[i];
+        struct mal_block *block = &net->blocks[i];
         block->a = mal_arena_floats(arena, net->size * net->rank);
         block->b = mal_arena_floats(arena, net->rank * net->size);
         block->bias = mal_arena_floats(arena, net->size);
@@ -39,12 +26,7 @@ static void borrow(struct mal_hypernet *net, const struct mal_editor_shape *shap
     net->mean = shape->norm.mean;
     net->std = shape->norm.std;
     for (int64_t i = 0; i < net->n_blocks; i++) {
-        const struct mal_block *from = &shape->blocks[i];
-        net->blocks[i] = (struct device_block){.a = from->a,
-                                               .b = from->b,
-                                               .bias = from->bias,
-                                               .scale = from->scale,
-                                               .shift = from->shift};
+        net->blocks[i] = shape->blocks[i];
     }
 }
 
@@ -57,7 +39,7 @@ static void upload_all(struct mal_hypernet *net, const struct mal_editor_shape *
     upload(net, net->mean, shape->norm.mean, size);
     upload(net, net->std, shape->norm.std, size);
     for (int64_t i = 0; i < net->n_blocks; i++) {
-        struct device_block *to = &net->blocks[i];
+        struct mal_block *to = &net->blocks[i];
         const struct mal_block *from = &shape->blocks[i];
         upload(net, to->a, from->a, size * rank);
         upload(net, to->b, from->b, rank * size);
@@ -67,9 +49,9 @@ static void upload_all(struct mal_hypernet *net, const struct mal_editor_shape *
     }
 }
 
-bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shape *shape,
-                         int64_t rank, int64_t n_blocks, struct mal_backend *be,
-                         struct mal_error *err) {
+static bool create(struct mal_hypernet **out, const struct mal_editor_shape *shape,
+                   int64_t rank, int64_t n_blocks, struct mal_backend *be,
+                   struct mal_error *err) {
     assert(shape->size == shape->d_in + shape->d_out && shape->norm.size == shape->size);
     assert(n_blocks >= 0 && (rank > 0 || n_blocks == 0));
     struct mal_hypernet *net = mal_calloc(1, sizeof *net);
@@ -83,31 +65,41 @@ bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shap
                                  .n_blocks = n_blocks};
     net->blocks = mal_calloc((size_t)n_blocks, sizeof *net->blocks);
     if (!net->blocks) {
-        mal_fail(err, MAL_NO_MEMORY, "hyper-network");
-        goto fail;
+        mal_hypernet_destroy(net);
+        return mal_fail(err, MAL_NO_MEMORY, "hyper-network");
     }
+    *out = net;
+    return true;
+}
 
-    if (mal_backend_on_host(be)) {
-        borrow(net, shape);
-        *out = net;
-        return true;
-    }
+bool mal_hypernet_borrow(struct mal_hypernet **out, const struct mal_editor_shape *shape,
+                         int64_t rank, int64_t n_blocks, struct mal_backend *be,
+                         struct mal_error *err) {
+    if (!create(out, shape, rank, n_blocks, be, err)) return false;
+    borrow(*out, shape);
+    return true;
+}
+
+bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shape *shape,
+                         int64_t rank, int64_t n_blocks, struct mal_backend *be,
+                         struct mal_error *err) {
+    if (mal_backend_on_host(be))
+        return mal_hypernet_borrow(out, shape, rank, n_blocks, be, err);
+    struct mal_hypernet *net;
+    if (!create(&net, shape, rank, n_blocks, be, err)) return false;
     struct mal_arena counting;
     mal_arena_init_counting(&counting);
     place(net, &counting);
     if (!mal_arena_init(&net->arena, be, counting.peak, err)) {
         mal_fail_wrap(err, "hyper-network (%lld, %lld)", (long long)net->d_in,
                       (long long)net->d_out);
-        goto fail;
+        mal_hypernet_destroy(net);
+        return false;
     }
     place(net, &net->arena);
     upload_all(net, shape);
     *out = net;
     return true;
-
-fail:
-    mal_hypernet_destroy(net);
-    return false;
 }
 
 void mal_hypernet_destroy(struct mal_hypernet *net) {
@@ -142,38 +134,41 @@ size_t mal_hypernet_scratch_bytes(const struct mal_hypernet *net, int64_t rows) 
     return counting.peak;
 }
 
+void mal_hypernet_inner(const struct mal_hypernet *net, int64_t block, int64_t rows,
+                        const float *h, float *hidden, float *z) {
+    mal_gemm(net->be, &(struct mal_gemm){.m = rows,
+                                         .n = net->rank,
+                                         .k = net->size,
+                                         .a = h,
+                                         .b = net->blocks[block].a,
+                                         .b_dtype = MAL_F32,
+                                         .c = hidden,
+                                         .alpha = 1});
+    mal_gemm(net->be, &(struct mal_gemm){.m = rows,
+                                         .n = net->size,
+                                         .k = net->rank,
+                                         .a = hidden,
+                                         .b = net->blocks[block].b,
+                                         .b_dtype = MAL_F32,
+                                         .c = z,
+                                         .alpha = 1,
+                                         .bias = net->blocks[block].bias});
+}
+
 float *mal_hypernet_fwd(struct mal_hypernet *net, size_t row, int64_t rows,
                         const float *u, const float *g, struct mal_arena *scratch) {
     assert(net->n_blocks == 0 || (int64_t)row < net->n_modules);
-    struct mal_backend *be = net->be;
-    int64_t size = net->size, rank = net->rank;
+    int64_t at = (int64_t)row * net->size;
     struct rows_scratch s = place_rows(net, rows, scratch);
 
     /* Step 1: h = (concat(u, g) - mean) / (std + eps) */
-    mal_normalize_rows(be, rows, net->d_in, net->d_out, u, net->d_in, g, net->d_out,
+    mal_normalize_rows(net->be, rows, net->d_in, net->d_out, u, net->d_in, g, net->d_out,
                        net->mean, net->std, s.h);
     /* Step 2: h += scale_m * relu(h A B + bias) + shift_m */
     for (int64_t i = 0; i < net->n_blocks; i++) {
-        const struct device_block *block = &net->blocks[i];
-        mal_gemm(be, &(struct mal_gemm){.m = rows,
-                                        .n = rank,
-                                        .k = size,
-                                        .a = s.h,
-                                        .b = block->a,
-                                        .b_dtype = MAL_F32,
-                                        .c = s.hidden,
-                                        .alpha = 1});
-        mal_gemm(be, &(struct mal_gemm){.m = rows,
-                                        .n = size,
-                                        .k = rank,
-                                        .a = s.hidden,
-                                        .b = block->b,
-                                        .b_dtype = MAL_F32,
-                                        .c = s.z,
-                                        .alpha = 1,
-                                        .bias = block->bias});
-        mal_block_fwd(be, rows, size, s.z, block->scale + (int64_t)row * size,
-                      block->shift + (int64_t)row * size, s.h);
+        mal_hypernet_inner(net, i, rows, s.h, s.hidden, s.z);
+        mal_block_fwd(net->be, rows, net->size, s.z, net->blocks[i].scale + at,
+                      net->blocks[i].shift + at, s.h);
     }
     return s.h; /* Step 3: columns [0, d_in) are u_hat, the rest g_hat. */
 }

@@ -16,6 +16,7 @@ struct search {
     const struct mal_fact *facts;
     size_t n_facts;
     const struct mal_progress *progress;
+    struct mal_preserve *preserve; /* what the editor carries */
     struct mal_weights_state *ws;
     struct mal_delta unit;   /* for a step of 1 */
     struct mal_delta scaled; /* the same shapes */
@@ -137,8 +138,12 @@ static bool run_search(struct search *search, struct mal_normalizer *norms,
     struct mal_edit_report report;
     mal_editor_set_lr(search->editor, 1);
     if (!measure(search, &search->report->before, err)) return false;
-    if (!mal_edit_run(search->model, search->tok, search->editor, norms, search->facts,
-                      search->n_facts, search->progress, &search->unit, &report, err)) {
+    if (!mal_preserve_create(&search->preserve, search->model, search->editor, NULL,
+                             (double)NAN, search->progress, err))
+        return false;
+    if (!mal_edit_run(search->model, search->tok, search->editor, norms, search->preserve,
+                      search->facts, search->n_facts, search->progress, &search->unit,
+                      &report, err)) {
         return false;
     }
     if (!copy_delta(&search->unit, &search->scaled, err)) return false;
@@ -177,6 +182,7 @@ bool mal_editor_search(struct mal_editor *editor, struct mal_model *model,
         }
     }
     mal_norms_free(norms, editor->n_shapes);
+    mal_preserve_destroy(search.preserve);
     mal_delta_finish(&search.unit);
     mal_delta_finish(&search.scaled);
     mal_weights_destroy(search.ws);

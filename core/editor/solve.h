@@ -1,7 +1,8 @@
-/* solve.h - S = (U'U + e^lamda I)^-1 U'D, the paper's aggregation (core/README.md 3.4),
- * in fp64.
+/* solve.h - S = (U'U + e^lamda I + w K0'K0)^-1 U'D, the paper's aggregation
+ * (core/README.md 3.4) with keys to preserve, in fp64.
  *
- * Primal (d_in, d_in) when n >= d_in, dual S = U'(UU' + e^lamda I)^-1 D (n, n) otherwise.
+ * Primal (d_in, d_in) when n >= d_in or with preservation keys, which are added to the
+ * Gram matrix; dual S = U'(UU' + e^lamda I)^-1 D (n, n) otherwise.
  * Gram by rank-k update, Cholesky in blocks with `tick` between them. The result is put
  * out as fp32 factors with an orthonormal left side (thin QR in fp64) where that is
  * smaller than the dense shift, else dense. */
@@ -14,10 +15,12 @@
 struct mal_solve {
     const char *module; /* name, for the delta and for errors; copied */
     int64_t n, d_in, d_out;
-    const float *u, *d;        /* (n, d_in), (n, d_out), device memory */
-    struct mal_arena *scratch; /* reserved and overwritten; NULL: memory of its own */
-    double ridge;              /* e^lamda, > 0 */
-    bool (*tick)(void *);      /* between blocks, may be NULL; false: MAL_CANCELLED */
+    const float *u, *d;          /* (n, d_in), (n, d_out), device memory */
+    struct mal_arena *scratch;   /* reserved and overwritten; NULL: memory of its own */
+    double ridge;                /* e^lamda, > 0 */
+    const double *preserve_gram; /* K0'K0 (d_in, d_in), lower, device; NULL: none */
+    double preserve_weight;      /* finite, >= 0 */
+    bool (*tick)(void *);        /* between blocks, may be NULL; false: MAL_CANCELLED */
     void *tick_arg;
     double *seconds; /* [2]: adds the Gram matrix's time, the rest's; NULL: not wanted */
 };

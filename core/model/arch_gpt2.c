@@ -179,31 +179,32 @@ static void gpt2_layout(const struct mal_model *model, struct mal_pass *pass) {
     struct mal_arena *arena = pass->arena;
     struct mal_pass_buffers *buf = &pass->buf;
     int64_t c = model->info.n_channels, f = model->n_inner;
-    int64_t n = pass->n_tokens, m = pass->n_kept;
+    int64_t n = pass->n_tokens, m = pass->kept.n, top = pass->top.n;
 
     buf->x = mal_arena_floats(arena, n * c);
     buf->h = mal_arena_floats(arena, n * c);
     buf->qkv = mal_arena_floats(arena, n * 3 * c);
-    buf->q = mal_arena_floats(arena, m * c);
+    buf->q = mal_arena_floats(arena, (m > top ? m : top) * c);
     buf->ao = mal_arena_floats(arena, n * c);
     buf->ff = mal_arena_floats(arena, n * f);
-    pass->y = mal_arena_floats(arena, m * c);
-    if (!pass->measure) return;
+    pass->y = mal_arena_floats(arena, top * c);
+    if (!pass->backward) return;
 
     buf->lse = mal_arena_floats(arena, n * model->n_heads);
     buf->dff = mal_arena_floats(arena, m * f);
     buf->dh = mal_arena_floats(arena, m * c);
     buf->dqkv = mal_arena_floats(arena, m * 3 * c);
-    pass->dy = mal_arena_floats(arena, m * c);
+    pass->dy = mal_arena_floats(arena, top * c);
     for (int64_t l = model->lowest_edit_block; l < model->info.n_layers; l++) {
+        int64_t rows = l == model->info.n_layers - 1 ? top : m;
         model->tape[l] = (struct mal_tape_block){
             .x1 = mal_arena_floats(arena, m * c),
             .qkv = mal_arena_floats(arena, n * 3 * c),
-            .q = mal_arena_floats(arena, m * c),
-            .ao = mal_arena_floats(arena, m * c),
-            .lse = mal_arena_floats(arena, m * model->n_heads),
-            .x2 = mal_arena_floats(arena, m * c),
-            .ff = mal_arena_floats(arena, m * f),
+            .q = mal_arena_floats(arena, rows * c),
+            .ao = mal_arena_floats(arena, rows * c),
+            .lse = mal_arena_floats(arena, rows * model->n_heads),
+            .x2 = mal_arena_floats(arena, rows * c),
+            .ff = mal_arena_floats(arena, rows * f),
         };
     }
 }
@@ -245,17 +246,16 @@ static struct mal_attn attn_of(const struct mal_model *model, const struct mal_p
                              .causal = true};
 }
 
-static void only_kept_queries(struct mal_attn *attn, const struct mal_pass *pass,
-                              const float *q, int64_t ld_q) {
-    attn->n_queries = pass->n_kept;
-    attn->max_queries = pass->max_kept;
-    attn->q_start = pass->kept_start;
+static void only_queries_of(struct mal_attn *attn, const struct mal_row_set *set,
+                            const float *q, int64_t ld_q) {
+    attn->n_queries = set->n;
+    attn->max_queries = set->max;
+    attn->q_start = set->start;
     attn->q = q;
     attn->ld_q = ld_q;
 }
 
-/* x (N, C) becomes x + attention; in the last block only the kept rows go on, as x (M,
- * C). */
+/* x (N, C) becomes x + attention; in the last block only the top rows go on. */
 static void attention_fwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
                           struct mal_tape_block *tape) {
     const struct gpt2_block *block = (const struct gpt2_block *)model->blocks + l;
@@ -277,10 +277,12 @@ static void attention_fwd(struct mal_model *model, struct mal_pass *pass, int64_
 
     struct mal_attn attn = attn_of(model, pass, l, qkv);
     float *lse = tape ? buf->lse : NULL;
-    if (tape || last) {
-        float *q = tape ? tape->q : buf->q;
+    float *q = tape ? tape->q : buf->q;
+    if (last) {
+        mal_top_rows(pass, c, qkv, 3 * c, q);
+        only_queries_of(&attn, &pass->top, q, c);
+    } else if (tape) {
         mal_keep_rows(pass, c, qkv, 3 * c, false, q);
-        if (last) only_kept_queries(&attn, pass, q, c);
     }
     mal_attn_fwd(be, &attn, buf->ao, c, lse);
     if (tape) {
@@ -288,14 +290,14 @@ static void attention_fwd(struct mal_model *model, struct mal_pass *pass, int64_
         mal_keep_rows(pass, model->n_heads, lse, model->n_heads, last, tape->lse);
     }
 
-    if (last) { /* h is free: it holds the kept rows of x from here on */
-        mal_keep_rows(pass, c, buf->x, c, false, buf->h);
+    if (last) { /* h is free: it holds the top rows of x from here on */
+        mal_top_rows(pass, c, buf->x, c, buf->h);
         float *x = buf->x;
         buf->x = buf->h;
         buf->h = x;
     }
     mal_capture_keys(pass, &block->attn_proj, buf->ao, last);
-    mal_linear_fwd(be, &block->attn_proj, last ? pass->n_kept : n, buf->ao, buf->x, true);
+    mal_linear_fwd(be, &block->attn_proj, last ? pass->top.n : n, buf->ao, buf->x, true);
 }
 
 static void mlp_fwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
@@ -305,7 +307,7 @@ static void mlp_fwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
     struct mal_pass_buffers *buf = &pass->buf;
     int64_t c = model->info.n_channels, f = model->n_inner;
     bool last = l == model->info.n_layers - 1;
-    int64_t n = last ? pass->n_kept : pass->n_tokens;
+    int64_t n = last ? pass->top.n : pass->n_tokens;
 
     struct mal_norm norm = norm_of(model, &block->ln_2, n);
     mal_norm_fwd(be, &norm, buf->x, buf->h);
@@ -319,57 +321,120 @@ static void mlp_fwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
 }
 
 static void gpt2_forward(struct mal_model *model, struct mal_pass *pass) {
-    int64_t n_layers = model->info.n_layers;
-    mal_embed(pass->be, pass->n_tokens, model->info.n_channels, pass->ids, pass->pos,
-              model->tokens, model->positions, pass->buf.x);
-    for (int64_t l = 0; l < n_layers; l++) {
-        bool taped = pass->measure && l >= model->lowest_edit_block;
+    int64_t n_layers = model->info.n_layers, first = 0;
+    if (mal_resume_at(pass, model, pass->buf.x)) {
+        first = model->lowest_edit_block;
+    } else {
+        mal_embed(pass->be, pass->n_tokens, model->info.n_channels, pass->ids, pass->pos,
+                  model->tokens, model->positions, pass->buf.x);
+    }
+    for (int64_t l = first; l < n_layers; l++) {
+        bool taped = pass->backward && l >= model->lowest_edit_block;
         struct mal_tape_block *tape = taped ? &model->tape[l] : NULL;
+        mal_keep_lower(pass, model, l, pass->buf.x);
         attention_fwd(model, pass, l, tape);
         mlp_fwd(model, pass, l, tape);
     }
-    struct mal_norm norm = norm_of(model, &model->final_norm, pass->n_kept);
+    struct mal_norm norm = norm_of(model, &model->final_norm, pass->top.n);
     mal_norm_fwd(pass->be, &norm, pass->buf.x, pass->y);
 }
 
-/* dx (M, C) is the gradient at the block's output, then at its input. False: done. */
-static bool block_bwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
-                      float *dx) {
+/* dx (n, C) is the gradient at the block's output, then before its MLP. False: done. */
+static bool mlp_bwd(struct mal_model *model, struct mal_pass *pass, int64_t l, int64_t n,
+                    float *dx) {
     const struct gpt2_block *block = (const struct gpt2_block *)model->blocks + l;
     const struct mal_tape_block *tape = &model->tape[l];
     const struct mal_pass_buffers *buf = &pass->buf;
     struct mal_backend *be = pass->be;
-    int64_t c = model->info.n_channels, f = model->n_inner, m = pass->n_kept;
+    int64_t f = model->n_inner;
+    struct mal_norm ln_2 = norm_of(model, &block->ln_2, n);
 
-    if (!mal_capture_grads(pass, &block->mlp_proj, dx)) return false;
-    mal_linear_bwd(be, &block->mlp_proj, m, dx, buf->dff);
-    mal_act_bwd(be, model->act, m * f, tape->ff, buf->dff, buf->dff);
-    if (!mal_capture_grads(pass, &block->c_fc, buf->dff)) return false;
-    mal_linear_bwd(be, &block->c_fc, m, buf->dff, buf->dh);
-    struct mal_norm ln_2 = norm_of(model, &block->ln_2, m);
+    if (mal_learns(pass, &block->mlp_proj)) {
+        mal_act_fwd(be, model->act, n * f, tape->ff, buf->dff);
+        mal_add_weight_grad(pass, &block->mlp_proj, n, buf->dff, dx);
+    }
+    if (!mal_capture_grads(pass, &block->mlp_proj, n, dx)) return false;
+    mal_linear_bwd(be, &block->mlp_proj, n, dx, buf->dff);
+    mal_act_bwd(be, model->act, n * f, tape->ff, buf->dff, buf->dff);
+    if (mal_learns(pass, &block->c_fc)) {
+        mal_norm_fwd(be, &ln_2, tape->x2, buf->dh);
+        mal_add_weight_grad(pass, &block->c_fc, n, buf->dh, buf->dff);
+    }
+    if (!mal_capture_grads(pass, &block->c_fc, n, buf->dff)) return false;
+    mal_linear_bwd(be, &block->c_fc, n, buf->dff, buf->dh);
     mal_norm_bwd(be, &ln_2, tape->x2, buf->dh, dx);
+    return true;
+}
 
-    if (!mal_capture_grads(pass, &block->attn_proj, dx)) return false;
-    mal_linear_bwd(be, &block->attn_proj, m, dx, buf->dh);
+/* buf->dqkv := the gradient at the queries, keys and values of the kept rows, for buf->dh
+ * at the attention's output. */
+static void attn_op_bwd(struct mal_model *model, struct mal_pass *pass, int64_t l) {
+    const struct mal_tape_block *tape = &model->tape[l];
+    const struct mal_pass_buffers *buf = &pass->buf;
+    struct mal_backend *be = pass->be;
+    int64_t c = model->info.n_channels;
+    bool last = l == model->info.n_layers - 1;
     struct mal_attn attn = attn_of(model, pass, l, tape->qkv);
-    only_kept_queries(&attn, pass, tape->q, c);
-    mal_attn_bwd(be, &attn, tape->ao, c, tape->lse, buf->dh, c, buf->dqkv, buf->dqkv + c,
-                 buf->dqkv + 2 * c, 3 * c);
-    if (!mal_capture_grads(pass, &block->c_attn, buf->dqkv)) return false;
-    mal_linear_bwd(be, &block->c_attn, m, buf->dqkv, buf->dh);
+    struct mal_attn_grads grads = {.dq = buf->dqkv,
+                                   .dk = buf->dqkv + c,
+                                   .dv = buf->dqkv + 2 * c,
+                                   .ld_q = 3 * c,
+                                   .ld_kv = 3 * c};
+    bool widen = last && pass->top.n < pass->kept.n; /* queries of some rows, all keys */
+    if (widen) {
+        mal_backend_zero(be, buf->dqkv, (size_t)(pass->kept.n * 3 * c) * sizeof(float));
+        grads.dq = buf->q;
+        grads.ld_q = c;
+        grads.all_keys = true;
+    }
+    only_queries_of(&attn, last ? &pass->top : &pass->kept, tape->q, c);
+    mal_attn_bwd(be, &attn, tape->ao, c, tape->lse, buf->dh, c, &grads);
+    if (widen) {
+        mal_scatter_rows(be, pass->top.n, c, pass->top.rows, buf->q, c, buf->dqkv, 3 * c);
+    }
+}
+
+/* *dx (n, C) before the MLP becomes the gradient at the block's input, of the kept rows.
+ * False: done. */
+static bool attention_bwd(struct mal_model *model, struct mal_pass *pass, int64_t l,
+                          int64_t n, float **dx) {
+    const struct gpt2_block *block = (const struct gpt2_block *)model->blocks + l;
+    const struct mal_tape_block *tape = &model->tape[l];
+    struct mal_pass_buffers *buf = &pass->buf;
+    struct mal_backend *be = pass->be;
+    int64_t c = model->info.n_channels, m = pass->kept.n;
+
+    if (mal_learns(pass, &block->attn_proj))
+        mal_add_weight_grad(pass, &block->attn_proj, n, tape->ao, *dx);
+    if (!mal_capture_grads(pass, &block->attn_proj, n, *dx)) return false;
+    mal_linear_bwd(be, &block->attn_proj, n, *dx, buf->dh);
+    attn_op_bwd(model, pass, l);
+    if (n < m) { /* from here on all kept rows count; h is free */
+        mal_backend_zero(be, buf->h, (size_t)(m * c) * sizeof(float));
+        mal_scatter_rows(be, n, c, pass->top.rows, *dx, c, buf->h, c);
+        *dx = buf->h;
+    }
     struct mal_norm ln_1 = norm_of(model, &block->ln_1, m);
-    mal_norm_bwd(be, &ln_1, tape->x1, buf->dh, dx);
+    if (mal_learns(pass, &block->c_attn)) {
+        mal_norm_fwd(be, &ln_1, tape->x1, buf->dh);
+        mal_add_weight_grad(pass, &block->c_attn, m, buf->dh, buf->dqkv);
+    }
+    if (!mal_capture_grads(pass, &block->c_attn, m, buf->dqkv)) return false;
+    mal_linear_bwd(be, &block->c_attn, m, buf->dqkv, buf->dh);
+    mal_norm_bwd(be, &ln_1, tape->x1, buf->dh, *dx);
     return true;
 }
 
 static void gpt2_backward(struct mal_model *model, struct mal_pass *pass) {
-    int64_t m = pass->n_kept, c = model->info.n_channels;
+    int64_t n = pass->top.n, c = model->info.n_channels;
     float *dx = pass->buf.ao; /* free after the forward pass, and large enough */
-    mal_backend_zero(pass->be, dx, (size_t)(m * c) * sizeof *dx);
-    struct mal_norm norm = norm_of(model, &model->final_norm, m);
+    mal_backend_zero(pass->be, dx, (size_t)(n * c) * sizeof *dx);
+    struct mal_norm norm = norm_of(model, &model->final_norm, n);
     mal_norm_bwd(pass->be, &norm, pass->buf.x, pass->dy, dx);
     for (int64_t l = model->info.n_layers - 1; l >= model->lowest_edit_block; l--) {
-        if (!block_bwd(model, pass, l, dx)) return;
+        if (!mlp_bwd(model, pass, l, n, dx)) return;
+        if (!attention_bwd(model, pass, l, n, &dx)) return;
+        n = pass->kept.n;
     }
 }
 

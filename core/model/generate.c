@@ -70,7 +70,7 @@ static int32_t token_at(const struct stream *s, int64_t pos) {
 
 static bool rows_of_step(const struct group *group, struct mal_rows *out,
                          struct mal_error *err) {
-    struct mal_rows rows = {.max_kept = 1};
+    struct mal_rows rows = {.max_top = 1};
     for (size_t i = 0; i < group->n; i++) {
         const struct stream *s = &group->streams[i];
         if (s->done) continue;
@@ -80,7 +80,7 @@ static bool rows_of_step(const struct group *group, struct mal_rows *out,
         if (s->n_cached + n_new(s) > rows.max_keys)
             rows.max_keys = s->n_cached + n_new(s);
     }
-    rows.n_kept = rows.n_head = rows.n_seqs;
+    rows.n_top = rows.n_head = rows.n_seqs;
     if (!mal_rows_alloc(&rows, true, err)) return false;
 
     int32_t row = 0, seq = 0;
@@ -95,13 +95,13 @@ static bool rows_of_step(const struct group *group, struct mal_rows *out,
             rows.pos[row] = (int32_t)pos;
             rows.cache_rows[row] = (int32_t)(s->cache_row + pos);
         }
-        rows.kept_start[seq] = seq;
-        rows.kept[seq] = row - 1;
+        rows.top_start[seq] = seq;
+        rows.top[seq] = row - 1;
         rows.head_rows[seq] = seq;
         rows.labels[seq++] = -1;
     }
     rows.q_start[seq] = row;
-    rows.kept_start[seq] = seq;
+    rows.top_start[seq] = seq;
     *out = rows;
     return true;
 }

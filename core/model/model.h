@@ -109,6 +109,27 @@ struct mal_measure {
 bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
                        struct mal_measure *measure, struct mal_error *err) MAL_CHECK;
 
+/* Forward and backward of a training loss on the weights in use, for its gradient at the
+ * weights of the edit modules, with prompts' rows taking part (core/README.md section 8).
+ * The loss is the sum over label rows of loss_scale * -log p; or, with `keep`, of
+ * loss_scale * KL(base model || weights in use), whatever the labels. dw[m] (d_in, d_out)
+ * fp32, device memory of the caller, is added to. `loss` (may be NULL): the sum without
+ * loss_scale, host. */
+struct mal_learn {
+    bool keep;
+    float loss_scale;
+    float *const *dw;
+    double *loss;
+};
+
+bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
+                     const struct mal_learn *learn, struct mal_error *err) MAL_CHECK;
+
+/* Forward only: of each edit module m the keys at the label rows, u[m] (rows, d_in),
+ * device memory of the caller, rows in packed order. */
+bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
+                    float *const *u, struct mal_error *err) MAL_CHECK;
+
 /* Logits of every position: out (n, V), host. */
 bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
                       struct mal_error *err) MAL_CHECK;
@@ -120,6 +141,10 @@ bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, flo
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure);
+
+/* The same of mal_model_learn() with `keep`, which takes the most. */
+size_t mal_model_learn_bytes(const struct mal_model *model, int64_t n_seqs,
+                             int64_t n_tokens, int64_t max_tokens, int64_t n_rows);
 
 /* Gives the device memory of past passes back; the next pass takes what it needs. */
 void mal_model_drop_scratch(struct mal_model *model);

@@ -8,21 +8,27 @@
 /* Host memory, all from one block: mal_rows_finish(). See struct mal_pass for the
  * meanings. */
 struct mal_rows {
-    int64_t n_seqs, n_tokens, n_kept, n_head;
-    int64_t max_queries, max_keys, max_kept;
+    int64_t n_seqs, n_tokens, n_kept, n_top, n_head;
+    int64_t max_queries, max_keys, max_kept, max_top;
     int32_t *ids, *pos, *q_start, *k_start, *k_len;
-    int32_t *kept, *kept_start, *head_rows, *labels;
+    int32_t *kept, *kept_start, *top, *top_start, *head_rows, *labels;
     int32_t *cache_rows; /* NULL: no cache */
     int32_t *block;
+};
+
+/* Which rows a pass is about. */
+enum mal_kept_rows {
+    MAL_KEPT_LABELS, /* kept and top are the label rows */
+    MAL_KEPT_ALL,    /* both are all rows */
+    MAL_KEPT_BELOW   /* the label rows at the top, all rows below */
 };
 
 /* Room for the arrays of the sizes already set in `rows`. */
 bool mal_rows_alloc(struct mal_rows *rows, bool cached, struct mal_error *err) MAL_CHECK;
 void mal_rows_finish(struct mal_rows *rows);
 
-/* From a batch: the label rows are kept, or all rows. */
 bool mal_rows_of_batch(struct mal_rows *out, const struct mal_model *model,
-                       const struct mal_batch *batch, bool keep_all,
+                       const struct mal_batch *batch, enum mal_kept_rows kept,
                        struct mal_error *err) MAL_CHECK;
 
 /* Buffers of the head, for slices of at most `slice` rows so that the logits of a large
@@ -31,6 +37,7 @@ struct mal_head_buffers {
     int64_t slice;
     float *rows;    /* (slice, C) */
     float *logits;  /* (slice, V) */
+    float *base;    /* (slice, V) of the base model, where it is compared with */
     float *logprob; /* (n_head) */
     float *scale;   /* (n_head) */
     int32_t *rank, *argmax;
@@ -47,5 +54,12 @@ bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
  */
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
                      const struct mal_head_buffers *head, int64_t row0, int64_t n);
+
+/* The loss of each head row into head->logprob, and the gradient of the sum of
+ * head->scale times them at pass->y into pass->dy. The loss is -log p of the label, kept
+ * as log p; or, with the final hidden states y0 (top, C) of the base model, KL(base ||
+ * now), kept so. */
+void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
+                  const struct mal_head_buffers *head, const float *y0);
 
 #endif

@@ -4,16 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-uint64_t mal_random_next(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15U;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9U;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebU;
-    return z ^ (z >> 31);
-}
-
-double mal_random_unit(uint64_t *state) {
-    return (double)(mal_random_next(state) >> 11) * 0x1p-53;
-}
+#include "core/random.h"
 
 /* Most probable first; equal ones by id, so that the order is the same everywhere. */
 static int by_probability(const void *a, const void *b) {

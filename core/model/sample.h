@@ -4,10 +4,6 @@
 
 #include <stdint.h>
 
-/* splitmix64: a stream of 64-bit numbers from a seed, the same everywhere. */
-uint64_t mal_random_next(uint64_t *state);
-double mal_random_unit(uint64_t *state); /* [0, 1), 53 bits */
-
 struct mal_candidate {
     int32_t id;
     float p;

@@ -30,7 +30,7 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
     struct mal_rows rows = {0};
     struct mal_pass pass = {0};
     struct mal_head_buffers head;
-    bool ok = mal_rows_of_batch(&rows, model, batch, false, err) &&
+    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
@@ -51,36 +51,14 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
     return mal_backend_sync(model->be, err);
 }
 
-/* Loss and its gradient at pass->y, which is pass->dy afterwards. */
-static void head_fwd_bwd(const struct mal_model *model, struct mal_pass *pass,
-                         const struct mal_head_buffers *head) {
-    int64_t v = model->info.n_vocab, c = model->info.n_channels;
-    mal_backend_zero(pass->be, pass->dy, (size_t)(pass->n_kept * c) * sizeof(float));
-    for (int64_t i = 0; i < pass->n_head; i += head->slice) {
-        int64_t n = min_of(head->slice, pass->n_head - i);
-        mal_pass_logits(model, pass, head, i, n);
-        mal_xent_fwd(pass->be, n, v, head->logits, pass->labels + i, head->logprob + i,
-                     head->rank + i, head->argmax + i);
-        mal_xent_bwd(pass->be, n, v, head->logits, pass->labels + i, head->scale + i);
-        mal_gemm(pass->be, &(struct mal_gemm){.m = n,
-                                              .n = c,
-                                              .k = v,
-                                              .a = head->logits,
-                                              .b = model->head,
-                                              .b_dtype = MAL_F32,
-                                              .c = head->rows,
-                                              .alpha = 1});
-        mal_scatter_rows(pass->be, n, c, pass->head_rows + i, head->rows, c, pass->dy, c);
-    }
-}
-
 bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
                        struct mal_measure *measure, struct mal_error *err) {
     struct mal_rows rows = {0};
     struct mal_pass pass = {
-        .measure = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
+        .backward = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
+    enum mal_kept_rows kept = measure->all_tokens ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
     struct mal_head_buffers head;
-    bool ok = mal_rows_of_batch(&rows, model, batch, measure->all_tokens, err) &&
+    bool ok = mal_rows_of_batch(&rows, model, batch, kept, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
@@ -95,7 +73,7 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
     model->arch->forward(model, &pass);
     if (!mal_backend_sync(model->be, err)) goto out;
     double middle = mal_clock_seconds();
-    head_fwd_bwd(model, &pass, &head);
+    mal_head_bwd(model, &pass, &head, NULL);
     model->arch->backward(model, &pass);
     if (measure->loss) {
         mal_backend_download(pass.be, host, head.logprob,
@@ -115,6 +93,19 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
 out:
     mal_free(host);
     return false;
+}
+
+bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
+                    float *const *u, struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {.u = u};
+    struct mal_head_buffers head;
+    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+    model->arch->forward(model, &pass);
+    return mal_backend_sync(model->be, err);
 }
 
 bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
@@ -137,12 +128,14 @@ size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
     struct mal_rows rows = {.n_seqs = n_seqs,
                             .n_tokens = n_tokens,
                             .n_kept = n_rows,
+                            .n_top = n_rows,
                             .n_head = n_rows,
                             .max_queries = max_tokens,
                             .max_keys = max_tokens,
-                            .max_kept = max_tokens};
+                            .max_kept = max_tokens,
+                            .max_top = max_tokens};
     struct mal_arena counting;
-    struct mal_pass pass = {.measure = measure, .arena = &counting};
+    struct mal_pass pass = {.backward = measure, .arena = &counting};
     struct mal_head_buffers head;
     mal_arena_init_counting(&counting);
     mal_pass_layout(model, &rows, &pass, &head);

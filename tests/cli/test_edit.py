@@ -41,6 +41,25 @@ class Edit(Lab):
         self.assertGreater(r["after"]["decoded"]["ls"], 0.8)
         self.assertNotIn("agreement", r["after"])
 
+    def test_preserve(self):
+        """Answers that must not move hold better; a weight of 0 is as if none were given."""
+        texts = DEMO / "facts/train.ndjson"
+        kept = self.json(*self.args(), "--verify", "--preserve", texts)
+        self.assertGreater(kept["after"]["teacher_forced"]["ls"],
+                           self.report["after"]["teacher_forced"]["ls"])
+        self.assertGreater(kept["after"]["decoded"]["es"], 0.4)
+        none = self.json(*self.args(), "--preserve", texts, "--preserve-weight", 0)
+        self.assertEqual(none["weights_hash"], self.report["weights_hash"])
+        prompts = self.write("prompts.txt", "".join(f["prompt"] + "\n" for f in demo_facts(n=5)))
+        self.assertNotEqual(self.json(*self.args(), "--preserve", prompts)["weights_hash"],
+                            self.report["weights_hash"])
+
+    def test_preserve_refused(self):
+        self.fails(*self.args(), "--preserve-weight", 1, says=["--preserve FILE"])
+        self.fails(*self.args(), "--preserve", self.dir / "none", says=[self.dir / "none"])
+        bad = self.write("bad.ndjson", '{"prompt": "The firm", "target": "is"}\n{"prompt": 3}\n')
+        self.fails(*self.args(), "--preserve", bad, says=[bad, "line 2"])
+
     def test_delta_file(self):
         metadata, tensors = read_safetensors(self.delta)
         self.assertEqual(metadata["format"], "malmend-delta-1")

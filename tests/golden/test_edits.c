@@ -98,8 +98,8 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
     struct mal_progress progress = {.arg = c, .observe = observe};
     struct mal_delta delta = {0};
     struct mal_edit_report report;
-    assert_done(mal_edit_run(c->model, c->tok, c->editor, norms, facts, n, &progress,
-                             &delta, &report, &err),
+    assert_done(mal_edit_run(c->model, c->tok, c->editor, norms, NULL, facts, n,
+                             &progress, &delta, &report, &err),
                 &err);
     assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
     mal_weights_publish(c->ws, (int64_t)c->batch + 1);

@@ -22,6 +22,7 @@ OURS = [
     (r'core/tokenizer/', r'core/tokenizer/|core/[^/]*$'),
     (r'core/model/', r'core/(model|tokenizer)/|core/[^/]*$'),
     (r'core/editor/', r'core/(editor|model|tokenizer)/|core/[^/]*$'),
+    (r'core/train/', r'core/(train|editor|model|tokenizer)/|core/[^/]*$'),
     (r'core/', r'core/(model|tokenizer)/|core/[^/]*$'),
     (r'cuda/', r'cuda/|core/(backend_impl|tensor|error)\.h'),
     (r'sql/', r'sql/|core/(error|alloc|hash)\.h'),

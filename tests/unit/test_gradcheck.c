@@ -214,8 +214,10 @@ static void attn_open(struct device *dev, const struct attn_case *c,
 
 static void attn_run(struct device *dev, struct attn_data *a) {
     mal_attn_fwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse);
-    mal_attn_bwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse, a->dev_dout,
-                 a->ld_out, a->dq, a->dk, a->dv, a->ld_d);
+    mal_attn_bwd(
+        dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse, a->dev_dout, a->ld_out,
+        &(struct mal_attn_grads){
+            .dq = a->dq, .dk = a->dk, .dv = a->dv, .ld_q = a->ld_d, .ld_kv = a->ld_d});
 }
 
 static void attn_close(struct device *dev, struct attn_data *a) {

@@ -1,0 +1,114 @@
+/* edit_diffs.c - value differences of rows, a slice of rows at a time. */
+#include "core/editor/edit_diffs.h"
+
+#include "core/alloc.h"
+#include "core/arena.h"
+#include "core/clock.h"
+#include "core/editor/hypernet.h"
+
+enum { NET_ROWS = 1024 }; /* of one slice of the network */
+
+struct mal_edit_diffs {
+    const struct mal_editor *editor;
+    struct mal_backend *be;
+    struct mal_hypernet **nets; /* per shape */
+    struct mal_arena scratch;
+    int32_t *iota; /* (NET_ROWS) 0, 1, ... device */
+};
+
+static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer *norms,
+                      struct mal_error *err) {
+    const struct mal_editor *editor = diffs->editor;
+    size_t scratch = 0;
+    diffs->nets = mal_calloc(editor->n_shapes, sizeof *diffs->nets);
+    if (!diffs->nets) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    for (size_t s = 0; s < editor->n_shapes; s++) {
+        struct mal_editor_shape shape = editor->shapes[s];
+        if (norms) shape.norm = norms[s];
+        if (!mal_hypernet_create(&diffs->nets[s], &shape, editor->rank, editor->n_blocks,
+                                 diffs->be, err)) {
+            return false;
+        }
+        size_t bytes = mal_hypernet_scratch_bytes(diffs->nets[s], NET_ROWS);
+        if (bytes > scratch) scratch = bytes;
+    }
+    if (!mal_arena_init(&diffs->scratch, diffs->be, scratch, err)) return false;
+
+    int32_t iota[NET_ROWS];
+    for (int32_t i = 0; i < NET_ROWS; i++)
+        iota[i] = i;
+    diffs->iota = mal_backend_alloc(diffs->be, sizeof iota);
+    if (!diffs->iota) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    mal_backend_upload(diffs->be, diffs->iota, iota, sizeof iota);
+    return mal_backend_sync(diffs->be, err);
+}
+
+bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor *editor,
+                           const struct mal_normalizer *norms, struct mal_backend *be,
+                           struct mal_error *err) {
+    struct mal_edit_diffs *diffs = mal_calloc(1, sizeof *diffs);
+    if (!diffs) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    diffs->editor = editor;
+    diffs->be = be;
+    if (!open_nets(diffs, norms, err)) {
+        mal_edit_diffs_destroy(diffs);
+        return false;
+    }
+    *out = diffs;
+    return true;
+}
+
+void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
+    if (!diffs) return;
+    mal_backend_free(diffs->be, diffs->iota);
+    mal_arena_finish(&diffs->scratch);
+    for (size_t s = 0; diffs->nets && s < diffs->editor->n_shapes; s++)
+        mal_hypernet_destroy(diffs->nets[s]);
+    mal_free(diffs->nets);
+    mal_free(diffs);
+}
+
+static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, size_t m,
+                      int64_t row, int64_t n) {
+    const struct mal_editor *editor = diffs->editor;
+    const struct mal_editor_module *module = &editor->modules[m];
+    const struct mal_editor_shape *shape = &editor->shapes[module->shape];
+    int64_t d_in = shape->d_in, d_out = shape->d_out, size = shape->size;
+    float *u = rows->u[m] + row * d_in, *g = rows->g[m] + row * d_out;
+
+    mal_arena_reset(&diffs->scratch, 0);
+    const float *h = mal_hypernet_fwd(diffs->nets[module->shape], module->row, n, u, g,
+                                      &diffs->scratch);
+    if (editor->method == MAL_MEND) {
+        mal_gather_rows(diffs->be, n, d_in, diffs->iota, h, size, u, d_in);
+        mal_gather_rows(diffs->be, n, d_out, diffs->iota, h + d_in, size, g, d_out);
+        return;
+    }
+    bool ultra =
+        editor->method == MAL_ULTRAEDIT; /* <u_hat, u_hat> instead of <u, u_hat> */
+    float lr = ultra ? (float)editor->lr : shape->lr[module->row];
+    mal_edit_diffs(diffs->be, n, d_in, d_out, lr, ultra ? h : u, ultra ? size : d_in, h,
+                   size, h + d_in, size, g, d_out);
+}
+
+bool mal_edit_diffs_run(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows,
+                        size_t m, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    int64_t n_rows = rows->n_rows, total = n_rows * (int64_t)rows->n_modules;
+    mal_progress_observe(rows->progress, MAL_OBSERVED_KEYS, m, n_rows, rows->u[m]);
+    mal_progress_observe(rows->progress, MAL_OBSERVED_GRADIENTS, m, n_rows, rows->g[m]);
+    for (int64_t row = 0; row < n_rows; row += NET_ROWS) {
+        int64_t n = n_rows - row < NET_ROWS ? n_rows - row : NET_ROWS;
+        net_slice(diffs, rows, m, row, n);
+        if (!mal_backend_sync(diffs->be, err)) return false;
+        int64_t done = n_rows * (int64_t)m + row + n;
+        if (!mal_progress_step(rows->progress, MAL_STAGE_HYPERNET, done, total, err))
+            return false;
+    }
+    if (diffs->editor->method != MAL_MEND) {
+        mal_progress_observe(rows->progress, MAL_OBSERVED_DIFFERENCES, m, n_rows,
+                             rows->g[m]);
+    }
+    rows->report->seconds[MAL_STAGE_HYPERNET] += mal_clock_seconds() - begin;
+    return true;
+}

@@ -1,0 +1,265 @@
+/* edit_rows.c - facts to the rows an editor works on: text to tokenised examples, those
+ * through the model, and what they do to running statistics. */
+#include "core/editor/edit_rows.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+
+enum { SLICE_TOKENS = 2048 }; /* of one pass through the model where nobody waits */
+
+/* ---- Text to rows ---- */
+
+static bool add_example(struct mal_edit_rows *rows, const struct mal_tokenizer *tok,
+                        const struct mal_fact *fact, size_t i, const char *prompt,
+                        const char *field, struct mal_error *err) {
+    struct mal_error own = {0};
+    struct mal_example *e = &rows->own[rows->n_examples];
+    if (mal_example_init(e, tok, prompt, fact->target, fact->join,
+                         mal_model_info(rows->model)->n_context, &own)) {
+        e->source = i;
+        rows->n_examples++;
+        return true;
+    }
+    char pointer[96];
+    snprintf(pointer, sizeof pointer, "/facts/%zu/%s", i, field);
+    return mal_fail_at(err, own.status, pointer, "fact %zu: %s", i, own.text);
+}
+
+static bool tokenize(struct mal_edit_rows *rows, const struct mal_tokenizer *tok,
+                     const struct mal_fact *facts, size_t n_facts,
+                     struct mal_error *err) {
+    size_t n = 0;
+    for (size_t i = 0; i < n_facts; i++)
+        n += 1 + facts[i].n_prompts;
+    rows->own = mal_calloc(n, sizeof *rows->own);
+    if (!rows->own) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    rows->examples = rows->own;
+    for (size_t i = 0; i < n_facts; i++) {
+        if (!add_example(rows, tok, &facts[i], i, facts[i].prompt, "prompt", err))
+            return false;
+        for (size_t j = 0; j < facts[i].n_prompts; j++) {
+            char field[64];
+            snprintf(field, sizeof field, "prompts/%zu", j);
+            if (!add_example(rows, tok, &facts[i], i, facts[i].prompts[j], field, err)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool sort_by_length(struct mal_edit_rows *rows, struct mal_error *err) {
+    rows->order = mal_calloc(rows->n_examples, sizeof *rows->order);
+    if (!rows->order) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    return mal_examples_longest_first(rows->examples, rows->n_examples, rows->order, err);
+}
+
+static bool cut_micro_batches(struct mal_edit_rows *rows, struct mal_error *err) {
+    size_t size = (size_t)rows->editor->micro_batch;
+    rows->n_micro = (rows->n_examples + size - 1) / size;
+    rows->micro_rows = mal_calloc(rows->n_micro + 1, sizeof *rows->micro_rows);
+    if (!rows->micro_rows) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    for (size_t i = 0; i < rows->n_examples; i++) {
+        const struct mal_example *e = &rows->examples[rows->order[i]];
+        bool all = rows->editor->tokens == MAL_TOKENS_ALL;
+        rows->n_rows += all ? e->n : e->n_target;
+        rows->micro_rows[i / size + 1] = rows->n_rows;
+        rows->report->n_input_tokens += e->n;
+    }
+    rows->report->n_tokens = rows->n_rows;
+    return true;
+}
+
+/* ---- Rows to keys and value gradients ---- */
+
+static bool alloc_rows(struct mal_edit_rows *rows, struct mal_error *err) {
+    rows->n_modules = rows->editor->n_modules;
+    rows->u = mal_calloc(rows->n_modules, sizeof *rows->u);
+    rows->g = mal_calloc(rows->n_modules, sizeof *rows->g);
+    if (!rows->u || !rows->g) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    for (size_t m = 0; m < rows->n_modules; m++) {
+        const struct mal_linear *lin = mal_model_edit(rows->model, m);
+        size_t u_bytes = (size_t)(rows->n_rows * lin->d_in) * sizeof(float);
+        size_t g_bytes = (size_t)(rows->n_rows * lin->d_out) * sizeof(float);
+        rows->u[m] = mal_backend_alloc(rows->be, u_bytes);
+        rows->g[m] = mal_backend_alloc(rows->be, g_bytes);
+        if (rows->u[m] && rows->g[m]) continue;
+        return mal_fail(
+            err, MAL_NO_MEMORY,
+            "keys and gradients of %lld edit tokens in %zu modules: %s needs %zu bytes",
+            (long long)rows->n_rows, rows->n_modules, lin->name, u_bytes + g_bytes);
+    }
+    return true;
+}
+
+/* How many examples from `first` on go through the model together: where the loss is a
+ * micro-batch's mean, that micro-batch; else as many as a slice may hold. */
+static size_t slice_length(const struct mal_edit_rows *rows, size_t first) {
+    size_t left = rows->n_examples - first, size = (size_t)rows->editor->micro_batch;
+    if (rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN) return left < size ? left : size;
+    int64_t tokens = 0, most = rows->progress ? rows->progress->slice_tokens : 0;
+    if (most <= 0) most = SLICE_TOKENS;
+    size_t n = 0;
+    while (n < left &&
+           (n == 0 || tokens + rows->examples[rows->order[first + n]].n <= most)) {
+        tokens += rows->examples[rows->order[first + n++]].n;
+    }
+    return n;
+}
+
+/* Examples [first, first + n) of the order, whose rows begin at *row; u and g (n_modules)
+ * are room for pointers. */
+static bool measure_slice(struct mal_edit_rows *rows, size_t first, size_t n,
+                          int64_t *row, float **u, float **g, double *loss,
+                          struct mal_error *err) {
+    struct mal_packed packed = {0};
+    if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
+        return false;
+    for (size_t m = 0; m < rows->n_modules; m++) {
+        const struct mal_linear *lin = mal_model_edit(rows->model, m);
+        u[m] = rows->u[m] + *row * lin->d_in;
+        g[m] = rows->g[m] + *row * lin->d_out;
+    }
+    bool mean = rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
+    bool all = rows->editor->tokens == MAL_TOKENS_ALL;
+    struct mal_measure measure = {.loss_scale =
+                                      mean ? 1.0F / (float)packed.n_labels : 1.0F,
+                                  .all_tokens = all,
+                                  .u = u,
+                                  .g = g,
+                                  .loss = loss};
+    bool ok = mal_model_measure(rows->model, &packed.batch, &measure, err);
+    *row += all ? packed.batch.start[n] : packed.n_labels;
+    mal_packed_finish(&packed);
+    rows->report->seconds[MAL_STAGE_FORWARD] += measure.seconds[0];
+    rows->report->seconds[MAL_STAGE_BACKWARD] += measure.seconds[1];
+    return ok;
+}
+
+bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
+    float **u = mal_calloc(2 * rows->n_modules, sizeof *u);
+    if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    double sum = 0;
+    int64_t n_targets = 0, row = 0, total = (int64_t)rows->n_examples;
+    bool ok = true;
+    for (size_t first = 0; ok && first < rows->n_examples;) {
+        double loss = 0;
+        size_t n = slice_length(rows, first);
+        ok = measure_slice(rows, first, n, &row, u, u + rows->n_modules, &loss, err);
+        first += n;
+        ok = ok && mal_progress_step(rows->progress, MAL_STAGE_FORWARD, (int64_t)first,
+                                     total, err);
+        sum += loss;
+    }
+    mal_free(u);
+    mal_model_drop_scratch(rows->model); /* room for the solves */
+    for (size_t i = 0; i < rows->n_examples; i++)
+        n_targets += rows->examples[i].n_target;
+    rows->report->loss = sum / (double)n_targets;
+    if (ok && !isfinite(sum))
+        return mal_fail(err, MAL_NUMERIC, "the model's loss is not finite");
+    return ok;
+}
+
+/* ---- Running statistics ---- */
+
+static bool take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms, size_t m,
+                    int64_t row, int64_t n, double *device, double *host,
+                    struct mal_error *err) {
+    const struct mal_linear *lin = mal_model_edit(rows->model, m);
+    int64_t size = lin->d_in + lin->d_out;
+    mal_column_stats(rows->be, n, lin->d_in, lin->d_out, rows->u[m] + row * lin->d_in,
+                     lin->d_in, rows->g[m] + row * lin->d_out, lin->d_out, device,
+                     device + size);
+    mal_backend_download(rows->be, host, device, (size_t)(2 * size) * sizeof *host);
+    if (!mal_backend_sync(rows->be, err)) return false;
+    mal_normalizer_update(&norms[rows->editor->modules[m].shape], n, host, host + size);
+    return true;
+}
+
+/* Micro-batches outside, modules of the same shape inside (core/README.md "Numerics"). */
+bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
+                           struct mal_error *err) {
+    int64_t widest = 0;
+    for (size_t s = 0; s < rows->editor->n_shapes; s++) {
+        if (rows->editor->shapes[s].size > widest) widest = rows->editor->shapes[s].size;
+    }
+    size_t bytes = (size_t)(2 * widest) * sizeof(double);
+    double *device = mal_backend_alloc(rows->be, bytes), *host = mal_malloc(bytes);
+    bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");
+    for (size_t k = 0; ok && k < rows->n_micro; k++) {
+        int64_t row = rows->micro_rows[k], n = rows->micro_rows[k + 1] - row;
+        for (size_t m = 0; ok && m < rows->n_modules; m++) {
+            ok = take_in(rows, norms, m, row, n, device, host, err);
+        }
+    }
+    mal_backend_free(rows->be, device);
+    mal_free(host);
+    return ok;
+}
+
+/* ---- Their life ---- */
+
+static bool prepare(struct mal_edit_rows *rows, struct mal_error *err) {
+    return sort_by_length(rows, err) && cut_micro_batches(rows, err) &&
+           alloc_rows(rows, err);
+}
+
+static void open_rows(struct mal_edit_rows *rows, struct mal_model *model,
+                      const struct mal_editor *editor,
+                      const struct mal_progress *progress,
+                      struct mal_edit_report *report) {
+    *rows = (struct mal_edit_rows){.model = model,
+                                   .be = mal_model_backend(model),
+                                   .editor = editor,
+                                   .progress = progress,
+                                   .report = report};
+}
+
+bool mal_edit_rows_of_facts(struct mal_edit_rows *rows, struct mal_model *model,
+                            const struct mal_tokenizer *tok,
+                            const struct mal_editor *editor, const struct mal_fact *facts,
+                            size_t n_facts, const struct mal_progress *progress,
+                            struct mal_edit_report *report, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    open_rows(rows, model, editor, progress, report);
+    bool ok = tokenize(rows, tok, facts, n_facts, err) && prepare(rows, err);
+    report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
+    if (!ok) mal_edit_rows_finish(rows);
+    return ok;
+}
+
+bool mal_edit_rows_of_examples(struct mal_edit_rows *rows, struct mal_model *model,
+                               const struct mal_editor *editor,
+                               const struct mal_example *examples, size_t n_examples,
+                               const struct mal_progress *progress,
+                               struct mal_edit_report *report, struct mal_error *err) {
+    open_rows(rows, model, editor, progress, report);
+    rows->examples = examples;
+    rows->n_examples = n_examples;
+    bool ok = prepare(rows, err);
+    if (!ok) mal_edit_rows_finish(rows);
+    return ok;
+}
+
+void mal_edit_rows_drop(struct mal_edit_rows *rows, size_t m) {
+    mal_backend_free(rows->be, rows->u[m]);
+    mal_backend_free(rows->be, rows->g[m]);
+    rows->u[m] = rows->g[m] = NULL;
+}
+
+void mal_edit_rows_finish(struct mal_edit_rows *rows) {
+    for (size_t m = 0; m < rows->n_modules; m++) {
+        if (rows->u) mal_backend_free(rows->be, rows->u[m]);
+        if (rows->g) mal_backend_free(rows->be, rows->g[m]);
+    }
+    mal_free(rows->u);
+    mal_free(rows->g);
+    mal_free(rows->micro_rows);
+    mal_free(rows->order);
+    if (rows->own) mal_examples_free(rows->own, rows->n_examples);
+    *rows = (struct mal_edit_rows){0};
+}

@@ -1,0 +1,60 @@
+/* edit_rows.h - the rows of a batch: per edit module the key u and the value gradient g
+ * of every edit token, in device memory (core/README.md sections 2 and 3). */
+#ifndef MAL_EDIT_ROWS_H
+#define MAL_EDIT_ROWS_H
+
+#include "core/editor/editor.h"
+#include "core/editor/progress.h"
+#include "core/example.h"
+#include "core/facts.h"
+
+struct mal_edit_rows {
+    struct mal_model *model; /* this and the next four borrowed */
+    struct mal_backend *be;
+    const struct mal_editor *editor;
+    const struct mal_progress *progress; /* NULL: nobody listens */
+    struct mal_edit_report *report;      /* is added to */
+
+    const struct mal_example *examples; /* (n_examples), `own` or the caller's */
+    struct mal_example *own;
+    size_t n_examples;
+    size_t *order; /* longest first, stable: as the reference cuts micro-batches */
+    size_t n_micro;
+    int64_t *micro_rows; /* (n_micro + 1) first row of each micro-batch */
+    int64_t n_rows;
+
+    size_t n_modules;
+    float **u, **g; /* per module (n_rows, d_in), (n_rows, d_out), device, owned; the rows
+                       in the order of the examples in `order` */
+};
+
+/* Tokenises the facts with their further prompts, `source` being the fact's index, orders
+ * them and takes the memory of the rows, for an editor bound to `model`. An error about a
+ * fact points to "/facts/i/...". On an error there is nothing to finish. */
+bool mal_edit_rows_of_facts(struct mal_edit_rows *rows, struct mal_model *model,
+                            const struct mal_tokenizer *tok,
+                            const struct mal_editor *editor, const struct mal_fact *facts,
+                            size_t n_facts, const struct mal_progress *progress,
+                            struct mal_edit_report *report,
+                            struct mal_error *err) MAL_CHECK;
+/* The same of at least one example, which are borrowed until finish. */
+bool mal_edit_rows_of_examples(struct mal_edit_rows *rows, struct mal_model *model,
+                               const struct mal_editor *editor,
+                               const struct mal_example *examples, size_t n_examples,
+                               const struct mal_progress *progress,
+                               struct mal_edit_report *report,
+                               struct mal_error *err) MAL_CHECK;
+
+/* Fills u and g on the weights in use. */
+bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) MAL_CHECK;
+
+/* Takes measured rows into running statistics, norms (n_shapes of the editor). On an
+ * error they may have changed. */
+bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
+                           struct mal_error *err) MAL_CHECK;
+
+/* Frees the rows of one module. */
+void mal_edit_rows_drop(struct mal_edit_rows *rows, size_t module);
+void mal_edit_rows_finish(struct mal_edit_rows *rows); /* takes a zeroed one */
+
+#endif

@@ -1,0 +1,188 @@
+/* preserve.c - the keys of texts to preserve, measured forward only and summed up in
+ * slices, so that never more than one slice of them is in memory. */
+#include "core/editor/preserve.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+
+enum { SLICE_TOKENS = 2048 }; /* of one pass; a longer text is a slice of its own */
+
+/* ---- Slices ---- */
+
+/* How many texts from `first` on go through the model together. */
+static size_t slice_length(const struct mal_preserve_texts *texts, size_t first) {
+    size_t n = 1;
+    while (first + n < texts->n &&
+           texts->start[first + n + 1] - texts->start[first] <= SLICE_TOKENS)
+        n++;
+    return n;
+}
+
+static int64_t slice_keys(const struct mal_preserve_texts *texts, size_t first,
+                          size_t n) {
+    int64_t keys = 0;
+    for (size_t i = first; i < first + n; i++)
+        keys += texts->start[i + 1] - texts->start[i] - texts->from[i];
+    return keys;
+}
+
+/* Room for the largest slice's keys of each module; *out is freed with free_keys(). */
+static bool alloc_keys(struct mal_model *model, const struct mal_preserve_texts *texts,
+                       float ***out, struct mal_error *err) {
+    struct mal_backend *be = mal_model_backend(model);
+    int64_t most = 0;
+    for (size_t first = 0; first < texts->n;) {
+        size_t n = slice_length(texts, first);
+        int64_t keys = slice_keys(texts, first, n);
+        if (keys > most) most = keys;
+        first += n;
+    }
+    float **u = mal_calloc(mal_model_n_edits(model), sizeof *u);
+    *out = u;
+    bool ok = u;
+    for (size_t m = 0; ok && m < mal_model_n_edits(model); m++) {
+        int64_t floats = most * mal_model_edit(model, m)->d_in;
+        u[m] = mal_backend_alloc(be, (size_t)floats * sizeof(float));
+        ok = u[m];
+    }
+    return ok || mal_fail(err, MAL_NO_MEMORY, "%lld preservation keys", (long long)most);
+}
+
+static void free_keys(struct mal_model *model, float **u) {
+    for (size_t m = 0; u && m < mal_model_n_edits(model); m++)
+        mal_backend_free(mal_model_backend(model), u[m]);
+    mal_free(u);
+}
+
+/* Texts [first, first + n) as a batch that asks for no label; *block holds its arrays. */
+static bool pack(const struct mal_preserve_texts *texts, size_t first, size_t n,
+                 struct mal_batch *out, int32_t **block, struct mal_error *err) {
+    int32_t begin = texts->start[first];
+    size_t tokens = (size_t)(texts->start[first + n] - begin);
+    int32_t *start = mal_malloc((n + 1 + tokens) * sizeof *start);
+    if (!start) return mal_fail(err, MAL_NO_MEMORY, "packed texts");
+    for (size_t i = 0; i <= n; i++)
+        start[i] = texts->start[first + i] - begin;
+    memset(start + n + 1, 0xff, tokens * sizeof *start);
+    *block = start;
+    *out = (struct mal_batch){.n_seqs = n,
+                              .start = start,
+                              .ids = texts->ids + begin,
+                              .from = texts->from + first,
+                              .labels = start + n + 1};
+    return true;
+}
+
+static bool measure_slice(struct mal_preserve *p, struct mal_model *model,
+                          const struct mal_preserve_texts *texts, size_t first, size_t n,
+                          float **u, struct mal_error *err) {
+    struct mal_batch batch;
+    int32_t *block = NULL;
+    if (!pack(texts, first, n, &batch, &block, err)) return false;
+    bool ok = mal_model_keys(model, &batch, u, err);
+    mal_free(block);
+    if (!ok) return mal_fail_wrap(err, "texts to preserve, from %zu on", first);
+    int64_t keys = slice_keys(texts, first, n);
+    for (size_t m = 0; m < p->n_modules; m++) {
+        int64_t d_in = mal_model_edit(model, m)->d_in;
+        mal_syrk64(p->be, d_in, keys, 1, u[m], d_in, true, first > 0, p->gram[m], d_in);
+    }
+    p->n_keys += keys;
+    return mal_backend_sync(p->be, err);
+}
+
+static bool measure(struct mal_preserve *p, struct mal_model *model,
+                    const struct mal_preserve_texts *texts,
+                    const struct mal_progress *progress, struct mal_error *err) {
+    float **u = NULL;
+    bool ok = alloc_keys(model, texts, &u, err);
+    for (size_t first = 0; ok && first < texts->n;) {
+        size_t n = slice_length(texts, first);
+        ok = measure_slice(p, model, texts, first, n, u, err);
+        first += n;
+        ok = ok && mal_progress_step(progress, MAL_STAGE_FORWARD, (int64_t)first,
+                                     (int64_t)texts->n, err);
+    }
+    free_keys(model, u);
+    mal_model_drop_scratch(model);
+    return ok;
+}
+
+/* ---- Weights ---- */
+
+static void weigh(struct mal_preserve *p, struct mal_model *model,
+                  const struct mal_editor *editor, bool own, double share) {
+    for (size_t m = 0; m < p->n_modules; m++) {
+        const struct mal_editor_module *module = &editor->modules[m];
+        const float *logs = editor->shapes[module->shape].preserve;
+        double d_in = (double)mal_model_edit(model, m)->d_in;
+        if (own && logs && isnan(share)) {
+            p->weight[m] = exp((double)logs[module->row]);
+        } else {
+            p->weight[m] =
+                (isnan(share) ? MAL_PRESERVE_SHARE : share) * d_in / (double)p->n_keys;
+        }
+    }
+}
+
+/* ---- Their life ---- */
+
+static bool alloc_grams(struct mal_preserve *p, struct mal_model *model,
+                        struct mal_error *err) {
+    p->n_modules = mal_model_n_edits(model);
+    p->gram = mal_calloc(p->n_modules, sizeof *p->gram);
+    p->weight = mal_calloc(p->n_modules, sizeof *p->weight);
+    if (!p->gram || !p->weight) return mal_fail(err, MAL_NO_MEMORY, "preservation");
+    for (size_t m = 0; m < p->n_modules; m++) {
+        const struct mal_linear *lin = mal_model_edit(model, m);
+        size_t bytes = (size_t)(lin->d_in * lin->d_in) * sizeof(double);
+        p->gram[m] = mal_backend_alloc(p->be, bytes);
+        if (p->gram[m]) continue;
+        return mal_fail(err, MAL_NO_MEMORY, "preservation: %s needs %zu bytes", lin->name,
+                        bytes);
+    }
+    return true;
+}
+
+bool mal_preserve_create(struct mal_preserve **out, struct mal_model *model,
+                         const struct mal_editor *editor,
+                         const struct mal_preserve_texts *texts, double share,
+                         const struct mal_progress *progress, struct mal_error *err) {
+    bool own = !texts || texts->n == 0;
+    if (editor->method == MAL_MEND && (!own || share > 0)) {
+        return mal_fail(err, MAL_INVALID,
+                        "MEND solves no system that texts to preserve could enter");
+    }
+    if (own) texts = &editor->preserve;
+    *out = NULL;
+    if (texts->n == 0 || share == 0) return true;
+    struct mal_preserve *p = mal_calloc(1, sizeof *p);
+    if (!p) return mal_fail(err, MAL_NO_MEMORY, "preservation");
+    p->be = mal_model_backend(model);
+    if (!alloc_grams(p, model, err) || !measure(p, model, texts, progress, err)) {
+        mal_preserve_destroy(p);
+        return false;
+    }
+    weigh(p, model, editor, own, share);
+    *out = p;
+    return true;
+}
+
+void mal_preserve_destroy(struct mal_preserve *preserve) {
+    if (!preserve) return;
+    for (size_t m = 0; preserve->gram && m < preserve->n_modules; m++)
+        mal_backend_free(preserve->be, preserve->gram[m]);
+    mal_free(preserve->gram);
+    mal_free(preserve->weight);
+    mal_free(preserve);
+}
+
+const double *mal_preserve_gram(const struct mal_preserve *preserve, size_t m) {
+    return preserve ? preserve->gram[m] : NULL;
+}
+
+double mal_preserve_weight(const struct mal_preserve *preserve, size_t m) {
+    return preserve ? preserve->weight[m] : 0;
+}

@@ -1,0 +1,32 @@
+/* preserve_texts.h - texts whose answers must not move (core/README.md section 3): what
+ * preservation keys are measured on, as token ids. */
+#ifndef MAL_PRESERVE_TEXTS_H
+#define MAL_PRESERVE_TEXTS_H
+
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/tokenizer/tokenizer.h"
+
+/* Text i is ids[start[i] .. start[i + 1]), at least one id; keys are taken at its
+ * positions from[i] on, at least one. Host memory, owned. */
+struct mal_preserve_texts {
+    size_t n;       /* 0: none, and no arrays */
+    int32_t *ids;   /* (start[n]) */
+    int32_t *start; /* (n + 1) */
+    int32_t *from;  /* (n) */
+};
+
+/* From a file: facts in any form of mal_facts_load(), whose keys are taken at the
+ * positions that predict the target; or, with keys at every token, prompts (objects with
+ * a "prompt" and no target, as a JSON array or line by line, or an array of strings) or
+ * lines of plain text, those longer than the context (0: no maximum) cut into pieces.
+ * Errors name file and record. */
+bool mal_preserve_texts_load(struct mal_preserve_texts *out, const char *path,
+                             const struct mal_tokenizer *tok, int64_t context,
+                             struct mal_error *err) MAL_CHECK;
+void mal_preserve_texts_finish(struct mal_preserve_texts *texts); /* takes a zeroed one */
+
+int64_t mal_preserve_texts_n_keys(const struct mal_preserve_texts *texts);
+
+#endif

@@ -1,0 +1,285 @@
+/* test_train.c - training against the reference implementation: losses of each step, the
+ * first step's shifts and gradients before they are cut, and the editor's state. */
+#include "golden.h"
+
+#include <unistd.h>
+
+#include "core/train/data.h"
+#include "core/train/trainer.h"
+
+enum { MAX_STEPS = 16, MAX_SEEN = 128, MAX_CASES = 32 };
+
+struct seen {
+    char name[160]; /* as in expected.safetensors */
+    float *data;
+    int64_t n;
+};
+
+struct train_case {
+    char dir[GOLDEN_PATH];
+    json_t *expected;
+    struct mal_safetensors *tensors, *init;
+    struct mal_backend *be;
+    bool done;
+    int64_t n_steps, step;
+    struct mal_train_report reports[MAX_STEPS];
+    struct seen seen[MAX_SEEN];
+    size_t n_seen;
+};
+
+/* ---- Running a case ---- */
+
+static void keep(struct train_case *c, const char *name, const float *host, int64_t n) {
+    struct seen *seen = &c->seen[c->n_seen++];
+    if (c->n_seen > MAX_SEEN) fail_msg("more tensors than expected");
+    snprintf(seen->name, sizeof seen->name, "step%lld.%s", (long long)c->step, name);
+    seen->data = malloc((size_t)n * sizeof *host);
+    memcpy(seen->data, host, (size_t)n * sizeof *host);
+    seen->n = n;
+}
+
+static void observe(void *arg, const char *name, int64_t n, const float *data) {
+    struct train_case *c = arg;
+    if (c->step > 0) return;
+    float *host = malloc((size_t)n * sizeof *host);
+    mal_backend_download(c->be, host, data, (size_t)n * sizeof *host);
+    keep(c, name, host, n);
+    free(host);
+}
+
+/* Every tensor of a saved editor. */
+static void keep_state(struct train_case *c, const struct mal_editor *editor) {
+    struct mal_error err = {0};
+    struct mal_safetensors *file;
+    char path[] = "/tmp/mal-train-XXXXXX";
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_done(mal_editor_save(editor, path, &err), &err);
+    assert_done(mal_safetensors_open(&file, path, &err), &err);
+    for (size_t i = 0; i < mal_safetensors_count(file); i++) {
+        const struct mal_st_tensor *t = mal_safetensors_at(file, i);
+        if (t->dtype != MAL_F32) continue; /* texts to preserve */
+        float *data = golden_raw(file, t->name, NULL);
+        keep(c, t->name, data, t->n_elements);
+        free(data);
+    }
+    mal_safetensors_close(file);
+    unlink(path);
+}
+
+static double real_of(const json_t *object, const char *key, double otherwise) {
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : otherwise;
+}
+
+static void run_steps(struct train_case *c, struct mal_trainer *trainer,
+                      struct mal_editor *editor, const struct mal_train_data *data) {
+    struct mal_error err = {0};
+    struct mal_train_watch watch = {.observe = observe, .arg = c};
+    size_t n = (size_t)real_of(c->expected, "n_edits", 0), facts[256];
+    double rate = real_of(c->expected, "meta_lr", 0);
+    struct mal_train_rates rates = {rate, real_of(c->expected, "lr_meta_lr", rate)};
+    for (c->step = 0; c->step < c->n_steps; c->step++) {
+        struct mal_train_batch batch;
+        for (size_t i = 0; i < n; i++)
+            facts[i] = (size_t)c->step * n + i;
+        assert_done(mal_train_batch_make(&batch, data, facts, n, 0, &err), &err);
+        assert_done(
+            mal_trainer_step(trainer, &batch, &rates, &watch, &c->reports[c->step], &err),
+            &err);
+        mal_train_batch_finish(&batch);
+        if (c->step != 0 && c->step != c->n_steps - 1) continue;
+        assert_done(mal_trainer_fetch(trainer, &err), &err);
+        keep_state(c, editor);
+    }
+}
+
+static void run_case(struct train_case *c) {
+    struct mal_error err = {0};
+    char path[2 * GOLDEN_PATH];
+    struct mal_model *model;
+    struct mal_tokenizer *tok;
+    struct mal_editor *editor;
+    struct mal_preserve *preserve = NULL;
+    struct mal_trainer *trainer;
+    struct mal_train_data data;
+    struct mal_fact *facts;
+    size_t n_facts;
+    if (c->done) return;
+    c->done = true;
+
+    const char *device = getenv("MAL_TEST_DEVICE");
+    assert_done(mal_backend_create(&c->be, device ? device : "cpu", &err), &err);
+    snprintf(path, sizeof path, "%s/model", c->dir);
+    assert_done(mal_model_open(&model, path, c->be, &err), &err);
+    assert_done(mal_tokenizer_open(&tok, path, &err), &err);
+    snprintf(path, sizeof path, "%s/init.safetensors", c->dir);
+    assert_done(mal_editor_open(&editor, path, &err), &err);
+    assert_done(mal_safetensors_open(&c->init, path, &err), &err);
+    assert_done(mal_editor_bind(editor, model, &err), &err);
+    snprintf(path, sizeof path, "%s/data.json", c->dir);
+    assert_done(mal_facts_load(&facts, &n_facts, path, &err), &err);
+    snprintf(path, sizeof path, "%s/expected.safetensors", c->dir);
+    assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
+    if (editor->preserve.n) {
+        assert_done(
+            mal_preserve_create(&preserve, model, editor, NULL, (double)NAN, NULL, &err),
+            &err);
+    }
+    assert_done(mal_train_data_make(&data, model, tok, facts, n_facts, &err), &err);
+
+    struct mal_train_options options = {
+        .loc_coef = real_of(c->expected, "loc_coef", 1),
+        .max_norm = real_of(c->expected, "max_grad_norm", 1),
+        .editor_batch = (int64_t)real_of(c->expected, "editor_batch", 0),
+        .preserve = preserve};
+    assert_done(mal_trainer_create(&trainer, model, editor, &options, &err), &err);
+    run_steps(c, trainer, editor, &data);
+
+    mal_trainer_destroy(trainer);
+    mal_train_data_finish(&data);
+    mal_preserve_destroy(preserve);
+    mal_facts_free(facts, n_facts);
+    mal_editor_close(editor);
+    mal_tokenizer_close(tok);
+    mal_model_close(model);
+    mal_backend_destroy(c->be);
+}
+
+/* ---- Checks ---- */
+
+static void test_losses(void **state) {
+    struct train_case *c = *state;
+    run_case(c);
+    const json_t *steps = json_object_get(c->expected, "steps");
+    double tolerance = real_of(json_object_get(c->expected, "tolerance"), "steps", 0);
+    static const char *const keys[] = {"gen_loss", "loc_loss", "grad_norm"};
+    for (int64_t k = 0; k < c->n_steps; k++) {
+        const struct mal_train_report *report = &c->reports[k];
+        double ours[] = {report->gen_loss, report->loc_loss, report->grad_norm};
+        for (int i = 0; i < 3; i++) {
+            double theirs = real_of(json_array_get(steps, (size_t)k), keys[i], NAN);
+            double error = fabs(ours[i] - theirs) / (1e-3 + fabs(theirs));
+            if (error <= tolerance) continue;
+            fail_msg("step %lld: %s %.9g, expected %.9g", (long long)k, keys[i], ours[i],
+                     theirs);
+        }
+    }
+}
+
+/* How many tensors whose name begins so were compared; those of `kind` in the tolerances.
+ */
+static void check_seen(struct train_case *c, const char *prefix, const char *kind,
+                       bool since_init) {
+    const json_t *bounds =
+        json_object_get(json_object_get(c->expected, "tolerance"), kind);
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_seen; i++) {
+        const struct seen *seen = &c->seen[i];
+        if (strncmp(seen->name, prefix, strlen(prefix)) != 0) continue;
+        const char *key = since_init ? seen->name : seen->name + strlen(prefix);
+        if (!json_object_get(bounds, key)) continue;
+        int64_t n_theirs;
+        float *theirs = golden_raw(c->tensors, seen->name, &n_theirs);
+        assert_int_equal(seen->n, n_theirs);
+        double error = golden_distance(seen->data, theirs, seen->n);
+        if (since_init) { /* relative to how far it went */
+            float *start = golden_raw(c->init, strchr(seen->name, '.') + 1, NULL);
+            double moved = golden_distance(start, theirs, seen->n);
+            error = moved > 0 ? error / moved : error;
+            free(start);
+        }
+        free(theirs);
+        n++;
+        double bound = json_number_value(json_object_get(bounds, key));
+        if (error <= bound) continue;
+        fail_msg("%s is %.3g off, allowed %.3g", seen->name, error, bound);
+    }
+    assert_int_equal(n, json_object_size(bounds));
+}
+
+static void test_shifts(void **state) {
+    run_case(*state);
+    check_seen(*state, "step0.shift.", "shift", false);
+}
+
+static void test_gradients(void **state) {
+    run_case(*state);
+    check_seen(*state, "step0.grad.", "grad", false);
+}
+
+static void test_state(void **state) {
+    run_case(*state);
+    check_seen(*state, "step", "state", true);
+}
+
+/* ---- Finding cases ---- */
+
+static const struct {
+    const char *name;
+    CMUnitTestFunction run;
+} checks[] = {{"losses", test_losses},
+              {"shifts", test_shifts},
+              {"gradients", test_gradients},
+              {"state", test_state}};
+
+enum { N_CHECKS = sizeof checks / sizeof *checks };
+
+static void close_case(struct train_case *c) {
+    for (size_t i = 0; i < c->n_seen; i++)
+        free(c->seen[i].data);
+    mal_safetensors_close(c->tensors);
+    mal_safetensors_close(c->init);
+    json_decref(c->expected);
+    free(c);
+}
+
+static size_t find_cases(struct train_case **cases) {
+    size_t n = 0;
+    for (int which = 0; which < 2; which++) {
+        char root[GOLDEN_PATH], path[3 * GOLDEN_PATH];
+        char **names;
+        golden_root(which, root);
+        size_t n_names = golden_list(root, &names);
+        for (size_t i = 0; i < n_names; i++) {
+            snprintf(path, sizeof path, "%s/%s/expected.json", root, names[i]);
+            json_t *expected = json_load_file(path, 0, NULL);
+            const json_t *steps = json_object_get(expected, "steps");
+            if (json_is_array(steps) && golden_knows(golden_text(expected, "kind")) &&
+                strstr(names[i], "-train") && n < MAX_CASES) {
+                struct train_case *c = calloc(1, sizeof *c);
+                c->expected = json_incref(expected);
+                c->n_steps = (int64_t)json_array_size(steps);
+                snprintf(c->dir, sizeof c->dir, "%.300s/%.200s", root, names[i]);
+                cases[n++] = c;
+            }
+            json_decref(expected);
+            free(names[i]);
+        }
+        free(names);
+    }
+    return n;
+}
+
+int main(void) {
+    static struct train_case *cases[MAX_CASES];
+    static struct CMUnitTest tests[MAX_CASES * N_CHECKS];
+    static char names[MAX_CASES * N_CHECKS][128];
+    size_t n = find_cases(cases);
+    if (n == 0) {
+        fprintf(stderr, "no training cases found\n");
+        return 1;
+    }
+    for (size_t i = 0; i < n * N_CHECKS; i++) {
+        struct train_case *c = cases[i / N_CHECKS];
+        snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
+                 checks[i % N_CHECKS].name);
+        tests[i] = (struct CMUnitTest){
+            .name = names[i], .test_func = checks[i % N_CHECKS].run, .initial_state = c};
+    }
+    int failed = _cmocka_run_group_tests("train", tests, n * N_CHECKS, NULL, NULL);
+    for (size_t i = 0; i < n; i++)
+        close_case(cases[i]);
+    return failed;
+}
