@@ -29,13 +29,23 @@ struct mal_fact {
 void mal_fact_finish(struct mal_fact *fact);           /* frees the fields, zeroes */
 void mal_facts_free(struct mal_fact *facts, size_t n); /* takes NULL */
 
-/* Facts of a file, told apart by their fields: the API's form (an object with "facts", an
- * array, or NDJSON), the reference's zsRE form (src, alt, rephrase, loc, loc_ans) and its
- * pairs (src TAB alt), CounterFact's flat form (prompt, target_new, rephrase_prompt,
- * locality_prompt) and ROME's (requested_rewrite, paraphrase_prompts,
- * neighborhood_prompts). zsRE records whose alt is empty, which its files contain, are
- * passed over; anything else that is wrong refuses the file. Errors name file and record.
- * At least one fact; *out is owned by the caller: mal_facts_free(). */
+/* Facts of a file: JSON (an object with "facts", an array, or one record after the other,
+ * NDJSON), or lines src TAB alt. A record's form is told by its fields:
+ * - the API's: prompt, target, ...
+ * - zsRE: src, alt, rephrase, loc, loc_ans (MEND's files); with ans instead of alt (the
+ *   reference's own) the probe is loc and a question mark
+ * - FEVER as the reference has it: prompt, equiv_prompt (all are rephrases), alt,
+ *   unrel_prompt, unrel_ans; labels are SUPPORTS or REFUTES
+ * - FEVER's own: claim, label
+ * - KILT's form with alternatives (MEND's and SERAC's FEVER): input, alternatives (the
+ *   first is taught), filtered_rephrases
+ * - CounterFact: prompt, target_new, rephrase_prompt, locality_prompt,
+ *   locality_ground_truth (flat), or requested_rewrite, paraphrase_prompts,
+ *   neighborhood_prompts (ROME's)
+ * What has prompt and target is the API's whatever else it has. Records of the data sets
+ * with nothing to teach are passed over: an empty alt or ans, the label NOT ENOUGH INFO,
+ * no alternatives. Anything else that is wrong refuses the file; errors name file, record
+ * and field. At least one fact; *out is owned by the caller: mal_facts_free(). */
 bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
                     struct mal_error *err) MAL_CHECK;
 

@@ -26,7 +26,7 @@ static const struct mal_option options[] = {
     {"editor", MAL_OPTION_TEXT, offsetof(struct values, editor), "FILE", NULL,
      "Editor file; 'malmend init-editor' makes one.", .required = true},
     {"facts", MAL_OPTION_TEXT, offsetof(struct values, facts), "FILE", NULL,
-     "Facts to teach: JSON or NDJSON of the API's facts, zsRE or CounterFact.",
+     "Facts to teach: JSON or NDJSON of the API's facts, zsRE, FEVER or CounterFact.",
      .required = true},
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
      "Write the weight difference here (safetensors)."},

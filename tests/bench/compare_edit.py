@@ -10,38 +10,16 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
-import time
 
 import numpy
 from safetensors.numpy import load_file
 
+from measure import processor, run
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 EDIT = ("tokenize", "forward", "backward", "hypernet", "gram", "solve", "apply", "hash")
-
-
-def run(command, env):
-    """The command's JSON line, its wall seconds and its peak memory in bytes."""
-    begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"{command[0]} failed with {process.returncode}")
-    wall = time.perf_counter() - begin
-    return json.loads(out.decode().strip().splitlines()[-1]), wall, usage.ru_maxrss * 1024
-
-
-def processor():
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 def distance(a, b):
@@ -60,9 +38,9 @@ def summary(results):
     def median(values):
         return round(statistics.median(values), 3)
 
-    stages = {stage: median(r["seconds"].get(stage, 0) for r, _, _ in results)
+    stages = {stage: median(lines[-1]["seconds"].get(stage, 0) for lines, _, _ in results)
               for stage in ("open", *EDIT)}
-    return {"edit_seconds": median(edit_seconds(r) for r, _, _ in results),
+    return {"edit_seconds": median(edit_seconds(lines[-1]) for lines, _, _ in results),
             "process_seconds": median(wall for _, wall, _ in results),
             "peak_bytes": max(bytes_ for _, _, bytes_ in results), "stages": stages}
 
@@ -95,7 +73,7 @@ def main():
         run([*theirs, "--solve64", "--out", shifts[1]], env)
         pairs = [(run(ours, env), run(theirs, env)) for _ in range(args.runs)]
         a, b = summary([p[0] for p in pairs]), summary([p[1] for p in pairs])
-        case = {"facts": n, "edit_tokens": pairs[0][0][0]["tokens"],
+        case = {"facts": n, "edit_tokens": pairs[0][0][0][-1]["tokens"],
                 "shift_distance": distance(*shifts), "malmend": a, "torch": b,
                 "ratios": {"edit": round(b["edit_seconds"] / a["edit_seconds"], 2),
                            "process": round(b["process_seconds"] / a["process_seconds"], 2),

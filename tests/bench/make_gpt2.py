@@ -1,8 +1,10 @@
-"""Makes what the edit benchmark runs on: a random checkpoint of GPT-2 small's shape (124 M
-parameters, 50,257 tokens) with a made-up byte-level tokenizer, a MALMEN editor of the paper's
-size, and invented facts about as long as zsRE's (20 prompt tokens, 3 to 4 target tokens).
+"""Makes what the benchmarks run on: a random checkpoint of GPT-2 small's shape (124 M parameters,
+50,257 tokens) with a made-up byte-level tokenizer, a MALMEN editor of the paper's size, and invented
+facts about as long as zsRE's (20 prompt tokens, 3 to 4 target tokens); for training, the same editor
+with empty statistics and the reference's loss (init.safetensors), and facts with rephrases and probes
+(train.json).
 
-    make_gpt2.py DIR [--facts 256 1024]
+    make_gpt2.py DIR [--facts 256 1024] [--train 1280]
 
 Needs numpy, safetensors and tokenizers."""
 import argparse
@@ -86,8 +88,9 @@ def make_model(directory, rng):
                    "eos_token_id": VOCAB - 1, "torch_dtype": "float32"}, file)
 
 
-def make_editor(path, rng):
-    """A network that is not the identity, so that nothing can be skipped."""
+def make_editor(path, rng, loss="token_sum", trained_rows=10000):
+    """A network that is not the identity, so that nothing can be skipped. trained_rows 0: its
+    statistics are empty, as before training."""
     d_in, d_out, size = 4 * CHANNELS, CHANNELS, 5 * CHANNELS
     shape, n = f"({d_in}, {d_out})", len(MODULES)
 
@@ -95,9 +98,11 @@ def make_editor(path, rng):
         return rng.standard_normal(dims, dtype=numpy.float32) * numpy.float32(scale)
 
     ones = numpy.ones(size, numpy.float32)
-    tensors = {f"{shape}.normalizer.n": numpy.full(1, 10000, numpy.float32),
-               f"{shape}.normalizer.mean": 0 * ones, f"{shape}.normalizer.var": 9999 * ones,
-               f"{shape}.normalizer.std": ones,
+    known = ones * (trained_rows > 0)
+    tensors = {f"{shape}.normalizer.n": numpy.full(1, trained_rows, numpy.float32),
+               f"{shape}.normalizer.mean": 0 * ones,
+               f"{shape}.normalizer.var": (trained_rows - 1) * known,
+               f"{shape}.normalizer.std": known,
                f"{shape}.lr.weight": numpy.full((n, 1), 1e-3, numpy.float32),
                f"{shape}.lamda.weight": numpy.zeros((n, 1), numpy.float32)}
     for i in range(BLOCKS):
@@ -109,19 +114,25 @@ def make_editor(path, rng):
         tensors[block + "shift.weight"] = normal(n, size, scale=1e-2)
     save_file(tensors, path, {"format": "malmend-editor-1", "method": "malmen",
                               "modules": json.dumps(MODULES), "tokens": "answer",
-                              "loss": "token_sum", "micro_batch": "32", "rank": str(RANK),
+                              "loss": loss, "micro_batch": "32", "rank": str(RANK),
                               "blocks": str(BLOCKS)})
 
 
-def make_facts(path, n, tokenizer, rng):
+def make_facts(path, n, tokenizer, rng, measured=False):
+    """measured: each with a rephrase and an unrelated probe that has a target, for training."""
     def words(tokens):
         text = ""
         while len(tokenizer.encode(text).ids) < tokens:
             text += " " + "".join(rng.choice(string.ascii_lowercase) for _ in range(3))
         return text.strip()
 
-    facts = [{"prompt": words(rng.randint(14, 26)) + "?", "target": words(rng.randint(3, 4))}
-             for _ in range(n)]
+    def fact():
+        return {"prompt": words(rng.randint(14, 26)) + "?", "target": words(rng.randint(3, 4))}
+
+    facts = [fact() for _ in range(n)]
+    for one in facts if measured else ():
+        one["rephrases"] = [words(rng.randint(14, 26)) + "?"]
+        one["unrelated"] = [fact()]
     with open(path, "w", encoding="utf-8") as file:
         json.dump({"facts": facts}, file)
 
@@ -130,6 +141,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("directory")
     parser.add_argument("--facts", type=int, nargs="+", default=[256, 1024])
+    parser.add_argument("--train", type=int, default=1280)
     args = parser.parse_args()
     model = os.path.join(args.directory, "model")
     os.makedirs(model, exist_ok=True)
@@ -137,10 +149,13 @@ def main():
     make_tokenizer(os.path.join(model, "tokenizer.json"))
     make_model(model, rng)
     make_editor(os.path.join(args.directory, "editor.safetensors"), rng)
+    make_editor(os.path.join(args.directory, "init.safetensors"), rng, "microbatch_mean", 0)
     tokenizer = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
     for n in args.facts:
         make_facts(os.path.join(args.directory, f"facts-{n}.json"), n, tokenizer,
                    random.Random(n))
+    make_facts(os.path.join(args.directory, "train.json"), args.train, tokenizer,
+               random.Random(args.train), measured=True)
 
 
 main()

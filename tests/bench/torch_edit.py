@@ -29,12 +29,12 @@ def load_model(directory):
     return model.eval()
 
 
-def tuples(facts, tokenizer):
-    """Input ids and the label of each position, longest first."""
+def tuples(texts, tokenizer):
+    """Input ids and the label of each position for (prompt, target), longest first."""
     out = []
-    for fact in facts:
-        prompt = tokenizer.encode(fact["prompt"]).ids
-        target = tokenizer.encode(" " + fact["target"]).ids
+    for prompt, target in texts:
+        prompt = tokenizer.encode(prompt).ids
+        target = tokenizer.encode(" " + target).ids
         labels = [-100] * (len(prompt) - 1) + target
         out.append(((prompt + target)[:-1], labels))
     return sorted(out, key=lambda pair: -len(pair[0]))
@@ -131,7 +131,7 @@ def main():
     modules = {name: model.get_submodule(name) for name in names}
     opened = time.perf_counter()
 
-    pairs = tuples(facts, tokenizer)
+    pairs = tuples([(fact["prompt"], fact["target"]) for fact in facts], tokenizer)
     batches = [pad(pairs[i:i + 32]) for i in range(0, len(pairs), 32)]
     tokenized = time.perf_counter()
     rows, (forward, backward) = measure(model, modules, batches, args.target_logits)
@@ -164,4 +164,5 @@ def main():
                       "seconds": seconds}))
 
 
-main()
+if __name__ == "__main__":
+    main()
