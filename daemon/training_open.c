@@ -156,8 +156,14 @@ static bool open_editor(struct mal_training *t, const struct mal_fact *facts, si
 
 /* ---- Memory ---- */
 
-static double gib(size_t bytes) {
-    return (double)bytes / (double)(1 << 30);
+/* "1.25 GiB", "340 MiB" */
+static void size_text(size_t bytes, char out[24]) {
+    double mib = (double)bytes / (double)(1 << 20);
+    if (mib < 1024) {
+        snprintf(out, 24, "%.0f MiB", mib);
+    } else {
+        snprintf(out, 24, "%.2f GiB", mib / 1024);
+    }
 }
 
 /* The option that would make the largest part smaller. */
@@ -181,15 +187,17 @@ static bool check_memory(struct mal_training *t, const struct mal_train_options 
         return false;
     }
     if (there == 0 || need.total <= there) return true;
-    return mal_fail(
-        err, MAL_TOO_LARGE,
-        "a step takes up to %.2f GiB beside the model and the editor, %.2f are "
-        "there: edited weights %.2f, hyper-network %.2f, %" PRId64
-        " facts' rows %.2f, passes %.2f or solves %.2f; a smaller %s would "
-        "help most",
-        gib(need.total), gib(there), gib(need.weights), gib(need.network),
-        t->order.max_edits, gib(need.rows), gib(need.passes), gib(need.solves),
-        remedy(t->wb.editor, &need));
+    char text[7][24];
+    const size_t sizes[] = {need.total, there,       need.weights, need.network,
+                            need.rows,  need.passes, need.solves};
+    for (size_t i = 0; i < 7; i++)
+        size_text(sizes[i], text[i]);
+    return mal_fail(err, MAL_TOO_LARGE,
+                    "a step takes up to %s beside the model and the editor, of %s: edited "
+                    "weights %s, hyper-network %s, rows of %" PRId64
+                    " facts %s, then a pass %s or a solve %s; a smaller %s would help most",
+                    text[0], text[1], text[2], text[3], t->order.max_edits, text[4],
+                    text[5], text[6], remedy(t->wb.editor, &need));
 }
 
 /* ---- The whole ---- */

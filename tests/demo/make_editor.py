@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Trains the demo's MALMEN editor, from a built malmend:
+
+    make_editor.py --malmend ../../build/daemon/malmend --out editor.safetensors
+
+Every fact of the subjects set aside for training is edited to several wrong answers in turn. Of
+the subjects set aside for probes, half are what must not move in the loss and half are what the
+solve preserves, so that the one says something about the other. A tenth of the training subjects
+decide which editor is kept. Nothing that the README's figures are measured on is seen."""
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import make_world
+
+HERE = Path(__file__).resolve().parent
+MODULES = ",".join(f"transformer.h.{i}.mlp.c_proj" for i in (1, 2, 3))
+ANSWERS = 6  # wrong ones of each fact
+OPTIONS = {"rank": 64, "blocks": 2, "n-edits": "16:128", "meta-lr": 3e-4, "schedule": "cosine",
+           "warmup": 10, "epochs": 10, "valid-every": 100, "patience": 0}
+
+
+def texts_of(world, facts):
+    """Every phrasing the model was trained on, with its true answer."""
+    for fact in facts:
+        phrasings = len(world["relations"][fact["relation"]]["phrasings"])
+        for phrasing in range(phrasings):
+            if phrasing != fact["held_out"]:
+                yield {"prompt": make_world.prompt_of(world, fact, phrasing),
+                       "target": fact["answer"]}
+
+
+def write(path, records):
+    path.write_text("".join(json.dumps(r, separators=(",", ":")) + "\n" for r in records),
+                    encoding="utf-8")
+    return path
+
+
+def make_files(folder):
+    world, rng = make_world.build_world(), random.Random(make_world.SEED + 2)
+    of_group = {name: [f for f in world["facts"] if world["group"][f["subject"]] == name]
+                for name, _ in make_world.GROUPS}
+    subjects = sorted({f["subject"] for f in of_group["train_probe"]})
+    rng.shuffle(subjects)
+    kept = set(subjects[::2])
+    probes = [f for f in of_group["train_probe"] if f["subject"] not in kept]
+    preserved = [f for f in of_group["train_probe"] if f["subject"] in kept]
+    subjects = sorted({f["subject"] for f in of_group["train"]})
+    rng.shuffle(subjects)
+    held = set(subjects[::10])
+    train = [make_world.edit_of(world, rng, f, probes) for _ in range(ANSWERS)
+             for f in of_group["train"] if f["subject"] not in held]
+    valid = [make_world.edit_of(world, rng, f, probes)
+             for f in of_group["train"] if f["subject"] in held]
+    rng.shuffle(valid)
+    return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid[:128]),
+            write(folder / "preserve.ndjson", texts_of(world, preserved)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--malmend", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE",
+                        help="other options of 'malmend train'")
+    args = parser.parse_args()
+    options = {**OPTIONS, **dict(pair.split("=", 1) for pair in args.set)}
+    with tempfile.TemporaryDirectory() as folder:
+        train, valid, preserve = make_files(Path(folder))
+        command = [args.malmend, "train", "--model", HERE / "model", "--modules", MODULES,
+                   "--data", train, "--valid", valid, "--preserve", preserve, "--out", args.out]
+        for name, value in options.items():
+            command += [f"--{name}", str(value)]
+        sys.exit(subprocess.run(command, check=False).returncode)
+
+
+if __name__ == "__main__":
+    main()
