@@ -2,6 +2,7 @@
 #include "core/delta.h"
 
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -12,6 +13,15 @@ const char *mal_encoding_name(enum mal_encoding encoding) {
     case MAL_ENCODING_DENSE: return "dense";
     default: return "none";
     }
+}
+
+static int by_module(const void *a, const void *b) {
+    return strcmp(((const struct mal_delta_part *)a)->module,
+                  ((const struct mal_delta_part *)b)->module);
+}
+
+void mal_delta_sort(struct mal_delta *delta) {
+    qsort(delta->parts, delta->n_parts, sizeof *delta->parts, by_module);
 }
 
 size_t mal_delta_part_floats(const struct mal_delta_part *part) {

@@ -31,6 +31,7 @@ struct mal_delta {
     size_t n_parts;               /* 0: nothing changes */
 };
 
+void mal_delta_sort(struct mal_delta *delta);                    /* by module names */
 size_t mal_delta_part_floats(const struct mal_delta_part *part); /* elements of data */
 size_t mal_delta_part_bytes(const struct mal_delta_part *part);
 /* Whether factors of this rank take fewer bytes than the dense shift. */

@@ -5,28 +5,19 @@
  * element's size, and the same tensors give the same bytes as there. */
 #include "core/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <jansson.h>
 
 #include "core/alloc.h"
 #include "core/file.h"
+#include "core/new_file.h"
 #include "core/text.h"
 #include "core/utf8.h"
 
 static const char METADATA[] = "__metadata__";
-
-static bool fail_errno(const char *path, const char *doing, struct mal_error *err) {
-    bool full = errno == ENOSPC || errno == EDQUOT;
-    return mal_fail(err, full ? MAL_NO_SPACE : MAL_IO, "%s: %s: %s", mal_file_shown(path),
-                    doing, strerror(errno));
-}
 
 static bool fail_entry(const char *path, const char *name, const char *what,
                        struct mal_error *err) {
@@ -140,71 +131,19 @@ fail:
 
 /* ---- The file ---- */
 
-static bool write_all(int fd, const void *data, size_t bytes) {
-    const char *p = data;
-    while (bytes > 0) {
-        ssize_t n = write(fd, p, bytes);
-        if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return false;
-        p += n;
-        bytes -= (size_t)n;
-    }
-    return true;
-}
-
-/* A new file beside `path`; its name, owned by the caller, is in *out. -1: failed. */
-static int create_beside(const char *path, char **out, struct mal_error *err) {
-    size_t room = strlen(path) + 48;
-    char *name = mal_malloc(room);
-    if (!name) {
-        mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-        return -1;
-    }
-    int fd = -1;
-    for (int i = 0; i < 100; i++) { /* what a killed process of the same id has left */
-        snprintf(name, room, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST) break;
-    }
-    if (fd < 0) {
-        fail_errno(name, "creating it", err);
-        mal_free(name);
-        return -1;
-    }
-    *out = name;
-    return fd;
-}
-
-/* Without it the new name may be gone after a power failure. */
-static bool sync_directory(const char *path, struct mal_error *err) {
-    char *copy = mal_strdup(path);
-    if (!copy) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-    int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    mal_free(copy);
-    if (fd < 0) return fail_errno(path, "syncing its directory", err);
-    bool ok =
-        fsync(fd) == 0 || errno == EINVAL; /* EINVAL: no such thing on this file system */
-    if (!ok) fail_errno(path, "syncing its directory", err);
-    close(fd);
-    return ok;
-}
-
 static bool write_file(const char *path, const char *header, size_t header_bytes,
                        const struct mal_st_entry **order, size_t n_entries,
                        struct mal_error *err) {
-    char *name;
-    int fd = create_beside(path, &name, err);
-    if (fd < 0) return false;
-    bool ok = write_all(fd, header, header_bytes);
-    for (size_t i = 0; ok && i < n_entries; i++)
-        ok = write_all(fd, order[i]->data, (size_t)entry_bytes(order[i]));
-    ok = ok && fsync(fd) == 0;
-    if (!ok) fail_errno(path, "writing", err);
-    if (close(fd) != 0 && ok) ok = fail_errno(path, "closing", err);
-    if (ok && rename(name, path) != 0) ok = fail_errno(path, "renaming into place", err);
-    if (!ok) unlink(name);
-    mal_free(name);
-    return ok && sync_directory(path, err);
+    struct mal_new_file file;
+    if (!mal_new_file_open(&file, path, err)) return false;
+    bool ok = mal_new_file_write(&file, header, header_bytes, err);
+    for (size_t i = 0; ok && i < n_entries; i++) {
+        ok =
+            mal_new_file_write(&file, order[i]->data, (size_t)entry_bytes(order[i]), err);
+    }
+    ok = ok && mal_new_file_commit(&file, err);
+    mal_new_file_abandon(&file);
+    return ok;
 }
 
 bool mal_safetensors_write(const char *path, const struct mal_st_entry *entries,

@@ -16,6 +16,7 @@ static const struct command commands[] = {
     {"serve", "the daemon: edits over HTTP", mal_cmd_serve},
     {"edit", "one batch of facts without a daemon", mal_cmd_edit},
     {"train", "trains an editor", mal_cmd_train},
+    {"eval", "how well an editor edits, on held-out facts", mal_cmd_eval},
     {"init-editor", "an editor that needs no training", mal_cmd_init_editor},
     {"complete", "continues a prompt", mal_cmd_complete},
     {"tokenize", "text to token ids and back", mal_cmd_tokenize},

@@ -142,7 +142,7 @@ static bool validate(struct mal_training *t, struct mal_error *err) {
     double gen = 0, loc = 0;
     if (!validation_losses(t, &gen, &loc, err)) return false;
     double loss = gen + t->o->loc_coef * loc;
-    bool best = isnan(t->position.best) || loss < t->position.best;
+    bool best = isfinite(loss) && !(loss >= t->position.best);
     if (best) {
         t->position.best = loss;
         t->position.best_step = t->order.step;
@@ -204,7 +204,10 @@ static bool finish(struct mal_training *t, struct mal_error *err) {
     if (t->valid.n_facts > 0 && !validated && !has_stopped(t) && !validate(t, err))
         return false;
     note_position(t);
-    return save_state(t, err);
+    if (!save_state(t, err)) return false;
+    return t->valid.n_facts == 0 || !isnan(t->position.best) ||
+           mal_fail(err, MAL_NUMERIC,
+                    "no validation had a finite loss: %s was not written", t->o->out);
 }
 
 bool mal_training_go(struct mal_training *t, struct mal_error *err) {

@@ -192,12 +192,13 @@ static bool check_memory(struct mal_training *t, const struct mal_train_options 
                             need.rows,  need.passes, need.solves};
     for (size_t i = 0; i < 7; i++)
         size_text(sizes[i], text[i]);
-    return mal_fail(err, MAL_TOO_LARGE,
-                    "a step takes up to %s beside the model and the editor, of %s: edited "
-                    "weights %s, hyper-network %s, rows of %" PRId64
-                    " facts %s, then a pass %s or a solve %s; a smaller %s would help most",
-                    text[0], text[1], text[2], text[3], t->order.max_edits, text[4],
-                    text[5], text[6], remedy(t->wb.editor, &need));
+    return mal_fail(
+        err, MAL_TOO_LARGE,
+        "a step takes up to %s beside the model and the editor, of %s: edited "
+        "weights %s, hyper-network %s, rows of %" PRId64
+        " facts %s, then a pass %s or a solve %s; a smaller %s would help most",
+        text[0], text[1], text[2], text[3], t->order.max_edits, text[4], text[5], text[6],
+        remedy(t->wb.editor, &need));
 }
 
 /* ---- The whole ---- */

@@ -4,8 +4,6 @@
 #include "core/editor/edit.h"
 
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
@@ -65,11 +63,6 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
     return ok;
 }
 
-static int by_module(const void *a, const void *b) {
-    return strcmp(((const struct mal_delta_part *)a)->module,
-                  ((const struct mal_delta_part *)b)->module);
-}
-
 static bool make_delta(struct run *run, struct mal_delta *out, struct mal_error *err) {
     struct mal_delta delta = {.parts =
                                   mal_calloc(run->rows.n_modules, sizeof *delta.parts)};
@@ -83,7 +76,7 @@ static bool make_delta(struct run *run, struct mal_delta *out, struct mal_error 
         delta.n_parts++;
         mal_edit_rows_drop(&run->rows, m);
     }
-    qsort(delta.parts, delta.n_parts, sizeof *delta.parts, by_module);
+    mal_delta_sort(&delta);
     *out = delta;
     return true;
 }

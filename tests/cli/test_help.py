@@ -8,6 +8,8 @@ OPTIONS = {
     "serve": "model editor db listen device update max-queue max-batch-facts batch-window-ms "
              "max-body request-timeout max-connections keep-versions config",
     "edit": "model editor facts out save-model preserve preserve-weight verify device json",
+    "eval": "model editor data n-edits batches update preserve preserve-weight reset report "
+            "per-fact device json",
     "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
     "tokenize": "model decode no-special json",
@@ -41,6 +43,8 @@ class Help(Lab):
     ("not_a_number", ["init-editor", "--model", "x", "--method", "mend", "--out", "y", "--lr", "a"],
      "--lr"),
     ("not_a_choice", ["init-editor", "--model", "x", "--method", "rome", "--out", "y"], "rome"),
+    ("not_an_update", ["eval", "--model", "x", "--editor", "y", "--data", "z", "--update", "both"],
+     "both"),
     ("argument", ["verify", "--db", "x", "y"], "unexpected argument 'y'"),
     ("later", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "joint"], "joint"),
 ])

@@ -1,0 +1,22 @@
+/* new_file.h - files written whole or not at all: to a temporary name beside the target,
+ * synced, renamed into place. */
+#ifndef MAL_NEW_FILE_H
+#define MAL_NEW_FILE_H
+
+#include "core/error.h"
+
+struct mal_new_file {
+    const char *path; /* borrowed */
+    char *name;       /* of the temporary file, owned; NULL: none open */
+    int fd;
+};
+
+bool mal_new_file_open(struct mal_new_file *out, const char *path,
+                       struct mal_error *err) MAL_CHECK;
+bool mal_new_file_write(struct mal_new_file *file, const void *data, size_t bytes,
+                        struct mal_error *err) MAL_CHECK;
+/* Closes the file either way; on failure what was at the path is as it was. */
+bool mal_new_file_commit(struct mal_new_file *file, struct mal_error *err) MAL_CHECK;
+void mal_new_file_abandon(struct mal_new_file *file); /* takes a zeroed or closed one */
+
+#endif
