@@ -138,11 +138,11 @@ struct attn_data {
     struct mal_attn attn; /* device pointers */
     int32_t q_start[MAX_SEQS + 1], k_start[MAX_SEQS], k_len[MAX_SEQS];
     int64_t n_queries, n_keys, row_q, row_k; /* row_*: floats without padding */
-    int64_t ld_out, ld_d;
+    int64_t ld_out, ld_dq, ld_dkv;
     float *q, *k, *v, *dout;
     float *dev_out, *dev_lse, *dev_dout, *dq, *dk, *dv;
     bool all_keys;
-    int64_t n_grads; /* rows of dk and dv, of ld_d */
+    int64_t n_grads; /* rows of dk and dv */
     float *before;   /* what both hold at first */
 };
 
@@ -187,15 +187,16 @@ static void attn_open(struct device *dev, const struct attn_case *c, bool all_ke
     a->v = random_floats(dev, a->n_keys * a->row_k);
     int64_t ld_q = a->row_q + c->pad, ld_k = a->row_k + 2 * c->pad;
     a->ld_out = a->row_q + c->pad;
-    a->ld_d = a->row_q + 3 * c->pad;
+    a->ld_dq = a->row_q + 3 * c->pad;
+    a->ld_dkv = a->row_k + 5 * c->pad;
     a->dev_out = strided(dev, NULL, a->n_queries, a->row_q, a->ld_out);
     a->dev_dout = strided(dev, a->dout, a->n_queries, a->row_q, a->ld_out);
     a->dev_lse = device_floats(dev, NULL, a->n_queries * c->heads);
-    a->dq = strided(dev, NULL, a->n_queries, a->row_q, a->ld_d);
+    a->dq = strided(dev, NULL, a->n_queries, a->row_q, a->ld_dq);
     a->n_grads = all_keys ? a->n_keys : a->n_queries;
-    a->before = random_floats(dev, a->n_grads * a->ld_d);
-    a->dk = device_floats(dev, a->before, a->n_grads * a->ld_d);
-    a->dv = device_floats(dev, a->before, a->n_grads * a->ld_d);
+    a->before = random_floats(dev, a->n_grads * a->ld_dkv);
+    a->dk = device_floats(dev, a->before, a->n_grads * a->ld_dkv);
+    a->dv = device_floats(dev, a->before, a->n_grads * a->ld_dkv);
     a->attn = (struct mal_attn){
         .n_seqs = c->n_seqs,
         .n_queries = a->n_queries,
@@ -225,8 +226,8 @@ static void attn_run(struct device *dev, struct attn_data *a) {
                  &(struct mal_attn_grads){.dq = a->dq,
                                           .dk = a->dk,
                                           .dv = a->dv,
-                                          .ld_q = a->ld_d,
-                                          .ld_kv = a->ld_d,
+                                          .ld_q = a->ld_dq > a->row_q ? a->ld_dq : 0,
+                                          .ld_kv = a->ld_dkv > a->row_k ? a->ld_dkv : 0,
                                           .all_keys = a->all_keys});
 }
 
@@ -306,11 +307,12 @@ static int64_t key_row(const struct attn_data *a, const struct attn_case *c,
 /* dk or dv: rows of no sequence, and what is between two rows, are as before. */
 static void check_untouched(struct device *dev, const struct attn_data *a,
                             const struct attn_case *c, const float *grad) {
-    float *got = host_floats(dev, grad, a->n_grads * a->ld_d);
+    float *got = host_floats(dev, grad, a->n_grads * a->ld_dkv);
     for (int64_t i = 0; i < a->n_grads; i++) {
         int64_t first = key_row(a, c, i) < 0 ? 0 : a->row_k;
-        assert_memory_equal(got + i * a->ld_d + first, a->before + i * a->ld_d + first,
-                            (size_t)(a->ld_d - first) * sizeof *got);
+        assert_memory_equal(got + i * a->ld_dkv + first,
+                            a->before + i * a->ld_dkv + first,
+                            (size_t)(a->ld_dkv - first) * sizeof *got);
     }
     free(got);
 }
@@ -322,9 +324,9 @@ static void check_attn_bwd(struct device *dev, const struct attn_case *c, bool a
     double *qkv[3] = {wide(a.q, a.n_queries * a.row_q), wide(a.k, a.n_keys * a.row_k),
                       wide(a.v, a.n_keys * a.row_k)};
     double *out = double_zeros(a.n_queries * a.row_q);
-    float *got[3] = {dense(dev, a.dq, a.n_queries, a.row_q, a.ld_d),
-                     dense(dev, a.dk, a.n_grads, a.row_k, a.ld_d),
-                     dense(dev, a.dv, a.n_grads, a.row_k, a.ld_d)};
+    float *got[3] = {dense(dev, a.dq, a.n_queries, a.row_q, a.ld_dq),
+                     dense(dev, a.dk, a.n_grads, a.row_k, a.ld_dkv),
+                     dense(dev, a.dv, a.n_grads, a.row_k, a.ld_dkv)};
     for (int x = 0; x < 3; x++) {
         int64_t n = x == 0 ? a.row_q : a.row_k, rows = x == 0 ? a.n_queries : a.n_grads;
         int64_t step = rows * n > 4000 ? 397 : rows * n > 400 ? 13 : 1; /* a sample */
@@ -413,8 +415,8 @@ static void suffix_has_the_full_gradient(void **state) {
         float *const all[] = {a.dq, a.dk, a.dv}, *const some[] = {b.dq, b.dk, b.dv};
         for (int x = 0; x < 3; x++) {
             int64_t n = x == 0 ? a.row_q : a.row_k;
-            float *want = dense(dev, all[x], a.n_queries, n, a.ld_d);
-            float *got = dense(dev, some[x], b.n_queries, n, b.ld_d);
+            float *want = dense(dev, all[x], a.n_queries, n, x == 0 ? a.ld_dq : a.ld_dkv);
+            float *got = dense(dev, some[x], b.n_queries, n, x == 0 ? b.ld_dq : b.ld_dkv);
             for (int64_t s = 0; s < part.n_seqs; s++)
                 for (int64_t i = 0; i < suffix[t][s] * n; i++)
                     check_close("suffix", i, (double)got[b.q_start[s] * n + i],
