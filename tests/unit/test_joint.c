@@ -200,7 +200,7 @@ static void check_streams(const char *name) {
     };
     struct mal_delta one = {0}, other = {0};
     bool mend = lab.editor->method == MAL_MEND;
-    run_stream(&streams[0], NULL, NULL, &observing, &one);
+    run_stream(&streams[0], NULL, NULL, mend ? NULL : &observing, &one);
     for (size_t m = 0; m < lab.n_modules && !mend; m++) {
         const struct mal_editor_module *module = &lab.editor->modules[m];
         double lamda = (double)lab.editor->shapes[module->shape].lamda[module->row];
