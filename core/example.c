@@ -5,8 +5,11 @@
 
 #include "core/alloc.h"
 
-static bool encode_target(const struct mal_tokenizer *tok, const char *target,
-                          const char *join, struct mal_ids *out, struct mal_error *err) {
+bool mal_example_target(const struct mal_tokenizer *tok, const char *target,
+                        const char *join, struct mal_ids *out, struct mal_error *err) {
+    if (!join) join = " ";
+    while (*target == ' ')
+        target++;
     size_t n_join = strlen(join), n_target = strlen(target);
     char *text = mal_malloc(n_join + n_target + 1);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "target");
@@ -29,7 +32,7 @@ static bool encode_both(const struct mal_tokenizer *tok, const char *prompt,
     if (*target == 0) return mal_fail(err, MAL_INVALID, "the target is empty");
     if (!mal_tokenizer_encode(tok, prompt, bytes, true, ids, err)) return false;
     *n_prompt = ids->n;
-    return encode_target(tok, target, join ? join : " ", ids, err);
+    return mal_example_target(tok, target, join, ids, err);
 }
 
 bool mal_example_init(struct mal_example *out, const struct mal_tokenizer *tok,

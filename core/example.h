@@ -23,6 +23,10 @@ struct mal_example {
 bool mal_example_init(struct mal_example *out, const struct mal_tokenizer *tok,
                       const char *prompt, const char *target, const char *join,
                       int64_t context, struct mal_error *err) MAL_CHECK;
+/* The target's tokens alone, as they follow a prompt; appended to *out. */
+bool mal_example_target(const struct mal_tokenizer *tok, const char *target,
+                        const char *join, struct mal_ids *out,
+                        struct mal_error *err) MAL_CHECK;
 void mal_example_finish(struct mal_example *example);
 void mal_examples_free(struct mal_example *examples, size_t n); /* takes NULL */
 

@@ -109,7 +109,7 @@ void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
                       const float *dout, int64_t ld_dout,
                       const struct mal_attn_grads *wanted) {
     int64_t d = attn->head_size, group = attn->n_heads / attn->n_kv_heads;
-#pragma omp parallel for collapse(2) schedule(dynamic, 2)
+#pragma omp parallel for collapse(2) schedule(dynamic, 2) if (attn_is_parallel(attn))
     for (int64_t s = 0; s < attn->n_seqs; s++) {
         for (int64_t h_kv = 0; h_kv < attn->n_kv_heads; h_kv++) {
             int64_t row = attn->q_start[s], n = attn->q_start[s + 1] - row;

@@ -89,7 +89,7 @@ static void fwd_piece(const struct attn_piece *piece, float *out, int64_t ld_out
 void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
                       int64_t ld_out, float *lse) {
     int64_t tiles = (attn->max_queries + ATTN_QUERIES - 1) / ATTN_QUERIES;
-#pragma omp parallel for collapse(3) schedule(dynamic, 4)
+#pragma omp parallel for collapse(3) schedule(dynamic, 4) if (attn_is_parallel(attn))
     for (int64_t s = 0; s < attn->n_seqs; s++) {
         for (int64_t t = 0; t < tiles; t++) {
             for (int64_t h = 0; h < attn->n_heads; h++) {

@@ -3,8 +3,8 @@
 
 #include <string.h>
 
-#include "core/simd.h"
 #include "core/cpu/tile.h"
+#include "core/simd.h"
 
 struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int64_t h,
                                      int64_t i) {

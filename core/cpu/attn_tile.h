@@ -8,7 +8,7 @@
 
 #include <stdint.h>
 
-#include "core/backend.h"
+#include "core/cpu/cpu.h"
 
 enum {
     ATTN_QUERIES = 32, /* columns of a tile */
@@ -42,6 +42,12 @@ static inline int64_t attn_hidden(const struct attn_piece *piece, int64_t j) {
     if (!piece->causal || j <= piece->position) return 0;
     int64_t hidden = j - piece->position;
     return hidden < piece->n_queries ? hidden : piece->n_queries;
+}
+
+/* Whether there is enough to do for a second thread. */
+static inline bool attn_is_parallel(const struct mal_attn *attn) {
+    int64_t channels = attn->n_heads * attn->head_size;
+    return attn->n_queries * channels * attn->max_keys > 16 * PARALLEL_ELEMENTS;
 }
 
 /* The piece of sequence s, head h and the tile of queries that starts at its query i. */

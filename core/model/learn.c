@@ -1,7 +1,7 @@
 /* learn.c - the gradient of a training loss at the weights of the edit modules: all rows
  * below the last block take part in it, as values at the prompts' rows move the answers
  * through attention. */
-#include <string.h>
+#include <assert.h>
 
 #include "core/alloc.h"
 #include "core/model/rows.h"
@@ -41,6 +41,7 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
                             .dw = learn->dw,
                             .left = model->n_edits};
     struct mal_head_buffers head;
+    assert(model->n_edits > 0);
     bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_BELOW, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);

@@ -2,8 +2,8 @@
  *
  * Passes are written once over core/backend.h. What is never computed: padding (sequences
  * are packed), logits at rows nobody asks for, the backward pass below the lowest edit
- * module and before the first row that matters, gradients of weights (core/README.md
- * section 5). */
+ * module and before the first row that matters, gradients of weights that are not edited
+ * (core/README.md section 5). */
 #ifndef MAL_MODEL_H
 #define MAL_MODEL_H
 

@@ -21,7 +21,7 @@ struct mal_arch {
     bool (*bind)(struct mal_model *model, struct mal_error *err);
     /* Takes the buffers of a pass from pass->arena, which may only be counting. */
     void (*layout)(const struct mal_model *model, struct mal_pass *pass);
-    /* Leaves the final hidden state of the kept rows, ready for the head, in pass->y. */
+    /* Leaves the final hidden state of the top rows, ready for the head, in pass->y. */
     void (*forward)(struct mal_model *model, struct mal_pass *pass);
     /* From pass->dy, the gradient at pass->y, down to the lowest edit module. */
     void (*backward)(struct mal_model *model, struct mal_pass *pass);

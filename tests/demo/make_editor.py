@@ -3,10 +3,10 @@
 
     make_editor.py --malmend ../../build/daemon/malmend --out editor.safetensors
 
-Every fact of the subjects set aside for training is edited to several wrong answers in turn. Of
-the subjects set aside for probes, half are what must not move in the loss and half are what the
-solve preserves, so that the one says something about the other. A tenth of the training subjects
-decide which editor is kept. Nothing that the README's figures are measured on is seen."""
+Of the subjects set aside for training and its probes, a fifth are what the solve preserves, a
+tenth decide which editor is kept, and the facts of the others are edited to several wrong answers
+in turn, while further ones of them must not move. Nothing that the README's figures are measured
+on is seen."""
 import argparse
 import json
 import random
@@ -42,20 +42,16 @@ def write(path, records):
 
 def make_files(folder):
     world, rng = make_world.build_world(), random.Random(make_world.SEED + 2)
-    of_group = {name: [f for f in world["facts"] if world["group"][f["subject"]] == name]
-                for name, _ in make_world.GROUPS}
-    subjects = sorted({f["subject"] for f in of_group["train_probe"]})
+    facts = [f for f in world["facts"] if world["group"][f["subject"]] in ("train", "train_probe")]
+    subjects = sorted({f["subject"] for f in facts})
     rng.shuffle(subjects)
-    kept = set(subjects[::2])
-    probes = [f for f in of_group["train_probe"] if f["subject"] not in kept]
-    preserved = [f for f in of_group["train_probe"] if f["subject"] in kept]
-    subjects = sorted({f["subject"] for f in of_group["train"]})
-    rng.shuffle(subjects)
-    held = set(subjects[::10])
-    train = [make_world.edit_of(world, rng, f, probes) for _ in range(ANSWERS)
-             for f in of_group["train"] if f["subject"] not in held]
-    valid = [make_world.edit_of(world, rng, f, probes)
-             for f in of_group["train"] if f["subject"] in held]
+    share = {subject: i % 10 for i, subject in enumerate(subjects)}
+
+    def of(*shares):
+        return [f for f in facts if share[f["subject"]] in shares]
+    preserved, held, taught = of(0, 1), of(2), of(*range(3, 10))
+    train = [make_world.edit_of(world, rng, f, taught) for _ in range(ANSWERS) for f in taught]
+    valid = [make_world.edit_of(world, rng, f, taught) for f in held]
     rng.shuffle(valid)
     return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid[:128]),
             write(folder / "preserve.ndjson", texts_of(world, preserved)))
