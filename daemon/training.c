@@ -64,6 +64,15 @@ static double mean_lr(const struct mal_editor *editor) {
     return sum / n;
 }
 
+static json_t *parts_json(const double *parts) {
+    static const char *const names[MAL_N_TRAIN_PARTS] = {"rows", "shifts", "losses",
+                                                         "backward", "update"};
+    json_t *out = json_object();
+    for (int i = 0; i < MAL_N_TRAIN_PARTS; i++)
+        json_object_set_new(out, names[i], json_real(parts[i]));
+    return out;
+}
+
 static void tell_step(struct mal_training *t, size_t n_facts,
                       const struct mal_train_rates *rates) {
     const struct mal_train_report *r = &t->last;
@@ -71,13 +80,13 @@ static void tell_step(struct mal_training *t, size_t n_facts,
              (long long)t->order.step, r->gen_loss, r->loc_loss);
     mal_bar_update(&t->bar, mal_train_order_done(&t->order));
     if (!t->o->json && !t->log) return;
-    print_line(t,
-               json_pack("{s:I,s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:I,s:f}", "step",
-                         (json_int_t)t->order.step, "facts", (json_int_t)n_facts,
-                         "gen_loss", number(r->gen_loss), "loc_loss", number(r->loc_loss),
-                         "grad_norm", r->grad_norm, "lr", mean_lr(t->wb.editor),
-                         "meta_lr", rates->meta, "edit_loss", r->edit_loss, "rows",
-                         (json_int_t)r->rows, "seconds", r->seconds));
+    print_line(t, json_pack("{s:I,s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:I,s:f,s:o}", "step",
+                            (json_int_t)t->order.step, "facts", (json_int_t)n_facts,
+                            "gen_loss", number(r->gen_loss), "loc_loss",
+                            number(r->loc_loss), "grad_norm", r->grad_norm, "lr",
+                            mean_lr(t->wb.editor), "meta_lr", rates->meta, "edit_loss",
+                            r->edit_loss, "rows", (json_int_t)r->rows, "seconds",
+                            r->seconds, "parts", parts_json(r->parts)));
 }
 
 static void tell_validation(struct mal_training *t, double gen, double loc, double loss,

@@ -381,20 +381,35 @@ static void restore_statistics(struct mal_trainer *t, const struct mal_normalize
     }
 }
 
+/* Always true: to stand between the parts. */
+static bool end_part(struct mal_train_run *run, struct mal_train_report *report,
+                     enum mal_train_part part) {
+    double now = mal_clock_seconds();
+    report->parts[part] = now - run->part_began;
+    run->part_began = now;
+    return true;
+}
+
 /* `rates` NULL: nothing changes. */
 static bool run_step(struct mal_trainer *t, const struct mal_train_batch *batch,
                      const struct mal_train_rates *rates,
                      const struct mal_train_watch *watch, struct mal_train_report *report,
                      struct mal_error *err) {
-    struct mal_train_run run = {.t = t, .watch = watch};
     double begin = mal_clock_seconds();
+    struct mal_train_run run = {.t = t, .watch = watch, .part_began = begin};
     *report = (struct mal_train_report){0};
     struct mal_normalizer *old = mal_norms_copy(t->norms, t->editor->n_shapes, err);
     if (!old) return false;
-    bool ok = make_rows(&run, batch, rates != NULL, err) && edit_weights(&run, err) &&
-              learn_all(&run, batch, report, err);
+    bool ok = make_rows(&run, batch, rates != NULL, err) &&
+              end_part(&run, report, MAL_TRAIN_ROWS) && edit_weights(&run, err) &&
+              end_part(&run, report, MAL_TRAIN_SHIFTS) &&
+              learn_all(&run, batch, report, err) &&
+              end_part(&run, report, MAL_TRAIN_LOSSES);
     base_weights(t);
-    ok = ok && (!rates || (backward(&run, report, err) && update(t, rates, report, err)));
+    if (ok && rates) {
+        ok = backward(&run, report, err) && end_part(&run, report, MAL_TRAIN_BACKWARD) &&
+             update(t, rates, report, err) && end_part(&run, report, MAL_TRAIN_UPDATE);
+    }
     report->edit_loss = run.edit.loss;
     report->rows = run.rows.n_rows;
     report->seconds = mal_clock_seconds() - begin;

@@ -36,12 +36,22 @@ struct mal_train_rates {
     double lr;   /* but the editor's steps, in a group of their own */
 };
 
+enum mal_train_part {
+    MAL_TRAIN_ROWS,     /* keys and gradients */
+    MAL_TRAIN_SHIFTS,   /* network and solves */
+    MAL_TRAIN_LOSSES,   /* on the edited weights, forward and backward */
+    MAL_TRAIN_BACKWARD, /* of solves and network */
+    MAL_TRAIN_UPDATE,
+    MAL_N_TRAIN_PARTS
+};
+
 struct mal_train_report {
     double gen_loss, loc_loss; /* loc_loss NaN where there is no probe */
     double grad_norm;          /* before it is cut */
     double edit_loss;          /* mean of -log p of the targets before the edit */
     int64_t rows;              /* edit tokens */
     double seconds;
+    double parts[MAL_N_TRAIN_PARTS]; /* seconds of each */
 };
 
 /* What a step must be told between slices of its work (may be NULL; false: it ends with

@@ -44,6 +44,7 @@ struct mal_train_run {
     struct mal_edit_report edit;
     float **d; /* per module (n_rows, d_out), in t->diffs; MEND: none */
     float *e;  /* (n_rows, largest d_out) */
+    double part_began;
 };
 
 bool mal_train_tick(const struct mal_train_run *run, struct mal_error *err) MAL_CHECK;

@@ -154,7 +154,7 @@ class Train(Lab):
 
     @staticmethod
     def results(lines):
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+        return [{k: v for k, v in line.items() if k not in ("seconds", "parts")} for line in lines]
 
     def check_resumed(self, out, args, whole, lines, steps):
         rest = self.lines(*SMALL, *args, "--out", out, "--resume", f"{out}.state")
