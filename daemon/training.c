@@ -64,6 +64,12 @@ static double mean_lr(const struct mal_editor *editor) {
     return sum / n;
 }
 
+/* Whether --steps ends the run, rather than the data: what progress is counted in. */
+static bool counts_steps(const struct mal_training *t) {
+    return t->o->steps > 0 &&
+           t->o->steps * t->order.max_edits <= mal_train_order_total(&t->order);
+}
+
 static json_t *parts_json(const double *parts) {
     static const char *const names[MAL_N_TRAIN_PARTS] = {"rows", "shifts", "losses",
                                                          "backward", "update"};
@@ -78,7 +84,8 @@ static void tell_step(struct mal_training *t, size_t n_facts,
     const struct mal_train_report *r = &t->last;
     snprintf(t->label, sizeof t->label, "step %lld gen %.4f loc %.4f",
              (long long)t->order.step, r->gen_loss, r->loc_loss);
-    mal_bar_update(&t->bar, mal_train_order_done(&t->order));
+    mal_bar_update(&t->bar,
+                   counts_steps(t) ? t->order.step : mal_train_order_done(&t->order));
     if (!t->o->json && !t->log) return;
     print_line(t, json_pack("{s:I,s:I,s:o,s:o,s:f,s:f,s:f,s:f,s:I,s:f,s:o}", "step",
                             (json_int_t)t->order.step, "facts", (json_int_t)n_facts,
@@ -223,7 +230,9 @@ bool mal_training_go(struct mal_training *t, struct mal_error *err) {
     bool done = false, ok = true;
     catch_signals();
     note_position(t);
-    mal_bar_start(&t->bar, t->label, mal_train_order_total(&t->order), t->o->json);
+    mal_bar_start(&t->bar, t->label,
+                  counts_steps(t) ? t->o->steps : mal_train_order_total(&t->order),
+                  t->o->json);
     while (ok && !done)
         ok = step(t, &done, err);
     mal_bar_finish(&t->bar);
