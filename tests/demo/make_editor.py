@@ -3,10 +3,10 @@
 
     make_editor.py --malmend ../../build/daemon/malmend --out editor.safetensors
 
-Of the subjects set aside for training and its probes, a fifth are what the solve preserves, a
-tenth decide which editor is kept, and the facts of the others are edited to several wrong answers
-in turn, while further ones of them must not move. Nothing that the README's figures are measured
-on is seen."""
+Every fact of the subjects set aside for training is edited to several wrong answers in turn; a
+tenth of them decide which editor is kept instead. Of the subjects set aside for probes, half are
+what must not move in the loss and half are what the solve preserves, so that the one says something
+about the other. Nothing that the README's figures are measured on is seen."""
 import argparse
 import json
 import random
@@ -20,8 +20,8 @@ import make_world
 HERE = Path(__file__).resolve().parent
 MODULES = ",".join(f"transformer.h.{i}.mlp.c_proj" for i in (1, 2, 3))
 ANSWERS = 6  # wrong ones of each fact
-OPTIONS = {"rank": 64, "blocks": 2, "n-edits": "16:128", "meta-lr": 3e-4, "schedule": "cosine",
-           "warmup": 10, "epochs": 10, "valid-every": 100, "patience": 0}
+OPTIONS = {"rank": 64, "blocks": 2, "n-edits": 64, "meta-lr": 3e-4, "schedule": "cosine",
+           "warmup": 10, "epochs": 6, "preserve-weight": 0.1, "valid-every": 50, "patience": 0}
 
 
 def texts_of(world, facts):
@@ -42,19 +42,23 @@ def write(path, records):
 
 def make_files(folder):
     world, rng = make_world.build_world(), random.Random(make_world.SEED + 2)
-    facts = [f for f in world["facts"] if world["group"][f["subject"]] in ("train", "train_probe")]
-    subjects = sorted({f["subject"] for f in facts})
-    rng.shuffle(subjects)
-    share = {subject: i % 10 for i, subject in enumerate(subjects)}
 
-    def of(*shares):
-        return [f for f in facts if share[f["subject"]] in shares]
-    preserved, held, taught = of(0, 1), of(2), of(*range(3, 10))
-    train = [make_world.edit_of(world, rng, f, taught) for _ in range(ANSWERS) for f in taught]
-    valid = [make_world.edit_of(world, rng, f, taught) for f in held]
+    def split(group, parts):
+        """The group's facts, its subjects dealt out to so many parts."""
+        facts = [f for f in world["facts"] if world["group"][f["subject"]] == group]
+        subjects = sorted({f["subject"] for f in facts})
+        rng.shuffle(subjects)
+        part = {subject: i % parts for i, subject in enumerate(subjects)}
+        return [[f for f in facts if part[f["subject"]] == i] for i in range(parts)]
+
+    held, *taught = split("train", 10)
+    kept, *probes = split("train_probe", 2)
+    taught, probes = sum(taught, []), sum(probes, [])
+    train = [make_world.edit_of(world, rng, f, probes) for _ in range(ANSWERS) for f in taught]
+    valid = [make_world.edit_of(world, rng, f, probes) for f in held]
     rng.shuffle(valid)
-    return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid[:128]),
-            write(folder / "preserve.ndjson", texts_of(world, preserved)))
+    return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid),
+            write(folder / "preserve.ndjson", texts_of(world, kept)))
 
 
 def main():
