@@ -30,22 +30,61 @@ static bool most_rows(const struct mal_train_data *data, bool all_tokens, int64_
     return true;
 }
 
-static size_t pass_bytes(const struct mal_model *model, const struct mal_editor *editor,
-                         const struct mal_train_data *data) {
-    int64_t longest = 1, targets = 1;
+static size_t larger(size_t a, size_t b) {
+    return a > b ? a : b;
+}
+
+static int64_t smaller(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* The most there is of any sequence, and the fewest tokens; edits of one fact. */
+struct lengths {
+    int64_t longest, shortest, targets, edits;
+};
+
+static struct lengths measure_lengths(const struct mal_train_data *data) {
+    struct lengths l = {.longest = 1, .shortest = INT64_MAX, .targets = 1, .edits = 1};
     for (size_t i = 0; i < data->n_examples; i++) {
         const struct mal_example *e = &data->examples[i];
-        if (e->n > longest) longest = e->n;
-        if (e->n_target > targets) targets = e->n_target;
+        if (e->n > l.longest) l.longest = e->n;
+        if (e->n < l.shortest) l.shortest = e->n;
+        if (e->n_target > l.targets) l.targets = e->n_target;
     }
-    int64_t tokens = longest > MAL_LEARN_TOKENS ? longest : MAL_LEARN_TOKENS;
-    int64_t seqs = tokens / 2 + 1; /* those with few tokens have few rows each */
-    if (editor->loss == MAL_LOSS_MICROBATCH_MEAN) {
-        seqs = editor->micro_batch;
-        tokens = seqs * longest;
+    for (size_t i = 0; i < data->n_facts; i++) {
+        if ((int64_t)data->facts[i].n_edits > l.edits)
+            l.edits = (int64_t)data->facts[i].n_edits;
     }
-    int64_t rows = seqs * targets < tokens ? seqs * targets : tokens;
-    return mal_model_learn_bytes(model, seqs, tokens, longest, rows);
+    return l;
+}
+
+struct pass_size {
+    int64_t seqs, tokens, rows;
+};
+
+/* The largest pass over `n` sequences: a micro-batch, or as many as one may hold. */
+static struct pass_size largest_pass(const struct mal_editor *editor,
+                                     const struct lengths *l, int64_t n) {
+    bool means = editor->loss == MAL_LOSS_MICROBATCH_MEAN;
+    int64_t most = l->longest > MAL_LEARN_TOKENS ? l->longest : MAL_LEARN_TOKENS;
+    int64_t seqs = means ? editor->micro_batch : most / smaller(l->shortest, most);
+    seqs = smaller(seqs, n);
+    int64_t tokens = means ? seqs * l->longest : smaller(most, seqs * l->longest);
+    return (struct pass_size){seqs, tokens, smaller(seqs * l->targets, tokens)};
+}
+
+/* Of the passes that measure edits and those that learn from rephrases and probes. */
+static size_t pass_bytes(const struct mal_model *model, const struct mal_editor *editor,
+                         const struct mal_train_data *data, int64_t n_edits) {
+    bool all = editor->tokens == MAL_TOKENS_ALL;
+    struct lengths l = measure_lengths(data);
+    int64_t n = smaller(n_edits, (int64_t)data->n_facts);
+    struct pass_size edits = largest_pass(editor, &l, n * l.edits),
+                     learns = largest_pass(editor, &l, n);
+    return larger(
+        mal_model_scratch_bytes(model, edits.seqs, edits.tokens, l.longest,
+                                all ? edits.tokens : edits.rows, true),
+        mal_model_learn_bytes(model, learns.seqs, learns.tokens, l.longest, learns.rows));
 }
 
 static size_t tape_bytes(const struct mal_editor *editor,
@@ -55,15 +94,12 @@ static size_t tape_bytes(const struct mal_editor *editor,
     return (size_t)(rows * row) * sizeof(float);
 }
 
-static size_t larger(size_t a, size_t b) {
-    return a > b ? a : b;
-}
-
 bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                       const struct mal_train_options *options,
                       const struct mal_train_data *data, int64_t n_edits,
                       struct mal_train_need *out, struct mal_error *err) {
-    struct mal_train_need need = {.network = mal_train_params_bytes(editor)};
+    const struct mal_backend *be = mal_model_backend(model);
+    struct mal_train_need need = {.network = mal_train_params_bytes(editor, be)};
     bool all = editor->tokens == MAL_TOKENS_ALL;
     int64_t rows = 0, widest = 0, largest = 0;
     if (!most_rows(data, all, n_edits, &rows, err)) return false;
@@ -77,7 +113,7 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
     }
     need.rows += (size_t)(rows * widest) * sizeof(float);
     need.weights += 2 * (size_t)largest * sizeof(float);
-    int64_t slice = rows < options->editor_batch ? rows : options->editor_batch;
+    int64_t slice = smaller(rows, options->editor_batch);
     size_t tape = 0;
     for (size_t s = 0; s < editor->n_shapes; s++) {
         const struct mal_editor_shape *shape = &editor->shapes[s];
@@ -91,9 +127,10 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
             mend ? (size_t)largest * sizeof(double) : mal_solve_grad_bytes(&solve);
         need.solves = larger(need.solves, solves);
         tape = larger(tape, tape_bytes(editor, shape, slice));
+        need.network += 2 * ((size_t)shape->size + 16) * sizeof(float); /* statistics */
     }
     need.network += tape;
-    need.passes = pass_bytes(model, editor, data);
+    need.passes = pass_bytes(model, editor, data, n_edits);
     need.total =
         need.weights + need.network + need.rows + larger(need.passes, need.solves);
     *out = need;

@@ -49,16 +49,17 @@ static void place(struct mal_train_params *params, struct mal_arena *arena,
     params->sums = mal_arena_alloc(arena, params->n * sizeof *params->sums);
 }
 
-size_t mal_train_params_bytes(const struct mal_editor *editor) {
-    size_t floats = 0;
+size_t mal_train_params_bytes(const struct mal_editor *editor,
+                              const struct mal_backend *be) {
+    size_t floats = 0, arrays = mal_backend_on_host(be) ? 3 : 4;
     for (size_t s = 0; s < editor->n_shapes; s++) {
         for (size_t i = 0; i < mal_editor_n_tensors(editor); i++) {
             struct mal_editor_tensor t;
             mal_editor_tensor_at(editor, &editor->shapes[s], i, &t);
-            if (is_trained(i)) floats += 3 * ((size_t)elements(&t) + 16);
+            if (is_trained(i)) floats += arrays * ((size_t)elements(&t) + 16);
         }
     }
-    return floats * sizeof(float);
+    return floats * sizeof(float) + (count(editor) + 8) * sizeof(double);
 }
 
 bool mal_train_params_init(struct mal_train_params *params, struct mal_editor *editor,

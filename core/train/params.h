@@ -28,7 +28,8 @@ bool mal_train_params_init(struct mal_train_params *params, struct mal_editor *e
 void mal_train_params_finish(struct mal_train_params *params); /* takes a zeroed one */
 
 /* Device bytes of init for an editor of this size. */
-size_t mal_train_params_bytes(const struct mal_editor *editor);
+size_t mal_train_params_bytes(const struct mal_editor *editor,
+                              const struct mal_backend *be);
 
 /* By the editor's array; never NULL. */
 struct mal_train_param *mal_train_param_of(const struct mal_train_params *params,

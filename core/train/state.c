@@ -19,6 +19,8 @@ static const char FORMAT[] = "malmend-train-1";
 
 enum { NAME = 112, NUMBER = 40 };
 
+static const long long MOST = 1LL << 40; /* no run counts further */
+
 /* One tensor of the file, and where its data is. */
 struct item {
     char name[NAME];
@@ -26,6 +28,7 @@ struct item {
     float *device; /* NULL: host is the place itself */
     int64_t n;
     bool owned;
+    bool not_negative; /* what square roots are taken of, and counts */
 };
 
 struct items {
@@ -45,7 +48,8 @@ static void items_finish(struct items *items) {
 static bool add_device(struct items *items, const char *kind, const char *name,
                        float *device, int64_t n, struct mal_error *err) {
     struct item *item = &items->list[items->n];
-    *item = (struct item){.host = device, .n = n};
+    bool squares = strcmp(kind, "adam.v.") == 0;
+    *item = (struct item){.host = device, .n = n, .not_negative = squares};
     snprintf(item->name, sizeof item->name, "%s%s", kind, name);
     if (!mal_backend_on_host(items->be)) {
         item->device = device;
@@ -57,9 +61,10 @@ static bool add_device(struct items *items, const char *kind, const char *name,
     return true;
 }
 
-static void add_host(struct items *items, const char *name, float *host, int64_t n) {
+static void add_host(struct items *items, const char *name, float *host, int64_t n,
+                     bool not_negative) {
     struct item *item = &items->list[items->n++];
-    *item = (struct item){.host = host, .n = n};
+    *item = (struct item){.host = host, .n = n, .not_negative = not_negative};
     snprintf(item->name, sizeof item->name, "%s", name);
 }
 
@@ -76,7 +81,7 @@ static bool list_items(struct mal_trainer *t, struct items *items,
             mal_editor_tensor_at(t->editor, &shape, i, &tensor);
             struct mal_normalizer *norm = &t->norms[s];
             float *const data[MAL_N_NORM] = {&norm->n, norm->mean, norm->var, norm->std};
-            add_host(items, tensor.name, data[i], tensor.dims[0]);
+            add_host(items, tensor.name, data[i], tensor.dims[0], data[i] != norm->mean);
         }
     }
     for (size_t i = 0; i < t->params.n; i++) {
@@ -179,7 +184,7 @@ static bool read_int(const struct mal_safetensors *file, const char *key, int64_
     const char *text = mal_safetensors_metadata(file, key);
     char *stop = NULL;
     long long value = text ? strtoll(text, &stop, 10) : -1;
-    if (!text || stop == text || *stop || value < 0) {
+    if (!text || stop == text || *stop || value < 0 || value > MOST) {
         return mal_fail(err, MAL_CORRUPT, "%s: metadata '%s' is not a count",
                         mal_safetensors_path(file), key);
     }
@@ -209,25 +214,46 @@ static bool read_position(const struct mal_safetensors *file, struct mal_trainer
         !read_real(file, "lr_rate", &p.lr_rate, err)) {
         return false;
     }
+    if (!isfinite(p.lr_rate) || p.lr_rate < 0) {
+        return mal_fail(err, MAL_CORRUPT, "%s: metadata 'lr_rate' is not a rate",
+                        mal_safetensors_path(file));
+    }
     *out = p;
     return true;
+}
+
+static bool check_item(const struct mal_safetensors *file,
+                       const struct mal_st_tensor *tensor, const struct item *item,
+                       struct mal_error *err) {
+    const char *path = mal_file_shown(mal_safetensors_path(file));
+    if (!tensor) {
+        return mal_fail(err, MAL_CONFLICT, "%s: tensor '%s' is missing: another network",
+                        path, item->name);
+    }
+    if (tensor->dtype != MAL_F32) {
+        return mal_fail(err, MAL_CORRUPT, "%s: tensor '%s' is %s, not F32", path,
+                        item->name, mal_dtype_name(tensor->dtype));
+    }
+    if (tensor->n_elements == item->n) return true;
+    return mal_fail(err, MAL_CONFLICT,
+                    "%s: tensor '%s' is of another size: another network", path,
+                    item->name);
 }
 
 static bool read_item(const struct mal_safetensors *file, struct items *items, size_t i,
                       struct mal_error *err) {
     struct item *item = &items->list[i];
     const struct mal_st_tensor *tensor = mal_safetensors_find(file, item->name);
-    if (!tensor || tensor->dtype != MAL_F32 || tensor->n_elements != item->n) {
-        return mal_fail(err, MAL_CONFLICT, "%s: tensor '%s' is %s",
-                        mal_file_shown(mal_safetensors_path(file)), item->name,
-                        tensor ? "of another size: another network" : "missing");
+    if (!check_item(file, tensor, item, err) ||
+        !mal_safetensors_read_f32(file, tensor, item->host, err)) {
+        return false;
     }
-    if (!mal_safetensors_read_f32(file, tensor, item->host, err)) return false;
     for (int64_t k = 0; k < item->n; k++) {
-        if (isfinite(item->host[k])) continue;
-        return mal_fail(err, MAL_CORRUPT,
-                        "%s: tensor '%s' has a value that is not finite",
-                        mal_file_shown(mal_safetensors_path(file)), item->name);
+        float x = item->host[k];
+        if (isfinite(x) && !(item->not_negative && x < 0)) continue;
+        return mal_fail(err, MAL_CORRUPT, "%s: tensor '%s': element %lld is %g",
+                        mal_file_shown(mal_safetensors_path(file)), item->name,
+                        (long long)k, (double)x);
     }
     if (item->device) {
         mal_backend_upload(items->be, item->device, item->host,
@@ -244,6 +270,11 @@ bool mal_train_state_load(struct mal_trainer *t, const char *path,
     bool ok = list_items(t, &items, err) && read_position(file, t, out, err);
     for (size_t i = 0; ok && i < items.n; i++)
         ok = read_item(file, &items, i, err);
+    if (ok && mal_safetensors_count(file) != items.n) {
+        ok = mal_fail(err, MAL_CONFLICT,
+                      "%s: %zu tensors, %zu are to be read: another network",
+                      mal_file_shown(path), mal_safetensors_count(file), items.n);
+    }
     ok = ok && mal_backend_sync(t->be, err) && mal_train_params_fetch(&t->params, err);
     items_finish(&items);
     mal_safetensors_close(file);

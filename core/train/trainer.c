@@ -169,7 +169,7 @@ static bool tick_of_rows(void *arg, enum mal_stage stage, int64_t done, int64_t 
     (void)stage;
     (void)done;
     (void)total;
-    return !watch->tick || watch->tick(watch->arg);
+    return !watch || !watch->tick || watch->tick(watch->arg);
 }
 
 static void observe(const struct mal_train_run *run, const char *kind, const char *name,
@@ -230,14 +230,19 @@ static bool make_rows(struct mal_train_run *run, const struct mal_train_batch *b
     struct mal_progress progress = {tick_of_rows, (void *)run->watch, MAL_LEARN_TOKENS,
                                     NULL};
     if (!mal_edit_rows_of_examples(&run->rows, t->model, t->editor, batch->edits,
-                                   batch->n_edits, run->watch ? &progress : NULL,
-                                   &run->edit, err) ||
+                                   batch->n_edits, &progress, &run->edit, err) ||
         !mal_edit_rows_measure(&run->rows, err)) {
         return false;
     }
     if (learn && !mal_edit_rows_take_in(&run->rows, t->norms, err)) return false;
     update_views(t);
     return take_diffs(run, err) && take_scratch(run, err);
+}
+
+/* Passes and solves do not stand at the same time. */
+static void drop_systems(struct mal_trainer *t) {
+    mal_arena_finish(&t->systems);
+    t->systems.be = t->be;
 }
 
 /* Step 2: every module's shift; the model reads the edited weights from here on. */
@@ -259,7 +264,9 @@ static bool edit_weights(struct mal_train_run *run, struct mal_error *err) {
     }
     for (size_t m = 0; m < t->n_modules; m++)
         mal_model_edit(t->model, m)->w = t->w[m];
-    return mal_backend_sync(t->be, err);
+    bool ok = mal_backend_sync(t->be, err);
+    drop_systems(t);
+    return ok;
 }
 
 static void base_weights(struct mal_trainer *t) {
@@ -413,6 +420,7 @@ static bool run_step(struct mal_trainer *t, const struct mal_train_batch *batch,
     report->edit_loss = run.edit.loss;
     report->rows = run.rows.n_rows;
     report->seconds = mal_clock_seconds() - begin;
+    drop_systems(t);
     mal_edit_rows_finish(&run.rows);
     mal_free(run.d);
     if (!ok) restore_statistics(t, old);

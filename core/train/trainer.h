@@ -55,16 +55,16 @@ struct mal_train_report {
 };
 
 /* What a step must be told between slices of its work (may be NULL; false: it ends with
- * MAL_CANCELLED and the editor is as it was but for its statistics), and what tests want
- * to see: "shift.<module>" and "grad.<parameter>", before the gradient is cut, in device
- * memory. */
+ * MAL_CANCELLED and all is as it was), and what tests want to see: "shift.<module>" and
+ * "grad.<parameter>", before the gradient is cut, in device memory. */
 struct mal_train_watch {
     bool (*tick)(void *arg);
     void (*observe)(void *arg, const char *name, int64_t n, const float *data);
     void *arg;
 };
 
-/* A loss or gradient that is not finite is MAL_NUMERIC, and no parameter has changed. */
+/* A loss or gradient that is not finite is MAL_NUMERIC. A step that fails has changed
+ * neither parameters nor statistics. */
 bool mal_trainer_step(struct mal_trainer *trainer, const struct mal_train_batch *batch,
                       const struct mal_train_rates *rates,
                       const struct mal_train_watch *watch,

@@ -1,0 +1,124 @@
+/* test_train_need.c - what a trainer takes of device memory, by a tap on its allocations,
+ * against what was said beforehand: never more, and not far less. */
+#include "made_training.h"
+
+#include "core/backend_impl.h"
+
+static struct mal_model *model;
+
+static int open_model(void **state) {
+    if (scratch_make(state)) return -1;
+    model = random_gpt2_open(&made_sizes, "model");
+    return 0;
+}
+
+static int close_model(void **state) {
+    mal_model_close(model);
+    return scratch_remove(state);
+}
+
+static struct {
+    const struct mal_backend_ops *real;
+    size_t peak;
+} tap;
+
+static void *tapped_alloc(struct mal_backend *be, size_t bytes) {
+    void *mem = tap.real->alloc(be, bytes);
+    if (be->bytes > tap.peak) tap.peak = be->bytes;
+    return mem;
+}
+
+/* The most a trainer's life takes beside what is there already. */
+static size_t measured_peak(const struct made_training *how,
+                            const struct mal_train_data *data, size_t n,
+                            const struct mal_train_watch *watch,
+                            struct mal_train_need *need) {
+    struct training t = made_training(model, how);
+    struct mal_error err = {0};
+    struct mal_backend *be = model->be;
+    struct mal_backend_ops ops = *be->ops;
+    assert_ok(mal_trainer_need(model, t.editor, &t.options, data, (int64_t)n, need, &err),
+              &err);
+    mal_trainer_destroy(t.trainer);
+    mal_model_drop_scratch(model);
+    size_t before = mal_backend_bytes(be);
+    tap.real = be->ops;
+    tap.peak = before;
+    ops.alloc = tapped_alloc;
+    be->ops = &ops;
+    assert_ok(mal_trainer_create(&t.trainer, model, t.editor, &t.options, &err), &err);
+    for (size_t first = 0; first < data->n_facts; first += n)
+        made_step(&t, data, first, n, &made_rates, watch);
+    be->ops = tap.real;
+    training_finish(&t);
+    return tap.peak - before;
+}
+
+static bool go_on(void *arg) {
+    return true;
+}
+
+static void test_need(void **state) {
+    static const struct {
+        struct made_training how;
+        size_t n_facts, n;
+        bool apart; /* device memory is not the host's */
+    } cases[] = {
+        {{.method = MAL_MALMEN}, 12, 4, false}, /* far less than a pass may hold */
+        {{.method = MAL_MALMEN}, 12, 4, true},
+        {{.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 32},
+         12,
+         4,
+         true},
+        {{.method = MAL_MALMEN}, 300, 150},
+        {{.method = MAL_MALMEN, .editor_batch = 1024}, 300, 300},
+        {{.method = MAL_MALMEN, .preserve = true}, 300, 150},
+        {{.method = MAL_MEND, .editor_batch = 100}, 300, 150},
+        {{.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 32},
+         96,
+         48},
+        {{.method = MAL_MEND, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 8},
+         40,
+         10},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mal_train_data data = made_data(cases[i].n_facts, true);
+        for (int watched = 0; watched < 2; watched++) {
+            struct mal_train_watch watch = {.tick = go_on};
+            struct mal_train_need need;
+            model->be->on_host = !cases[i].apart;
+            size_t peak = measured_peak(&cases[i].how, &data, cases[i].n,
+                                        watched ? &watch : NULL, &need);
+            model->be->on_host = true;
+            if (peak <= need.total && need.total <= 2 * peak) continue;
+            fail_msg("case %zu, %s: took %zu bytes, said %zu", i,
+                     watched ? "watched" : "not watched", peak, need.total);
+        }
+        mal_train_data_finish(&data);
+    }
+}
+
+/* Sequences of one token: more of them than of any others fit in a pass. */
+static void test_need_of_the_shortest(void **state) {
+    enum { N = 1500 };
+    struct mal_train_data data = made_data(N, true);
+    struct mal_train_need need;
+    for (size_t i = 0; i < data.n_examples; i++) {
+        struct mal_example *e = &data.examples[i];
+        e->n = e->n_target = 1;
+        e->from = 0;
+    }
+    size_t peak = measured_peak(&(struct made_training){.method = MAL_MALMEN}, &data, N,
+                                NULL, &need);
+    if (peak > need.total) fail_msg("took %zu bytes, said %zu", peak, need.total);
+    mal_train_data_finish(&data);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_need),
+        cmocka_unit_test(test_need_of_the_shortest),
+    };
+    return cmocka_run_group_tests_name("train_need", tests, open_model, close_model);
+}
