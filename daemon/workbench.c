@@ -118,6 +118,20 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
     return !delta_path || apply_delta(wb, delta_path, err);
 }
 
+bool mal_workbench_make_editor(struct mal_workbench *wb, const struct mal_fact *facts,
+                               size_t n, const struct mal_progress *progress,
+                               struct mal_instant_report *report, struct mal_error *err) {
+    const char **names = NULL;
+    size_t n_names = 0;
+    bool ok = mal_model_default_edits(wb->model, &names, &n_names, err) &&
+              mal_model_set_edits(wb->model, names, n_names, err);
+    mal_free(names);
+    return ok &&
+           mal_editor_make(&wb->editor, wb->model, wb->tok, facts, n, progress, report,
+                           err) &&
+           mal_weights_create(&wb->ws, wb->model, 0, err);
+}
+
 void mal_workbench_close(struct mal_workbench *wb) {
     mal_weights_destroy(wb->ws);
     mal_editor_close(wb->editor);

@@ -3,7 +3,7 @@
 #ifndef MAL_WORKBENCH_H
 #define MAL_WORKBENCH_H
 
-#include "core/editor/editor.h"
+#include "core/editor/instant.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
 
@@ -23,6 +23,13 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
                         const char *device, const char *editor_path,
                         const char *delta_path, struct mal_error *err) MAL_CHECK;
 void mal_workbench_close(struct mal_workbench *wb);
+
+/* Makes an editor (core/editor/instant.h) for the modules the architecture is edited at,
+ * where none was given. */
+bool mal_workbench_make_editor(struct mal_workbench *wb, const struct mal_fact *facts,
+                               size_t n, const struct mal_progress *progress,
+                               struct mal_instant_report *report,
+                               struct mal_error *err) MAL_CHECK;
 
 /* The model's fingerprint, computed once. */
 bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) MAL_CHECK;

@@ -5,9 +5,9 @@ from harness import main
 from lab import Lab, each, malmend
 
 OPTIONS = {
-    "serve": "model editor db listen device update max-queue max-batch-facts batch-window-ms "
+    "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
              "max-body request-timeout max-connections keep-versions config",
-    "edit": "model editor facts out save-model verify device json",
+    "edit": "model editor data facts out save-model verify device json",
     "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
     "tokenize": "model decode no-special json",
