@@ -244,6 +244,14 @@ static bool persist(struct mal_worker *worker, struct mal_change *change,
     return true;
 }
 
+/* Above that number an editor's step costs what should stay as it was. */
+static void warn_of_size(struct mal_worker *worker, size_t n_facts) {
+    const struct mal_editor *editor = mal_engine_editor(worker->engine);
+    if (editor->n_edits == 0 || n_facts <= (size_t)editor->n_edits) return;
+    mal_log("warning", "batch above the editor's", "{s:I,s:I}", "facts",
+            (json_int_t)n_facts, "editor_facts", (json_int_t)editor->n_edits);
+}
+
 /* From facts to a published version; on an error nothing has changed. */
 static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_t job,
                      size_t n_jobs, struct mal_error *err) {
@@ -252,8 +260,11 @@ static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_
         .tick = tick, .arg = &run, .slice_tokens = SLICE_TOKENS};
     struct mal_change change = {0};
     size_t from = batch->first[job], to = batch->first[job + n_jobs];
-    bool ok = mal_engine_edit(worker->engine, worker->store, batch->facts + from,
-                              to - from, mal_clock_unix_ms(), &progress, &change, err);
+    bool ok =
+        mal_worker_need_editor(worker, batch->facts + from, to - from, &progress, err);
+    if (ok && n_jobs == batch->n_jobs) warn_of_size(worker, to - from);
+    ok = ok && mal_engine_edit(worker->engine, worker->store, batch->facts + from,
+                               to - from, mal_clock_unix_ms(), &progress, &change, err);
     if (ok) {
         ok = persist(worker, &change, batch->ids + job, n_jobs, err);
     } else if (run.read_err.status != MAL_OK) {

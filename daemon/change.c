@@ -68,7 +68,8 @@ static bool fill_row(struct mal_engine *engine, struct mal_store *store, bool pr
     row->delta_hash = mal_strdup(hex);
     row->encoding = mal_strdup(mal_encoding_name(mal_delta_encoding(&change->delta)));
     row->delta_bytes = (int64_t)mal_delta_bytes(&change->delta);
-    row->editor_method = mal_strdup(mal_method_name(engine->editor->method));
+    row->editor_method =
+        mal_strdup(engine->editor ? mal_method_name(engine->editor->method) : "");
     row->editor_hash = mal_strdup(engine->editor_hash);
     row->update = mal_strdup("sequential");
     row->modules_json = norms_json(norms, mal_model_n_edits(engine->model));
@@ -289,7 +290,7 @@ bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
                                           .kind = MAL_VERSION_ROLLBACK,
                                           .created_ms = now_ms,
                                           .to_version = to_version};
-    change.n_norms = engine->editor->n_shapes;
+    change.n_norms = engine->n_norms;
     bool prepared = false;
     bool ok = mal_engine_read_norms(engine, store, to_version, &change.norms, err);
     ok = prepared = ok && mal_engine_prepare_version(engine, store, to_version, err);

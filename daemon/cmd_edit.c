@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
-#include "core/editor/edit.h"
+#include "core/editor/instant.h"
 #include "core/eval.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
@@ -15,7 +15,7 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *editor, *facts, *out, *save_model, *preserve, *device;
+    char *model, *editor, *data, *facts, *out, *save_model, *preserve, *device;
     double preserve_weight;
     bool verify, json;
 };
@@ -24,7 +24,9 @@ static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
      "Model directory as on the Hugging Face hub.", .required = true},
     {"editor", MAL_OPTION_TEXT, offsetof(struct values, editor), "FILE", NULL,
-     "Editor file; 'malmend init-editor' makes one.", .required = true},
+     "Editor file, as 'malmend init-editor' made it; when not given, one is made on the spot."},
+    {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
+     "Facts to make that editor on; when not given, those to teach."},
     {"facts", MAL_OPTION_TEXT, offsetof(struct values, facts), "FILE", NULL,
      "Facts to teach: JSON or NDJSON of the API's facts, zsRE, FEVER or CounterFact.",
      .required = true},
@@ -52,6 +54,7 @@ static const struct mal_option_set set = {
     options, false};
 
 struct outcome {
+    struct mal_instant_report made; /* zero: the editor was given */
     struct mal_edit_report report;
     struct mal_measures before, after;
     char weights_hash[MAL_HASH_HEX];
@@ -135,15 +138,29 @@ static bool edit(struct mal_workbench *wb, const struct values *v,
 
 /* ---- Reporting ---- */
 
-static void print_json(const struct values *v, const struct outcome *o) {
+static json_t *editor_json(const struct mal_editor *editor,
+                           const struct mal_instant_report *made) {
+    json_t *out = json_pack("{s:b,s:s,s:I}", "made", made->lr > 0, "method",
+                            mal_method_name(editor->method), "modules",
+                            (json_int_t)editor->n_modules);
+    if (made->lr > 0) {
+        json_object_set_new(out, "lr", json_real(made->lr));
+        json_object_set_new(out, "facts", json_integer((json_int_t)made->n_facts));
+        json_object_set_new(out, "made_up", json_integer((json_int_t)made->n_made));
+    }
+    return out;
+}
+
+static void print_json(const struct values *v, const struct mal_workbench *wb,
+                       const struct outcome *o) {
     json_t *seconds = mal_seconds_json(o->report.seconds, MAL_N_STAGES);
     json_object_set_new(seconds, "open", json_real(o->seconds_open));
     json_object_set_new(seconds, "total", json_real(o->seconds_total));
-    json_t *out =
-        json_pack("{s:I,s:I,s:I,s:f,s:s,s:o}", "facts", (json_int_t)o->report.n_facts,
-                  "tokens", (json_int_t)o->report.n_tokens, "input_tokens",
-                  (json_int_t)o->report.n_input_tokens, "loss", o->report.loss,
-                  "weights_hash", o->weights_hash, "seconds", seconds);
+    json_t *out = json_pack(
+        "{s:I,s:I,s:I,s:f,s:s,s:o,s:o}", "facts", (json_int_t)o->report.n_facts, "tokens",
+        (json_int_t)o->report.n_tokens, "input_tokens",
+        (json_int_t)o->report.n_input_tokens, "loss", o->report.loss, "weights_hash",
+        o->weights_hash, "editor", editor_json(wb->editor, &o->made), "seconds", seconds);
     if (v->verify) {
         json_object_set_new(out, "before", mal_measures_json(&o->before));
         json_object_set_new(out, "after", mal_measures_json(&o->after));
@@ -188,14 +205,15 @@ static bool run(const struct values *v, struct mal_error *err) {
               mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&
               mal_check_facts_of(v->facts, wb.tok, wb.model, facts, n, err);
     outcome.seconds_open = mal_clock_seconds() - begin;
-    if (ok && wb.editor->n_edits > 0 && n > (size_t)wb.editor->n_edits) {
-        fprintf(stderr,
-                "malmend: %zu facts, the editor was made for up to %lld at a time\n", n,
-                (long long)wb.editor->n_edits);
-    }
+    double begin_search = mal_clock_seconds();
+    ok = ok && (v->editor || mal_workbench_make_editor(&wb, v->data, facts, n, v->json,
+                                                       &outcome.made, err));
+    double search_seconds = mal_clock_seconds() - begin_search;
+    if (ok) mal_workbench_warn(&wb, n);
     ok = ok && edit(&wb, v, facts, n, &outcome, err);
+    outcome.report.seconds[MAL_STAGE_SEARCH] = v->editor ? 0 : search_seconds;
     outcome.seconds_total = mal_clock_seconds() - begin;
-    if (ok && v->json) print_json(v, &outcome);
+    if (ok && v->json) print_json(v, &wb, &outcome);
     if (ok && !v->json) print_text(v, &outcome);
     mal_facts_free(facts, n);
     mal_workbench_close(&wb);

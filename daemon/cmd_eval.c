@@ -21,7 +21,8 @@ static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
      "Model directory as on the Hugging Face hub.", .required = true},
     {"editor", MAL_OPTION_TEXT, offsetof(struct values, editor), "FILE", NULL,
-     "Editor file; 'malmend init-editor' makes one.", .required = true},
+     "Editor file, as 'malmend train' or 'init-editor' made it; when not given, one is made "
+     "on the first batch."},
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
      "Facts to edit, in order: JSON or NDJSON of the API's facts, zsRE or CounterFact.",
      .required = true},
@@ -88,14 +89,6 @@ static char *name_of(const char *dir) {
     return name;
 }
 
-static void warn(const struct values *v, const struct mal_editor *editor) {
-    if (editor->n_edits == 0 || v->n_edits <= editor->n_edits) return;
-    fprintf(
-        stderr,
-        "malmend: batches of %lld facts, the editor was made for up to %lld at a time\n",
-        (long long)v->n_edits, (long long)editor->n_edits);
-}
-
 /* ---- The command ---- */
 
 static bool write_reports(const struct values *v, const struct mal_eval *eval,
@@ -146,7 +139,11 @@ static bool run(const struct values *v, struct mal_error *err) {
               (!v->per_fact || mal_workbench_check_out(v->per_fact, err)) &&
               mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&
               mal_check_facts_of(v->data, wb.tok, wb.model, facts, n_used, err);
-    if (ok) warn(v, wb.editor);
+    size_t first = n_used < (size_t)v->n_edits ? n_used : (size_t)v->n_edits;
+    struct mal_instant_report made;
+    ok = ok && (v->editor ||
+                mal_workbench_make_editor(&wb, NULL, facts, first, v->json, &made, err));
+    if (ok) mal_workbench_warn(&wb, first);
     ok = ok && evaluate(v, &wb, facts, n_used, err);
     mal_facts_free(facts, n);
     mal_workbench_close(&wb);

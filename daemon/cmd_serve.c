@@ -8,7 +8,7 @@
 #include "daemon/serve.h"
 
 struct values {
-    char *model, *editor, *db, *listen, *device, *update;
+    char *model, *editor, *data, *db, *listen, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
     double request_timeout;
@@ -20,8 +20,12 @@ static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, AT(model), "DIR", NULL,
      "The base model: config.json, safetensors, tokenizer files.", .required = true},
     {"editor", MAL_OPTION_TEXT, AT(editor), "FILE", NULL,
-     "The editor, as 'malmend init-editor' or 'malmend train' made it.",
-     .required = true},
+     "The editor, as 'malmend init-editor' or 'malmend train' made it. When not given: "
+     "DB.editor.safetensors, beside the database; where that is not there yet, one is made "
+     "and kept as that file."},
+    {"data", MAL_OPTION_TEXT, AT(data), "FILE", NULL,
+     "Facts to make that editor on, at the start; without it the first batch that is "
+     "edited serves."},
     {"db", MAL_OPTION_TEXT, AT(db), "FILE", NULL,
      "The database of jobs, facts and versions; made when it is not there.",
      .required = true},
@@ -72,6 +76,7 @@ int mal_cmd_serve(int argc, char **argv) {
     }
     struct mal_serve_options o = {.model = v.model,
                                   .editor = v.editor,
+                                  .data = v.data,
                                   .device = v.device,
                                   .db = v.db,
                                   .listen = v.listen,

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "daemon/check.h"
@@ -47,6 +48,60 @@ static bool name_model(struct mal_engine *engine, const char *dir,
     return true;
 }
 
+const char *mal_engine_editor_path(const struct mal_engine_options *options) {
+    if (options->editor_path) return options->editor_path;
+    return access(options->cache_path, F_OK) == 0 ? options->cache_path : NULL;
+}
+
+static bool open_editor(struct mal_engine *engine, const char *path,
+                        struct mal_error *err) {
+    struct mal_editor *editor = NULL;
+    if (!mal_editor_open(&editor, path, err)) return false;
+    if (!mal_editor_bind(editor, engine->model, err)) {
+        mal_editor_close(editor);
+        return mal_fail_wrap(err, "%s", path);
+    }
+    engine->norms = mal_editor_norms(editor, err);
+    if (!engine->norms || !mal_preserve_create(&engine->preserve, engine->model, editor,
+                                               NULL, (double)NAN, NULL, err)) {
+        mal_editor_close(editor);
+        return mal_fail_wrap(err, "%s", path);
+    }
+    engine->n_norms = editor->n_shapes;
+    engine->editor = editor;
+    mal_hash_hex(&editor->hash, engine->editor_hash);
+    return true;
+}
+
+static bool keep_modules(struct mal_engine *engine, const char *modules_json,
+                         struct mal_error *err) {
+    json_t *list = json_loads(modules_json, 0, NULL);
+    size_t n = json_array_size(list);
+    const char **names = mal_calloc(n, sizeof *names);
+    bool ok = names || mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    if (ok && n == 0) ok = mal_fail(err, MAL_CORRUPT, "%s", modules_json);
+    for (size_t i = 0; ok && i < n; i++) {
+        names[i] = json_string_value(json_array_get(list, i));
+        ok = names[i] || mal_fail(err, MAL_CORRUPT, "%s", modules_json);
+    }
+    ok = ok && mal_model_set_edits(engine->model, names, n, err);
+    mal_free(names);
+    json_decref(list);
+    return ok || mal_fail_wrap(err, "the database's edit modules");
+}
+
+/* Without an editor: the modules of the database, of a new one the architecture's own. */
+static bool choose_modules(struct mal_engine *engine, const char *modules_json,
+                           struct mal_error *err) {
+    if (modules_json) return keep_modules(engine, modules_json, err);
+    const char **names = NULL;
+    size_t n = 0;
+    bool ok = mal_model_default_edits(engine->model, &names, &n, err) &&
+              mal_model_set_edits(engine->model, names, n, err);
+    mal_free(names);
+    return ok;
+}
+
 static bool open_parts(struct mal_engine *engine,
                        const struct mal_engine_options *options, struct mal_error *err) {
     if (!mal_backend_create(&engine->be, options->device, err)) return false;
@@ -55,27 +110,23 @@ static bool open_parts(struct mal_engine *engine,
     if (!mal_tokenizer_open(&engine->tok, options->model_dir, err)) return false;
     if (!mal_check_vocabulary(engine->tok, engine->model, options->model_dir, err))
         return false;
-    if (!mal_editor_open(&engine->editor, options->editor_path, err)) return false;
-    if (!mal_editor_bind(engine->editor, engine->model, err)) {
-        return mal_fail_wrap(err, "%s", options->editor_path);
-    }
-    if (!mal_preserve_create(&engine->preserve, engine->model, engine->editor, NULL,
-                             (double)NAN, NULL, err))
-        return mal_fail_wrap(err, "%s", options->editor_path);
+    const char *editor_path = mal_engine_editor_path(options);
+    if (editor_path && !open_editor(engine, editor_path, err)) return false;
+    if (!editor_path && !choose_modules(engine, options->modules_json, err)) return false;
     struct mal_hash hash;
     if (!mal_model_fingerprint(engine->model, &hash, err)) {
         return false;
     }
     mal_hash_hex(&hash, engine->base_model);
-    mal_hash_hex(&engine->editor->hash, engine->editor_hash);
     return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err);
 }
 
 bool mal_engine_look(const struct mal_engine_options *options, struct mal_error *err) {
     struct mal_checkpoint *ckpt = NULL;
     struct mal_safetensors *editor = NULL;
+    const char *editor_path = mal_engine_editor_path(options);
     bool ok = mal_checkpoint_open(&ckpt, options->model_dir, err) &&
-              mal_safetensors_open(&editor, options->editor_path, err);
+              (!editor_path || mal_safetensors_open(&editor, editor_path, err));
     mal_safetensors_close(editor);
     mal_checkpoint_close(ckpt);
     return ok;
@@ -88,8 +139,11 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
     if (!open_parts(engine, options, err)) goto fail;
     if (!name_model(engine, options->model_dir, err)) goto fail;
     if (!name_modules(engine, err)) goto fail;
-    engine->norms = mal_editor_norms(engine->editor, err);
-    if (!engine->norms) goto fail;
+    engine->cache_path = mal_strdup(options->cache_path);
+    if (!engine->cache_path) {
+        mal_fail(err, MAL_NO_MEMORY, "engine");
+        goto fail;
+    }
     *out = engine;
     return true;
 
@@ -101,7 +155,7 @@ fail:
 void mal_engine_close(struct mal_engine *engine) {
     if (!engine) return;
     mal_weights_destroy(engine->ws);
-    if (engine->norms) mal_norms_free(engine->norms, engine->editor->n_shapes);
+    mal_norms_free(engine->norms, engine->n_norms);
     mal_preserve_destroy(engine->preserve);
     mal_editor_close(engine->editor);
     mal_tokenizer_close(engine->tok);
@@ -109,7 +163,22 @@ void mal_engine_close(struct mal_engine *engine) {
     mal_backend_destroy(engine->be);
     free(engine->modules_json); /* jansson's */
     mal_free(engine->model_name);
+    mal_free(engine->cache_path);
     mal_free(engine);
+}
+
+bool mal_engine_make_editor(struct mal_engine *engine, const struct mal_fact *facts,
+                            size_t n, const struct mal_progress *progress,
+                            struct mal_instant_report *report, struct mal_error *err) {
+    struct mal_editor *editor = NULL;
+    mal_engine_set_view(engine, VIEW_BASE);
+    bool ok = mal_editor_make(&editor, engine->model, engine->tok, facts, n, progress,
+                              report, err) &&
+              mal_editor_save(editor, engine->cache_path, err) &&
+              open_editor(engine, engine->cache_path, err);
+    mal_editor_close(editor);
+    mal_engine_set_view(engine, VIEW_LIVE);
+    return ok;
 }
 
 /* ---- What it is ---- */
@@ -120,6 +189,10 @@ const struct mal_model_info *mal_engine_model_info(const struct mal_engine *engi
 
 const struct mal_tokenizer *mal_engine_tokenizer(const struct mal_engine *engine) {
     return engine->tok;
+}
+
+const char *mal_engine_modules(const struct mal_engine *engine) {
+    return engine->modules_json;
 }
 
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine) {

@@ -9,7 +9,7 @@
 #ifndef MAL_ENGINE_H
 #define MAL_ENGINE_H
 
-#include "core/editor/edit.h"
+#include "core/editor/instant.h"
 #include "core/eval.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
@@ -19,10 +19,16 @@ struct mal_engine;
 
 struct mal_engine_options {
     const char *model_dir;
-    const char *editor_path;
-    const char *device; /* "auto", "cpu", "cuda:N" */
-    int keep_versions;  /* in memory beside live and base */
+    const char *editor_path;  /* NULL: none is given */
+    const char *cache_path;   /* where an editor made on the spot is, or will be */
+    const char *modules_json; /* what the database was made with; NULL: not yet */
+    const char *device;       /* "auto", "cpu", "cuda:N" */
+    int keep_versions;        /* in memory beside live and base */
 };
+
+/* The editor's file, the given one before the one made on the spot; NULL: there is none.
+ */
+const char *mal_engine_editor_path(const struct mal_engine_options *options);
 
 /* What can be said at once: whether the model's and the editor's files are there and
  * their headers hold. Touches no device. */
@@ -34,13 +40,22 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
 void mal_engine_close(struct mal_engine *engine); /* takes NULL */
 
 /* Read-only after opening, safe from any thread. */
+const char *mal_engine_modules(const struct mal_engine *engine); /* JSON, sorted */
 const struct mal_model_info *mal_engine_model_info(const struct mal_engine *engine);
 const struct mal_tokenizer *mal_engine_tokenizer(const struct mal_engine *engine);
-const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);
 const char *mal_engine_device(const struct mal_engine *engine);
 const char *mal_engine_base_model(const struct mal_engine *engine); /* fingerprint, hex */
 const char *
 mal_engine_model_name(const struct mal_engine *engine); /* last part of its path */
+
+/* NULL: none yet. For the engine's thread. */
+const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);
+/* Makes one (core/editor/instant.h) where there is none; it is in the file cache_path,
+ * whole and synced, before it is used. Reads may be served in ticks. */
+bool mal_engine_make_editor(struct mal_engine *engine, const struct mal_fact *facts,
+                            size_t n, const struct mal_progress *progress,
+                            struct mal_instant_report *report,
+                            struct mal_error *err) MAL_CHECK;
 
 /* Brings the weights to the live version of the database, replaying stored deltas from
  * the base and checking each replayed version's hash. An empty database: *out_empty true,
@@ -58,7 +73,7 @@ struct mal_change {
     struct mal_delta delta;
     struct mal_normalizer *norms; /* UltraEdit's new statistics, (n_shapes); NULL: none */
     size_t n_norms;
-    const struct mal_editor *editor; /* borrowed */
+    const struct mal_editor *editor; /* borrowed; NULL: there is none */
     char *base_model,
         *modules_json; /* version 0: what the database is made with; owned */
     struct mal_edit_report report;
@@ -77,7 +92,7 @@ bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
 bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
                      const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
-                     struct mal_error *err) MAL_CHECK;
+                     struct mal_error *err) MAL_CHECK; /* there is an editor */
 /* MAL_INVALID: no such version. The prepared weights hash as the row of to_version says.
  */
 bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,

@@ -13,14 +13,16 @@ struct mal_engine {
     struct mal_backend *be;
     struct mal_model *model;
     struct mal_tokenizer *tok;
-    struct mal_editor *editor;
+    struct mal_editor *editor; /* NULL: none yet */
     struct mal_weights_state *ws;
-    struct mal_normalizer *norms;  /* (n_shapes) at the live version */
     struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
+    struct mal_normalizer *norms; /* (n_norms) at the live version */
+    size_t n_norms;               /* the editor's shapes */
     enum engine_view view;
     char base_model[MAL_HASH_HEX];
     char editor_hash[MAL_HASH_HEX];
     char *model_name;
+    char *cache_path;
     char *modules_json; /* names of the edit modules, sorted, as a JSON array */
 };
 
@@ -30,7 +32,8 @@ void mal_engine_set_view(struct mal_engine *engine, enum engine_view view);
  * says (MAL_CORRUPT). */
 bool mal_engine_prepare_version(struct mal_engine *engine, struct mal_store *store,
                                 int64_t version, struct mal_error *err) MAL_CHECK;
-/* The statistics as of a version; *out owned: mal_norms_free(). */
+/* The statistics as of a version; *out (n_norms) owned: mal_norms_free(); NULL without an
+ * editor. */
 bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,
                            int64_t version, struct mal_normalizer **out,
                            struct mal_error *err) MAL_CHECK;

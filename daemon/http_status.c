@@ -21,15 +21,11 @@ static json_t *render_model(const struct mal_daemon *d) {
                      "device", mal_engine_device(d->engine));
 }
 
-static json_t *render_editor(const struct mal_daemon *d) {
+static json_t *render_editor(const struct mal_daemon *d, const char *method) {
     if (!d->engine) return json_null();
-    const struct mal_editor *editor = mal_engine_editor(d->engine);
-    json_t *modules = json_array();
-    for (size_t i = 0; i < editor->n_modules; i++) {
-        json_array_append_new(modules, json_string(editor->modules[i].name));
-    }
-    return json_pack("{s:s,s:o,s:s}", "method", mal_method_name(editor->method),
-                     "modules", modules, "update", d->update);
+    return json_pack("{s:s?,s:o,s:s}", "method", method, "modules",
+                     json_loads(mal_engine_modules(d->engine), 0, NULL), "update",
+                     d->update);
 }
 
 static json_t *render_batch(const struct mal_status_batch *batch) {
@@ -77,14 +73,15 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         "live_version", known ? json_integer(view->live_version) : json_null(),
         "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
         mal_daemon_state_name(view->state), "model", render_model(d), "editor",
-        render_editor(d), "queue", "jobs", (json_int_t)queue.jobs, "facts",
-        (json_int_t)queue.facts, "capacity", (json_int_t)queue.capacity, "oldest_seconds",
-        queue.oldest_seconds, "batch", render_batch(&view->batch), "counts",
-        render_counts(counts), "rates", "facts_per_second", view->facts_per_second,
-        "last_batch_seconds", view->last_batch_seconds, "memory", "device_bytes",
-        (json_int_t)view->device_bytes, "host_bytes", (json_int_t)host_bytes(),
-        "last_error", last_error ? last_error : json_null(), "uptime_seconds",
-        (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
+        render_editor(d, view->editor_method), "queue", "jobs", (json_int_t)queue.jobs,
+        "facts", (json_int_t)queue.facts, "capacity", (json_int_t)queue.capacity,
+        "oldest_seconds", queue.oldest_seconds, "batch", render_batch(&view->batch),
+        "counts", render_counts(counts), "rates", "facts_per_second",
+        view->facts_per_second, "last_batch_seconds", view->last_batch_seconds, "memory",
+        "device_bytes", (json_int_t)view->device_bytes, "host_bytes",
+        (json_int_t)host_bytes(), "last_error", last_error ? last_error : json_null(),
+        "uptime_seconds", (double)(mal_monotonic_ms() - view->started_ms) / 1000,
+        "version", MAL_VERSION);
 }
 
 void mal_get_status(struct mal_daemon *d, struct mal_request *req) {

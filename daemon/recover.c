@@ -36,6 +36,8 @@ bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,
                            struct mal_error *err) {
     int64_t *path = NULL;
     size_t n = 0;
+    *out = NULL;
+    if (!engine->editor) return true;
     struct mal_normalizer *norms = mal_editor_norms(engine->editor, err);
     bool ok = norms && mal_history_path(store, version, &path, &n, err);
     if (ok && n > 0)
@@ -44,7 +46,7 @@ bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,
     if (ok) {
         *out = norms;
     } else {
-        mal_norms_free(norms, engine->editor->n_shapes);
+        mal_norms_free(norms, engine->n_norms);
     }
     return ok;
 }
@@ -65,10 +67,10 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
     struct mal_normalizer *norms = NULL;
     if (!mal_engine_read_norms(engine, store, last, &norms, err)) return false;
     if (!mal_engine_prepare_version(engine, store, last, err)) {
-        mal_norms_free(norms, engine->editor->n_shapes);
+        mal_norms_free(norms, engine->n_norms);
         return false;
     }
-    mal_norms_free(engine->norms, engine->editor->n_shapes);
+    mal_norms_free(engine->norms, engine->n_norms);
     engine->norms = norms;
     if (last > 0) {
         mal_weights_publish(engine->ws, last);

@@ -1,6 +1,7 @@
 /* serve.c - puts loop, server, writer and worker together, and takes them apart. */
 #include "daemon/serve.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -18,6 +19,7 @@ struct life {
     struct mal_daemon d;
     const struct mal_serve_options *o;
     struct mal_store *store; /* the writing handle, lent to the writer */
+    char *cache;             /* where an editor made on the spot is kept, owned */
     char address[MAL_ADDRESS_BYTES];
     bool listening;
     struct mal_error broken; /* why the database failed */
@@ -154,17 +156,20 @@ static bool start_server(struct life *life, struct mal_error *err) {
     return true;
 }
 
-static struct mal_engine_options engine_options(const struct mal_serve_options *o) {
+static struct mal_engine_options engine_options(const struct life *life) {
+    const struct mal_serve_options *o = life->o;
     return (struct mal_engine_options){.model_dir = o->model,
                                        .editor_path = o->editor,
+                                       .cache_path = life->cache,
                                        .device = o->device,
                                        .keep_versions = (int)o->keep_versions};
 }
 
 static bool start_worker(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
-    struct mal_worker_options options = {.engine = engine_options(o),
+    struct mal_worker_options options = {.engine = engine_options(life),
                                          .db = o->db,
+                                         .data = o->data,
                                          .max_queue = o->max_queue,
                                          .max_batch_facts = o->max_batch_facts,
                                          .batch_window_ms = o->batch_window_ms,
@@ -180,14 +185,31 @@ static bool start_worker(struct life *life, struct mal_error *err) {
     return mal_worker_start(&life->d.worker, &options, err);
 }
 
+/* What can be said before a database is made. */
+static bool look(struct life *life, struct mal_error *err) {
+    static const char suffix[] = ".editor.safetensors";
+    const struct mal_serve_options *o = life->o;
+    size_t bytes = strlen(o->db) + sizeof suffix;
+    life->cache = mal_malloc(bytes);
+    if (!life->cache) return mal_fail(err, MAL_NO_MEMORY, "editor");
+    (void)snprintf(life->cache, bytes, "%s%s", o->db, suffix);
+    struct mal_engine_options engine = engine_options(life);
+    if (!mal_engine_look(&engine, err)) return false;
+    if (!o->data || mal_engine_editor_path(&engine)) return true;
+    struct mal_fact *facts = NULL;
+    size_t n = 0;
+    if (!mal_facts_load(&facts, &n, o->data, err)) return false;
+    mal_facts_free(facts, n);
+    return true;
+}
+
 static bool start(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     struct mal_daemon *d = &life->d;
     d->db = o->db;
     d->update = o->update;
     d->max_facts = o->max_queue;
-    struct mal_engine_options engine = engine_options(o);
-    if (!mal_engine_look(&engine, err)) return false; /* before a database is made */
+    if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;
@@ -212,6 +234,7 @@ static void finish(struct life *life) {
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);
+    mal_free(life->cache);
     if (life->listening) mal_listen_forget(life->address);
 }
 

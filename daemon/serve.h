@@ -7,7 +7,7 @@
 #include "core/error.h"
 
 struct mal_serve_options {
-    const char *model, *editor, *device, *db, *listen, *update;
+    const char *model, *editor, *data, *device, *db, *listen, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
     double request_timeout; /* seconds */

@@ -64,6 +64,12 @@ void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
     pthread_mutex_unlock(&status->lock);
 }
 
+void mal_status_set_editor(struct mal_daemon_status *status, const char *method) {
+    pthread_mutex_lock(&status->lock);
+    status->now.editor_method = method;
+    pthread_mutex_unlock(&status->lock);
+}
+
 void mal_status_begin_batch(struct mal_daemon_status *status, char (*jobs)[MAL_ID_BYTES],
                             size_t n_jobs, int64_t n_facts, int64_t now_ms) {
     pthread_mutex_lock(&status->lock);

@@ -30,6 +30,7 @@ struct mal_status_view {
     int64_t versions[MAL_MAX_VERSIONS_IN_MEMORY]; /* in memory, ascending */
     size_t n_versions;
     struct mal_status_batch batch;
+    const char *editor_method; /* NULL: there is no editor yet */
     double facts_per_second, last_batch_seconds;
     size_t device_bytes;
     int64_t started_ms;
@@ -46,6 +47,8 @@ enum mal_daemon_state mal_status_state(struct mal_daemon_status *status);
 void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
                          const char *weights_hash, const int64_t *versions, size_t n,
                          size_t device_bytes);
+/* `method` stays valid for ever. */
+void mal_status_set_editor(struct mal_daemon_status *status, const char *method);
 /* Takes over `jobs`. */
 void mal_status_begin_batch(struct mal_daemon_status *status, char (*jobs)[MAL_ID_BYTES],
                             size_t n_jobs, int64_t n_facts, int64_t now_ms);

@@ -3,6 +3,7 @@
 #ifndef MAL_WORKBENCH_H
 #define MAL_WORKBENCH_H
 
+#include "core/editor/instant.h"
 #include "core/editor/preserve.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
@@ -36,6 +37,16 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
 bool mal_workbench_preserve(struct mal_workbench *wb, const char *path, double share,
                             bool json, struct mal_error *err) MAL_CHECK;
 void mal_workbench_close(struct mal_workbench *wb);
+
+/* Where none was given, makes an editor (core/editor/instant.h) for the modules the
+ * architecture is edited at, on the facts of the file `data` or, where that is NULL, on
+ * those given; says so on stderr. `json`: no progress bar. */
+bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
+                               const struct mal_fact *facts, size_t n, bool json,
+                               struct mal_instant_report *report,
+                               struct mal_error *err) MAL_CHECK;
+/* On stderr, if `n` facts are more than the editor is made for. */
+void mal_workbench_warn(const struct mal_workbench *wb, size_t n);
 
 /* The model's fingerprint, computed once. */
 bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) MAL_CHECK;

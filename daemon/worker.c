@@ -186,11 +186,23 @@ static void tell_live(struct mal_worker *worker, const char *weights_hash) {
                         versions, n, mal_engine_device_bytes(worker->engine));
 }
 
+/* The modules stay those the database was made with. */
+static bool open_engine(struct mal_worker *worker, struct mal_error *err) {
+    struct mal_engine_options options = worker->o.engine;
+    char *modules = NULL;
+    if (!mal_store_open_reader(&worker->store, worker->o.db, err)) return false;
+    if (!mal_store_get_meta(worker->store, "modules", &modules, err)) return false;
+    options.modules_json = modules;
+    bool ok = mal_engine_open(&worker->engine, &options, err);
+    mal_free(modules);
+    return ok;
+}
+
 static bool load(struct mal_worker *worker, struct mal_error *err) {
     bool empty = false;
-    if (!mal_engine_open(&worker->engine, &worker->o.engine, err)) return false;
-    if (!mal_store_open_reader(&worker->store, worker->o.db, err)) return false;
+    if (!open_engine(worker, err)) return false;
     if (!mal_engine_recover(worker->engine, worker->store, &empty, err)) return false;
+    if (!mal_worker_load_editor(worker, err)) return false;
     if (empty) {
         if (!publish_base(worker, err)) return false;
     } else {

@@ -18,6 +18,8 @@ struct mal_worker;
 struct mal_worker_options {
     struct mal_engine_options engine;
     const char *db;
+    const char *data;  /* facts to make an editor on where there is none; NULL: the first
+                        * batch */
     int64_t max_queue; /* facts that may wait */
     int64_t max_batch_facts;
     int64_t batch_window_ms; /* how long the oldest job waits for company */

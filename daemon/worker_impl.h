@@ -26,6 +26,13 @@ struct mal_worker {
     struct mal_error end_err; /* why the thread ended */
 };
 
+/* While loading: the editor there is, or one made from the given file. */
+bool mal_worker_load_editor(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* Makes an editor on these facts where there is none yet. */
+bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *facts,
+                            size_t n, const struct mal_progress *progress,
+                            struct mal_error *err) MAL_CHECK;
+
 /* What a job takes of the queue's capacity. */
 int64_t mal_worker_room(int64_t n_facts);
 bool mal_worker_stopping(struct mal_worker *worker);

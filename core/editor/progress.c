@@ -4,7 +4,7 @@
 const char *mal_stage_name(enum mal_stage stage) {
     static const char *const names[] = {"tokenize", "forward", "backward", "hypernet",
                                         "gram",     "solve",   "apply",    "hash",
-                                        "verify",   "persist"};
+                                        "verify",   "persist", "search"};
     return names[stage];
 }
 

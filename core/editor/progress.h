@@ -19,6 +19,7 @@ enum mal_stage {
     MAL_STAGE_HASH,
     MAL_STAGE_VERIFY,
     MAL_STAGE_PERSIST,
+    MAL_STAGE_SEARCH, /* of a step for an editor, before all the others */
     MAL_N_STAGES
 };
 

@@ -20,6 +20,7 @@ struct search {
     struct mal_weights_state *ws;
     struct mal_delta unit;   /* for a step of 1 */
     struct mal_delta scaled; /* the same shapes */
+    bool trying;             /* the model is to read the prepared weights of ws */
     struct mal_search_report *report;
 };
 
@@ -32,12 +33,24 @@ void mal_editor_set_lr(struct mal_editor *editor, double lr) {
     }
 }
 
+/* Whoever reads in a tick may have let the model use other weights. */
 static bool tick(void *arg) {
     const struct search *search = arg;
     const struct mal_progress *progress = search->progress;
     if (!progress || !progress->tick) return true;
-    return progress->tick(progress->arg, MAL_STAGE_VERIFY,
-                          (int64_t)search->report->n_points, 0);
+    bool go_on = progress->tick(progress->arg, MAL_STAGE_SEARCH,
+                                (int64_t)search->report->n_points, 0);
+    if (search->trying) mal_weights_use_prepared(search->ws);
+    return go_on;
+}
+
+static bool edit_tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    (void)stage, (void)done, (void)total;
+    return tick(arg);
+}
+
+static void prepare_tick(void *arg) {
+    (void)tick(arg); /* to give up can wait for the next */
 }
 
 static bool copy_delta(const struct mal_delta *from, struct mal_delta *to,
@@ -93,9 +106,11 @@ static bool try_step(struct search *search, double exponent, struct mal_error *e
     struct mal_search_point point = {.exponent = exponent, .score = -1};
     struct mal_error own = {0};
     scale_delta(search, (float)exp2(exponent));
-    if (mal_weights_prepare(search->ws, &search->scaled, NULL, NULL, &own)) {
+    if (mal_weights_prepare(search->ws, &search->scaled, prepare_tick, search, &own)) {
         mal_weights_use_prepared(search->ws);
+        search->trying = true;
         bool ok = measure(search, &point.measures, err);
+        search->trying = false;
         mal_weights_discard(search->ws);
         mal_weights_use(search->ws, 0);
         if (!ok) return false;
@@ -103,7 +118,11 @@ static bool try_step(struct search *search, double exponent, struct mal_error *e
     } else if (own.status != MAL_NUMERIC) {
         return mal_fail(err, own.status, "%s", own.text);
     }
-    if (point.score > report->points[report->best].score) report->best = report->n_points;
+    const struct mal_search_point *best = &report->points[report->best];
+    if (point.score > best->score || /* of equals the smaller step */
+        (point.score == best->score && exponent < best->exponent)) {
+        report->best = report->n_points;
+    }
     report->points[report->n_points++] = point;
     return true;
 }
@@ -112,14 +131,26 @@ static double best_exponent(const struct search *search) {
     return search->report->points[search->report->best].exponent;
 }
 
+static bool same(double a, double b) {
+    return a == b || (isnan(a) && isnan(b));
+}
+
+/* The step tried last changed nothing that is measured, so a smaller one will not. */
+static bool changed_nothing(const struct search *search) {
+    const struct mal_search_report *report = search->report;
+    const struct mal_measures *before = &report->before;
+    const struct mal_measures *last = &report->points[report->n_points - 1].measures;
+    return same(before->tf_es, last->tf_es) && same(before->tf_gs, last->tf_gs) &&
+           same(before->tf_ls, last->tf_ls);
+}
+
 /* Coarse over the usual range, further where the best is at an end, then closer around
  * it. */
 static bool find_best(struct search *search, struct mal_error *err) {
-    double low = FIRST, high = LAST;
-    for (double e = low; e <= high; e += STRIDE) {
-        if (!try_step(search, e, err)) return false;
-    }
-    while (best_exponent(search) == low && low > LOWEST) {
+    double low = LAST, high = LAST;
+    if (!try_step(search, low, err)) return false;
+    while (low > FIRST || (best_exponent(search) == low && low > LOWEST)) {
+        if (changed_nothing(search)) break;
         if (!try_step(search, low -= STRIDE, err)) return false;
     }
     while (best_exponent(search) == high && high < HIGHEST) {
@@ -136,14 +167,16 @@ static bool find_best(struct search *search, struct mal_error *err) {
 static bool run_search(struct search *search, struct mal_normalizer *norms,
                        struct mal_error *err) {
     struct mal_edit_report report;
+    struct mal_progress progress = {.tick = edit_tick, .arg = search};
+    if (search->progress) progress.slice_tokens = search->progress->slice_tokens;
     mal_editor_set_lr(search->editor, 1);
     if (!measure(search, &search->report->before, err)) return false;
     if (!mal_preserve_create(&search->preserve, search->model, search->editor, NULL,
-                             (double)NAN, search->progress, err))
+                             (double)NAN, &progress, err))
         return false;
     if (!mal_edit_run(search->model, search->tok, search->editor, norms, search->preserve,
-                      search->facts, search->n_facts, search->progress, &search->unit,
-                      &report, err)) {
+                      search->facts, search->n_facts, &progress, &search->unit, &report,
+                      err)) {
         return false;
     }
     if (!copy_delta(&search->unit, &search->scaled, err)) return false;

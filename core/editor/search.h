@@ -24,8 +24,9 @@ struct mal_search_report {
     size_t best;
 };
 
-/* Sets the step of `editor` (bound to `model`, which must read its base weights) and, for
- * MALMEN and MEND, its statistics, both from `facts`. */
+/* Sets the step of `editor` (bound to `model`, which must read its base weights, also
+ * after a tick) and, for MALMEN and MEND, its statistics, both from `facts`. Ticks are of
+ * MAL_STAGE_SEARCH, done: the steps tried. */
 bool mal_editor_search(struct mal_editor *editor, struct mal_model *model,
                        const struct mal_tokenizer *tok, const struct mal_fact *facts,
                        size_t n_facts, const struct mal_progress *progress,

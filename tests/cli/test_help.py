@@ -5,9 +5,9 @@ from harness import main
 from lab import Lab, each, malmend
 
 OPTIONS = {
-    "serve": "model editor db listen device update max-queue max-batch-facts batch-window-ms "
+    "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
              "max-body request-timeout max-connections keep-versions config",
-    "edit": "model editor facts out save-model preserve preserve-weight verify device json",
+    "edit": "model editor data facts out save-model preserve preserve-weight verify device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight reset report "
             "per-fact device json",
     "init-editor": "model method modules data n-edits lr rank blocks seed out device json",

@@ -19,7 +19,7 @@ import make_world
 
 HERE = Path(__file__).resolve().parent
 MODULES = ",".join(f"transformer.h.{i}.mlp.c_proj" for i in (1, 2, 3))
-ANSWERS = 6  # wrong ones of each fact
+ANSWERS = 4  # wrong ones of each fact
 OPTIONS = {"rank": 64, "blocks": 2, "n-edits": 64, "meta-lr": 3e-4, "schedule": "cosine",
            "warmup": 10, "epochs": 6, "preserve-weight": 0.1, "valid-every": 50, "patience": 0}
 
@@ -40,6 +40,20 @@ def write(path, records):
     return path
 
 
+def strangers(world, rng):
+    """Facts of subjects the model never heard of: any number of them, and edited alike."""
+    taken = {name for names in world["entities"].values() for name in names}
+    taken |= {part for name in world["entities"]["person"] for part in name.split()}
+    names = {kind: make_world.invent(rng, kind, taken)
+             for kind in ("last", "town", "company", "river", "country")}
+    firsts = sorted({name.split()[0] for name in world["entities"]["person"]})
+    names["person"] = [f"{rng.choice(firsts)} {last}" for last in names.pop("last")]
+    return [{"relation": relation, "subject": subject, "answer": None,
+             "held_out": rng.randrange(len(phrasings))}
+            for relation, subject_kind, _, phrasings in make_world.RELATIONS
+            for subject in names[subject_kind]]
+
+
 def make_files(folder):
     world, rng = make_world.build_world(), random.Random(make_world.SEED + 2)
 
@@ -54,7 +68,8 @@ def make_files(folder):
     held, *taught = split("train", 10)
     kept, *probes = split("train_probe", 2)
     taught, probes = sum(taught, []), sum(probes, [])
-    train = [make_world.edit_of(world, rng, f, probes) for _ in range(ANSWERS) for f in taught]
+    train = [make_world.edit_of(world, rng, f, probes)
+             for f in taught * ANSWERS + strangers(world, rng) * 2]
     valid = [make_world.edit_of(world, rng, f, probes) for f in held]
     rng.shuffle(valid)
     return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid),

@@ -87,6 +87,10 @@ bool mal_engine_look(const struct mal_engine_options *options, struct mal_error 
     return true;
 }
 
+const char *mal_engine_editor_path(const struct mal_engine_options *options) {
+    return options->editor_path;
+}
+
 bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *options,
                      struct mal_error *err) {
     struct stat st;
@@ -131,6 +135,16 @@ const struct mal_tokenizer *mal_engine_tokenizer(const struct mal_engine *e) {
 
 const struct mal_editor *mal_engine_editor(const struct mal_engine *e) {
     return &e->editor;
+}
+
+const char *mal_engine_modules(const struct mal_engine *e) {
+    return "[\"table\"]";
+}
+
+bool mal_engine_make_editor(struct mal_engine *e, const struct mal_fact *facts, size_t n,
+                            const struct mal_progress *progress,
+                            struct mal_instant_report *report, struct mal_error *err) {
+    return mal_fail(err, MAL_INVALID, "the fake engine has an editor");
 }
 
 const char *mal_engine_device(const struct mal_engine *e) {

@@ -1,0 +1,54 @@
+/* workbench_editor.c - an editor where none was given, and one that is asked too much. */
+#include <stdio.h>
+
+#include "core/alloc.h"
+#include "daemon/check.h"
+#include "daemon/report.h"
+#include "daemon/workbench.h"
+
+static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    (void)stage, (void)total;
+    mal_bar_update(arg, done);
+    return true;
+}
+
+static bool set_modules(struct mal_workbench *wb, struct mal_error *err) {
+    const char **names = NULL;
+    size_t n = 0;
+    bool ok = mal_model_default_edits(wb->model, &names, &n, err) &&
+              mal_model_set_edits(wb->model, names, n, err);
+    mal_free(names);
+    return ok;
+}
+
+bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
+                               const struct mal_fact *facts, size_t n, bool json,
+                               struct mal_instant_report *report, struct mal_error *err) {
+    struct mal_fact *own = NULL;
+    size_t n_own = 0;
+    if (data && !mal_facts_load(&own, &n_own, data, err)) return false;
+    struct mal_bar bar;
+    struct mal_progress progress = {tick, &bar};
+    mal_bar_start(&bar, "steps tried", 0, json);
+    bool ok = !own || mal_check_facts_of(data, wb->tok, wb->model, own, n_own, err);
+    ok = ok && set_modules(wb, err) &&
+         mal_editor_make(&wb->editor, wb->model, wb->tok, own ? own : facts,
+                         own ? n_own : n, &progress, report, err) &&
+         mal_weights_create(&wb->ws, wb->model, 0, err);
+    mal_bar_finish(&bar);
+    mal_facts_free(own, n_own);
+    if (!ok) return false;
+    fprintf(stderr,
+            "malmend: no editor given, one made on %zu of the facts and %zu of the "
+            "model's own: %s, %zu modules, step %g\n",
+            report->n_facts, report->n_made, mal_method_name(wb->editor->method),
+            wb->editor->n_modules, report->lr);
+    return true;
+}
+
+void mal_workbench_warn(const struct mal_workbench *wb, size_t n) {
+    int64_t most = wb->editor->n_edits;
+    if (most == 0 || n <= (size_t)most) return;
+    fprintf(stderr, "malmend: %zu facts, the editor was made for up to %lld at a time\n",
+            n, (long long)most);
+}
