@@ -100,13 +100,14 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                       struct mal_train_need *out, struct mal_error *err) {
     const struct mal_backend *be = mal_model_backend(model);
     struct mal_train_need need = {.network = mal_train_params_bytes(editor, be)};
-    bool all = editor->tokens == MAL_TOKENS_ALL;
+    bool all = editor->tokens == MAL_TOKENS_ALL, mend = editor->method == MAL_MEND;
     int64_t rows = 0, widest = 0, largest = 0;
     if (!most_rows(data, all, n_edits, &rows, err)) return false;
     for (size_t m = 0; m < editor->n_modules; m++) {
         const struct mal_editor_shape *shape = &editor->shapes[editor->modules[m].shape];
         int64_t n = shape->d_in * shape->d_out;
-        need.rows += (size_t)(rows * (shape->size + shape->d_out)) * sizeof(float);
+        int64_t row = shape->size + (mend ? 0 : shape->d_out);
+        need.rows += (size_t)(rows * row) * sizeof(float);
         need.weights += 2 * (size_t)n * sizeof(float);
         if (shape->d_out > widest) widest = shape->d_out;
         if (n > largest) largest = n;
@@ -122,7 +123,6 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                                   .d_out = shape->d_out,
                                   .preserve_gram =
                                       mal_preserve_gram(options->preserve, 0)};
-        bool mend = editor->method == MAL_MEND;
         size_t solves =
             mend ? (size_t)largest * sizeof(double) : mal_solve_grad_bytes(&solve);
         need.solves = larger(need.solves, solves);

@@ -180,22 +180,23 @@ static void observe(const struct mal_train_run *run, const char *kind, const cha
     run->watch->observe(run->watch->arg, full, n, data);
 }
 
-/* D of every module, and E of one. */
+/* D of every module but for MEND, and E of one. */
 static bool take_diffs(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
     int64_t n = run->rows.n_rows, widest = 0, floats = 0;
+    bool mend = t->editor->method == MAL_MEND;
     run->d = mal_calloc(t->n_modules, sizeof *run->d);
     if (!run->d) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t m = 0; m < t->n_modules; m++) {
         int64_t d_out = mal_model_edit(t->model, m)->d_out;
         if (d_out > widest) widest = d_out;
-        floats += n * d_out + 16;
+        if (!mend) floats += n * d_out + 16;
     }
     floats += n * widest + 16;
     if (!mal_arena_reserve(&t->diffs, (size_t)floats * sizeof(float), err))
         return mal_fail_wrap(err, "value differences");
     mal_arena_reset(&t->diffs, 0);
-    for (size_t m = 0; m < t->n_modules; m++)
+    for (size_t m = 0; !mend && m < t->n_modules; m++)
         run->d[m] = mal_arena_floats(&t->diffs, n * mal_model_edit(t->model, m)->d_out);
     run->e = mal_arena_floats(&t->diffs, n * widest);
     return true;

@@ -99,26 +99,39 @@ static void test_need(void **state) {
     }
 }
 
-/* Sequences of one token: more of them than of any others fit in a pass. */
-static void test_need_of_the_shortest(void **state) {
+/* All sequences of `n` tokens that predict one, and as many of every fact. */
+static void check_alike(const struct made_training *how, int32_t n) {
     enum { N = 1500 };
     struct mal_train_data data = made_data(N, true);
     struct mal_train_need need;
+    for (size_t i = 0; i < N; i++)
+        data.facts[i].n_edits = 1;
     for (size_t i = 0; i < data.n_examples; i++) {
         struct mal_example *e = &data.examples[i];
-        e->n = e->n_target = 1;
-        e->from = 0;
+        e->n = n;
+        e->n_target = 1;
+        e->from = n - 1;
     }
-    size_t peak = measured_peak(&(struct made_training){.method = MAL_MALMEN}, &data, N,
-                                NULL, &need);
+    size_t peak = measured_peak(how, &data, N / 2, NULL, &need);
     if (peak > need.total) fail_msg("took %zu bytes, said %zu", peak, need.total);
     mal_train_data_finish(&data);
+}
+
+/* Of one token each: more of them than of any others fit in a pass. */
+static void test_need_of_the_shortest(void **state) {
+    check_alike(&(struct made_training){.method = MAL_MALMEN}, 1);
+}
+
+/* MEND takes all tokens of the edits, however few of them predict a target. */
+static void test_need_of_all_tokens(void **state) {
+    check_alike(&(struct made_training){.method = MAL_MEND}, 6);
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_need),
         cmocka_unit_test(test_need_of_the_shortest),
+        cmocka_unit_test(test_need_of_all_tokens),
     };
     return cmocka_run_group_tests_name("train_need", tests, open_model, close_model);
 }

@@ -168,6 +168,19 @@ static void test_no_shuffle(void **state) {
         assert_true(c.seeds[k] == 0);
 }
 
+/* Sizes are drawn anew in each epoch. */
+static void test_sizes_of_epochs(void **state) {
+    struct mal_train_order how = shuffled;
+    how.min_edits = 1;
+    how.max_edits = 25;
+    how.epochs = 2;
+    struct course c = course_of(&how);
+    size_t second = 0;
+    for (size_t taken = 0; taken < how.n_facts; second++)
+        taken += c.sizes[second];
+    assert_memory_not_equal(c.sizes, c.sizes + second, second * sizeof *c.sizes);
+}
+
 static void test_one_step(void **state) {
     struct mal_train_order how = {
         .n_facts = 3, .min_edits = 10, .max_edits = 20, .shuffle = true, .epochs = 2};
@@ -426,12 +439,13 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_epochs),      cmocka_unit_test(test_seeds),
-        cmocka_unit_test(test_fair),        cmocka_unit_test(test_resumed),
-        cmocka_unit_test(test_no_shuffle),  cmocka_unit_test(test_one_step),
-        cmocka_unit_test(test_sizes),       cmocka_unit_test(test_data),
-        cmocka_unit_test(test_first_draws), cmocka_unit_test(test_draws),
-        cmocka_unit_test(test_too_long),    cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_epochs),     cmocka_unit_test(test_seeds),
+        cmocka_unit_test(test_fair),       cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_no_shuffle), cmocka_unit_test(test_one_step),
+        cmocka_unit_test(test_sizes),      cmocka_unit_test(test_sizes_of_epochs),
+        cmocka_unit_test(test_data),       cmocka_unit_test(test_first_draws),
+        cmocka_unit_test(test_draws),      cmocka_unit_test(test_too_long),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("train_order", tests, open_model, close_model);
 }

@@ -201,31 +201,56 @@ static void test_mend_leaves_lamda(void **state) {
     training_finish(&t);
 }
 
-/* Adam's first moment after one step is 0.1 of the gradient it was given. */
-static void check_cut(double max_norm) {
+/* Adam in double, from the gradients as they are seen, cut to the norm; the editor's
+ * steps at a rate of their own. */
+static void check_adam(double max_norm, const struct mal_train_rates *rates) {
+    enum { STEPS = 3, PARAMS = 1000 };
     struct training t = made_training(model, &malmen);
     struct mal_train_data data = made_data(6, true);
-    struct grads grads = {0};
-    struct mal_train_watch watch = {.observe = keep_grads, .arg = &grads};
+    double m[PARAMS] = {0}, v[PARAMS] = {0};
     t.trainer->o.max_norm = max_norm;
-    struct mal_train_report r = made_step(&t, &data, 0, 6, &made_rates, &watch);
-    double scale = fmin(1, max_norm / r.grad_norm);
-    for (size_t i = 0; i < grads.n; i++) {
-        const struct mal_train_param *p = &t.trainer->params.list[i];
-        assert_string_equal(p->name, grads.names[i]);
-        for (int64_t k = 0; k < p->n; k++) {
-            double want = 0.1 * scale * (double)grads.at[i][k];
-            assert_true(fabs((double)p->m[k] - want) <= 1e-4 * fabs(want));
+    for (int step = 1; step <= STEPS; step++) {
+        struct grads grads = {0};
+        struct mal_train_watch watch = {.observe = keep_grads, .arg = &grads};
+        float *before[MAX_GRADS];
+        for (size_t i = 0; i < t.trainer->params.n; i++) {
+            const struct mal_train_param *p = &t.trainer->params.list[i];
+            before[i] = mal_malloc((size_t)p->n * sizeof(float));
+            memcpy(before[i], p->p, (size_t)p->n * sizeof(float));
         }
+        struct mal_train_report r = made_step(&t, &data, 0, 6, rates, &watch);
+        double cut = fmin(1, max_norm / r.grad_norm);
+        size_t at = 0;
+        for (size_t i = 0; i < grads.n; i++) {
+            const struct mal_train_param *p = &t.trainer->params.list[i];
+            bool lr = strstr(p->name, ").lr.weight");
+            assert_string_equal(p->name, grads.names[i]);
+            for (int64_t k = 0; k < p->n && at < PARAMS; k++, at++) {
+                double g = cut * (double)grads.at[i][k];
+                m[at] = 0.9 * m[at] + 0.1 * g;
+                v[at] = 0.999 * v[at] + 0.001 * g * g;
+                double moves = (lr ? rates->lr : rates->meta) * m[at] /
+                               (1 - pow(0.9, step)) /
+                               (sqrt(v[at] / (1 - pow(0.999, step))) + 1e-8);
+                double want = (double)before[i][k] - moves;
+                double off = fabs((double)p->p[k] - want);
+                if (off <= 1e-3 * fabs(moves) + 2e-7 * fabs(want)) continue;
+                fail_msg("step %d: %s is %.9g, must be %.9g", step, p->name,
+                         (double)p->p[k], want);
+            }
+        }
+        for (size_t i = 0; i < grads.n; i++)
+            mal_free(before[i]);
+        grads_free(&grads);
     }
-    grads_free(&grads);
     mal_train_data_finish(&data);
     training_finish(&t);
 }
 
-static void test_cut(void **state) {
-    check_cut(0.05);
-    check_cut(1e6);
+static void test_adam(void **state) {
+    check_adam(1e6, &made_rates);
+    check_adam(0.05, &made_rates);
+    check_adam(1, &(struct mal_train_rates){.meta = 0, .lr = 1e-3});
 }
 
 static void test_measure_changes_nothing(void **state) {
@@ -535,7 +560,7 @@ int main(void) {
         cmocka_unit_test(test_gradients_of_means),
         cmocka_unit_test(test_gradients_without_probes),
         cmocka_unit_test(test_mend_leaves_lamda),
-        cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_adam),
         cmocka_unit_test(test_measure_changes_nothing),
         cmocka_unit_test(test_watch_changes_nothing),
         cmocka_unit_test(test_editor_batch),
