@@ -179,13 +179,19 @@ static const char *remedy(const struct mal_editor *editor,
 
 static bool check_memory(struct mal_training *t, const struct mal_train_options *options,
                          struct mal_error *err) {
-    struct mal_train_need need;
+    struct mal_train_need need, valid = {0};
     size_t there = mal_backend_available(t->wb.be);
     if (t->o->max_memory != MAL_OPTION_UNSET) there = (size_t)t->o->max_memory;
     if (!mal_trainer_need(t->wb.model, t->wb.editor, options, &t->data,
                           t->order.max_edits, &need, err)) {
         return false;
     }
+    if (t->valid.n_facts > 0 &&
+        !mal_trainer_need(t->wb.model, t->wb.editor, options, &t->valid,
+                          t->order.max_edits, &valid, err)) {
+        return false;
+    }
+    if (valid.total > need.total) need = valid;
     if (there == 0 || need.total <= there) return true;
     char text[7][24];
     const size_t sizes[] = {need.total, there,       need.weights, need.network,

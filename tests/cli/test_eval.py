@@ -164,11 +164,21 @@ class Eval(Lab):
         self.assertNotIn("retention", text)
 
     def test_warning(self):
-        done = malmend(*self.args(self.data(self.facts[:3]), "--n-edits", 17, editor=self.malmen),
-                       "--json")
+        def said(n):
+            done = malmend(*self.args(self.data(self.facts[:n]), "--n-edits", 20, editor=self.malmen),
+                           "--json")
+            self.assertEqual(done.returncode, 0)
+            return done.stderr.decode()
+        self.assertEqual(said(16), "")
+        self.assertEqual(said(17), "malmend: 17 facts, the editor was made for up to 16 at a time\n")
+
+    def test_no_editor(self):
+        done = malmend("eval", "--model", MODEL, "--data", self.data(self.facts[:8]), "--json")
         self.assertEqual(done.returncode, 0)
-        self.assertEqual(done.stderr.decode(), "malmend: batches of 17 facts, the editor was made for "
-                                               "up to 16 at a time\n")
+        self.assertIn("no editor given, one made on 8 of the facts", done.stderr.decode())
+        report = json.loads(done.stdout)
+        self.assertEqual(report["editor"]["method"], "malmen")
+        self.assertGreater(report["after"]["decoded"]["es"], 0.8)
 
     def test_refused(self):
         data = self.data(self.facts)
