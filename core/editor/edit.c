@@ -98,6 +98,7 @@ bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
     bool ok = mal_edit_rows_of_facts(&run.rows, model, tok, editor, facts, n_facts,
                                      progress, report, err) &&
               mal_edit_rows_measure(&run.rows, err);
+    mal_model_drop_scratch(model); /* room for the solves */
     if (ok && norms) ok = mal_edit_rows_take_in(&run.rows, norms, err);
     ok = ok && mal_edit_diffs_create(&run.diffs, editor, norms, run.be, err) &&
          make_delta(&run, out, err);

@@ -155,7 +155,6 @@ bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
         sum += loss;
     }
     mal_free(u);
-    mal_model_drop_scratch(rows->model); /* room for the solves */
     for (size_t i = 0; i < rows->n_examples; i++)
         n_targets += rows->examples[i].n_target;
     rows->report->loss = sum / (double)n_targets;

@@ -37,7 +37,6 @@ struct mal_hypernet_tape {
     float *h; /* (n_blocks + 1, rows, size): the input of each block, then the output */
     float *z; /* (n_blocks, rows, size) */
     float *hidden; /* (n_blocks, rows, rank) */
-    float *dh;     /* (rows, size): for the gradient at the output, to be filled in */
     float *out;    /* the last of h: u_hat, g_hat */
 };
 
@@ -45,11 +44,11 @@ size_t mal_hypernet_tape_bytes(const struct mal_hypernet *net, int64_t rows);
 void mal_hypernet_fwd_taped(struct mal_hypernet *net, size_t row, int64_t rows,
                             const float *u, const float *g, struct mal_arena *scratch,
                             struct mal_hypernet_tape *tape);
-/* Adds the gradients of the parameters, for tape->dh at the output, to `grads`
- * (n_blocks), which has the parameters' shapes; tape is used up. The statistics are
- * constants. */
+/* Adds the gradients of the parameters, for dh (rows, size) at the output, to `grads`
+ * (n_blocks), which has the parameters' shapes; tape and dh are used up. The statistics
+ * are constants. */
 void mal_hypernet_bwd(struct mal_hypernet *net, size_t row,
-                      const struct mal_hypernet_tape *tape,
+                      const struct mal_hypernet_tape *tape, float *dh,
                       const struct mal_block *grads);
 
 #endif

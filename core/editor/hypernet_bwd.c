@@ -11,8 +11,7 @@ static void place_tape(const struct mal_hypernet *net, int64_t rows,
         .rows = rows,
         .h = mal_arena_floats(scratch, (n + 1) * rows * net->size),
         .z = mal_arena_floats(scratch, n * rows * net->size),
-        .hidden = mal_arena_floats(scratch, n * rows * net->rank),
-        .dh = mal_arena_floats(scratch, rows * net->size)};
+        .hidden = mal_arena_floats(scratch, n * rows * net->rank)};
     if (tape->h) tape->out = tape->h + n * rows * net->size;
 }
 
@@ -71,7 +70,7 @@ static void back(const struct mal_hypernet *net, int64_t rows, int64_t n, int64_
 }
 
 void mal_hypernet_bwd(struct mal_hypernet *net, size_t row,
-                      const struct mal_hypernet_tape *tape,
+                      const struct mal_hypernet_tape *tape, float *dh,
                       const struct mal_block *grads) {
     assert(net->n_blocks == 0 || (int64_t)row < net->n_modules);
     int64_t rows = tape->rows, size = net->size, rank = net->rank;
@@ -79,11 +78,11 @@ void mal_hypernet_bwd(struct mal_hypernet *net, size_t row,
     for (int64_t i = net->n_blocks - 1; i >= 0; i--) {
         const struct mal_block *block = &net->blocks[i], *grad = &grads[i];
         float *hidden = tape->hidden + i * rows * rank, *dz = tape->z + i * all;
-        mal_block_bwd(net->be, rows, size, tape->dh, block->scale + at, dz,
-                      grad->scale + at, grad->shift + at, grad->bias);
+        mal_block_bwd(net->be, rows, size, dh, block->scale + at, dz, grad->scale + at,
+                      grad->shift + at, grad->bias);
         add_product(net, rows, rank, size, hidden, dz, grad->b);
         back(net, rows, rank, size, dz, block->b, 0, hidden); /* hidden := its gradient */
         add_product(net, rows, size, rank, tape->h + i * all, hidden, grad->a);
-        if (i > 0) back(net, rows, size, rank, hidden, block->a, 1, tape->dh);
+        if (i > 0) back(net, rows, size, rank, hidden, block->a, 1, dh);
     }
 }

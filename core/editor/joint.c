@@ -183,10 +183,11 @@ bool mal_joint_add(struct mal_joint *joint, const struct mal_tokenizer *tok,
     if (!mal_edit_rows_of_facts(&rows, joint->model, tok, joint->editor, facts, n_facts,
                                 progress, report, err))
         return false;
-    bool ok = mal_edit_rows_measure(&rows, err) &&
-              (!norms || mal_edit_rows_take_in(&rows, norms, err)) &&
-              mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
-              add_modules(joint, &rows, diffs, err);
+    bool ok = mal_edit_rows_measure(&rows, err);
+    mal_model_drop_scratch(joint->model);
+    ok = ok && (!norms || mal_edit_rows_take_in(&rows, norms, err)) &&
+         mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
+         add_modules(joint, &rows, diffs, err);
     mal_edit_diffs_destroy(diffs);
     mal_edit_rows_finish(&rows);
     return ok;

@@ -335,6 +335,10 @@ void mal_model_drop_scratch(struct mal_model *model) {
     model->scratch = (struct mal_arena){.be = model->be};
 }
 
+struct mal_arena *mal_model_scratch(struct mal_model *model) {
+    return &model->scratch;
+}
+
 /* ---- Linear layers and edit modules ---- */
 
 size_t mal_model_n_linears(const struct mal_model *model) {

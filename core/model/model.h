@@ -148,5 +148,8 @@ size_t mal_model_learn_bytes(const struct mal_model *model, int64_t n_seqs,
 
 /* Gives the device memory of past passes back; the next pass takes what it needs. */
 void mal_model_drop_scratch(struct mal_model *model);
+/* That memory, for others to use where no pass runs meanwhile: what is in it is lost at
+ * the next one. */
+struct mal_arena *mal_model_scratch(struct mal_model *model);
 
 #endif

@@ -87,11 +87,28 @@ static size_t pass_bytes(const struct mal_model *model, const struct mal_editor 
         mal_model_learn_bytes(model, learns.seqs, learns.tokens, l.longest, learns.rows));
 }
 
+enum { KEPT_BYTES = 192 << 20 }; /* activations of more are made again */
+
 static size_t tape_bytes(const struct mal_editor *editor,
                          const struct mal_editor_shape *shape, int64_t rows) {
-    int64_t row =
-        2 * (editor->n_blocks + 1) * shape->size + editor->n_blocks * editor->rank;
-    return (size_t)(rows * row) * sizeof(float);
+    int64_t n = editor->n_blocks;
+    size_t floats = (size_t)(rows * ((2 * n + 1) * shape->size + n * editor->rank));
+    return (floats + 3 * 16) * sizeof(float);
+}
+
+size_t mal_train_tape_bytes(const struct mal_editor *editor, int64_t rows,
+                            int64_t editor_batch, bool *keeps) {
+    int64_t slice = smaller(rows, editor_batch), size = 0;
+    size_t one = 0, all = 0;
+    for (size_t s = 0; s < editor->n_shapes; s++) {
+        const struct mal_editor_shape *shape = &editor->shapes[s];
+        size_t bytes = tape_bytes(editor, shape, slice);
+        all += (size_t)shape->n_modules * bytes;
+        one = larger(one, bytes);
+        if (shape->size > size) size = shape->size;
+    }
+    *keeps = rows <= editor_batch && all <= KEPT_BYTES;
+    return (*keeps ? all : one) + (size_t)(slice * size + 16) * sizeof(float);
 }
 
 bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
@@ -114,8 +131,6 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
     }
     need.rows += (size_t)(rows * widest) * sizeof(float);
     need.weights += 2 * (size_t)largest * sizeof(float);
-    int64_t slice = smaller(rows, options->editor_batch);
-    size_t tape = 0;
     for (size_t s = 0; s < editor->n_shapes; s++) {
         const struct mal_editor_shape *shape = &editor->shapes[s];
         struct mal_solve solve = {.n = rows > 0 ? rows : 1,
@@ -126,10 +141,14 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
         size_t solves =
             mend ? (size_t)largest * sizeof(double) : mal_solve_grad_bytes(&solve);
         need.solves = larger(need.solves, solves);
-        tape = larger(tape, tape_bytes(editor, shape, slice));
         need.network += 2 * ((size_t)shape->size + 16) * sizeof(float); /* statistics */
     }
-    need.network += tape;
+    bool keeps, fewer_keep;
+    int64_t batch = options->editor_batch;
+    size_t tapes = mal_train_tape_bytes(editor, rows, batch, &keeps);
+    size_t fewer = mal_train_tape_bytes(editor, smaller(rows, batch), batch, &fewer_keep);
+    /* a step of fewer rows may keep what this one makes again */
+    need.network += larger(tapes, fewer_keep ? fewer : KEPT_BYTES);
     need.passes = pass_bytes(model, editor, data, n_edits);
     need.total =
         need.weights + need.network + need.rows + larger(need.passes, need.solves);

@@ -41,7 +41,7 @@ static struct mal_solve solve_of(const struct mal_train_run *run, size_t m) {
                               .u = run->rows.u[m],
                               .d = run->d[m],
                               .ridge = exp((double)shape->lamda[row]),
-                              .scratch = &t->systems};
+                              .scratch = mal_model_scratch(t->model)};
     if (t->o.preserve) {
         solve.preserve_gram = t->o.preserve->gram[m];
         solve.preserve_weight = exp((double)shape->preserve[row]);
@@ -51,14 +51,25 @@ static struct mal_solve solve_of(const struct mal_train_run *run, size_t m) {
 
 /* ---- Forward ---- */
 
-static bool malmen_shift(struct mal_train_run *run, size_t m, struct mal_error *err) {
+/* u_hat, g_hat of a slice; its tape is kept where there is room for all. */
+static const float *net_fwd(struct mal_train_run *run, size_t m, const struct slice *s) {
     struct mal_trainer *t = run->t;
     const struct mal_editor_module *module = &t->editor->modules[m];
+    struct mal_hypernet *net = t->nets[module->shape];
+    if (run->keeps) {
+        mal_hypernet_fwd_taped(net, module->row, s->n, s->u, s->g, &t->net_scratch,
+                               &run->tapes[m]);
+        return run->tapes[m].out;
+    }
+    mal_arena_reset(&t->net_scratch, run->net_mark);
+    return mal_hypernet_fwd(net, module->row, s->n, s->u, s->g, &t->net_scratch);
+}
+
+static bool malmen_shift(struct mal_train_run *run, size_t m, struct mal_error *err) {
+    struct mal_trainer *t = run->t;
     const struct mal_editor_shape *shape = shape_of(t, m);
     for (struct slice s = {0}; next_slice(run, m, &s);) {
-        mal_arena_reset(&t->net_scratch, 0);
-        const float *h = mal_hypernet_fwd(t->nets[module->shape], module->row, s.n, s.u,
-                                          s.g, &t->net_scratch);
+        const float *h = net_fwd(run, m, &s);
         mal_edit_diffs(t->be, s.n, shape->d_in, shape->d_out, lr_of(t, m), s.u, 0, h,
                        shape->size, h + shape->d_in, shape->size,
                        run->d[m] + s.row * shape->d_out, 0);
@@ -70,16 +81,14 @@ static bool malmen_shift(struct mal_train_run *run, size_t m, struct mal_error *
 /* S = -lr U_hat' G_hat, summed in fp64 */
 static bool mend_shift(struct mal_train_run *run, size_t m, struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    const struct mal_editor_module *module = &t->editor->modules[m];
     const struct mal_editor_shape *shape = shape_of(t, m);
+    struct mal_arena *scratch = mal_model_scratch(t->model);
     int64_t n = shape->d_in * shape->d_out;
-    if (!mal_arena_reserve(&t->systems, (size_t)n * sizeof(double), err)) return false;
-    mal_arena_reset(&t->systems, 0);
-    double *sum = mal_arena_alloc(&t->systems, (size_t)n * sizeof *sum);
+    if (!mal_arena_reserve(scratch, (size_t)n * sizeof(double), err)) return false;
+    mal_arena_reset(scratch, 0);
+    double *sum = mal_arena_alloc(scratch, (size_t)n * sizeof *sum);
     for (struct slice s = {0}; next_slice(run, m, &s);) {
-        mal_arena_reset(&t->net_scratch, 0);
-        const float *h = mal_hypernet_fwd(t->nets[module->shape], module->row, s.n, s.u,
-                                          s.g, &t->net_scratch);
+        const float *h = net_fwd(run, m, &s);
         mal_gemm64(t->be, &(struct mal_gemm64){.m = shape->d_in,
                                                .n = shape->d_out,
                                                .k = s.n,
@@ -112,7 +121,7 @@ static void set_grad(struct mal_trainer *t, const float *rows, size_t row, doubl
     mal_backend_upload(t->be, param->g + row, &grad, sizeof grad);
 }
 
-/* tape->dh := gradient at the network's output, t->dlr[0] := the step's derivative. */
+/* run->dh := gradient at the network's output, t->dlr[0] := the step's derivative. */
 static void malmen_output_bwd(struct mal_train_run *run, size_t m, const struct slice *s,
                               const struct mal_hypernet_tape *tape) {
     struct mal_trainer *t = run->t;
@@ -127,8 +136,8 @@ static void malmen_output_bwd(struct mal_train_run *run, size_t m, const struct 
                                      .c = tape->out + shape->d_in,
                                      .ldc = shape->size,
                                      .e = run->e + s->row * shape->d_out,
-                                     .grad_b = tape->dh,
-                                     .grad_c = tape->dh + shape->d_in,
+                                     .grad_b = run->dh,
+                                     .grad_c = run->dh + shape->d_in,
                                      .ld_grad = shape->size,
                                      .dlr = t->dlr};
     mal_edit_diffs_bwd(t->be, &bwd);
@@ -153,7 +162,7 @@ static void mend_output_bwd(struct mal_train_run *run, size_t m, const struct sl
                                .alpha = -1};
     mal_gemm(t->be, &product);
     mal_dot(t->be, s->n, d_out, p, MAL_F32, 0, tape->out + d_in, MAL_F32, size, t->dlr);
-    product.c = tape->dh + d_in;
+    product.c = run->dh + d_in;
     product.ldc = size;
     product.alpha = -lr_of(t, m);
     mal_gemm(t->be, &product);
@@ -165,7 +174,7 @@ static void mend_output_bwd(struct mal_train_run *run, size_t m, const struct sl
                                        .b = t->dw[m],
                                        .b_dtype = MAL_F32,
                                        .trans_b = true,
-                                       .c = tape->dh,
+                                       .c = run->dh,
                                        .ldc = size,
                                        .alpha = -lr_of(t, m)});
 }
@@ -191,18 +200,20 @@ bool mal_train_shift_bwd(struct mal_train_run *run, size_t m, struct mal_error *
     double dlr = 0;
     if (!mal_train_tick(run, err) || (!mend && !solve_bwd(run, m, err))) return false;
     for (struct slice s = {0}; next_slice(run, m, &s);) {
-        struct mal_hypernet_tape tape;
+        struct mal_hypernet_tape *tape = &run->tapes[m];
         double part = 0;
         mal_backend_zero(t->be, t->dlr, sizeof part);
-        mal_arena_reset(&t->net_scratch, 0);
-        mal_hypernet_fwd_taped(t->nets[module->shape], module->row, s.n, s.u, s.g,
-                               &t->net_scratch, &tape);
-        if (mend) {
-            mend_output_bwd(run, m, &s, &tape);
-        } else {
-            malmen_output_bwd(run, m, &s, &tape);
+        if (!run->keeps) {
+            mal_arena_reset(&t->net_scratch, run->net_mark);
+            mal_hypernet_fwd_taped(t->nets[module->shape], module->row, s.n, s.u, s.g,
+                                   &t->net_scratch, tape);
         }
-        mal_hypernet_bwd(t->nets[module->shape], module->row, &tape,
+        if (mend) {
+            mend_output_bwd(run, m, &s, tape);
+        } else {
+            malmen_output_bwd(run, m, &s, tape);
+        }
+        mal_hypernet_bwd(t->nets[module->shape], module->row, tape, run->dh,
                          t->grads[module->shape]);
         mal_backend_download(t->be, &part, t->dlr, sizeof part);
         if (!mal_backend_sync(t->be, err) || !mal_train_tick(run, err)) return false;

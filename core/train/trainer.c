@@ -107,7 +107,7 @@ bool mal_trainer_create(struct mal_trainer **out, struct mal_model *model,
     t->be = mal_model_backend(model);
     t->editor = editor;
     t->o = *options;
-    t->net_scratch.be = t->systems.be = t->diffs.be = t->be;
+    t->net_scratch.be = t->diffs.be = t->be;
     t->norms = mal_editor_norms(editor, err);
     if (!t->norms || !mal_train_params_init(&t->params, editor, t->be, err) ||
         !make_modules(t, err) || !make_networks(t, err)) {
@@ -133,7 +133,6 @@ void mal_trainer_destroy(struct mal_trainer *t) {
     mal_arena_finish(&t->statistics);
     mal_arena_finish(&t->module_memory);
     mal_arena_finish(&t->net_scratch);
-    mal_arena_finish(&t->systems);
     mal_arena_finish(&t->diffs);
     mal_free(t->w);
     mal_free(t->dw);
@@ -204,14 +203,18 @@ static bool take_diffs(struct mal_train_run *run, struct mal_error *err) {
 
 static bool take_scratch(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    int64_t rows = run->rows.n_rows, most = t->o.editor_batch;
-    size_t bytes = 0;
+    int64_t rows = run->rows.n_rows, most = t->o.editor_batch, size = 0;
+    size_t bytes = mal_train_tape_bytes(t->editor, rows, most, &run->keeps);
     for (size_t s = 0; s < t->editor->n_shapes; s++) {
-        size_t tape = mal_hypernet_tape_bytes(t->nets[s], rows < most ? rows : most);
-        if (tape > bytes) bytes = tape;
+        if (t->editor->shapes[s].size > size) size = t->editor->shapes[s].size;
     }
-    return mal_arena_reserve(&t->net_scratch, bytes, err) ||
-           mal_fail_wrap(err, "the hyper-network's activations");
+    if (!mal_arena_reserve(&t->net_scratch, bytes, err))
+        return mal_fail_wrap(err, "the hyper-network's activations");
+    mal_arena_reset(&t->net_scratch, 0);
+    run->dh = mal_arena_floats(&t->net_scratch, (rows < most ? rows : most) * size);
+    run->net_mark = mal_arena_mark(&t->net_scratch);
+    run->tapes = mal_calloc(t->n_modules, sizeof *run->tapes);
+    return run->tapes || mal_fail(err, MAL_NO_MEMORY, "edit modules");
 }
 
 static void update_views(struct mal_trainer *t) {
@@ -240,12 +243,6 @@ static bool make_rows(struct mal_train_run *run, const struct mal_train_batch *b
     return take_diffs(run, err) && take_scratch(run, err);
 }
 
-/* Passes and solves do not stand at the same time. */
-static void drop_systems(struct mal_trainer *t) {
-    mal_arena_finish(&t->systems);
-    t->systems.be = t->be;
-}
-
 /* Step 2: every module's shift; the model reads the edited weights from here on. */
 static bool edit_weights(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
@@ -266,7 +263,6 @@ static bool edit_weights(struct mal_train_run *run, struct mal_error *err) {
     for (size_t m = 0; m < t->n_modules; m++)
         mal_model_edit(t->model, m)->w = t->w[m];
     bool ok = mal_backend_sync(t->be, err);
-    drop_systems(t);
     return ok;
 }
 
@@ -337,7 +333,6 @@ static bool learn_all(struct mal_train_run *run, const struct mal_train_batch *b
 static bool backward(struct mal_train_run *run, struct mal_train_report *report,
                      struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    mal_model_drop_scratch(t->model); /* room for the solves */
     mal_train_params_zero_grads(&t->params);
     for (size_t m = 0; m < t->n_modules; m++) {
         if (!mal_train_shift_bwd(run, m, err)) return false;
@@ -421,9 +416,9 @@ static bool run_step(struct mal_trainer *t, const struct mal_train_batch *batch,
     report->edit_loss = run.edit.loss;
     report->rows = run.rows.n_rows;
     report->seconds = mal_clock_seconds() - begin;
-    drop_systems(t);
     mal_edit_rows_finish(&run.rows);
     mal_free(run.d);
+    mal_free(run.tapes);
     if (!ok) restore_statistics(t, old);
     mal_norms_free(old, t->editor->n_shapes);
     return ok;

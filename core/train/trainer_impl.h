@@ -28,8 +28,7 @@ struct mal_trainer {
     float *shift;  /* (largest d_in x d_out): of one module at a time */
     float *turned; /* the same in the checkpoint's orientation, where it differs */
 
-    struct mal_arena net_scratch; /* of a slice of the network */
-    struct mal_arena systems;     /* of the solves */
+    struct mal_arena net_scratch; /* of a slice of the network, or of all: `keeps` */
     struct mal_arena diffs;       /* D of all modules, E of one; taken anew each step */
     double *dlr;                  /* (1) device */
 };
@@ -42,10 +41,19 @@ struct mal_train_run {
     const struct mal_train_watch *watch;
     struct mal_edit_rows rows;
     struct mal_edit_report edit;
-    float **d; /* per module (n_rows, d_out), in t->diffs; MEND: none */
-    float *e;  /* (n_rows, largest d_out) */
+    float **d;  /* per module (n_rows, d_out), in t->diffs; MEND: none */
+    float *e;   /* (n_rows, largest d_out) */
+    bool keeps; /* the networks' activations, until the backward pass */
+    struct mal_hypernet_tape *tapes; /* per module, when kept */
+    float *dh;                       /* (rows of a slice, largest size) */
+    size_t net_mark;                 /* what may be overwritten begins here */
     double part_began;
 };
+
+/* need.c: device bytes of the networks' activations in a step of so many rows, with one
+ * slice's gradient beside them. *keeps: those of all modules stand together. */
+size_t mal_train_tape_bytes(const struct mal_editor *editor, int64_t rows,
+                            int64_t editor_batch, bool *keeps);
 
 bool mal_train_tick(const struct mal_train_run *run, struct mal_error *err) MAL_CHECK;
 

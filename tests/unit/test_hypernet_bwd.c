@@ -175,9 +175,12 @@ static void run_forward(struct run *run, struct net *net, size_t module) {
 
 static void run_backward(struct run *run, struct net *net, size_t module) {
     struct mal_error err = {0};
-    memcpy(run->tape.dh, net->dh, (size_t)(net->rows * net->size) * sizeof *net->dh);
-    mal_hypernet_bwd(run->hyper, module, &run->tape, net->grads);
+    size_t bytes = (size_t)(net->rows * net->size) * sizeof *net->dh;
+    float *dh = mal_malloc(bytes);
+    memcpy(dh, net->dh, bytes);
+    mal_hypernet_bwd(run->hyper, module, &run->tape, dh, net->grads);
     assert_ok(mal_backend_sync(test_backend(), &err), &err);
+    mal_free(dh);
 }
 
 static void run_finish(struct run *run) {
