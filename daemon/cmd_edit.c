@@ -15,7 +15,8 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *editor, *data, *facts, *out, *save_model, *preserve, *device;
+    char *model, *editor, *data, *facts, *out, *save_model, *preserve, *repair_rounds,
+        *device;
     double preserve_weight;
     bool verify, json;
 };
@@ -38,6 +39,8 @@ static const struct mal_option options[] = {
      MAL_HELP_PRESERVE},
     {"preserve-weight", MAL_OPTION_REAL, offsetof(struct values, preserve_weight), "W",
      NULL, MAL_HELP_PRESERVE_WEIGHT, 0, INFINITY},
+    {"repair-rounds", MAL_OPTION_CHOICE, offsetof(struct values, repair_rounds), "0", "0",
+     MAL_HELP_REPAIR_ROUNDS},
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",

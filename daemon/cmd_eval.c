@@ -11,7 +11,8 @@
 #include "daemon/report.h"
 
 struct values {
-    char *model, *editor, *data, *update, *preserve, *report, *per_fact, *device;
+    char *model, *editor, *data, *update, *preserve, *repair_rounds, *report, *per_fact;
+    char *device;
     int64_t n_edits, batches;
     double preserve_weight;
     bool reset, json;
@@ -38,6 +39,8 @@ static const struct mal_option options[] = {
      MAL_HELP_PRESERVE},
     {"preserve-weight", MAL_OPTION_REAL, offsetof(struct values, preserve_weight), "W",
      NULL, MAL_HELP_PRESERVE_WEIGHT, 0, INFINITY},
+    {"repair-rounds", MAL_OPTION_CHOICE, offsetof(struct values, repair_rounds), "0", "0",
+     MAL_HELP_REPAIR_ROUNDS},
     {"reset", MAL_OPTION_FLAG, offsetof(struct values, reset), NULL, NULL,
      "Return to the base model before each batch; then nothing is said of retention."},
     {"report", MAL_OPTION_TEXT, offsetof(struct values, report), "FILE", NULL,

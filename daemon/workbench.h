@@ -15,6 +15,9 @@
     "What the preserved tokens count for altogether, in edit tokens per input of an " \
     "edited layer. Without it the editor's own weights, or 0.5."
 
+#define MAL_HELP_REPAIR_ROUNDS \
+    "Rounds of repair after the solve: 0, the paper's single pass, is all there is yet."
+
 struct mal_workbench {
     struct mal_backend *be;
     struct mal_model *model;

@@ -9,6 +9,7 @@ state=${MALMEND_DEMO_STATE:-$build/demo}
 address=127.0.0.1:${MALMEND_DEMO_PORT:-8780}
 url=http://$address
 model=tests/demo/model
+editor=tests/demo/editor.safetensors
 facts=tests/demo/facts/demo-edit.json
 shown=6
 
@@ -25,7 +26,7 @@ pid=
 trap '[ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true' EXIT
 
 start() {
-    "$malmend" serve --model "$model" --editor "$state/editor.safetensors" \
+    "$malmend" serve --model "$model" --editor "$editor" \
         --db "$state/malmend.db" --listen "$address" 2>>"$state/log" &
     pid=$!
     for _ in $(seq 100); do
@@ -66,11 +67,6 @@ table() {
 
 hash_of() { curl -sf "$url/v1/versions/$1" | jq -r .weights_hash; }
 
-say "An UltraEdit editor for the demo model; its step is searched on 64 facts:"
-"$malmend" init-editor --model "$model" --method ultraedit --data tests/demo/facts/train.ndjson \
-    --modules transformer.h.1.mlp.c_proj,transformer.h.2.mlp.c_proj,transformer.h.3.mlp.c_proj \
-    --n-edits 64 --out "$state/editor.safetensors" 2>/dev/null | tail -n 1
-
 start
 answers >"$state/before"
 say "Posting $(jq '.facts | length' "$facts") facts to $url/v1/edits:"
@@ -101,7 +97,7 @@ done
 "$malmend" verify --db "$state/malmend.db" --model "$model" 2>/dev/null
 
 say "The daemon stops now. To go on by hand:
-  $malmend serve --model $model --editor $state/editor.safetensors --db $state/malmend.db &
+  $malmend serve --model $model --editor $editor --db $state/malmend.db &
   curl $url/v1/status
   curl $url/v1/edits -H 'Content-Type: application/json' -d @$facts
   curl '$url/v1/jobs?limit=1'

@@ -7,9 +7,14 @@ from lab import Lab, each, malmend
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
              "max-body request-timeout max-connections keep-versions config",
-    "edit": "model editor data facts out save-model preserve preserve-weight verify device json",
-    "eval": "model editor data n-edits batches update preserve preserve-weight reset report "
-            "per-fact device json",
+    "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds verify "
+            "device json",
+    "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds reset "
+            "report per-fact device json",
+    "train": "model data out valid method modules n-edits rank blocks meta-lr lr-meta-lr schedule "
+             "warmup loc-coef max-norm micro-batch editor-batch loss epochs steps init lr preserve "
+             "preserve-weight no-shuffle seed save-every valid-every patience resume log max-memory "
+             "device json",
     "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
     "tokenize": "model decode no-special json",

@@ -73,7 +73,7 @@ def make_files(folder):
     valid = [make_world.edit_of(world, rng, f, probes) for f in held]
     rng.shuffle(valid)
     return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid),
-            write(folder / "preserve.ndjson", texts_of(world, kept)))
+            write(folder / "preserve.ndjson", texts_of(world, kept + taught)))
 
 
 def main():
@@ -87,7 +87,11 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         train, valid, preserve = make_files(Path(folder))
         command = [args.malmend, "train", "--model", HERE / "model", "--modules", MODULES,
-                   "--data", train, "--valid", valid, "--preserve", preserve, "--out", args.out]
+                   "--data", train, "--valid", valid, "--out", args.out]
+        if options.get("method") == "mend":  # it solves nothing, so nothing can be preserved
+            del options["preserve-weight"]
+        else:
+            command += ["--preserve", preserve]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
         sys.exit(subprocess.run(command, check=False).returncode)
