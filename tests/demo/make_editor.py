@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,8 +19,10 @@ import make_world
 HERE = Path(__file__).resolve().parent
 MODULES = ",".join(f"transformer.h.{i}.mlp.c_proj" for i in (1, 2, 3))
 ANSWERS = 4  # wrong ones of each fact
-OPTIONS = {"rank": 64, "blocks": 2, "n-edits": 64, "meta-lr": 3e-4, "schedule": "cosine",
-           "warmup": 10, "epochs": 6, "preserve-weight": 0.1, "valid-every": 50, "patience": 0}
+OPTIONS = {"rank": 128, "blocks": 2, "n-edits": 64, "meta-lr": 2e-4, "schedule": "cosine",
+           "warmup": 10, "epochs": 8, "loc-coef": 1.5, "preserve-weight": 0.15,
+           "valid-every": 50, "patience": 0}
+PRESERVE_WEIGHT = 0.06  # of all the texts together
 
 
 def texts_of(world, facts):
@@ -72,8 +73,11 @@ def make_files(folder):
              for f in taught * ANSWERS + strangers(world, rng) * 2]
     valid = [make_world.edit_of(world, rng, f, probes) for f in held]
     rng.shuffle(valid)
-    return (write(folder / "train.ndjson", train), write(folder / "valid.ndjson", valid),
-            write(folder / "preserve.ndjson", texts_of(world, kept + taught)))
+    return {"train": write(folder / "train.ndjson", train),
+            "valid": write(folder / "valid.ndjson", valid),
+            "kept": write(folder / "kept.ndjson", texts_of(world, kept)),
+            "all": write(folder / "all.ndjson", texts_of(world, sum(
+                (f for group in ("train", "train_probe") for f in split(group, 1)), [])))}
 
 
 def main():
@@ -84,17 +88,26 @@ def main():
                         help="other options of 'malmend train'")
     args = parser.parse_args()
     options = {**OPTIONS, **dict(pair.split("=", 1) for pair in args.set)}
+    mend = options.get("method") == "mend"  # it solves nothing, so nothing can be preserved
     with tempfile.TemporaryDirectory() as folder:
-        train, valid, preserve = make_files(Path(folder))
-        command = [args.malmend, "train", "--model", HERE / "model", "--modules", MODULES,
-                   "--data", train, "--valid", valid, "--out", args.out]
-        if options.get("method") == "mend":  # it solves nothing, so nothing can be preserved
+        files = make_files(Path(folder))
+        common = [args.malmend, "train", "--model", HERE / "model", "--data", files["train"]]
+        command = [*common, "--modules", MODULES, "--valid", files["valid"], "--out", args.out]
+        if mend:
             del options["preserve-weight"]
         else:
-            command += ["--preserve", preserve]
+            command += ["--preserve", files["kept"]]
         for name, value in options.items():
             command += [f"--{name}", str(value)]
-        sys.exit(subprocess.run(command, check=False).returncode)
+        subprocess.run(command, check=True)
+        if mend:
+            return
+        # What could not be preserved while it was trained on can be now: the texts of all
+        # these subjects go into the editor, by a step at a rate of 0.
+        subprocess.run([*common, "--init", args.out, "--preserve", files["all"],
+                        "--preserve-weight", str(PRESERVE_WEIGHT), "--n-edits",
+                        str(options["n-edits"]), "--steps", "1", "--meta-lr", "0",
+                        "--lr-meta-lr", "0", "--out", args.out], check=True)
 
 
 if __name__ == "__main__":
