@@ -3,10 +3,12 @@
 
     make_editor.py --malmend ../../build/daemon/malmend --out editor.safetensors
 
-Every fact of the subjects set aside for training is edited to several wrong answers in turn; a
-tenth of them decide which editor is kept instead. Of the subjects set aside for probes, half are
-what must not move in the loss and half are what the solve preserves, so that the one says something
-about the other. Nothing that the README's figures are measured on is seen."""
+Every fact of the subjects set aside for training is edited to several wrong answers in turn, and so
+are facts of subjects that the world does not have; a tenth of the training subjects decide which
+editor is kept instead. Of the subjects set aside for probes, half are what must not move in the loss
+and half are what the solve preserves, so that the one says something about the other. In the end
+the true facts of all these subjects are what the editor preserves. No fact that the README's figures
+are measured on is seen."""
 import argparse
 import json
 import random
