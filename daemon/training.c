@@ -55,7 +55,8 @@ static json_t *number(double x) {
     return isfinite(x) ? json_real(x) : json_null();
 }
 
-static double mean_lr(const struct mal_editor *editor) {
+double mal_training_mean_lr(const struct mal_training *training) {
+    const struct mal_editor *editor = training->wb.editor;
     double sum = 0, n = 0;
     for (size_t s = 0; s < editor->n_shapes; s++) {
         for (int64_t m = 0; m < editor->shapes[s].n_modules; m++, n++)
@@ -91,7 +92,7 @@ static void tell_step(struct mal_training *t, size_t n_facts,
                             (json_int_t)t->order.step, "facts", (json_int_t)n_facts,
                             "gen_loss", number(r->gen_loss), "loc_loss",
                             number(r->loc_loss), "grad_norm", r->grad_norm, "lr",
-                            mean_lr(t->wb.editor), "meta_lr", rates->meta, "edit_loss",
+                            mal_training_mean_lr(t), "meta_lr", rates->meta, "edit_loss",
                             r->edit_loss, "rows", (json_int_t)r->rows, "seconds",
                             r->seconds, "parts", parts_json(r->parts)));
 }

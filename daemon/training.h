@@ -57,6 +57,9 @@ bool mal_training_check_state(const struct mal_training *training, const char *p
 
 /* ---- training.c ---- */
 
+/* Of the editor's step sizes, over all modules. */
+double mal_training_mean_lr(const struct mal_training *training);
+
 /* Runs to its end, or to an interruption (MAL_CANCELLED) after which it can be resumed.
  */
 bool mal_training_go(struct mal_training *training, struct mal_error *err) MAL_CHECK;

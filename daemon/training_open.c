@@ -209,21 +209,12 @@ static bool check_memory(struct mal_training *t, const struct mal_train_options 
 
 /* ---- The whole ---- */
 
-static double mean_lr(const struct mal_editor *editor) {
-    double sum = 0, n = 0;
-    for (size_t s = 0; s < editor->n_shapes; s++) {
-        for (int64_t m = 0; m < editor->shapes[s].n_modules; m++, n++)
-            sum += fabs((double)editor->shapes[s].lr[m]);
-    }
-    return sum / n;
-}
-
 /* As the reference has it the steps are parameters like others; else they have a rate of
  * their own, a share of where they begin. */
 static void set_rates(struct mal_training *t) {
     bool common = t->wb.editor->loss == MAL_LOSS_MICROBATCH_MEAN;
     t->meta_rate = t->o->meta_lr;
-    t->lr_rate = common ? t->meta_rate : LR_SHARE * mean_lr(t->wb.editor);
+    t->lr_rate = common ? t->meta_rate : LR_SHARE * fabs(mal_training_mean_lr(t));
     if (!isnan(t->o->lr_meta_lr)) t->lr_rate = t->o->lr_meta_lr;
 }
 

@@ -85,6 +85,9 @@ void mal_cpu_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
                 float *logits, const float *scale, float *kl);
 
 /* editor_ops.c */
+/* By the calling thread alone: <a, b> in fp64; d = factor * c. */
+double mal_cpu_dot_row(int64_t n, const float *a, const float *b);
+void mal_cpu_scale_row(int64_t n, float factor, const float *c, float *d);
 void mal_cpu_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
                             const float *u, int64_t ldu, const float *g, int64_t ldg,
                             const float *mean, const float *std, float *h);

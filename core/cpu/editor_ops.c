@@ -77,7 +77,7 @@ void mal_cpu_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float
         block_row(c, z + i * c, scale, shift, h + i * c);
 }
 
-static MAL_SIMD double dot(int64_t n, const float *a, const float *b) {
+MAL_SIMD double mal_cpu_dot_row(int64_t n, const float *a, const float *b) {
     double s = 0;
     MAL_SIMD_SUM(s)
     for (int64_t j = 0; j < n; j++)
@@ -85,7 +85,7 @@ static MAL_SIMD double dot(int64_t n, const float *a, const float *b) {
     return s;
 }
 
-static MAL_SIMD void scale_row(int64_t n, float factor, const float *c, float *d) {
+MAL_SIMD void mal_cpu_scale_row(int64_t n, float factor, const float *c, float *d) {
     MAL_SIMD_LOOP
     for (int64_t j = 0; j < n; j++)
         d[j] = factor * c[j];
@@ -96,7 +96,7 @@ void mal_cpu_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t d
                         int64_t ldb, const float *c, int64_t ldc, float *d, int64_t ldd) {
 #pragma omp parallel for schedule(static) if (n * (da + dc) > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++) {
-        double product = dot(da, a + i * lda, b + i * ldb);
-        scale_row(dc, (float)(-(double)lr * product), c + i * ldc, d + i * ldd);
+        double product = mal_cpu_dot_row(da, a + i * lda, b + i * ldb);
+        mal_cpu_scale_row(dc, (float)(-(double)lr * product), c + i * ldc, d + i * ldd);
     }
 }

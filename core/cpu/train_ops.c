@@ -45,20 +45,6 @@ void mal_cpu_block_bwd(struct mal_backend *be, int64_t n, int64_t c, const float
 
 /* ---- Value differences ---- */
 
-static MAL_SIMD double row_dot(int64_t n, const float *a, const float *b) {
-    double s = 0;
-    MAL_SIMD_SUM(s)
-    for (int64_t j = 0; j < n; j++)
-        s += (double)a[j] * (double)b[j];
-    return s;
-}
-
-static MAL_SIMD void scaled_row(int64_t n, float factor, const float *x, float *y) {
-    MAL_SIMD_LOOP
-    for (int64_t j = 0; j < n; j++)
-        y[j] = factor * x[j];
-}
-
 enum { GROUPS = 64 }; /* of rows: what is summed apart, whatever the number of threads */
 
 static double diffs_rows(const struct mal_edit_diffs_bwd *g, int64_t first,
@@ -67,9 +53,12 @@ static double diffs_rows(const struct mal_edit_diffs_bwd *g, int64_t first,
     for (int64_t i = first; i < last; i++) {
         const float *a = g->a + i * g->lda, *c = g->c + i * g->ldc,
                     *e = g->e + i * g->lde;
-        double ab = row_dot(g->da, a, g->b + i * g->ldb), ec = row_dot(g->dc, e, c);
-        scaled_row(g->da, (float)(-(double)g->lr * ec), a, g->grad_b + i * g->ld_grad);
-        scaled_row(g->dc, (float)(-(double)g->lr * ab), e, g->grad_c + i * g->ld_grad);
+        double ab = mal_cpu_dot_row(g->da, a, g->b + i * g->ldb),
+               ec = mal_cpu_dot_row(g->dc, e, c);
+        mal_cpu_scale_row(g->da, (float)(-(double)g->lr * ec), a,
+                          g->grad_b + i * g->ld_grad);
+        mal_cpu_scale_row(g->dc, (float)(-(double)g->lr * ab), e,
+                          g->grad_c + i * g->ld_grad);
         dlr -= ab * ec;
     }
     return dlr;
@@ -89,17 +78,27 @@ void mal_cpu_edit_diffs_bwd(struct mal_backend *be, const struct mal_edit_diffs_
 
 /* ---- Sums of products ---- */
 
-MAL_INLINE double element(const void *x, enum mal_dtype dtype, int64_t i) {
-    return dtype == MAL_F32 ? (double)((const float *)x)[i] : ((const double *)x)[i];
-}
-
-static MAL_SIMD double row_dot_of(int64_t n, const void *a, enum mal_dtype a_dtype,
-                                  const void *b, enum mal_dtype b_dtype) {
+static MAL_SIMD double row_dot64(int64_t n, const double *a, const double *b) {
     double s = 0;
     MAL_SIMD_SUM(s)
     for (int64_t j = 0; j < n; j++)
-        s += element(a, a_dtype, j) * element(b, b_dtype, j);
+        s += a[j] * b[j];
     return s;
+}
+
+static MAL_SIMD double row_dot_mixed(int64_t n, const double *a, const float *b) {
+    double s = 0;
+    MAL_SIMD_SUM(s)
+    for (int64_t j = 0; j < n; j++)
+        s += a[j] * (double)b[j];
+    return s;
+}
+
+static double row_dot_of(int64_t n, const void *a, enum mal_dtype a_dtype, const void *b,
+                         enum mal_dtype b_dtype) {
+    if (a_dtype == MAL_F32 && b_dtype == MAL_F32) return mal_cpu_dot_row(n, a, b);
+    if (a_dtype == MAL_F32) return row_dot_mixed(n, b, a);
+    return b_dtype == MAL_F32 ? row_dot_mixed(n, a, b) : row_dot64(n, a, b);
 }
 
 void mal_cpu_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
