@@ -77,7 +77,7 @@ void mal_cpu_block_fwd(struct mal_backend *be, int64_t n, int64_t c, const float
         block_row(c, z + i * c, scale, shift, h + i * c);
 }
 
-MAL_SIMD double mal_cpu_dot_row(int64_t n, const float *a, const float *b) {
+static MAL_SIMD double dot(int64_t n, const float *a, const float *b) {
     double s = 0;
     MAL_SIMD_SUM(s)
     for (int64_t j = 0; j < n; j++)
@@ -85,10 +85,18 @@ MAL_SIMD double mal_cpu_dot_row(int64_t n, const float *a, const float *b) {
     return s;
 }
 
-MAL_SIMD void mal_cpu_scale_row(int64_t n, float factor, const float *c, float *d) {
+static MAL_SIMD void scale_row(int64_t n, float factor, const float *c, float *d) {
     MAL_SIMD_LOOP
     for (int64_t j = 0; j < n; j++)
         d[j] = factor * c[j];
+}
+
+double mal_cpu_dot_row(int64_t n, const float *a, const float *b) {
+    return dot(n, a, b);
+}
+
+void mal_cpu_scale_row(int64_t n, float factor, const float *c, float *d) {
+    scale_row(n, factor, c, d);
 }
 
 void mal_cpu_edit_diffs(struct mal_backend *be, int64_t n, int64_t da, int64_t dc,
