@@ -55,6 +55,22 @@ class Serving(Lab):
         return version(d, job["version"])["weights_hash"]
 
 
+class Trained(Serving):
+    """The demo's own editor, which carries texts to preserve."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.use(DEMO / "editor.safetensors")
+
+    def test_preserves(self):
+        hash = self.edit(self.serve(), FACTS)
+        args = ["edit", "--model", MODEL, "--editor", DEMO / "editor.safetensors", "--facts",
+                DEMO / "facts/demo-edit.json"]
+        self.assertEqual(hash, self.json(*args)["weights_hash"], "as without a daemon")
+        self.assertNotEqual(hash, self.json(*args, "--preserve-weight", 0)["weights_hash"])
+
+
 class Story(Serving):
     def test_unix_socket(self):
         d = self.serve(listen=f"unix:{self.dir}/socket")
