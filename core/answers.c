@@ -68,12 +68,16 @@ void mal_answers_finish(struct mal_answers *answers) {
     *answers = (struct mal_answers){0};
 }
 
-double mal_answers_agreement(const struct mal_answers *a, const struct mal_answers *b) {
+size_t mal_answers_same(const struct mal_answers *a, const struct mal_answers *b) {
     size_t same = 0;
     for (size_t i = 0; i < a->n; i++) {
         const struct mal_generation *x = &a->gens[i], *y = &b->gens[i];
         if (x->n_ids != y->n_ids) continue;
         same += memcmp(x->ids, y->ids, x->n_ids * sizeof *x->ids) == 0;
     }
-    return a->n ? (double)same / (double)a->n : (double)NAN;
+    return same;
+}
+
+double mal_answers_agreement(const struct mal_answers *a, const struct mal_answers *b) {
+    return a->n ? (double)mal_answers_same(a, b) / (double)a->n : (double)NAN;
 }

@@ -80,3 +80,15 @@ bool mal_file_read(char **out, size_t *out_bytes, const char *path, size_t max_b
     *out = data;
     return true;
 }
+
+char *mal_file_base(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    size_t at = n;
+    while (at > 0 && path[at - 1] != '/')
+        at--;
+    char *name = mal_strdup(path + at);
+    if (name) name[n - at] = 0;
+    return name;
+}

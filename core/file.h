@@ -13,6 +13,10 @@ bool mal_file_read(char **out, size_t *out_bytes, const char *path, size_t max_b
 /* "dir/name", owned by the caller: mal_free(). NULL: out of memory. */
 char *mal_file_join(const char *dir, const char *name);
 
+/* The last part of a path, slashes at its end aside; owned by the caller: mal_free().
+ * NULL: out of memory. */
+char *mal_file_base(const char *path);
+
 /* The end of a long path, the whole of a short one: what messages show, so that the path
  * leaves room for what is wrong with the file. */
 const char *mal_file_shown(const char *path);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/eval_report.h"
@@ -25,7 +26,7 @@ static const struct mal_option options[] = {
      "Editor file, as 'malmend train' or 'init-editor' made it; when not given, one is made "
      "on the first batch."},
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
-     "Facts to edit, in order: JSON or NDJSON of the API's facts, zsRE or CounterFact.",
+     "Facts to edit, in order: JSON or NDJSON of the API's facts, zsRE, FEVER or CounterFact.",
      .required = true},
     {"n-edits", MAL_OPTION_INT, offsetof(struct values, n_edits), "N", "64",
      "Facts of one batch; the last one may have fewer.", 1, INT32_MAX},
@@ -79,19 +80,6 @@ static bool choose_facts(const struct values *v, size_t n, size_t *out,
     return true;
 }
 
-/* The directory's own name, as the API names the model; owned. */
-static char *name_of(const char *dir) {
-    char *copy = mal_strdup(dir);
-    if (!copy) return NULL;
-    size_t n = strlen(copy);
-    while (n > 1 && copy[n - 1] == '/')
-        copy[--n] = 0;
-    const char *slash = strrchr(copy, '/');
-    char *name = mal_strdup(slash && slash[1] ? slash + 1 : copy);
-    mal_free(copy);
-    return name;
-}
-
 /* ---- The command ---- */
 
 static bool write_reports(const struct values *v, const struct mal_eval *eval,
@@ -119,7 +107,7 @@ static bool evaluate(const struct values *v, struct mal_workbench *wb,
                                  .joint = strcmp(v->update, "joint") == 0,
                                  .reset = v->reset,
                                  .silent = v->json};
-    char *name = name_of(v->model);
+    char *name = mal_file_base(v->model);
     struct mal_eval_setup setup = {.editor = wb->editor, .model = name};
     struct mal_eval eval = {0};
     bool ok = name || mal_fail(err, MAL_NO_MEMORY, "model name");

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "daemon/check.h"
 
 /* ---- Opening ---- */
@@ -32,20 +33,6 @@ static bool name_modules(struct mal_engine *engine, struct mal_error *err) {
     mal_free(names);
     json_decref(list);
     return engine->modules_json || mal_fail(err, MAL_NO_MEMORY, "edit modules");
-}
-
-static bool name_model(struct mal_engine *engine, const char *dir,
-                       struct mal_error *err) {
-    size_t n = strlen(dir);
-    while (n > 1 && dir[n - 1] == '/')
-        n--;
-    size_t at = n;
-    while (at > 0 && dir[at - 1] != '/')
-        at--;
-    engine->model_name = mal_strdup(dir + at);
-    if (!engine->model_name) return mal_fail(err, MAL_NO_MEMORY, "model name");
-    engine->model_name[n - at] = 0;
-    return true;
 }
 
 const char *mal_engine_editor_path(const struct mal_engine_options *options) {
@@ -94,12 +81,7 @@ static bool keep_modules(struct mal_engine *engine, const char *modules_json,
 static bool choose_modules(struct mal_engine *engine, const char *modules_json,
                            struct mal_error *err) {
     if (modules_json) return keep_modules(engine, modules_json, err);
-    const char **names = NULL;
-    size_t n = 0;
-    bool ok = mal_model_default_edits(engine->model, &names, &n, err) &&
-              mal_model_set_edits(engine->model, names, n, err);
-    mal_free(names);
-    return ok;
+    return mal_model_set_default_edits(engine->model, err);
 }
 
 static bool open_parts(struct mal_engine *engine,
@@ -137,10 +119,10 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
     struct mal_engine *engine = mal_calloc(1, sizeof *engine);
     if (!engine) return mal_fail(err, MAL_NO_MEMORY, "engine");
     if (!open_parts(engine, options, err)) goto fail;
-    if (!name_model(engine, options->model_dir, err)) goto fail;
+    engine->model_name = mal_file_base(options->model_dir);
     if (!name_modules(engine, err)) goto fail;
     engine->cache_path = mal_strdup(options->cache_path);
-    if (!engine->cache_path) {
+    if (!engine->model_name || !engine->cache_path) {
         mal_fail(err, MAL_NO_MEMORY, "engine");
         goto fail;
     }

@@ -3,8 +3,6 @@
  * so that the base model's answers of each are made once and compared with ever after. */
 #include "daemon/eval.h"
 
-#include <math.h>
-
 #include "core/alloc.h"
 #include "core/answers.h"
 #include "core/clock.h"
@@ -119,8 +117,7 @@ static bool measure_slice(struct run *run, struct slice *slice, struct mal_error
     if (!score_slice(run, slice, run->now, err) ||
         !answer_slice(run, slice, &edited, err))
         return false;
-    double share = mal_answers_agreement(&slice->base, &edited);
-    slice->n_same = isnan(share) ? 0 : (size_t)lround(share * (double)edited.n);
+    slice->n_same = mal_answers_same(&slice->base, &edited);
     mal_answers_finish(&edited);
     return true;
 }

@@ -1,7 +1,6 @@
 /* workbench_editor.c - an editor where none was given, and one that is asked too much. */
 #include <stdio.h>
 
-#include "core/alloc.h"
 #include "daemon/check.h"
 #include "daemon/report.h"
 #include "daemon/workbench.h"
@@ -10,15 +9,6 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     (void)stage, (void)total;
     mal_bar_update(arg, done);
     return true;
-}
-
-static bool set_modules(struct mal_workbench *wb, struct mal_error *err) {
-    const char **names = NULL;
-    size_t n = 0;
-    bool ok = mal_model_default_edits(wb->model, &names, &n, err) &&
-              mal_model_set_edits(wb->model, names, n, err);
-    mal_free(names);
-    return ok;
 }
 
 bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
@@ -31,7 +21,7 @@ bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
     struct mal_progress progress = {tick, &bar};
     mal_bar_start(&bar, "steps tried", 0, json);
     bool ok = !own || mal_check_facts_of(data, wb->tok, wb->model, own, n_own, err);
-    ok = ok && set_modules(wb, err) &&
+    ok = ok && mal_model_set_default_edits(wb->model, err) &&
          mal_editor_make(&wb->editor, wb->model, wb->tok, own ? own : facts,
                          own ? n_own : n, &progress, report, err) &&
          mal_weights_create(&wb->ws, wb->model, 0, err);

@@ -72,6 +72,20 @@ bool mal_cholesky_factor(const struct mal_pace *pace, int64_t n, double *a, doub
     return true;
 }
 
+bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const char *what,
+                        int64_t n, double *a, double *info, struct mal_error *err) {
+    double host[2] = {0};
+    mal_backend_zero(pace->be, info, sizeof host);
+    if (!mal_cholesky_factor(pace, n, a, info, err)) return false;
+    mal_backend_download(pace->be, host, info, sizeof host);
+    if (!mal_backend_sync(pace->be, err)) return false;
+    if (host[0] == 0) return true;
+    return mal_fail(
+        err, MAL_NUMERIC,
+        "module '%s': the %s of %lld is not positive definite: pivot %g in row %lld",
+        module, what, (long long)n, host[1], (long long)host[0] - 1);
+}
+
 /* b := l^-1 b, panel after panel from the top. */
 static bool solve_forward(const struct mal_pace *pace, int64_t n, int64_t m,
                           const double *l, double *b, struct mal_error *err) {

@@ -27,6 +27,12 @@ bool mal_pace_gemm64(const struct mal_pace *pace, const struct mal_gemm64 *g,
 bool mal_cholesky_factor(const struct mal_pace *pace, int64_t n, double *a, double *info,
                          struct mal_error *err) MAL_CHECK;
 
+/* The same, waited for: one that is not positive definite is MAL_NUMERIC naming the
+ * module, `what` it is ("system"), row and pivot. */
+bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const char *what,
+                        int64_t n, double *a, double *info,
+                        struct mal_error *err) MAL_CHECK;
+
 /* b (n,m) := (l l')^-1 b */
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) MAL_CHECK;

@@ -224,18 +224,8 @@ static bool solve_module(struct mal_joint *joint, size_t m, const struct mal_pac
     mal_backend_copy(joint->be, b.a, joint->a[m], (size_t)(n * n) * sizeof *b.a);
     mal_backend_copy(joint->be, b.s, joint->v[m], (size_t)(n * k) * sizeof *b.s);
 
-    double info[2] = {0};
-    mal_backend_zero(joint->be, b.info, sizeof info);
-    if (!mal_cholesky_factor(pace, n, b.a, b.info, err)) return false;
-    mal_backend_download(joint->be, info, b.info, sizeof info);
-    if (!mal_backend_sync(joint->be, err)) return false;
-    if (info[0] != 0) {
-        return mal_fail(err, MAL_NUMERIC,
-                        "module '%s': the joint system of %lld is not positive definite: "
-                        "pivot %g in row %lld",
-                        lin->name, (long long)n, info[1], (long long)info[0] - 1);
-    }
-    return mal_cholesky_solve(pace, n, k, b.a, b.s, err) &&
+    return mal_cholesky_check(pace, lin->name, "joint system", n, b.a, b.info, err) &&
+           mal_cholesky_solve(pace, n, k, b.a, b.s, err) &&
            mal_part_from_dense(joint->be, lin->name, n, k, b.s, out, err);
 }
 

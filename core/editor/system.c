@@ -130,18 +130,9 @@ static bool check_weights(const struct mal_solve *s, struct mal_error *err) {
 }
 
 bool mal_system_factorise(const struct mal_system *sys, struct mal_error *err) {
-    double info[2] = {0};
-    if (!check_weights(sys->s, err) || !make(sys, err)) return false;
-    mal_backend_zero(sys->pace.be, sys->info, sizeof info);
-    if (!mal_cholesky_factor(&sys->pace, sys->order, sys->gram, sys->info, err))
-        return false;
-    mal_backend_download(sys->pace.be, info, sys->info, sizeof info);
-    if (!mal_backend_sync(sys->pace.be, err)) return false;
-    if (info[0] == 0) return true;
-    return mal_fail(
-        err, MAL_NUMERIC,
-        "module '%s': the system of %lld is not positive definite: pivot %g in row %lld",
-        sys->s->module, (long long)sys->order, info[1], (long long)info[0] - 1);
+    return check_weights(sys->s, err) && make(sys, err) &&
+           mal_cholesky_check(&sys->pace, sys->s->module, "system", sys->order, sys->gram,
+                              sys->info, err);
 }
 
 bool mal_system_solve(const struct mal_system *sys, int64_t columns, double *b,

@@ -434,3 +434,12 @@ bool mal_model_default_edits(const struct mal_model *model, const char ***out,
     *out_n = n;
     return true;
 }
+
+bool mal_model_set_default_edits(struct mal_model *model, struct mal_error *err) {
+    const char **names = NULL;
+    size_t n = 0;
+    bool ok = mal_model_default_edits(model, &names, &n, err) &&
+              mal_model_set_edits(model, names, n, err);
+    mal_free(names);
+    return ok;
+}

@@ -65,6 +65,9 @@ struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i);
  * the blocks. Names are borrowed from the model; *out is freed with mal_free(). */
 bool mal_model_default_edits(const struct mal_model *model, const char ***out,
                              size_t *out_n, struct mal_error *err) MAL_CHECK;
+/* Declares those. */
+bool mal_model_set_default_edits(struct mal_model *model,
+                                 struct mal_error *err) MAL_CHECK;
 
 /* ---- Batches ---- */
 

@@ -173,6 +173,30 @@ void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
     head->argmax = mal_arena_ints(arena, rows->n_head);
 }
 
+size_t mal_pass_bytes(const struct mal_model *model, const struct mal_rows *rows,
+                      const struct mal_pass *pass) {
+    struct mal_arena counting;
+    struct mal_pass dry = *pass;
+    struct mal_head_buffers head;
+    mal_arena_init_counting(&counting);
+    dry.arena = &counting;
+    mal_pass_layout(model, rows, &dry, &head);
+    return counting.peak;
+}
+
+struct mal_rows mal_rows_of_size(int64_t n_seqs, int64_t n_tokens, int64_t max_tokens,
+                                 int64_t n_kept, int64_t n_head) {
+    return (struct mal_rows){.n_seqs = n_seqs,
+                             .n_tokens = n_tokens,
+                             .n_kept = n_kept,
+                             .n_top = n_head,
+                             .n_head = n_head,
+                             .max_queries = max_tokens,
+                             .max_keys = max_tokens,
+                             .max_kept = max_tokens,
+                             .max_top = max_tokens};
+}
+
 static void upload_ints(struct mal_backend *be, const int32_t *dst, const int32_t *src,
                         int64_t n) {
     mal_backend_upload(be, (int32_t *)dst, src, (size_t)n * sizeof *src);
@@ -181,12 +205,8 @@ static void upload_ints(struct mal_backend *be, const int32_t *dst, const int32_
 bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
                       struct mal_pass *pass, struct mal_head_buffers *head,
                       struct mal_error *err) {
-    struct mal_arena counting;
-    struct mal_pass dry = *pass;
-    mal_arena_init_counting(&counting);
-    dry.arena = &counting;
-    mal_pass_layout(model, rows, &dry, head);
-    if (!mal_arena_reserve(&model->scratch, counting.peak, err)) return false;
+    size_t bytes = mal_pass_bytes(model, rows, pass);
+    if (!mal_arena_reserve(&model->scratch, bytes, err)) return false;
 
     mal_arena_reset(&model->scratch, 0);
     pass->arena = &model->scratch;

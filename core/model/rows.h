@@ -46,6 +46,13 @@ struct mal_head_buffers {
 /* Sizes -> buffers, from pass->arena, which may only be counting. */
 void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
                      struct mal_pass *pass, struct mal_head_buffers *head);
+/* The bytes that takes, for a pass whose rows and wishes are set. */
+size_t mal_pass_bytes(const struct mal_model *model, const struct mal_rows *rows,
+                      const struct mal_pass *pass);
+/* The sizes of rows not yet known: n_seqs sequences of at most max_tokens tokens,
+ * n_tokens in all, of which n_kept are kept and n_head are labelled. */
+struct mal_rows mal_rows_of_size(int64_t n_seqs, int64_t n_tokens, int64_t max_tokens,
+                                 int64_t n_kept, int64_t n_head);
 /* Reserves the model's scratch, lays the pass out in it and uploads the rows. */
 bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
                       struct mal_pass *pass, struct mal_head_buffers *head,

@@ -125,19 +125,6 @@ bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, flo
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure) {
-    struct mal_rows rows = {.n_seqs = n_seqs,
-                            .n_tokens = n_tokens,
-                            .n_kept = n_rows,
-                            .n_top = n_rows,
-                            .n_head = n_rows,
-                            .max_queries = max_tokens,
-                            .max_keys = max_tokens,
-                            .max_kept = max_tokens,
-                            .max_top = max_tokens};
-    struct mal_arena counting;
-    struct mal_pass pass = {.backward = measure, .arena = &counting};
-    struct mal_head_buffers head;
-    mal_arena_init_counting(&counting);
-    mal_pass_layout(model, &rows, &pass, &head);
-    return counting.peak;
+    struct mal_rows rows = mal_rows_of_size(n_seqs, n_tokens, max_tokens, n_rows, n_rows);
+    return mal_pass_bytes(model, &rows, &(struct mal_pass){.backward = measure});
 }

@@ -1,7 +1,7 @@
 /* shift.c - from rows to a module's shift, and from the gradient at the shift to those of
- * the editor's parameters (core/README.md section 8, steps 2, 4 and 5). The network's
- * forward pass is made again for its backward pass: its activations of all rows would
- * take more memory than the model. */
+ * the editor's parameters (core/README.md section 8, steps 2, 4 and 5). Where the
+ * network's activations of all rows would take much memory, its forward pass is made
+ * again for its backward pass. */
 #include <math.h>
 
 #include "core/editor/solve_grad.h"
