@@ -6,6 +6,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -122,6 +123,72 @@ static inline double golden_logit_error(const float *a, const float *b, int64_t 
         if (!(d <= worst)) worst = d;
     }
     return worst;
+}
+
+/* Where a case is and what is expected of it; the cases' own structs begin with this. */
+struct golden_case {
+    char dir[GOLDEN_PATH];
+    json_t *expected;
+};
+
+/* Makes a zeroed struct of `size` bytes for every case of both roots that is `wanted`, by
+ * its folder's name and what it expects, at most `max`; how many. Each is the caller's.
+ */
+static inline size_t golden_find(bool (*wanted)(const json_t *expected, const char *name),
+                                 size_t size, void **cases, size_t max) {
+    size_t n = 0;
+    for (int which = 0; which < 2; which++) {
+        char root[GOLDEN_PATH], path[3 * GOLDEN_PATH];
+        char **names;
+        golden_root(which, root);
+        size_t n_names = golden_list(root, &names);
+        for (size_t i = 0; i < n_names; i++) {
+            snprintf(path, sizeof path, "%s/%s/expected.json", root, names[i]);
+            json_t *expected = json_load_file(path, 0, NULL);
+            if (expected && wanted(expected, names[i]) && n < max) {
+                struct golden_case *c = calloc(1, size);
+                c->expected = json_incref(expected);
+                snprintf(c->dir, sizeof c->dir, "%.300s/%.200s", root, names[i]);
+                cases[n++] = c;
+            }
+            json_decref(expected);
+            free(names[i]);
+        }
+        free(names);
+    }
+    return n;
+}
+
+/* One check of every case, by a name of its own. */
+struct golden_check {
+    const char *name;
+    CMUnitTestFunction run;
+};
+
+enum { GOLDEN_MAX_CASES = 64, GOLDEN_MAX_CHECKS = 8 };
+
+/* Runs all checks on all cases, each of which then goes to `close`; the exit code. */
+static inline int golden_run(const char *group, void **cases, size_t n_cases,
+                             const struct golden_check *checks, size_t n_checks,
+                             void (*close_case)(void *)) {
+    static struct CMUnitTest tests[GOLDEN_MAX_CASES * GOLDEN_MAX_CHECKS];
+    static char names[GOLDEN_MAX_CASES * GOLDEN_MAX_CHECKS][128];
+    if (n_cases == 0) {
+        fprintf(stderr, "no cases of %s found\n", group);
+        return 1;
+    }
+    for (size_t i = 0; i < n_cases * n_checks; i++) {
+        const struct golden_case *c = cases[i / n_checks];
+        snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
+                 checks[i % n_checks].name);
+        tests[i] = (struct CMUnitTest){.name = names[i],
+                                       .test_func = checks[i % n_checks].run,
+                                       .initial_state = cases[i / n_checks]};
+    }
+    int failed = _cmocka_run_group_tests(group, tests, n_cases * n_checks, NULL, NULL);
+    for (size_t i = 0; i < n_cases; i++)
+        close_case(cases[i]);
+    return failed;
 }
 
 #endif

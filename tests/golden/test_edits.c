@@ -12,8 +12,7 @@ enum { MAX_BATCHES = 16, MAX_MODULES = 16 };
 
 /* Everything one run of a case gave; filled by the first test of the case. */
 struct edit_case {
-    char dir[GOLDEN_PATH];
-    json_t *expected;
+    struct golden_case at;
     struct mal_safetensors *tensors;
     struct mal_backend *be;
     struct mal_model *model;
@@ -120,16 +119,16 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
 static void open_case(struct edit_case *c) {
     char path[2 * GOLDEN_PATH];
     struct mal_error err = {0};
-    snprintf(path, sizeof path, "%s/model", c->dir);
+    snprintf(path, sizeof path, "%s/model", c->at.dir);
     assert_done(mal_backend_create(&c->be, "cpu", &err), &err);
     assert_done(mal_model_open(&c->model, path, c->be, &err), &err);
     assert_done(mal_tokenizer_open(&c->tok, path, &err), &err);
-    snprintf(path, sizeof path, "%s/editor.safetensors", c->dir);
+    snprintf(path, sizeof path, "%s/editor.safetensors", c->at.dir);
     assert_done(mal_editor_open(&c->editor, path, &err), &err);
     assert_done(mal_editor_bind(c->editor, c->model, &err), &err);
-    snprintf(path, sizeof path, "%s/facts.json", c->dir);
+    snprintf(path, sizeof path, "%s/facts.json", c->at.dir);
     assert_done(mal_facts_load(&c->facts, &c->n_facts, path, &err), &err);
-    snprintf(path, sizeof path, "%s/expected.safetensors", c->dir);
+    snprintf(path, sizeof path, "%s/expected.safetensors", c->at.dir);
     assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
     assert_done(mal_weights_create(&c->ws, c->model, MAX_BATCHES, &err), &err);
     assert_true(mal_model_n_edits(c->model) <= MAX_MODULES);
@@ -139,9 +138,9 @@ static void run_case(struct edit_case *c) {
     if (c->model) return;
     open_case(c);
     struct mal_error err = {0};
-    const json_t *batches = json_object_get(c->expected, "batches");
+    const json_t *batches = json_object_get(c->at.expected, "batches");
     c->n_batches = json_array_size(batches);
-    c->sequential = strstr(golden_text(c->expected, "case"), "sequential") != NULL;
+    c->sequential = strstr(golden_text(c->at.expected, "case"), "sequential") != NULL;
     assert_in_range(c->n_batches, 1, MAX_BATCHES);
     c->logits[0][0] = logits_of(c, false);
     c->logits[1][0] = logits_of(c, true);
@@ -188,7 +187,7 @@ static void check_example(const json_t *tokens, const struct mal_example *e, siz
 static void test_ids(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    const json_t *tokens = json_object_get(c->expected, "tokens");
+    const json_t *tokens = json_object_get(c->at.expected, "tokens");
     for (size_t i = 0; i < c->n_facts; i++) {
         const json_t *of_fact = json_array_get(tokens, i);
         struct mal_example e = {0};
@@ -277,7 +276,7 @@ static void test_shifts(void **state) {
     struct edit_case *c = *state;
     run_case(c);
     const json_t *tolerances =
-        json_object_get(json_object_get(c->expected, "tolerance"), "shift");
+        json_object_get(json_object_get(c->at.expected, "tolerance"), "shift");
     for (size_t b = 0; b < c->n_batches; b++) {
         for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
             char name[256];
@@ -308,7 +307,7 @@ static void test_logits(void **state) {
         {"logits.edit.base", "logits.edit.edited"},
         {"logits.unrelated.base", "logits.unrelated.edited"}};
     double limit = json_number_value(
-        json_object_get(json_object_get(c->expected, "tolerance"), "logits"));
+        json_object_get(json_object_get(c->at.expected, "tolerance"), "logits"));
     for (int i = 0; i < 4; i++) {
         const char *name = names[i / 2][i % 2];
         int64_t n = 0;
@@ -321,7 +320,7 @@ static void test_logits(void **state) {
 
 static void check_measures(const struct edit_case *c, const char *key,
                            const struct mal_measures *m) {
-    const json_t *expected = json_object_get(c->expected, key);
+    const json_t *expected = json_object_get(c->at.expected, key);
     const double ours[] = {m->tf_es, m->tf_gs, m->tf_ls};
     const char *const names[] = {"es", "gs", "ls"};
     for (size_t i = 0; i < 3; i++) {
@@ -341,21 +340,19 @@ static void test_measures(void **state) {
 
 /* ---- Finding cases ---- */
 
-static const struct {
-    const char *name;
-    CMUnitTestFunction run;
-} checks[] = {{"ids", test_ids},
-              {"keys", test_keys},
-              {"value gradients", test_gradients},
-              {"statistics", test_statistics},
-              {"value differences", test_differences},
-              {"shifts", test_shifts},
-              {"logits", test_logits},
-              {"measures", test_measures}};
+static const struct golden_check checks[] = {{"ids", test_ids},
+                                             {"keys", test_keys},
+                                             {"value gradients", test_gradients},
+                                             {"statistics", test_statistics},
+                                             {"value differences", test_differences},
+                                             {"shifts", test_shifts},
+                                             {"logits", test_logits},
+                                             {"measures", test_measures}};
 
-enum { N_CHECKS = sizeof checks / sizeof *checks, MAX_CASES = 64 };
+enum { N_CHECKS = sizeof checks / sizeof *checks };
 
-static void close_case(struct edit_case *c) {
+static void close_case(void *arg) {
+    struct edit_case *c = arg;
     for (size_t b = 0; b < MAX_BATCHES; b++) {
         for (size_t m = 0; m < MAX_MODULES; m++) {
             for (int k = 0; k < 3; k++)
@@ -374,59 +371,20 @@ static void close_case(struct edit_case *c) {
     mal_model_close(c->model);
     mal_backend_destroy(c->be);
     mal_safetensors_close(c->tensors);
-    json_decref(c->expected);
+    json_decref(c->at.expected);
     free(c);
 }
 
-static bool is_edit_case(const json_t *expected) {
+static bool is_edit_case(const json_t *expected, const char *name) {
     const char *method = golden_text(expected, "method");
     return golden_knows(golden_text(expected, "kind")) &&
            !json_object_get(expected, "steps") &&
            mal_method_from_name(&(enum mal_method){0}, method);
 }
 
-static size_t find_cases(struct edit_case **cases) {
-    size_t n = 0;
-    for (int which = 0; which < 2; which++) {
-        char root[GOLDEN_PATH], path[3 * GOLDEN_PATH];
-        char **names;
-        golden_root(which, root);
-        size_t n_names = golden_list(root, &names);
-        for (size_t i = 0; i < n_names; i++) {
-            snprintf(path, sizeof path, "%s/%s/expected.json", root, names[i]);
-            json_t *expected = json_load_file(path, 0, NULL);
-            if (expected && is_edit_case(expected) && n < MAX_CASES) {
-                struct edit_case *c = calloc(1, sizeof *c);
-                c->expected = json_incref(expected);
-                snprintf(c->dir, sizeof c->dir, "%.300s/%.200s", root, names[i]);
-                cases[n++] = c;
-            }
-            json_decref(expected);
-            free(names[i]);
-        }
-        free(names);
-    }
-    return n;
-}
-
 int main(void) {
-    static struct edit_case *cases[MAX_CASES];
-    static struct CMUnitTest tests[MAX_CASES * N_CHECKS];
-    static char names[MAX_CASES * N_CHECKS][128];
-    size_t n = find_cases(cases);
-    if (n == 0) {
-        fprintf(stderr, "no edit cases found\n");
-        return 1;
-    }
-    for (size_t i = 0; i < n * N_CHECKS; i++) {
-        struct edit_case *c = cases[i / N_CHECKS];
-        snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
-                 checks[i % N_CHECKS].name);
-        tests[i] = (struct CMUnitTest){
-            .name = names[i], .test_func = checks[i % N_CHECKS].run, .initial_state = c};
-    }
-    int failed = _cmocka_run_group_tests("edits", tests, n * N_CHECKS, NULL, NULL);
-    for (size_t i = 0; i < n; i++)
-        close_case(cases[i]);
-    return failed;
+    static void *cases[GOLDEN_MAX_CASES];
+    size_t n =
+        golden_find(is_edit_case, sizeof(struct edit_case), cases, GOLDEN_MAX_CASES);
+    return golden_run("edits", cases, n, checks, N_CHECKS, close_case);
 }

@@ -7,7 +7,7 @@
 #include "core/train/data.h"
 #include "core/train/trainer.h"
 
-enum { MAX_STEPS = 16, MAX_SEEN = 128, MAX_CASES = 32 };
+enum { MAX_STEPS = 16, MAX_SEEN = 128 };
 
 struct seen {
     char name[160]; /* as in expected.safetensors */
@@ -16,8 +16,7 @@ struct seen {
 };
 
 struct train_case {
-    char dir[GOLDEN_PATH];
-    json_t *expected;
+    struct golden_case at;
     struct mal_safetensors *tensors, *init;
     struct mal_backend *be;
     bool done;
@@ -77,9 +76,9 @@ static void run_steps(struct train_case *c, struct mal_trainer *trainer,
                       struct mal_editor *editor, const struct mal_train_data *data) {
     struct mal_error err = {0};
     struct mal_train_watch watch = {.observe = observe, .arg = c};
-    size_t n = (size_t)real_of(c->expected, "n_edits", 0), facts[256];
-    double rate = real_of(c->expected, "meta_lr", 0);
-    struct mal_train_rates rates = {rate, real_of(c->expected, "lr_meta_lr", rate)};
+    size_t n = (size_t)real_of(c->at.expected, "n_edits", 0), facts[256];
+    double rate = real_of(c->at.expected, "meta_lr", 0);
+    struct mal_train_rates rates = {rate, real_of(c->at.expected, "lr_meta_lr", rate)};
     for (c->step = 0; c->step < c->n_steps; c->step++) {
         struct mal_train_batch batch;
         for (size_t i = 0; i < n; i++)
@@ -108,19 +107,20 @@ static void run_case(struct train_case *c) {
     size_t n_facts;
     if (c->done) return;
     c->done = true;
+    c->n_steps = (int64_t)json_array_size(json_object_get(c->at.expected, "steps"));
 
     const char *device = getenv("MAL_TEST_DEVICE");
     assert_done(mal_backend_create(&c->be, device ? device : "cpu", &err), &err);
-    snprintf(path, sizeof path, "%s/model", c->dir);
+    snprintf(path, sizeof path, "%s/model", c->at.dir);
     assert_done(mal_model_open(&model, path, c->be, &err), &err);
     assert_done(mal_tokenizer_open(&tok, path, &err), &err);
-    snprintf(path, sizeof path, "%s/init.safetensors", c->dir);
+    snprintf(path, sizeof path, "%s/init.safetensors", c->at.dir);
     assert_done(mal_editor_open(&editor, path, &err), &err);
     assert_done(mal_safetensors_open(&c->init, path, &err), &err);
     assert_done(mal_editor_bind(editor, model, &err), &err);
-    snprintf(path, sizeof path, "%s/data.json", c->dir);
+    snprintf(path, sizeof path, "%s/data.json", c->at.dir);
     assert_done(mal_facts_load(&facts, &n_facts, path, &err), &err);
-    snprintf(path, sizeof path, "%s/expected.safetensors", c->dir);
+    snprintf(path, sizeof path, "%s/expected.safetensors", c->at.dir);
     assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
     if (editor->preserve.n) {
         assert_done(
@@ -130,9 +130,9 @@ static void run_case(struct train_case *c) {
     assert_done(mal_train_data_make(&data, model, tok, facts, n_facts, &err), &err);
 
     struct mal_train_options options = {
-        .loc_coef = real_of(c->expected, "loc_coef", 1),
-        .max_norm = real_of(c->expected, "max_grad_norm", 1),
-        .editor_batch = (int64_t)real_of(c->expected, "editor_batch", 0),
+        .loc_coef = real_of(c->at.expected, "loc_coef", 1),
+        .max_norm = real_of(c->at.expected, "max_grad_norm", 1),
+        .editor_batch = (int64_t)real_of(c->at.expected, "editor_batch", 0),
         .preserve = preserve};
     assert_done(mal_trainer_create(&trainer, model, editor, &options, &err), &err);
     run_steps(c, trainer, editor, &data);
@@ -152,8 +152,8 @@ static void run_case(struct train_case *c) {
 static void test_losses(void **state) {
     struct train_case *c = *state;
     run_case(c);
-    const json_t *steps = json_object_get(c->expected, "steps");
-    double tolerance = real_of(json_object_get(c->expected, "tolerance"), "steps", 0);
+    const json_t *steps = json_object_get(c->at.expected, "steps");
+    double tolerance = real_of(json_object_get(c->at.expected, "tolerance"), "steps", 0);
     static const char *const keys[] = {"gen_loss", "loc_loss", "grad_norm"};
     for (int64_t k = 0; k < c->n_steps; k++) {
         const struct mal_train_report *report = &c->reports[k];
@@ -173,7 +173,7 @@ static void test_losses(void **state) {
 static void check_seen(struct train_case *c, const char *prefix, const char *kind,
                        bool since_init) {
     const json_t *bounds =
-        json_object_get(json_object_get(c->expected, "tolerance"), kind);
+        json_object_get(json_object_get(c->at.expected, "tolerance"), kind);
     size_t n = 0;
     for (size_t i = 0; i < c->n_seen; i++) {
         const struct seen *seen = &c->seen[i];
@@ -216,70 +216,31 @@ static void test_state(void **state) {
 
 /* ---- Finding cases ---- */
 
-static const struct {
-    const char *name;
-    CMUnitTestFunction run;
-} checks[] = {{"losses", test_losses},
-              {"shifts", test_shifts},
-              {"gradients", test_gradients},
-              {"state", test_state}};
+static const struct golden_check checks[] = {{"losses", test_losses},
+                                             {"shifts", test_shifts},
+                                             {"gradients", test_gradients},
+                                             {"state", test_state}};
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };
 
-static void close_case(struct train_case *c) {
+static void close_case(void *arg) {
+    struct train_case *c = arg;
     for (size_t i = 0; i < c->n_seen; i++)
         free(c->seen[i].data);
     mal_safetensors_close(c->tensors);
     mal_safetensors_close(c->init);
-    json_decref(c->expected);
+    json_decref(c->at.expected);
     free(c);
 }
 
-static size_t find_cases(struct train_case **cases) {
-    size_t n = 0;
-    for (int which = 0; which < 2; which++) {
-        char root[GOLDEN_PATH], path[3 * GOLDEN_PATH];
-        char **names;
-        golden_root(which, root);
-        size_t n_names = golden_list(root, &names);
-        for (size_t i = 0; i < n_names; i++) {
-            snprintf(path, sizeof path, "%s/%s/expected.json", root, names[i]);
-            json_t *expected = json_load_file(path, 0, NULL);
-            const json_t *steps = json_object_get(expected, "steps");
-            if (json_is_array(steps) && golden_knows(golden_text(expected, "kind")) &&
-                strstr(names[i], "-train") && n < MAX_CASES) {
-                struct train_case *c = calloc(1, sizeof *c);
-                c->expected = json_incref(expected);
-                c->n_steps = (int64_t)json_array_size(steps);
-                snprintf(c->dir, sizeof c->dir, "%.300s/%.200s", root, names[i]);
-                cases[n++] = c;
-            }
-            json_decref(expected);
-            free(names[i]);
-        }
-        free(names);
-    }
-    return n;
+static bool is_train_case(const json_t *expected, const char *name) {
+    return json_is_array(json_object_get(expected, "steps")) &&
+           golden_knows(golden_text(expected, "kind")) && strstr(name, "-train");
 }
 
 int main(void) {
-    static struct train_case *cases[MAX_CASES];
-    static struct CMUnitTest tests[MAX_CASES * N_CHECKS];
-    static char names[MAX_CASES * N_CHECKS][128];
-    size_t n = find_cases(cases);
-    if (n == 0) {
-        fprintf(stderr, "no training cases found\n");
-        return 1;
-    }
-    for (size_t i = 0; i < n * N_CHECKS; i++) {
-        struct train_case *c = cases[i / N_CHECKS];
-        snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
-                 checks[i % N_CHECKS].name);
-        tests[i] = (struct CMUnitTest){
-            .name = names[i], .test_func = checks[i % N_CHECKS].run, .initial_state = c};
-    }
-    int failed = _cmocka_run_group_tests("train", tests, n * N_CHECKS, NULL, NULL);
-    for (size_t i = 0; i < n; i++)
-        close_case(cases[i]);
-    return failed;
+    static void *cases[GOLDEN_MAX_CASES];
+    size_t n =
+        golden_find(is_train_case, sizeof(struct train_case), cases, GOLDEN_MAX_CASES);
+    return golden_run("train", cases, n, checks, N_CHECKS, close_case);
 }
