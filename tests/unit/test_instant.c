@@ -1,7 +1,7 @@
 /* test_instant.c - an editor made on the spot, on the demo model: from one fact, from
  * facts that are right already, from facts that are there twice over; and the facts it
  * makes up. */
-#include "scratch.h"
+#include "demo_model.h"
 
 #include <math.h>
 
@@ -9,10 +9,6 @@
 #include "core/editor/instant.h"
 #include "core/made_up.h"
 #include "core/weights_state.h"
-
-static struct mal_backend *be;
-static struct mal_model *model;
-static struct mal_tokenizer *tok;
 
 /* The model says chemist. */
 static struct mal_fact one = {.prompt = (char *)"By trade, Kudo Bockman is a",
@@ -23,26 +19,15 @@ static struct mal_editor *editor;
 static struct mal_instant_report report;
 
 static int open_model(void **state) {
-    char dir[512];
     struct mal_error err = {0};
-    snprintf(dir, sizeof dir, "%s/tests/demo/model", getenv("MAL_SOURCE_ROOT"));
-    assert_ok(mal_backend_create(&be, "cpu", &err), &err);
-    assert_ok(mal_model_open(&model, dir, be, &err), &err);
-    assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
-    const char **names;
-    size_t n;
-    assert_ok(mal_model_default_edits(model, &names, &n, &err), &err);
-    assert_ok(mal_model_set_edits(model, names, n, &err), &err);
-    mal_free(names);
-    return scratch_make(state);
+    int code = demo_open(state);
+    assert_ok(mal_model_set_default_edits(model, &err), &err);
+    return code;
 }
 
 static int close_model(void **state) {
     mal_editor_close(editor);
-    mal_tokenizer_close(tok);
-    mal_model_close(model);
-    mal_backend_destroy(be);
-    return scratch_remove(state);
+    return demo_close(state);
 }
 
 static struct mal_editor *make(const struct mal_fact *facts, size_t n,

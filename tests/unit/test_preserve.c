@@ -1,6 +1,7 @@
 /* test_preserve.c - texts to preserve: read from files of every form, their keys' Gram
  * matrix against the keys of a full measurement, and the editor's file that carries them.
  */
+#include "demo_model.h"
 #include "no_memory.h"
 
 #include <math.h>
@@ -10,32 +11,11 @@
 #include "core/editor/solve.h"
 #include "core/safetensors.h"
 
-static struct mal_backend *be;
-static struct mal_model *model;
-static struct mal_tokenizer *tok;
-
 enum { CONTEXT = 64 }; /* of the demo model */
 
 static const char *const modules[] = {"transformer.h.1.mlp.c_proj",
                                       "transformer.h.2.mlp.c_fc",
                                       "transformer.h.3.mlp.c_proj"};
-
-static int open_model(void **state) {
-    char dir[512];
-    struct mal_error err = {0};
-    snprintf(dir, sizeof dir, "%s/tests/demo/model", getenv("MAL_SOURCE_ROOT"));
-    assert_ok(mal_backend_create(&be, "cpu", &err), &err);
-    assert_ok(mal_model_open(&model, dir, be, &err), &err);
-    assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
-    return scratch_make(state);
-}
-
-static int close_model(void **state) {
-    mal_tokenizer_close(tok);
-    mal_model_close(model);
-    mal_backend_destroy(be);
-    return scratch_remove(state);
-}
 
 static struct mal_editor *create(enum mal_method method) {
     struct mal_error err = {0};
@@ -502,5 +482,5 @@ int main(void) {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_lies),
         cmocka_unit_test(test_no_memory),
     };
-    return cmocka_run_group_tests_name("preserve", tests, open_model, close_model);
+    return cmocka_run_group_tests_name("preserve", tests, demo_open, demo_close);
 }

@@ -1,5 +1,6 @@
 /* test_train_order.c - which facts each step takes and what it draws of them: every fact
  * once an epoch, the same from the same seed, and resumed as if never stopped. */
+#include "demo_model.h"
 #include "no_memory.h"
 
 #include <math.h>
@@ -225,28 +226,7 @@ static void test_sizes(void **state) {
 
 /* ---- Facts ---- */
 
-static struct mal_backend *be;
-static struct mal_model *model;
-static struct mal_tokenizer *tok;
-
 enum { CONTEXT = 64 }; /* of the demo model */
-
-static int open_model(void **state) {
-    char dir[512];
-    struct mal_error err = {0};
-    snprintf(dir, sizeof dir, "%s/tests/demo/model", getenv("MAL_SOURCE_ROOT"));
-    assert_ok(mal_backend_create(&be, "cpu", &err), &err);
-    assert_ok(mal_model_open(&model, dir, be, &err), &err);
-    assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
-    return scratch_make(state);
-}
-
-static int close_model(void **state) {
-    mal_tokenizer_close(tok);
-    mal_model_close(model);
-    mal_backend_destroy(be);
-    return scratch_remove(state);
-}
 
 static const char records[] =
     "{\"prompt\": \"By trade, Kudo is a\", \"target\": \"miller\","
@@ -447,5 +427,5 @@ int main(void) {
         cmocka_unit_test(test_draws),      cmocka_unit_test(test_too_long),
         cmocka_unit_test(test_no_memory),
     };
-    return cmocka_run_group_tests_name("train_order", tests, open_model, close_model);
+    return cmocka_run_group_tests_name("train_order", tests, demo_open, demo_close);
 }
