@@ -326,7 +326,7 @@ static void gpt2_forward(struct mal_model *model, struct mal_pass *pass) {
         first = model->lowest_edit_block;
     } else {
         mal_embed(pass->be, pass->n_tokens, model->info.n_channels, pass->ids, pass->pos,
-                  model->tokens, model->positions, pass->buf.x);
+                  model->tokens, MAL_F32, model->positions, pass->buf.x);
     }
     for (int64_t l = first; l < n_layers; l++) {
         bool taped = pass->backward && l >= model->lowest_edit_block;

@@ -30,6 +30,7 @@ static inline double ref_act(enum mal_act act, double x) {
     case MAL_GELU_ERF: return 0.5 * x * erfc(-x * 0.70710678118654752440);
     case MAL_RELU: return x < 0 ? 0 : x;
     case MAL_SILU: return x / (1 + exp(-x));
+    case MAL_TANH: return tanh(x);
     }
     return NAN;
 }

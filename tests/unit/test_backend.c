@@ -179,9 +179,9 @@ static void embed_and_rows(void **state) {
         int32_t *dev_ids = device_ints(dev, ids, n), *dev_pos = device_ints(dev, pos, n);
         float *dev_tokens = device_floats(dev, tokens, v * c);
         float *y = device_floats(dev, NULL, n * c), *z = device_floats(dev, NULL, n * c);
-        mal_embed(dev->be, n, c, dev_ids, dev_pos, dev_tokens,
+        mal_embed(dev->be, n, c, dev_ids, dev_pos, dev_tokens, MAL_F32,
                   device_floats(dev, positions, n * c), y);
-        mal_embed(dev->be, n, c, dev_ids, NULL, dev_tokens, NULL, z);
+        mal_embed(dev->be, n, c, dev_ids, NULL, dev_tokens, MAL_F32, NULL, z);
         float *got = host_floats(dev, y, n * c), *plain = host_floats(dev, z, n * c);
         for (int64_t i = 0; i < n * c; i++) {
             float token = tokens[ids[i / c] * c + i % c];
