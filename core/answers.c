@@ -9,16 +9,16 @@
 
 enum { FREE_TOKENS = 8 }; /* of an answer whose length nobody said */
 
-static bool fill(const struct mal_tokenizer *tok, const struct mal_probe *probe,
-                 const char *join, struct mal_ids *prompt, struct mal_generation *gen,
-                 struct mal_error *err) {
+static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
+                 const struct mal_probe *probe, const char *join, struct mal_ids *prompt,
+                 struct mal_generation *gen, struct mal_error *err) {
     struct mal_ids target = {0};
     size_t bytes = strlen(probe->prompt);
     while (bytes > 0 && probe->prompt[bytes - 1] == ' ')
         bytes--;
     bool ok = mal_tokenizer_encode(tok, probe->prompt, bytes, true, prompt, err);
     if (ok && probe->target) {
-        ok = mal_example_target(tok, probe->target, join, &target, err);
+        ok = mal_example_target(model, tok, probe->target, join, &target, err);
     }
     *gen =
         (struct mal_generation){.prompt = prompt->ids,
@@ -44,8 +44,8 @@ bool mal_answers_make(struct mal_model *model, const struct mal_tokenizer *tok,
     for (size_t i = 0; ok && i < n_facts; i++) {
         for (size_t j = 0; ok && j < facts[i].n_unrelated && answers.n < n; j++) {
             size_t k = answers.n++;
-            ok = fill(tok, &facts[i].unrelated[j], facts[i].join, &answers.prompts[k],
-                      &answers.gens[k], err);
+            ok = fill(model, tok, &facts[i].unrelated[j], facts[i].join,
+                      &answers.prompts[k], &answers.gens[k], err);
             if (!ok) mal_fail_wrap(err, "fact %zu, unrelated prompt %zu", i, j);
         }
     }

@@ -152,12 +152,17 @@ bool mal_backend_on_host(const struct mal_backend *be) {
 
 /* ---- Linear algebra ---- */
 
+/* A type that weights are kept in. */
+static bool is_weight(enum mal_dtype dtype) {
+    return dtype == MAL_F32 || dtype == MAL_F16 || dtype == MAL_BF16;
+}
+
 /* With k = 0 the product is 0: c = beta c + bias still happens. */
 void mal_gemm(struct mal_backend *be, const struct mal_gemm *g) {
     assert(g->m >= 0 && g->n >= 0 && g->k >= 0);
     if (g->m == 0 || g->n == 0 || !runs(be)) return;
     assert(g->c && (g->k == 0 || (g->a && g->b)));
-    assert(g->b_dtype == MAL_F32 || g->b_dtype == MAL_F16 || g->b_dtype == MAL_BF16);
+    assert(is_weight(g->b_dtype));
 
     struct mal_gemm full = *g;
     full.lda = ld(g->lda, g->trans_a ? g->m : g->k);
@@ -218,7 +223,10 @@ void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r
 
 void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                  const void *x, enum mal_dtype x_dtype) {
-    assert(n >= 0 && is_float_or_double(y_dtype) && is_float_or_double(x_dtype));
+    assert(n >= 0);
+    assert((is_float_or_double(y_dtype) && is_float_or_double(x_dtype)) ||
+           (y_dtype == MAL_F32 && is_weight(x_dtype)) ||
+           (x_dtype == MAL_F32 && is_weight(y_dtype)));
     if (n == 0 || !runs(be)) return;
     assert(x && y);
     be->ops->convert(be, n, y, y_dtype, x, x_dtype);
@@ -227,12 +235,12 @@ void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dt
 /* ---- Transformer ---- */
 
 void mal_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
-               const int32_t *pos, const float *tokens, const float *positions,
-               float *y) {
-    assert(n >= 0 && c >= 0);
+               const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
+               const float *positions, float *y) {
+    assert(n >= 0 && c >= 0 && is_weight(tokens_dtype));
     if (n == 0 || c == 0 || !runs(be)) return;
     assert(ids && tokens && y && (pos || !positions));
-    be->ops->embed(be, n, c, ids, pos, tokens, positions, y);
+    be->ops->embed(be, n, c, ids, pos, tokens, tokens_dtype, positions, y);
 }
 
 void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
@@ -253,7 +261,7 @@ void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const flo
 
 void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                  float *y) {
-    assert(n >= 0 && act <= MAL_SILU);
+    assert(n >= 0 && act <= MAL_TANH);
     if (n == 0 || !runs(be)) return;
     assert(x && y);
     be->ops->act_fwd(be, act, n, x, y);
@@ -261,10 +269,43 @@ void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const floa
 
 void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                  const float *dy, float *dx) {
-    assert(n >= 0 && act <= MAL_SILU);
+    assert(n >= 0 && act <= MAL_TANH);
     if (n == 0 || !runs(be)) return;
     assert(x && dy && dx);
     be->ops->act_bwd(be, act, n, x, dy, dx);
+}
+
+void mal_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
+                 const float *x, float *y) {
+    assert(n >= 0 && act <= MAL_TANH);
+    if (n == 0 || !runs(be)) return;
+    assert(gate && x && y);
+    be->ops->glu_fwd(be, act, n, gate, x, y);
+}
+
+void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
+                 const float *x, const float *dy, float *dgate, float *dx) {
+    assert(n >= 0 && act <= MAL_TANH);
+    if (n == 0 || !runs(be)) return;
+    assert(gate && x && dy && dgate && dx && dgate != dy);
+    be->ops->glu_bwd(be, act, n, gate, x, dy, dgate, dx);
+}
+
+void mal_rope_angles(struct mal_backend *be, int64_t n, int64_t half, const int32_t *pos,
+                     const float *inv_freq, float *cs) {
+    assert(n >= 0 && half >= 0);
+    if (n == 0 || half == 0 || !runs(be)) return;
+    assert(pos && inv_freq && cs);
+    be->ops->rope_angles(be, n, half, pos, inv_freq, cs);
+}
+
+void mal_rope(struct mal_backend *be, const struct mal_rope *rope, float *x,
+              int64_t ldx) {
+    assert(rope->n >= 0 && rope->n_heads >= 0 && rope->half >= 0);
+    assert(2 * rope->half <= rope->head_size);
+    if (rope->n == 0 || rope->n_heads == 0 || rope->half == 0 || !runs(be)) return;
+    assert(rope->cs && x);
+    be->ops->rope(be, rope, x, ld(ldx, rope->n_heads * rope->head_size));
 }
 
 /* The same batch with its leading dimensions filled in. */
@@ -273,7 +314,10 @@ static struct mal_attn full_attn(const struct mal_attn *attn) {
     assert(attn->q_start && attn->k_start && attn->k_len);
     assert(attn->head_size > 0 && attn->n_kv_heads > 0 && attn->n_heads > 0);
     assert(attn->n_heads % attn->n_kv_heads == 0);
-    assert(attn->max_queries > 0 && attn->max_keys >= attn->max_queries);
+    assert(attn->max_queries > 0 && attn->max_keys > 0);
+    assert(attn->max_keys >= attn->max_queries || (!attn->causal && !attn->rel_bias));
+    assert(attn->window >= 0 && (attn->window == 0 || attn->causal));
+    assert(attn->rel_span >= 0);
 
     struct mal_attn full = *attn;
     full.ld_q = ld(attn->ld_q, attn->n_heads * attn->head_size);
@@ -298,6 +342,7 @@ void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const flo
     bool nothing = attn->n_queries == 0 && !grads->all_keys; /* else keys get zeros */
     if (attn->n_seqs == 0 || nothing || !runs(be)) return;
     assert(out && lse && dout && grads->dq && grads->dk && grads->dv);
+    assert(grads->all_keys || attn->max_keys >= attn->max_queries);
     struct mal_attn full = full_attn(attn);
     struct mal_attn_grads full_grads = *grads;
     int64_t row = attn->n_heads * attn->head_size;
@@ -318,7 +363,7 @@ void mal_gather_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t
                      const float *x, int64_t ldx, float *y, int64_t ldy) {
     assert(n >= 0 && c >= 0);
     if (n == 0 || c == 0 || !runs(be)) return;
-    assert(rows && x && y);
+    assert(x && y);
     be->ops->gather_rows(be, n, c, rows, x, ld(ldx, c), y, ld(ldy, c));
 }
 
@@ -326,7 +371,7 @@ void mal_scatter_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_
                       const float *x, int64_t ldx, float *y, int64_t ldy) {
     assert(n >= 0 && c >= 0);
     if (n == 0 || c == 0 || !runs(be)) return;
-    assert(rows && x && y);
+    assert(x && y);
     be->ops->scatter_rows(be, n, c, rows, x, ld(ldx, c), y, ld(ldy, c));
 }
 
@@ -435,10 +480,6 @@ void mal_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
 }
 
 /* ---- Versioned weights ---- */
-
-static bool is_weight(enum mal_dtype dtype) {
-    return dtype == MAL_F32 || dtype == MAL_F16 || dtype == MAL_BF16;
-}
 
 void mal_apply_factors(struct mal_backend *be, int64_t d_in, int64_t d_out, int64_t rank,
                        const float *l, const float *r, bool transposed, float *t) {

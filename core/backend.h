@@ -7,8 +7,8 @@
  * and return nothing: a device's first error sticks, later operations do nothing,
  * mal_backend_sync() tells. Matrices are row-major with a leading dimension in elements
  * (0 = the row length). Shapes are asserted here, not in the implementations. A size of 0
- * is a no-op. Activations are fp32; weights may be stored narrower on a device that
- * computes so. */
+ * is a no-op. Activations are fp32; weights may be stored in 16 bits, and are widened
+ * where they are used. */
 #ifndef MAL_BACKEND_H
 #define MAL_BACKEND_H
 
@@ -55,10 +55,9 @@ struct mal_gemm {
     int64_t m, n, k;
     const float *a;
     int64_t lda;
-    bool trans_a;           /* a is stored (k,m) */
-    const void *b;          /* of b_dtype */
-    enum mal_dtype b_dtype; /* MAL_F32 unless a device keeps weights narrower; 0-init is
-                               F64: set it */
+    bool trans_a; /* a is stored (k,m) */
+    const void *b;
+    enum mal_dtype b_dtype; /* MAL_F32, MAL_F16 or MAL_BF16; 0-init is F64: set it */
     int64_t ldb;
     bool trans_b; /* b is stored (n,k) */
     float *c;
@@ -111,15 +110,18 @@ void mal_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m, int
  * below, has matrix = Q r. */
 void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 
-/* y (n) of y_dtype = x (n) of x_dtype, fp32 and fp64 either way, rounded once. */
+/* y (n) of y_dtype = x (n) of x_dtype, rounded once; fp32 and fp64 either way, or fp32 on
+ * one side and 16 bits on the other. */
 void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                  const void *x, enum mal_dtype x_dtype);
 
 /* ---- Transformer ---- */
 
-/* y (n,c) = tokens[ids[i]] + positions[pos[i]] (positions may be NULL). */
+/* y (n,c) = tokens[ids[i]] + positions[pos[i]]; tokens are fp32, fp16 or bf16. Without
+ * positions (NULL) pos is not read. */
 void mal_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
-               const int32_t *pos, const float *tokens, const float *positions, float *y);
+               const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
+               const float *positions, float *y);
 
 /* Layer norm: y = (x - mean(x)) / sqrt(var(x) + eps) * gain + bias, over rows of c.
  * RMS norm (`rms`): y = x / sqrt(mean(x^2) + eps) * gain. */
@@ -141,7 +143,8 @@ enum mal_act {
                       "gelu_pytorch_tanh" */
     MAL_GELU_ERF,  /* 0.5 x (1 + erf(x / sqrt 2)): HF "gelu" */
     MAL_RELU,
-    MAL_SILU
+    MAL_SILU,
+    MAL_TANH
 };
 
 void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
@@ -150,12 +153,40 @@ void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const floa
 void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                  const float *dy, float *dx);
 
+/* y = act(gate) x, element by element; y may be gate or x. */
+void mal_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
+                 const float *x, float *y);
+/* dgate = act'(gate) x dy, dx = act(gate) dy; dx may be dy, dgate may not. */
+void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
+                 const float *x, const float *dy, float *dgate, float *dx);
+
+/* cs (n, 2 half): row i has the cosines of pos[i] inv_freq[j], j < half, then the sines;
+ * the angle is that product in fp32, and its cosine and sine are right to fp32. */
+void mal_rope_angles(struct mal_backend *be, int64_t n, int64_t half, const int32_t *pos,
+                     const float *inv_freq, float *cs);
+
+/* Rotary positions, in place on rows of n_heads heads: of each head, the first 2 half
+ * channels are turned in pairs, (2j, 2j + 1) if interleaved, else (j, j + half): (a, b)
+ * becomes (a cos - b sin, b cos + a sin). `inverse` turns back, which is the gradient. */
+struct mal_rope {
+    int64_t n, n_heads, head_size, half;
+    bool interleaved, inverse;
+    const float *cs; /* (n, 2 half) of mal_rope_angles() */
+};
+
+void mal_rope(struct mal_backend *be, const struct mal_rope *rope, float *x, int64_t ldx);
+
 /* Attention over packed, ragged sequences. Sequence s has its queries in rows
  * [q_start[s], q_start[s+1]) and its keys in rows [k_start[s], k_start[s] + k_len[s]) of
- * k and v. Queries are the last ones of the sequence: query i of a sequence with nq of
- * them is at position k_len - nq + i. Causal: position p sees positions 0..p. out =
- * softmax(scale q k') v per head; query head h uses key head h / (n_heads / n_kv_heads).
- */
+ * k and v. Queries are the last ones of the sequence: key j is at position j, query i of
+ * a sequence with nq of them at position k_len - nq + i. Causal: position p sees
+ * positions 0..p, of those the last `window` where that is not 0. out = softmax(scale q
+ * k' + bias) v per head; query head h uses key head h / (n_heads / n_kv_heads). The bias
+ * of a query at p and a key at t is rel_bias[h][clamp(t - p, -rel_span, rel_span) +
+ * rel_span].
+ *
+ * Without causal and rel_bias positions mean nothing, and the keys may be those of
+ * another sequence (cross-attention): fewer than the queries, but one at least. */
 struct mal_attn {
     int64_t n_seqs, n_queries; /* n_queries = q_start[n_seqs] */
     int64_t max_queries,
@@ -166,6 +197,9 @@ struct mal_attn {
     int64_t ld_q, ld_k, ld_v;
     float scale;
     bool causal;
+    int64_t window;        /* 0: none; only with causal */
+    const float *rel_bias; /* (n_heads, 2 rel_span + 1); NULL: none */
+    int64_t rel_span;
 };
 
 /* out (n_queries, n_heads * head_size), ld_out; lse (n_queries, n_heads) = log sum exp of
@@ -176,7 +210,7 @@ void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *ou
 /* Gradients, written (not added): dq (n_queries, H D), and dk, dv (rows, Hkv D) of the
  * keys at the queries' own positions, in the queries' rows; what flows to earlier keys is
  * dropped (they need no gradient: core/README.md section 5). With `all_keys` instead of
- * every key, in the rows of k and v. */
+ * every key, in the rows of k and v; cross-attention needs that. rel_bias is constant. */
 struct mal_attn_grads {
     float *dq, *dk, *dv;
     int64_t ld_q, ld_kv;
@@ -189,10 +223,10 @@ void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const flo
 
 /* y += x */
 void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y);
-/* y[i] = x[rows[i]] for i < n, rows of c (strides ldx, ldy). */
+/* y[i] = x[rows[i]] for i < n, rows of c (strides ldx, ldy); rows NULL: y[i] = x[i]. */
 void mal_gather_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                      const float *x, int64_t ldx, float *y, int64_t ldy);
-/* y[rows[i]] = x[i] */
+/* y[rows[i]] = x[i]; rows NULL: y[i] = x[i]. */
 void mal_scatter_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                       const float *x, int64_t ldx, float *y, int64_t ldy);
 

@@ -43,8 +43,8 @@ struct mal_backend_ops {
                     const void *x, enum mal_dtype x_dtype);
 
     void (*embed)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
-                  const int32_t *pos, const float *tokens, const float *positions,
-                  float *y);
+                  const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
+                  const float *positions, float *y);
     void (*norm_fwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                      float *y);
     void (*norm_bwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
@@ -53,6 +53,15 @@ struct mal_backend_ops {
                     float *y);
     void (*act_bwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                     const float *dy, float *dx);
+    void (*glu_fwd)(struct mal_backend *be, enum mal_act act, int64_t n,
+                    const float *gate, const float *x, float *y);
+    void (*glu_bwd)(struct mal_backend *be, enum mal_act act, int64_t n,
+                    const float *gate, const float *x, const float *dy, float *dgate,
+                    float *dx);
+    void (*rope_angles)(struct mal_backend *be, int64_t n, int64_t half,
+                        const int32_t *pos, const float *inv_freq, float *cs);
+    void (*rope)(struct mal_backend *be, const struct mal_rope *rope, float *x,
+                 int64_t ldx);
     void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, float *out,
                      int64_t ld_out, float *lse);
     void (*attn_bwd)(struct mal_backend *be, const struct mal_attn *attn,

@@ -85,11 +85,10 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
     struct mal_example *examples = mal_calloc(n, sizeof *examples);
     struct mal_score *scores = mal_calloc(n, sizeof *scores);
     bool ok = (examples && scores) || mal_fail(err, MAL_NO_MEMORY, "scores");
-    int64_t context = mal_model_info(model)->n_context;
     for (size_t i = 0; ok && i < n; i++) {
         struct mal_error own = {0};
-        ok = mal_example_init(&examples[i], tok, items[i].prompt, items[i].target,
-                              items[i].join, context, &own);
+        ok = mal_example_init(&examples[i], model, tok, items[i].prompt, items[i].target,
+                              items[i].join, &own);
         if (ok) continue;
         char at[128];
         snprintf(at, sizeof at, "%s/%zu", pointer, i);

@@ -5,11 +5,31 @@
 
 #include "core/alloc.h"
 
-bool mal_example_target(const struct mal_tokenizer *tok, const char *target,
-                        const char *join, struct mal_ids *out, struct mal_error *err) {
-    if (!join) join = " ";
+const char *const mal_class_names[2] = {"REFUTES", "SUPPORTS"};
+
+/* ---- Targets ---- */
+
+static bool class_of(const char *target, struct mal_ids *out, struct mal_error *err) {
+    for (int32_t i = 0; i < 2; i++) {
+        if (strcmp(target, mal_class_names[i]) == 0) return mal_ids_push(out, i, err);
+    }
+    return mal_fail(
+        err, MAL_INVALID,
+        "the target is neither \"%s\" nor \"%s\", what a fact checker answers",
+        mal_class_names[1], mal_class_names[0]);
+}
+
+bool mal_example_target(const struct mal_model *model, const struct mal_tokenizer *tok,
+                        const char *target, const char *join, struct mal_ids *out,
+                        struct mal_error *err) {
+    enum mal_model_kind kind = mal_model_info(model)->kind;
     while (*target == ' ')
         target++;
+    if (*target == 0) return mal_fail(err, MAL_INVALID, "the target is empty");
+    if (kind == MAL_MODEL_CLASSIFIER) return class_of(target, out, err);
+    if (kind == MAL_MODEL_SEQ2SEQ)
+        return mal_tokenizer_encode(tok, target, strlen(target), false, out, err);
+    if (!join) join = " ";
     size_t n_join = strlen(join), n_target = strlen(target);
     char *text = mal_malloc(n_join + n_target + 1);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "target");
@@ -20,54 +40,67 @@ bool mal_example_target(const struct mal_tokenizer *tok, const char *target,
     return ok;
 }
 
-static bool encode_both(const struct mal_tokenizer *tok, const char *prompt,
-                        const char *target, const char *join, struct mal_ids *ids,
-                        size_t *n_prompt, struct mal_error *err) {
+/* ---- Examples ---- */
+
+static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
+                          struct mal_ids *out, struct mal_error *err) {
     size_t bytes = strlen(prompt);
     while (bytes > 0 && prompt[bytes - 1] == ' ')
         bytes--;
-    while (*target == ' ')
-        target++;
     if (bytes == 0) return mal_fail(err, MAL_INVALID, "the prompt is empty");
-    if (*target == 0) return mal_fail(err, MAL_INVALID, "the target is empty");
-    if (!mal_tokenizer_encode(tok, prompt, bytes, true, ids, err)) return false;
-    *n_prompt = ids->n;
-    return mal_example_target(tok, target, join, ids, err);
+    return mal_tokenizer_encode(tok, prompt, bytes, true, out, err) &&
+           (out->n > 0 || mal_fail(err, MAL_INVALID, "the prompt has no tokens"));
 }
 
-bool mal_example_init(struct mal_example *out, const struct mal_tokenizer *tok,
-                      const char *prompt, const char *target, const char *join,
-                      int64_t context, struct mal_error *err) {
-    struct mal_ids ids = {0};
-    size_t n_prompt = 0;
-    if (!encode_both(tok, prompt, target, join, &ids, &n_prompt, err)) goto fail;
-    if (n_prompt == 0 || ids.n == n_prompt) {
-        mal_fail(err, MAL_INVALID, "the %s has no tokens",
-                 n_prompt ? "target" : "prompt");
-        goto fail;
+/* Takes both lists over. */
+static bool put_together(struct mal_example *out, const struct mal_model *model,
+                         struct mal_ids *ids, struct mal_ids *target,
+                         struct mal_error *err) {
+    const struct mal_model_info *info = mal_model_info(model);
+    size_t n_prompt = ids->n;
+    bool causal = info->kind == MAL_MODEL_CAUSAL;
+    for (size_t i = 0; causal && i + 1 < target->n; i++) {
+        if (!mal_ids_push(ids, target->ids[i], err)) return false;
     }
-    if (context && (int64_t)ids.n - 1 > context) {
-        mal_fail(err, MAL_INVALID,
-                 "prompt and target have %zu tokens, the model's context is %lld", ids.n,
-                 (long long)context);
-        goto fail;
+    if (info->n_context && (int64_t)ids->n > info->n_context) {
+        return mal_fail(
+            err, MAL_INVALID, "%s has %zu tokens, the model's context is %lld",
+            causal ? "prompt and target" : "the prompt",
+            causal ? n_prompt + target->n : n_prompt, (long long)info->n_context);
     }
-    size_t n_target = ids.n - n_prompt;
-    int32_t *target_ids = mal_malloc(n_target * sizeof *target_ids);
-    if (!target_ids) {
-        mal_fail(err, MAL_NO_MEMORY, "target tokens");
-        goto fail;
-    }
-    memcpy(target_ids, ids.ids + n_prompt, n_target * sizeof *target_ids);
-    *out = (struct mal_example){.ids = ids.ids,
-                                .n = (int32_t)ids.n - 1,
-                                .from = (int32_t)n_prompt - 1,
-                                .target = target_ids,
-                                .n_target = (int32_t)n_target};
+    *out = (struct mal_example){.ids = ids->ids,
+                                .n = (int32_t)ids->n,
+                                .from = causal ? (int32_t)n_prompt - 1 : 0,
+                                .target = target->ids,
+                                .n_target = (int32_t)target->n,
+                                .has_decoder = info->kind == MAL_MODEL_SEQ2SEQ,
+                                .decoder_start = info->decoder_start};
     return true;
+}
 
-fail:
+bool mal_example_init(struct mal_example *out, const struct mal_model *model,
+                      const struct mal_tokenizer *tok, const char *prompt,
+                      const char *target, const char *join, struct mal_error *err) {
+    struct mal_ids ids = {0}, answer = {0};
+    bool ok = encode_prompt(tok, prompt, &ids, err) &&
+              mal_example_target(model, tok, target, join, &answer, err) &&
+              (answer.n > 0 || mal_fail(err, MAL_INVALID, "the target has no tokens")) &&
+              put_together(out, model, &ids, &answer, err);
+    if (ok) return true;
     mal_ids_finish(&ids);
+    mal_ids_finish(&answer);
+    return false;
+}
+
+bool mal_example_open(struct mal_example *out, const struct mal_model *model,
+                      const struct mal_tokenizer *tok, const char *prompt,
+                      struct mal_error *err) {
+    struct mal_ids ids = {0}, answer = {0};
+    bool ok = encode_prompt(tok, prompt, &ids, err) && mal_ids_push(&answer, -1, err) &&
+              put_together(out, model, &ids, &answer, err);
+    if (ok) return true;
+    mal_ids_finish(&ids);
+    mal_ids_finish(&answer);
     return false;
 }
 
@@ -103,34 +136,61 @@ bool mal_examples_longest_first(const struct mal_example *examples, size_t n,
     return true;
 }
 
+/* What the head's rows read: the decoder's ids where there is a decoder. */
+static int32_t n_rows_of(const struct mal_example *e) {
+    return e->has_decoder ? e->n_target : e->n;
+}
+
+static void fill_rows(const struct mal_example *e, int32_t *ids, int32_t *labels) {
+    size_t n = (size_t)n_rows_of(e);
+    if (e->has_decoder) {
+        ids[0] = e->decoder_start;
+        memcpy(ids + 1, e->target, (n - 1) * sizeof *ids);
+    } else {
+        memcpy(ids, e->ids, n * sizeof *ids);
+    }
+    memset(labels, 0xff, n * sizeof *labels);
+    memcpy(labels + e->from, e->target, (size_t)e->n_target * sizeof *labels);
+}
+
 bool mal_examples_pack(const struct mal_example *examples, const size_t *order, size_t n,
                        struct mal_packed *out, struct mal_error *err) {
-    size_t n_tokens = 0;
-    for (size_t i = 0; i < n; i++)
-        n_tokens += (size_t)examples[order ? order[i] : i].n;
-    int32_t *block = mal_malloc((2 * n + 1 + 2 * n_tokens) * sizeof *block);
+    size_t n_rows = 0, n_source = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_example *e = &examples[order ? order[i] : i];
+        n_rows += (size_t)n_rows_of(e);
+        if (e->has_decoder) n_source += (size_t)e->n;
+    }
+    int32_t *block = mal_malloc((3 * n + 2 + 2 * n_rows + n_source) * sizeof *block);
     if (!block) return mal_fail(err, MAL_NO_MEMORY, "packed batch");
 
     int32_t *start = block, *from = start + n + 1, *ids = from + n,
-            *labels = ids + n_tokens;
-    int32_t row = 0;
+            *labels = ids + n_rows, *source_start = labels + n_rows,
+            *source = source_start + n + 1;
+    int32_t row = 0, at = 0;
     int64_t n_labels = 0;
     for (size_t i = 0; i < n; i++) {
         const struct mal_example *e = &examples[order ? order[i] : i];
         start[i] = row;
         from[i] = e->from;
-        memcpy(ids + row, e->ids, (size_t)e->n * sizeof *ids);
-        memset(labels + row, 0xff, (size_t)e->from * sizeof *labels);
-        memcpy(labels + row + e->from, e->target, (size_t)e->n_target * sizeof *labels);
-        row += e->n;
+        source_start[i] = at;
+        fill_rows(e, ids + row, labels + row);
+        if (e->has_decoder) {
+            memcpy(source + at, e->ids, (size_t)e->n * sizeof *source);
+            at += e->n;
+        }
+        row += n_rows_of(e);
         n_labels += e->n_target;
     }
     start[n] = row;
+    source_start[n] = at;
     *out = (struct mal_packed){.batch = {.n_seqs = n,
                                          .start = start,
                                          .ids = ids,
                                          .from = from,
-                                         .labels = labels},
+                                         .labels = labels,
+                                         .source_start = source_start,
+                                         .source_ids = source},
                                .n_labels = n_labels,
                                .block = block};
     return true;

@@ -6,27 +6,43 @@
 #include "core/model/model.h"
 #include "core/tokenizer/tokenizer.h"
 
-/* ids = tok(prompt) ++ tok(join target), without the last; the last prompt token and the
- * target tokens after it are the rows that predict the target. */
+/* What the model reads, and what it is to answer.
+ * Causal models: ids = tok(prompt) ++ tok(join target), without the last; the last prompt
+ * token and the target tokens after it are the rows that predict the target.
+ * Encoder-decoders: ids = tok(prompt), for the encoder; the decoder reads decoder_start
+ * ++ tok(target) without the last, and each of its rows predicts. Classifiers: ids =
+ * tok(prompt); the first row predicts the class. */
 struct mal_example {
     int32_t *ids; /* (n), owned */
     int32_t n;
-    int32_t from;    /* first row that predicts a target token */
-    int32_t *target; /* (n_target), owned; n_target = n - from */
+    int32_t from;    /* first row that predicts */
+    int32_t *target; /* (n_target), owned; rows from `from` on */
     int32_t n_target;
+    bool has_decoder; /* an encoder-decoder's, which begins with decoder_start */
+    int32_t decoder_start;
     size_t source; /* of the caller: which fact or item it came from */
 };
 
 /* Spaces at the seam are trimmed, then prompt and target are joined by `join` (NULL: one
- * space). `context` 0: no maximum. An empty prompt or target, or one longer than the
- * context, is MAL_INVALID. */
-bool mal_example_init(struct mal_example *out, const struct mal_tokenizer *tok,
-                      const char *prompt, const char *target, const char *join,
-                      int64_t context, struct mal_error *err) MAL_CHECK;
+ * space), which only causal models need. An empty prompt or target, one longer than the
+ * context, or a classifier's target that is not a class, is MAL_INVALID. */
+bool mal_example_init(struct mal_example *out, const struct mal_model *model,
+                      const struct mal_tokenizer *tok, const char *prompt,
+                      const char *target, const char *join,
+                      struct mal_error *err) MAL_CHECK;
+/* A prompt alone: the row that begins the answer is there, and predicts no particular
+ * token. */
+bool mal_example_open(struct mal_example *out, const struct mal_model *model,
+                      const struct mal_tokenizer *tok, const char *prompt,
+                      struct mal_error *err) MAL_CHECK;
 /* The target's tokens alone, as they follow a prompt; appended to *out. */
-bool mal_example_target(const struct mal_tokenizer *tok, const char *target,
-                        const char *join, struct mal_ids *out,
+bool mal_example_target(const struct mal_model *model, const struct mal_tokenizer *tok,
+                        const char *target, const char *join, struct mal_ids *out,
                         struct mal_error *err) MAL_CHECK;
+
+/* A classifier's targets: "REFUTES", "SUPPORTS". */
+extern const char *const mal_class_names[2];
+
 void mal_example_finish(struct mal_example *example);
 void mal_examples_free(struct mal_example *examples, size_t n); /* takes NULL */
 

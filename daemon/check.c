@@ -13,12 +13,14 @@ bool mal_check_vocabulary(const struct mal_tokenizer *tok, const struct mal_mode
                     dir, (long long)has, (long long)may);
 }
 
-static bool check_text(const struct mal_tokenizer *tok, int64_t context, size_t fact,
-                       const char *field, const char *prompt, const char *target,
-                       const char *join, int64_t *tokens, struct mal_error *err) {
+static bool check_text(const struct mal_model *model, const struct mal_tokenizer *tok,
+                       size_t fact, const char *field, const char *prompt,
+                       const char *target, const char *join, int64_t *tokens,
+                       struct mal_error *err) {
     struct mal_example example = {0};
     struct mal_error own = {0};
-    bool ok = mal_example_init(&example, tok, prompt, target, join, context, &own);
+    bool ok = target ? mal_example_init(&example, model, tok, prompt, target, join, &own)
+                     : mal_example_open(&example, model, tok, prompt, &own);
     *tokens = example.n_target;
     mal_example_finish(&example);
     if (ok) return true;
@@ -27,27 +29,27 @@ static bool check_text(const struct mal_tokenizer *tok, int64_t context, size_t 
     return mal_fail_at(err, own.status, pointer, "%s", own.text);
 }
 
-static bool check_fact(const struct mal_tokenizer *tok, int64_t context,
+static bool check_fact(const struct mal_model *model, const struct mal_tokenizer *tok,
                        const struct mal_fact *fact, size_t i, int64_t *total,
                        struct mal_error *err) {
     char field[64];
     int64_t n = 0;
-    if (!check_text(tok, context, i, "prompt", fact->prompt, fact->target, fact->join, &n,
+    if (!check_text(model, tok, i, "prompt", fact->prompt, fact->target, fact->join, &n,
                     err)) {
         return false;
     }
     *total += n;
     for (size_t j = 0; j < fact->n_prompts; j++) {
         snprintf(field, sizeof field, "prompts/%zu", j);
-        if (!check_text(tok, context, i, field, fact->prompts[j], fact->target,
-                        fact->join, &n, err)) {
+        if (!check_text(model, tok, i, field, fact->prompts[j], fact->target, fact->join,
+                        &n, err)) {
             return false;
         }
         *total += n;
     }
     for (size_t j = 0; j < fact->n_rephrases; j++) {
         snprintf(field, sizeof field, "rephrases/%zu", j);
-        if (!check_text(tok, context, i, field, fact->rephrases[j], fact->target,
+        if (!check_text(model, tok, i, field, fact->rephrases[j], fact->target,
                         fact->join, &n, err)) {
             return false;
         }
@@ -55,21 +57,20 @@ static bool check_fact(const struct mal_tokenizer *tok, int64_t context,
     for (size_t j = 0; j < fact->n_unrelated; j++) {
         const struct mal_probe *probe = &fact->unrelated[j];
         snprintf(field, sizeof field, "unrelated/%zu/prompt", j);
-        const char *target = probe->target ? probe->target : "?";
-        if (!check_text(tok, context, i, field, probe->prompt, target, fact->join, &n,
-                        err)) {
+        if (!check_text(model, tok, i, field, probe->prompt, probe->target, fact->join,
+                        &n, err)) {
             return false;
         }
     }
     return true;
 }
 
-bool mal_check_facts(const struct mal_tokenizer *tok, int64_t context,
+bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_fact *facts, size_t n, int64_t *out_tokens,
                      struct mal_error *err) {
     int64_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!check_fact(tok, context, &facts[i], i, &total, err)) return false;
+        if (!check_fact(model, tok, &facts[i], i, &total, err)) return false;
     }
     *out_tokens = total;
     return true;
@@ -79,7 +80,6 @@ bool mal_check_facts_of(const char *path, const struct mal_tokenizer *tok,
                         const struct mal_model *model, const struct mal_fact *facts,
                         size_t n, struct mal_error *err) {
     int64_t tokens;
-    if (mal_check_facts(tok, mal_model_info(model)->n_context, facts, n, &tokens, err))
-        return true;
+    if (mal_check_facts(model, tok, facts, n, &tokens, err)) return true;
     return mal_fail_wrap(err, "%s: %s", path, err->pointer);
 }

@@ -13,7 +13,7 @@ bool mal_check_vocabulary(const struct mal_tokenizer *tok, const struct mal_mode
 /* Checks facts as a batch will: tokenizes each; touches no device. *out_tokens: target
  * tokens. The first text that does not fit is an error with its pointer
  * ("/facts/3/rephrases/0"). */
-bool mal_check_facts(const struct mal_tokenizer *tok, int64_t context,
+bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_fact *facts, size_t n, int64_t *out_tokens,
                      struct mal_error *err) MAL_CHECK;
 /* The same for facts of a file, which the error names, too. */

@@ -246,6 +246,5 @@ bool mal_engine_score(struct mal_engine *engine, int64_t version,
 
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
                             size_t n, int64_t *out_tokens, struct mal_error *err) {
-    int64_t context = mal_model_info(engine->model)->n_context;
-    return mal_check_facts(engine->tok, context, facts, n, out_tokens, err);
+    return mal_check_facts(engine->model, engine->tok, facts, n, out_tokens, err);
 }

@@ -59,9 +59,10 @@ json_t *mal_eval_json(const struct mal_eval *eval, const struct mal_eval_plan *p
         "n_edits", (json_int_t)plan->n_edits, "model", setup->model);
     if (!plan->reset) json_object_set_new(report, "retention", retention_json(eval));
     if (setup->preserve) {
-        json_object_set_new(
-            report, "preserve",
-            json_pack("{s:I}", "keys", (json_int_t)setup->preserve->n_keys));
+        json_object_set_new(report, "preserve",
+                            json_pack("{s:I}", "keys",
+                                      (json_int_t)(setup->preserve->n_keys[0] +
+                                                   setup->preserve->n_keys[1])));
     }
     return report;
 }

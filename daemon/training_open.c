@@ -105,11 +105,12 @@ static bool set_preserve(struct mal_training *t, struct mal_error *err) {
     struct mal_editor *editor = t->wb.editor;
     if (t->o->preserve) {
         struct mal_preserve_texts texts = {0};
-        int64_t context = mal_model_info(t->wb.model)->n_context;
         if (editor->method == MAL_MEND)
             return mal_fail(err, MAL_INVALID, "--preserve: MEND solves no system");
-        if (!mal_preserve_texts_load(&texts, t->o->preserve, t->wb.tok, context, err) ||
-            !mal_editor_set_preserve(editor, &texts, t->o->preserve_weight, err)) {
+        if (!mal_preserve_texts_load(&texts, t->o->preserve, t->wb.model, t->wb.tok,
+                                     err) ||
+            !mal_editor_set_preserve(editor, t->wb.model, &texts, t->o->preserve_weight,
+                                     err)) {
             return false;
         }
     }

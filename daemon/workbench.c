@@ -132,8 +132,7 @@ bool mal_workbench_preserve(struct mal_workbench *wb, const char *path, double s
     struct mal_bar bar;
     struct mal_progress progress = {.tick = show_preserve, .arg = &bar};
     struct mal_preserve_texts texts = {0};
-    int64_t context = mal_model_info(wb->model)->n_context;
-    bool ok = !path || mal_preserve_texts_load(&texts, path, wb->tok, context, err);
+    bool ok = !path || mal_preserve_texts_load(&texts, path, wb->model, wb->tok, err);
     if (ok && !path && wb->editor->preserve.n == 0 && share > 0) {
         ok = mal_fail(err, MAL_INVALID,
                       "--preserve-weight needs --preserve FILE: the editor carries no "

@@ -7,7 +7,7 @@
 #include "core/cpu/cpu.h"
 #include "core/cpu/vmath.h"
 
-enum { BLOCK = 4096 };
+enum { BLOCK = 4096, GATE_BLOCK = 1024 };
 
 static const float two_sqrt_2_pi = 1.59576912160573f; /* 2 sqrt(2 / pi) */
 static const float cubic = 0.044715f;
@@ -28,6 +28,19 @@ MAL_INLINE float logistic(float w, float *slope) {
     float q = 1.0f / (1.0f + e);
     *slope = e * q * q;
     return w < 0 ? e * q : q;
+}
+
+/* Cephes' polynomial around 0, where 1 - 2 / (exp(2x) + 1) cancels. */
+MAL_INLINE float tanh_of(float x) {
+    float z = x * x, a = x < 0 ? -x : x;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float near = p * z * x + x;
+    float e = vexp(-2.0f * a), far = (1.0f - e) / (1.0f + e);
+    return a < 0.625f ? near : x < 0 ? -far : far;
 }
 
 /* ---- Forward ---- */
@@ -60,6 +73,12 @@ static MAL_SIMD void silu_fwd(int64_t n, const float *x, float *y) {
         float v = x[i], slope;
         y[i] = v * logistic(v, &slope);
     }
+}
+
+static MAL_SIMD void tanh_fwd(int64_t n, const float *x, float *y) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        y[i] = tanh_of(x[i]);
 }
 
 /* ---- Backward ---- */
@@ -99,16 +118,37 @@ static MAL_SIMD void silu_bwd(int64_t n, const float *x, const float *dy, float 
     }
 }
 
+static MAL_SIMD void tanh_bwd(int64_t n, const float *x, const float *dy, float *dx) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++) {
+        float slope;
+        logistic(2.0f * x[i], &slope);
+        dx[i] = dy[i] * (4.0f * slope);
+    }
+}
+
+/* ---- Gates ---- */
+
+static MAL_SIMD void multiply(int64_t n, const float *a, const float *b, float *y) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] * b[i];
+}
+
 /* ---- Entries ---- */
+
+static void (*const fwd[])(int64_t, const float *, float *) = {
+    [MAL_GELU_TANH] = gelu_tanh_fwd, [MAL_GELU_ERF] = gelu_erf_fwd, [MAL_RELU] = relu_fwd,
+    [MAL_SILU] = silu_fwd,           [MAL_TANH] = tanh_fwd,
+};
+
+static void (*const bwd[])(int64_t, const float *, const float *, float *) = {
+    [MAL_GELU_TANH] = gelu_tanh_bwd, [MAL_GELU_ERF] = gelu_erf_bwd, [MAL_RELU] = relu_bwd,
+    [MAL_SILU] = silu_bwd,           [MAL_TANH] = tanh_bwd,
+};
 
 void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                      float *y) {
-    static void (*const fwd[])(int64_t, const float *, float *) = {
-        [MAL_GELU_TANH] = gelu_tanh_fwd,
-        [MAL_GELU_ERF] = gelu_erf_fwd,
-        [MAL_RELU] = relu_fwd,
-        [MAL_SILU] = silu_fwd,
-    };
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += BLOCK)
         fwd[act](n - i < BLOCK ? n - i : BLOCK, x + i, y + i);
@@ -116,13 +156,32 @@ void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const 
 
 void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                      const float *dy, float *dx) {
-    static void (*const bwd[])(int64_t, const float *, const float *, float *) = {
-        [MAL_GELU_TANH] = gelu_tanh_bwd,
-        [MAL_GELU_ERF] = gelu_erf_bwd,
-        [MAL_RELU] = relu_bwd,
-        [MAL_SILU] = silu_bwd,
-    };
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += BLOCK)
         bwd[act](n - i < BLOCK ? n - i : BLOCK, x + i, dy + i, dx + i);
+}
+
+void mal_cpu_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
+                     const float *gate, const float *x, float *y) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i += GATE_BLOCK) {
+        int64_t size = n - i < GATE_BLOCK ? n - i : GATE_BLOCK;
+        float open[GATE_BLOCK];
+        fwd[act](size, gate + i, open);
+        multiply(size, open, x + i, y + i);
+    }
+}
+
+void mal_cpu_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
+                     const float *gate, const float *x, const float *dy, float *dgate,
+                     float *dx) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i += GATE_BLOCK) {
+        int64_t size = n - i < GATE_BLOCK ? n - i : GATE_BLOCK;
+        float open[GATE_BLOCK], dopen[GATE_BLOCK];
+        fwd[act](size, gate + i, open);
+        multiply(size, x + i, dy + i, dopen);
+        multiply(size, open, dy + i, dx + i);
+        bwd[act](size, gate + i, dopen, dgate + i);
+    }
 }

@@ -53,19 +53,15 @@ static void bwd_piece(const struct attn_piece *piece, const struct given *given,
     _Alignas(64) float s[ATTN_KEYS * ATTN_QUERIES], ds[ATTN_KEYS * ATTN_QUERIES];
     int64_t n = piece->n_queries, d = piece->head_size;
 
-    for (int64_t j = 0; j < piece->n_keys; j += ATTN_KEYS) {
+    for (int64_t j = piece->first_key; j < piece->end_key; j += ATTN_KEYS) {
         int64_t n_keys = attn_tile_keys(piece, j);
         const float *k = piece->k + j * piece->ld_k, *v = piece->v + j * piece->ld_v;
-        mal_cpu_attn_products(piece, n_keys, k, piece->ld_k, piece->q, piece->ld_q,
-                              piece->scale, j == 0, packed_q, s);
+        mal_cpu_attn_scores(piece, j, packed_q, s);
         mal_cpu_attn_products(piece, n_keys, v, piece->ld_v, given->dout, given->ld_dout,
-                              1.0f, j == 0, packed_d, ds);
+                              1.0f, j == piece->first_key, packed_d, ds);
         tile_grads(n_keys, attn_columns(piece), piece->scale, given, s, ds);
-        for (int64_t p = 0; p < n_keys; p++) {
-            size_t hidden = (size_t)attn_hidden(piece, j + p) * sizeof *s;
-            memset(s + p * ATTN_QUERIES, 0, hidden);
-            memset(ds + p * ATTN_QUERIES, 0, hidden);
-        }
+        mal_cpu_attn_hide(piece, j, 0, s);
+        mal_cpu_attn_hide(piece, j, 0, ds);
         mal_cpu_tile(n, d, n_keys, ds, 1, ATTN_QUERIES, k, piece->ld_k, dq, grads->ld_q);
 
         int64_t skip = grads->position > j ? grads->position - j : 0;

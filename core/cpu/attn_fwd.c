@@ -66,15 +66,14 @@ static void fwd_piece(const struct attn_piece *piece, float *out, int64_t ld_out
     for (int64_t i = 0; i < n; i++)
         memset(out + i * ld_out, 0, (size_t)d * sizeof *out);
 
-    for (int64_t j = 0; j < piece->n_keys; j += ATTN_KEYS) {
+    /* Every query sees a key of the first tile: a window begins at most n - 1 keys later
+     * for the last query than for the first. */
+    for (int64_t j = piece->first_key; j < piece->end_key; j += ATTN_KEYS) {
         int64_t n_keys = attn_tile_keys(piece, j);
-        mal_cpu_attn_products(piece, n_keys, piece->k + j * piece->ld_k, piece->ld_k,
-                              piece->q, piece->ld_q, piece->scale, j == 0, packed, s);
-        for (int64_t p = 0; p < n_keys; p++)
-            for (int64_t i = attn_hidden(piece, j + p) - 1; i >= 0; i--)
-                s[p * ATTN_QUERIES + i] = -INFINITY;
+        mal_cpu_attn_scores(piece, j, packed, s);
+        mal_cpu_attn_hide(piece, j, -INFINITY, s);
         softmax_step(n_keys, attn_columns(piece), s, &run);
-        if (j > 0) scale_rows(n, d, run.factor, out, ld_out);
+        if (j > piece->first_key) scale_rows(n, d, run.factor, out, ld_out);
         mal_cpu_tile(n, d, n_keys, s, 1, ATTN_QUERIES, piece->v + j * piece->ld_v,
                      piece->ld_v, out, ld_out);
     }

@@ -20,11 +20,15 @@ enum {
 struct attn_piece {
     const float *q, *k, *v; /* at the first query, and at the first key of the sequence */
     int64_t ld_q, ld_k, ld_v;
-    int64_t n_queries, n_keys;
-    int64_t position; /* of the first query */
+    int64_t n_queries;
+    int64_t first_key, end_key; /* the keys that any of the queries sees */
+    int64_t position;           /* of the first query */
     int64_t head_size;
     float scale;
     bool causal;
+    int64_t window;
+    const float *rel_bias; /* of the head, at distance 0; NULL: none */
+    int64_t rel_span;
 };
 
 /* Columns worked on: the queries, filled up to whole vectors. */
@@ -34,14 +38,7 @@ static inline int64_t attn_columns(const struct attn_piece *piece) {
 
 /* Keys of the tile that starts at key j. */
 static inline int64_t attn_tile_keys(const struct attn_piece *piece, int64_t j) {
-    return piece->n_keys - j < ATTN_KEYS ? piece->n_keys - j : ATTN_KEYS;
-}
-
-/* How many of the first columns do not see key j. */
-static inline int64_t attn_hidden(const struct attn_piece *piece, int64_t j) {
-    if (!piece->causal || j <= piece->position) return 0;
-    int64_t hidden = j - piece->position;
-    return hidden < piece->n_queries ? hidden : piece->n_queries;
+    return piece->end_key - j < ATTN_KEYS ? piece->end_key - j : ATTN_KEYS;
 }
 
 /* Whether there is enough to do for a second thread. */
@@ -60,5 +57,13 @@ struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int
 void mal_cpu_attn_products(const struct attn_piece *piece, int64_t n_keys, const float *x,
                            int64_t ld_x, const float *y, int64_t ld_y, float scale,
                            bool first, float *packed, float *tile);
+
+/* The scores of the tile that starts at key j, with their bias; `packed` as above. */
+void mal_cpu_attn_scores(const struct attn_piece *piece, int64_t j, float *packed,
+                         float *tile);
+
+/* tile := value where a query does not see the key. */
+void mal_cpu_attn_hide(const struct attn_piece *piece, int64_t j, float value,
+                       float *tile);
 
 #endif

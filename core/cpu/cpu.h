@@ -12,7 +12,7 @@ enum { PARALLEL_ELEMENTS = 1 << 14 };
 
 struct mal_cpu {
     struct mal_backend base;
-    double *work; /* for operations in fp64, so that none allocates */
+    double *work; /* scratch of single operations, so that none allocates */
     int64_t n_work;
 };
 
@@ -25,8 +25,10 @@ void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_
 void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
 void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes);
 
-/* gemm.c */
+/* gemm.c, gemm16.c */
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g);
+/* b is fp16 or bf16. */
+void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g);
 
 /* linalg64.c */
 void mal_cpu_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);
@@ -45,8 +47,8 @@ void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype 
 /* y += x by the calling thread alone. */
 void mal_cpu_add_row(int64_t n, const float *x, float *y);
 void mal_cpu_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
-                   const int32_t *pos, const float *tokens, const float *positions,
-                   float *y);
+                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
+                   const float *positions, float *y);
 void mal_cpu_add(struct mal_backend *be, int64_t n, const float *x, float *y);
 void mal_cpu_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
                          const int32_t *rows, const float *x, int64_t ldx, float *y,
@@ -66,6 +68,18 @@ void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const 
                      float *y);
 void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                      const float *dy, float *dx);
+
+void mal_cpu_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
+                     const float *gate, const float *x, float *y);
+void mal_cpu_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
+                     const float *gate, const float *x, const float *dy, float *dgate,
+                     float *dx);
+
+/* rope.c */
+void mal_cpu_rope_angles(struct mal_backend *be, int64_t n, int64_t half,
+                         const int32_t *pos, const float *inv_freq, float *cs);
+void mal_cpu_rope(struct mal_backend *be, const struct mal_rope *rope, float *x,
+                  int64_t ldx);
 
 /* attn_fwd.c, attn_bwd.c */
 void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,

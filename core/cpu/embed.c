@@ -15,11 +15,13 @@ void mal_cpu_add_row(int64_t n, const float *x, float *y) {
 }
 
 void mal_cpu_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
-                   const int32_t *pos, const float *tokens, const float *positions,
-                   float *y) {
+                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
+                   const float *positions, float *y) {
+    size_t row = (size_t)c * mal_dtype_size(tokens_dtype);
 #pragma omp parallel for schedule(static) if (n * c > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++) {
-        memcpy(y + i * c, tokens + ids[i] * c, (size_t)c * sizeof *y);
+        mal_to_f32(y + i * c, (const char *)tokens + (size_t)ids[i] * row, tokens_dtype,
+                   (size_t)c);
         if (positions) mal_cpu_add_row(c, positions + pos[i] * c, y + i * c);
     }
 }
@@ -36,7 +38,7 @@ void mal_cpu_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
                          int64_t ldy) {
 #pragma omp parallel for schedule(static) if (n * c > 2 * PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++)
-        memcpy(y + i * ldy, x + rows[i] * ldx, (size_t)c * sizeof *y);
+        memcpy(y + i * ldy, x + (rows ? rows[i] : i) * ldx, (size_t)c * sizeof *y);
 }
 
 void mal_cpu_scatter_rows(struct mal_backend *be, int64_t n, int64_t c,
@@ -44,5 +46,5 @@ void mal_cpu_scatter_rows(struct mal_backend *be, int64_t n, int64_t c,
                           int64_t ldy) {
 #pragma omp parallel for schedule(static) if (n * c > 2 * PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++)
-        memcpy(y + rows[i] * ldy, x + i * ldx, (size_t)c * sizeof *y);
+        memcpy(y + (rows ? rows[i] : i) * ldy, x + i * ldx, (size_t)c * sizeof *y);
 }

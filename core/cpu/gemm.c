@@ -1,6 +1,4 @@
-/* gemm.c - c = alpha op(a) op(b) + beta c + bias, through BLAS; weights on the CPU are
- * fp32. */
-#include <assert.h>
+/* gemm.c - c = alpha op(a) op(b) + beta c + bias, through BLAS. */
 #include <string.h>
 
 #include "core/cpu/blas.h"
@@ -18,7 +16,10 @@ static void bias_rows(const struct mal_gemm *g,
 }
 
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g) {
-    assert(g->b_dtype == MAL_F32);
+    if (g->b_dtype != MAL_F32) {
+        mal_cpu_gemm16(be, g);
+        return;
+    }
     float beta = g->beta;
     /* Starting from the bias costs no pass over c: BLAS would fill it with zeros instead.
      */

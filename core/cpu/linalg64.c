@@ -41,8 +41,6 @@ static void convert_block(int64_t i, int64_t n, void *y, enum mal_dtype y_dtype,
         widen(n, x32 + i, y64 + i);
     } else if (x_dtype == MAL_F64 && y_dtype == MAL_F32) {
         narrow(n, x64 + i, y32 + i);
-    } else if (x_dtype == MAL_F32) {
-        memcpy(y32 + i, x32 + i, (size_t)n * sizeof *y32);
     } else {
         memcpy(y64 + i, x64 + i, (size_t)n * sizeof *y64);
     }
@@ -50,6 +48,13 @@ static void convert_block(int64_t i, int64_t n, void *y, enum mal_dtype y_dtype,
 
 void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                      const void *x, enum mal_dtype x_dtype) {
+    if (y_dtype != MAL_F64 && x_dtype != MAL_F64) {
+        if (y_dtype == MAL_F32)
+            mal_to_f32(y, x, x_dtype, (size_t)n);
+        else
+            mal_from_f32(y, x, y_dtype, (size_t)n);
+        return;
+    }
     int64_t block = 1 << 13;
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += block)

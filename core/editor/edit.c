@@ -38,7 +38,7 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
     double begin = mal_clock_seconds(), seconds[2] = {0};
     run->done = (int64_t)m;
     struct mal_solve solve = {.module = mal_model_edit(run->model, m)->name,
-                              .n = run->rows.n_rows,
+                              .n = mal_edit_rows_n(&run->rows, m),
                               .d_in = shape->d_in,
                               .d_out = shape->d_out,
                               .u = run->rows.u[m],

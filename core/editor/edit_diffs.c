@@ -94,16 +94,21 @@ static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, 
 bool mal_edit_diffs_run(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows,
                         size_t m, struct mal_error *err) {
     double begin = mal_clock_seconds();
-    int64_t n_rows = rows->n_rows, total = n_rows * (int64_t)rows->n_modules;
+    int64_t n_rows = mal_edit_rows_n(rows, m), before = 0, total = 0;
+    for (size_t i = 0; i < rows->n_modules; i++) {
+        if (i < m) before += mal_edit_rows_n(rows, i);
+        total += mal_edit_rows_n(rows, i);
+    }
     mal_progress_observe(rows->progress, MAL_OBSERVED_KEYS, m, n_rows, rows->u[m]);
     mal_progress_observe(rows->progress, MAL_OBSERVED_GRADIENTS, m, n_rows, rows->g[m]);
     for (int64_t row = 0; row < n_rows; row += NET_ROWS) {
         int64_t n = n_rows - row < NET_ROWS ? n_rows - row : NET_ROWS;
         net_slice(diffs, rows, m, row, n);
         if (!mal_backend_sync(diffs->be, err)) return false;
-        int64_t done = n_rows * (int64_t)m + row + n;
-        if (!mal_progress_step(rows->progress, MAL_STAGE_HYPERNET, done, total, err))
+        if (!mal_progress_step(rows->progress, MAL_STAGE_HYPERNET, before + row + n,
+                               total, err)) {
             return false;
+        }
     }
     if (diffs->editor->method != MAL_MEND) {
         mal_progress_observe(rows->progress, MAL_OBSERVED_DIFFERENCES, m, n_rows,

@@ -17,8 +17,7 @@ static bool add_example(struct mal_edit_rows *rows, const struct mal_tokenizer *
                         const char *field, struct mal_error *err) {
     struct mal_error own = {0};
     struct mal_example *e = &rows->own[rows->n_examples];
-    if (mal_example_init(e, tok, prompt, fact->target, fact->join,
-                         mal_model_info(rows->model)->n_context, &own)) {
+    if (mal_example_init(e, rows->model, tok, prompt, fact->target, fact->join, &own)) {
         e->source = i;
         rows->n_examples++;
         return true;
@@ -60,17 +59,26 @@ static bool sort_by_length(struct mal_edit_rows *rows, struct mal_error *err) {
 static bool cut_micro_batches(struct mal_edit_rows *rows, struct mal_error *err) {
     size_t size = (size_t)rows->editor->micro_batch;
     rows->n_micro = (rows->n_examples + size - 1) / size;
-    rows->micro_rows = mal_calloc(rows->n_micro + 1, sizeof *rows->micro_rows);
-    if (!rows->micro_rows) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    for (int side = 0; side < 2; side++) {
+        rows->micro_rows[side] =
+            mal_calloc(rows->n_micro + 1, sizeof *rows->micro_rows[side]);
+        if (!rows->micro_rows[side]) return mal_fail(err, MAL_NO_MEMORY, "facts");
+    }
+    bool all = rows->editor->tokens == MAL_TOKENS_ALL;
     for (size_t i = 0; i < rows->n_examples; i++) {
         const struct mal_example *e = &rows->examples[rows->order[i]];
-        bool all = rows->editor->tokens == MAL_TOKENS_ALL;
-        rows->n_rows += all ? e->n : e->n_target;
-        rows->micro_rows[i / size + 1] = rows->n_rows;
+        rows->n_rows[0] += all && !e->has_decoder ? e->n : e->n_target;
+        rows->n_rows[1] += e->n;
+        for (int side = 0; side < 2; side++)
+            rows->micro_rows[side][i / size + 1] = rows->n_rows[side];
         rows->report->n_input_tokens += e->n;
     }
-    rows->report->n_tokens = rows->n_rows;
+    rows->report->n_tokens = rows->n_rows[0];
     return true;
+}
+
+int64_t mal_edit_rows_n(const struct mal_edit_rows *rows, size_t m) {
+    return rows->n_rows[mal_model_edit(rows->model, m)->of_source];
 }
 
 /* ---- Rows to keys and value gradients ---- */
@@ -82,15 +90,16 @@ static bool alloc_rows(struct mal_edit_rows *rows, struct mal_error *err) {
     if (!rows->u || !rows->g) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t m = 0; m < rows->n_modules; m++) {
         const struct mal_linear *lin = mal_model_edit(rows->model, m);
-        size_t u_bytes = (size_t)(rows->n_rows * lin->d_in) * sizeof(float);
-        size_t g_bytes = (size_t)(rows->n_rows * lin->d_out) * sizeof(float);
+        int64_t n = mal_edit_rows_n(rows, m);
+        size_t u_bytes = (size_t)(n * lin->d_in) * sizeof(float);
+        size_t g_bytes = (size_t)(n * lin->d_out) * sizeof(float);
         rows->u[m] = mal_backend_alloc(rows->be, u_bytes);
         rows->g[m] = mal_backend_alloc(rows->be, g_bytes);
         if (rows->u[m] && rows->g[m]) continue;
         return mal_fail(
             err, MAL_NO_MEMORY,
             "keys and gradients of %lld edit tokens in %zu modules: %s needs %zu bytes",
-            (long long)rows->n_rows, rows->n_modules, lin->name, u_bytes + g_bytes);
+            (long long)n, rows->n_modules, lin->name, u_bytes + g_bytes);
     }
     return true;
 }
@@ -110,18 +119,18 @@ static size_t slice_length(const struct mal_edit_rows *rows, size_t first) {
     return n;
 }
 
-/* Examples [first, first + n) of the order, whose rows begin at *row; u and g (n_modules)
- * are room for pointers. */
+/* Examples [first, first + n) of the order, whose rows begin at row[0], of source modules
+ * at row[1]; u and g (n_modules) are room for pointers. */
 static bool measure_slice(struct mal_edit_rows *rows, size_t first, size_t n,
-                          int64_t *row, float **u, float **g, double *loss,
+                          int64_t row[2], float **u, float **g, double *loss,
                           struct mal_error *err) {
     struct mal_packed packed = {0};
     if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
         return false;
     for (size_t m = 0; m < rows->n_modules; m++) {
         const struct mal_linear *lin = mal_model_edit(rows->model, m);
-        u[m] = rows->u[m] + *row * lin->d_in;
-        g[m] = rows->g[m] + *row * lin->d_out;
+        u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
+        g[m] = rows->g[m] + row[lin->of_source] * lin->d_out;
     }
     bool mean = rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
     bool all = rows->editor->tokens == MAL_TOKENS_ALL;
@@ -132,7 +141,8 @@ static bool measure_slice(struct mal_edit_rows *rows, size_t first, size_t n,
                                   .g = g,
                                   .loss = loss};
     bool ok = mal_model_measure(rows->model, &packed.batch, &measure, err);
-    *row += all ? packed.batch.start[n] : packed.n_labels;
+    row[0] += all ? packed.batch.start[n] : packed.n_labels;
+    row[1] += packed.batch.source_start[n];
     mal_packed_finish(&packed);
     rows->report->seconds[MAL_STAGE_FORWARD] += measure.seconds[0];
     rows->report->seconds[MAL_STAGE_BACKWARD] += measure.seconds[1];
@@ -143,12 +153,12 @@ bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
     float **u = mal_calloc(2 * rows->n_modules, sizeof *u);
     if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     double sum = 0;
-    int64_t n_targets = 0, row = 0, total = (int64_t)rows->n_examples;
+    int64_t n_targets = 0, row[2] = {0}, total = (int64_t)rows->n_examples;
     bool ok = true;
     for (size_t first = 0; ok && first < rows->n_examples;) {
         double loss = 0;
         size_t n = slice_length(rows, first);
-        ok = measure_slice(rows, first, n, &row, u, u + rows->n_modules, &loss, err);
+        ok = measure_slice(rows, first, n, row, u, u + rows->n_modules, &loss, err);
         first += n;
         ok = ok && mal_progress_step(rows->progress, MAL_STAGE_FORWARD, (int64_t)first,
                                      total, err);
@@ -190,9 +200,11 @@ bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *no
     double *device = mal_backend_alloc(rows->be, bytes), *host = mal_malloc(bytes);
     bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");
     for (size_t k = 0; ok && k < rows->n_micro; k++) {
-        int64_t row = rows->micro_rows[k], n = rows->micro_rows[k + 1] - row;
         for (size_t m = 0; ok && m < rows->n_modules; m++) {
-            ok = take_in(rows, norms, m, row, n, device, host, err);
+            const int64_t *starts =
+                rows->micro_rows[mal_model_edit(rows->model, m)->of_source];
+            ok = take_in(rows, norms, m, starts[k], starts[k + 1] - starts[k], device,
+                         host, err);
         }
     }
     mal_backend_free(rows->be, device);
@@ -257,7 +269,8 @@ void mal_edit_rows_finish(struct mal_edit_rows *rows) {
     }
     mal_free(rows->u);
     mal_free(rows->g);
-    mal_free(rows->micro_rows);
+    mal_free(rows->micro_rows[0]);
+    mal_free(rows->micro_rows[1]);
     mal_free(rows->order);
     if (rows->own) mal_examples_free(rows->own, rows->n_examples);
     *rows = (struct mal_edit_rows){0};

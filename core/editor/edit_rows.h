@@ -20,13 +20,18 @@ struct mal_edit_rows {
     size_t n_examples;
     size_t *order; /* longest first, stable: as the reference cuts micro-batches */
     size_t n_micro;
-    int64_t *micro_rows; /* (n_micro + 1) first row of each micro-batch */
-    int64_t n_rows;
+    /* First row of each micro-batch (n_micro + 1), and their number: of modules whose
+     * rows are the label rows or all tokens, and of those that have the source's. */
+    int64_t *micro_rows[2];
+    int64_t n_rows[2];
 
     size_t n_modules;
-    float **u, **g; /* per module (n_rows, d_in), (n_rows, d_out), device, owned; the rows
+    float **u, **g; /* per module (rows, d_in), (rows, d_out), device, owned; the rows
                        in the order of the examples in `order` */
 };
+
+/* Rows of module m. */
+int64_t mal_edit_rows_n(const struct mal_edit_rows *rows, size_t m);
 
 /* Tokenises the facts with their further prompts, `source` being the fact's index, orders
  * them and takes the memory of the rows, for an editor bound to `model`. An error about a

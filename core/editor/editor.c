@@ -98,12 +98,12 @@ void mal_editor_close(struct mal_editor *editor) {
     mal_free(editor);
 }
 
-bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_preserve_texts *texts,
-                             double share, struct mal_error *err) {
+bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
+                             struct mal_preserve_texts *texts, double share,
+                             struct mal_error *err) {
     mal_preserve_texts_finish(&editor->preserve);
     editor->preserve = *texts;
     *texts = (struct mal_preserve_texts){0};
-    double n_keys = (double)mal_preserve_texts_n_keys(&editor->preserve);
     for (size_t s = 0; s < editor->n_shapes; s++) {
         struct mal_editor_shape *shape = &editor->shapes[s];
         mal_free(shape->preserve);
@@ -111,8 +111,13 @@ bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_preserve_text
         if (editor->preserve.n == 0) continue;
         shape->preserve = floats(shape->n_modules);
         if (!shape->preserve) return mal_fail(err, MAL_NO_MEMORY, "preservation weights");
-        for (int64_t m = 0; m < shape->n_modules; m++)
-            shape->preserve[m] = (float)log(share * (double)shape->d_in / n_keys);
+    }
+    for (size_t m = 0; editor->preserve.n > 0 && m < editor->n_modules; m++) {
+        struct mal_editor_shape *shape = &editor->shapes[editor->modules[m].shape];
+        bool of_source = mal_model_edit(model, m)->of_source;
+        int64_t n_keys = mal_preserve_texts_n_keys(&editor->preserve, model, of_source);
+        shape->preserve[editor->modules[m].row] =
+            (float)log(share * (double)shape->d_in / (double)n_keys);
     }
     return true;
 }

@@ -86,10 +86,11 @@ bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) MAL_CHECK;
 
 /* Gives it texts to preserve, which it takes over (zeroing *texts) whether it succeeds or
- * not, in place of any it carries, and weights for them: n_keys w = share d_in. Shapes
- * must stand (mal_editor_bind()). */
-bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_preserve_texts *texts,
-                             double share, struct mal_error *err) MAL_CHECK;
+ * not, in place of any it carries, and weights for them: n_keys w = share d_in. It
+ * is bound to `model`. */
+bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
+                             struct mal_preserve_texts *texts, double share,
+                             struct mal_error *err) MAL_CHECK;
 
 /* ---- The statistics of all shapes together, (n_shapes) ---- */
 

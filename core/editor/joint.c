@@ -132,8 +132,9 @@ static bool add_rows(struct mal_joint *joint, const struct mal_edit_rows *rows, 
     const float *lr = joint->editor->shapes[module->shape].lr;
     int64_t depth = MAL_SLICE_FMA / (lin->d_in * (lin->d_in / 2 + lin->d_out) + 1);
     if (depth < MIN_DEPTH) depth = MIN_DEPTH;
-    for (int64_t i = 0; i < rows->n_rows; i += depth) {
-        int64_t n = rows->n_rows - i < depth ? rows->n_rows - i : depth;
+    int64_t total = mal_edit_rows_n(rows, m);
+    for (int64_t i = 0; i < total; i += depth) {
+        int64_t n = total - i < depth ? total - i : depth;
         const float *u = rows->u[m] + i * lin->d_in, *d = rows->g[m] + i * lin->d_out;
         if (!mend) {
             mal_syrk64(joint->be, lin->d_in, n, 1, u, lin->d_in, true, 1, joint->a[m],

@@ -20,34 +20,46 @@ static size_t slice_length(const struct mal_preserve_texts *texts, size_t first)
     return n;
 }
 
-static int64_t slice_keys(const struct mal_preserve_texts *texts, size_t first,
-                          size_t n) {
-    int64_t keys = 0;
-    for (size_t i = first; i < first + n; i++)
-        keys += texts->start[i + 1] - texts->start[i] - texts->from[i];
-    return keys;
+/* Texts [first, first + n), borrowed. */
+static struct mal_preserve_texts part_of(const struct mal_preserve_texts *texts,
+                                         size_t first, size_t n) {
+    return (struct mal_preserve_texts){.n = n,
+                                       .ids = texts->ids,
+                                       .start = texts->start + first,
+                                       .from = texts->from + first};
+}
+
+static int64_t slice_keys(const struct mal_model *model,
+                          const struct mal_preserve_texts *texts, size_t first, size_t n,
+                          bool of_source) {
+    struct mal_preserve_texts part = part_of(texts, first, n);
+    return mal_preserve_texts_n_keys(&part, model, of_source);
 }
 
 /* Room for the largest slice's keys of each module; *out is freed with free_keys(). */
 static bool alloc_keys(struct mal_model *model, const struct mal_preserve_texts *texts,
                        float ***out, struct mal_error *err) {
     struct mal_backend *be = mal_model_backend(model);
-    int64_t most = 0;
+    int64_t most[2] = {0};
     for (size_t first = 0; first < texts->n;) {
         size_t n = slice_length(texts, first);
-        int64_t keys = slice_keys(texts, first, n);
-        if (keys > most) most = keys;
+        for (int side = 0; side < 2; side++) {
+            int64_t keys = slice_keys(model, texts, first, n, side);
+            if (keys > most[side]) most[side] = keys;
+        }
         first += n;
     }
     float **u = mal_calloc(mal_model_n_edits(model), sizeof *u);
     *out = u;
     bool ok = u;
     for (size_t m = 0; ok && m < mal_model_n_edits(model); m++) {
-        int64_t floats = most * mal_model_edit(model, m)->d_in;
+        const struct mal_linear *lin = mal_model_edit(model, m);
+        int64_t floats = most[lin->of_source] * lin->d_in;
         u[m] = mal_backend_alloc(be, (size_t)floats * sizeof(float));
         ok = u[m];
     }
-    return ok || mal_fail(err, MAL_NO_MEMORY, "%lld preservation keys", (long long)most);
+    return ok || mal_fail(err, MAL_NO_MEMORY, "%lld preservation keys",
+                          (long long)(most[0] + most[1]));
 }
 
 static void free_keys(struct mal_model *model, float **u) {
@@ -56,40 +68,62 @@ static void free_keys(struct mal_model *model, float **u) {
     mal_free(u);
 }
 
-/* Texts [first, first + n) as a batch that asks for no label; *block holds its arrays. */
-static bool pack(const struct mal_preserve_texts *texts, size_t first, size_t n,
+static size_t copy_ids(int32_t *dst, const int32_t *ids, int32_t n) {
+    memcpy(dst, ids, (size_t)n * sizeof *dst);
+    return (size_t)n;
+}
+
+/* The texts as a batch that asks for no label; *block holds its arrays. */
+static bool pack(const struct mal_model *model, const struct mal_preserve_texts *texts,
                  struct mal_batch *out, int32_t **block, struct mal_error *err) {
-    int32_t begin = texts->start[first];
-    size_t tokens = (size_t)(texts->start[first + n] - begin);
-    int32_t *start = mal_malloc((n + 1 + tokens) * sizeof *start);
+    size_t n = texts->n, tokens = (size_t)(texts->start[n] - texts->start[0]);
+    bool apart = mal_model_info(model)->kind == MAL_MODEL_SEQ2SEQ;
+    int32_t *start = mal_calloc(3 * n + 2 + 3 * tokens, sizeof *start);
     if (!start) return mal_fail(err, MAL_NO_MEMORY, "packed texts");
-    for (size_t i = 0; i <= n; i++)
-        start[i] = texts->start[first + i] - begin;
-    memset(start + n + 1, 0xff, tokens * sizeof *start);
+    int32_t *source_start = start + n + 1, *from = source_start + n + 1, *ids = from + n;
+    int32_t *source = ids + tokens, *labels = source + tokens;
+    size_t row = 0, at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const int32_t *text = texts->ids + texts->start[i];
+        int32_t length = texts->start[i + 1] - texts->start[i];
+        int32_t skip = apart ? texts->from[i] : 0;
+        at += copy_ids(source + at, text, skip);
+        row += copy_ids(ids + row, text + skip, length - skip);
+        from[i] = texts->from[i] - skip;
+        start[i + 1] = (int32_t)row;
+        source_start[i + 1] = (int32_t)at;
+    }
+    memset(labels, 0xff, tokens * sizeof *labels);
     *block = start;
     *out = (struct mal_batch){.n_seqs = n,
                               .start = start,
-                              .ids = texts->ids + begin,
-                              .from = texts->from + first,
-                              .labels = start + n + 1};
+                              .ids = ids,
+                              .from = from,
+                              .labels = labels,
+                              .source_start = source_start,
+                              .source_ids = source};
     return true;
 }
 
 static bool measure_slice(struct mal_preserve *p, struct mal_model *model,
                           const struct mal_preserve_texts *texts, size_t first, size_t n,
                           float **u, struct mal_error *err) {
+    struct mal_preserve_texts part = part_of(texts, first, n);
     struct mal_batch batch;
     int32_t *block = NULL;
-    if (!pack(texts, first, n, &batch, &block, err)) return false;
+    if (!pack(model, &part, &batch, &block, err)) return false;
     bool ok = mal_model_keys(model, &batch, u, err);
     mal_free(block);
     if (!ok) return mal_fail_wrap(err, "texts to preserve, from %zu on", first);
-    int64_t keys = slice_keys(texts, first, n);
+    int64_t keys[2] = {mal_preserve_texts_n_keys(&part, model, false),
+                       mal_preserve_texts_n_keys(&part, model, true)};
     for (size_t m = 0; m < p->n_modules; m++) {
-        int64_t d_in = mal_model_edit(model, m)->d_in;
-        mal_syrk64(p->be, d_in, keys, 1, u[m], d_in, true, first > 0, p->gram[m], d_in);
+        const struct mal_linear *lin = mal_model_edit(model, m);
+        mal_syrk64(p->be, lin->d_in, keys[lin->of_source], 1, u[m], lin->d_in, true,
+                   first > 0, p->gram[m], lin->d_in);
     }
-    p->n_keys += keys;
+    p->n_keys[0] += keys[0];
+    p->n_keys[1] += keys[1];
     return mal_backend_sync(p->be, err);
 }
 
@@ -117,12 +151,12 @@ static void weigh(struct mal_preserve *p, struct mal_model *model,
     for (size_t m = 0; m < p->n_modules; m++) {
         const struct mal_editor_module *module = &editor->modules[m];
         const float *logs = editor->shapes[module->shape].preserve;
-        double d_in = (double)mal_model_edit(model, m)->d_in;
+        const struct mal_linear *lin = mal_model_edit(model, m);
+        double d_in = (double)lin->d_in, n_keys = (double)p->n_keys[lin->of_source];
         if (own && logs && isnan(share)) {
             p->weight[m] = exp((double)logs[module->row]);
         } else {
-            p->weight[m] =
-                (isnan(share) ? MAL_PRESERVE_SHARE : share) * d_in / (double)p->n_keys;
+            p->weight[m] = (isnan(share) ? MAL_PRESERVE_SHARE : share) * d_in / n_keys;
         }
     }
 }

@@ -12,7 +12,7 @@
 /* Modules in the order of mal_model_edit(). */
 struct mal_preserve {
     struct mal_backend *be; /* borrowed */
-    int64_t n_keys;
+    int64_t n_keys[2];      /* of modules whose rows are not the source's, and are */
     size_t n_modules;
     double **gram;  /* per module (d_in, d_in), lower triangle, device, owned */
     double *weight; /* (n_modules) w of w K0'K0, owned */

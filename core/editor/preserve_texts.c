@@ -19,10 +19,14 @@ void mal_preserve_texts_finish(struct mal_preserve_texts *texts) {
     *texts = (struct mal_preserve_texts){0};
 }
 
-int64_t mal_preserve_texts_n_keys(const struct mal_preserve_texts *texts) {
+int64_t mal_preserve_texts_n_keys(const struct mal_preserve_texts *texts,
+                                  const struct mal_model *model, bool of_source) {
     int64_t n = 0;
-    for (size_t i = 0; i < texts->n; i++)
-        n += texts->start[i + 1] - texts->start[i] - texts->from[i];
+    if (mal_model_info(model)->kind == MAL_MODEL_CLASSIFIER) return (int64_t)texts->n;
+    for (size_t i = 0; i < texts->n; i++) {
+        int32_t length = texts->start[i + 1] - texts->start[i];
+        n += of_source ? texts->from[i] : length - texts->from[i];
+    }
     return n;
 }
 
@@ -30,8 +34,8 @@ int64_t mal_preserve_texts_n_keys(const struct mal_preserve_texts *texts) {
 
 struct list {
     const char *path; /* borrowed */
+    const struct mal_model *model;
     const struct mal_tokenizer *tok;
-    int64_t context;
     struct mal_ids ids, start, from;
 };
 
@@ -56,15 +60,36 @@ static bool add_text(struct list *list, const int32_t *ids, size_t n, int32_t fr
     return true;
 }
 
+/* What the model reads of an example, one after the other. */
+static bool add_example(struct list *list, const struct mal_example *e,
+                        struct mal_error *err) {
+    if (!e->has_decoder) return add_text(list, e->ids, (size_t)e->n, e->from, err);
+    if (!add_text(list, e->ids, (size_t)e->n, e->n, err) ||
+        !mal_ids_push(&list->ids, e->decoder_start, err)) {
+        return false;
+    }
+    for (int32_t i = 0; i + 1 < e->n_target; i++) {
+        if (!mal_ids_push(&list->ids, e->target[i], err)) return false;
+    }
+    return true;
+}
+
 /* The whole text, in pieces of the context. */
 static bool add_plain(struct list *list, const char *text, size_t bytes,
                       struct mal_error *err) {
+    const struct mal_model_info *info = mal_model_info(list->model);
     struct mal_ids ids = {0};
     bool ok = mal_tokenizer_encode(list->tok, text, bytes, true, &ids, err);
-    size_t most = list->context ? (size_t)list->context : ids.n;
+    size_t most = info->n_context ? (size_t)info->n_context : ids.n;
     for (size_t i = 0; ok && i < ids.n; i += most) {
-        size_t n = ids.n - i < most ? ids.n - i : most;
-        ok = add_text(list, ids.ids + i, n, 0, err);
+        int32_t n = (int32_t)(ids.n - i < most ? ids.n - i : most), target = -1;
+        struct mal_example e = {.ids = ids.ids + i,
+                                .n = n,
+                                .target = &target,
+                                .n_target = 1,
+                                .has_decoder = info->kind == MAL_MODEL_SEQ2SEQ,
+                                .decoder_start = info->decoder_start};
+        ok = add_example(list, &e, err);
     }
     mal_ids_finish(&ids);
     return ok;
@@ -93,10 +118,10 @@ static bool load_facts(struct list *list, struct mal_error *err) {
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
         struct mal_example e = {0};
-        ok = mal_example_init(&e, list->tok, facts[i].prompt, facts[i].target,
-                              facts[i].join, list->context, err);
+        ok = mal_example_init(&e, list->model, list->tok, facts[i].prompt,
+                              facts[i].target, facts[i].join, err);
         if (ok) {
-            ok = add_text(list, e.ids, (size_t)e.n, e.from, err);
+            ok = add_example(list, &e, err);
         } else {
             mal_fail_wrap(err, "%s: record %zu", mal_file_shown(list->path), i);
         }
@@ -188,12 +213,12 @@ static bool is_pairs(const char *text) {
 }
 
 bool mal_preserve_texts_load(struct mal_preserve_texts *out, const char *path,
-                             const struct mal_tokenizer *tok, int64_t context,
-                             struct mal_error *err) {
+                             const struct mal_model *model,
+                             const struct mal_tokenizer *tok, struct mal_error *err) {
     char *text;
     size_t bytes;
     if (!mal_file_read(&text, &bytes, path, MAX_BYTES, err)) return false;
-    struct list list = {.path = path, .tok = tok, .context = context};
+    struct list list = {.path = path, .model = model, .tok = tok};
     size_t mark = bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     const char *start = text + mark;
     size_t blank = strspn(start, " \t\r\n");

@@ -1,5 +1,8 @@
 /* generate.c - continues many prompts together: one pass over all prompts, then one token
- * of every unfinished sequence a pass, over a KV cache. */
+ * of every unfinished sequence a pass, over a KV cache. An encoder-decoder's encoder
+ * reads the prompts in the first pass; the decoder continues the token that answers begin
+ * with.
+ */
 #include "core/model/generate.h"
 
 #include <string.h>
@@ -12,7 +15,10 @@
 struct stream {
     struct mal_generation *gen;
     uint64_t random;
+    const int32_t *prefix; /* what is continued: the prompt, or a start token */
+    int64_t n_prefix;
     int64_t max_tokens; /* that the context leaves */
+    int64_t source_row; /* the prompt's first row among those the encoder reads */
     int64_t cache_row;  /* its first row in the cache */
     int64_t n_cached;   /* positions whose keys and values are in the cache */
     bool done;
@@ -26,6 +32,7 @@ struct group {
     size_t n;
     struct mal_kv_cache cache;
     struct mal_arena arena; /* of the cache */
+    bool source_ready;      /* the encoder has read the prompts */
     int32_t *argmax;        /* (n) */
     float *logits;          /* (V), NULL: all are greedy */
     struct mal_candidate *candidates;
@@ -33,75 +40,136 @@ struct group {
 
 /* ---- The cache ---- */
 
-static int64_t kv_width(const struct mal_model *model) {
-    return 2 * model->n_kv_heads * model->head_size;
+/* Room for all keys and values: per block of the decoder `rows` rows, and of the
+ * encoder's output source_rows. */
+static bool place_cache(struct group *group, int64_t rows, int64_t source_rows,
+                        struct mal_error *err) {
+    const struct mal_model *model = group->model;
+    int64_t n = model->decoder.n, width = 2 * mal_kv_width(model);
+    size_t bytes = (size_t)(n * ((rows + source_rows) * width + 2 * 16)) * sizeof(float);
+    if (!mal_arena_init(&group->arena, model->be, bytes, err)) return false;
+    group->cache = (struct mal_kv_cache){.kv = mal_calloc((size_t)n, sizeof(float *)),
+                                         .cross = mal_calloc((size_t)n, sizeof(float *)),
+                                         .n_blocks = n,
+                                         .rows = rows,
+                                         .source_rows = source_rows};
+    if (!group->cache.kv || !group->cache.cross)
+        return mal_fail(err, MAL_NO_MEMORY, "key-value cache");
+    for (int64_t l = 0; l < n; l++) {
+        group->cache.kv[l] = mal_arena_floats(&group->arena, rows * width);
+        group->cache.cross[l] = mal_arena_floats(&group->arena, source_rows * width);
+    }
+    return true;
 }
 
 static bool open_cache(struct group *group, struct mal_error *err) {
-    const struct mal_model *model = group->model;
-    int64_t rows = 0, n_layers = model->info.n_layers;
+    int64_t rows = 0, source_rows = 0;
     for (size_t i = 0; i < group->n; i++) {
         struct stream *s = &group->streams[i];
         s->cache_row = rows;
-        rows += (int64_t)s->gen->n_prompt + s->max_tokens;
+        s->source_row = source_rows;
+        rows += s->n_prefix + s->max_tokens;
+        if (group->model->encoder.n > 0 && !s->done)
+            source_rows += (int64_t)s->gen->n_prompt;
     }
-    size_t bytes = (size_t)(n_layers * (rows * kv_width(model) + 16)) * sizeof(float);
-    if (!mal_arena_init(&group->arena, model->be, bytes, err)) return false;
-    group->cache = (struct mal_kv_cache){.n_blocks = n_layers, .rows = rows};
-    group->cache.kv = mal_calloc((size_t)n_layers, sizeof *group->cache.kv);
-    if (!group->cache.kv) return mal_fail(err, MAL_NO_MEMORY, "key-value cache");
-    for (int64_t l = 0; l < n_layers; l++) {
-        group->cache.kv[l] = mal_arena_floats(&group->arena, rows * kv_width(model));
-    }
-    return true;
+    return place_cache(group, rows, source_rows, err);
 }
 
 /* ---- One step ---- */
 
 /* The tokens not yet in the cache: the prompt at first, then the one generated last. */
 static int64_t n_new(const struct stream *s) {
-    return (int64_t)s->gen->n_prompt + (int64_t)s->gen->n_ids - s->n_cached;
+    return s->n_prefix + (int64_t)s->gen->n_ids - s->n_cached;
 }
 
 static int32_t token_at(const struct stream *s, int64_t pos) {
-    int64_t n_prompt = (int64_t)s->gen->n_prompt;
-    return pos < n_prompt ? s->gen->prompt[pos] : s->gen->ids[pos - n_prompt];
+    return pos < s->n_prefix ? s->prefix[pos] : s->gen->ids[pos - s->n_prefix];
 }
 
-static bool rows_of_step(const struct group *group, struct mal_rows *out,
-                         struct mal_error *err) {
-    struct mal_rows rows = {.max_top = 1};
+static int64_t max_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+/* The prompts go through the encoder in the first step. Later only the cache is looked
+ * at. */
+static void count_source(const struct group *group, struct mal_lane_rows *lane) {
     for (size_t i = 0; i < group->n; i++) {
         const struct stream *s = &group->streams[i];
         if (s->done) continue;
-        rows.n_seqs++;
-        rows.n_tokens += n_new(s);
-        if (n_new(s) > rows.max_queries) rows.max_queries = n_new(s);
-        if (s->n_cached + n_new(s) > rows.max_keys)
-            rows.max_keys = s->n_cached + n_new(s);
+        int64_t n = (int64_t)s->gen->n_prompt;
+        lane->n_seqs++;
+        if (!group->source_ready) lane->n_tokens += n;
+        lane->max_keys = max_of(lane->max_keys, n);
     }
-    rows.n_top = rows.n_head = rows.n_seqs;
-    if (!mal_rows_alloc(&rows, true, err)) return false;
+    lane->n_kept = lane->n_top = lane->n_tokens;
+    lane->max_queries = lane->max_kept = lane->max_top = lane->max_keys;
+}
 
+static void count_step(const struct group *group, struct mal_rows *rows) {
+    struct mal_lane_rows *lane = &rows->main;
+    for (size_t i = 0; i < group->n; i++) {
+        const struct stream *s = &group->streams[i];
+        if (s->done) continue;
+        lane->n_seqs++;
+        lane->n_tokens += n_new(s);
+        lane->max_queries = max_of(lane->max_queries, n_new(s));
+        lane->max_keys = max_of(lane->max_keys, s->n_cached + n_new(s));
+    }
+    lane->n_top = rows->n_head = lane->n_seqs;
+    lane->max_top = 1;
+    if (group->model->encoder.n > 0) count_source(group, &rows->source);
+}
+
+static void fill_step(const struct group *group, struct mal_rows *rows) {
+    struct mal_lane_rows *lane = &rows->main;
     int32_t row = 0, seq = 0;
     for (size_t i = 0; i < group->n; i++) {
         const struct stream *s = &group->streams[i];
         if (s->done) continue;
-        rows.q_start[seq] = row;
-        rows.k_start[seq] = (int32_t)s->cache_row;
-        rows.k_len[seq] = (int32_t)(s->n_cached + n_new(s));
-        for (int64_t pos = s->n_cached; pos < rows.k_len[seq]; pos++, row++) {
-            rows.ids[row] = token_at(s, pos);
-            rows.pos[row] = (int32_t)pos;
-            rows.cache_rows[row] = (int32_t)(s->cache_row + pos);
+        lane->q_start[seq] = row;
+        lane->k_start[seq] = (int32_t)s->cache_row;
+        lane->k_len[seq] = (int32_t)(s->n_cached + n_new(s));
+        for (int64_t pos = s->n_cached; pos < lane->k_len[seq]; pos++, row++) {
+            lane->ids[row] = token_at(s, pos);
+            lane->pos[row] = (int32_t)pos;
+            rows->cache_rows[row] = (int32_t)(s->cache_row + pos);
         }
-        rows.top_start[seq] = seq;
-        rows.top[seq] = row - 1;
-        rows.head_rows[seq] = seq;
-        rows.labels[seq++] = -1;
+        lane->top_start[seq] = seq;
+        lane->top[seq] = row - 1;
+        rows->head_rows[seq] = seq;
+        rows->labels[seq++] = -1;
     }
-    rows.q_start[seq] = row;
-    rows.top_start[seq] = seq;
+    lane->q_start[seq] = row;
+    lane->top_start[seq] = seq;
+}
+
+static void fill_source(const struct group *group, struct mal_lane_rows *lane) {
+    size_t seq = 0;
+    int32_t row = 0;
+    for (size_t i = 0; i < group->n; i++) {
+        const struct stream *s = &group->streams[i];
+        if (s->done) continue;
+        int32_t n = (int32_t)s->gen->n_prompt;
+        lane->k_start[seq] = (int32_t)s->source_row;
+        lane->k_len[seq] = n;
+        lane->q_start[seq] = lane->top_start[seq] = lane->kept_start[seq] = row;
+        seq++;
+        for (int32_t t = 0; t < n && !group->source_ready; t++, row++) {
+            lane->ids[row] = s->gen->prompt[t];
+            lane->pos[row] = t;
+            lane->kept[row] = lane->top[row] = row;
+        }
+    }
+    lane->q_start[seq] = lane->top_start[seq] = lane->kept_start[seq] = row;
+}
+
+static bool rows_of_step(const struct group *group, struct mal_rows *out,
+                         struct mal_error *err) {
+    struct mal_rows rows = {0};
+    count_step(group, &rows);
+    if (!mal_rows_alloc(&rows, true, err)) return false;
+    fill_step(group, &rows);
+    if (group->model->encoder.n > 0) fill_source(group, &rows.source);
     *out = rows;
     return true;
 }
@@ -130,7 +198,7 @@ static bool check_stop(struct group *group, struct stream *s, struct mal_error *
 static bool take_token(struct group *group, struct stream *s, int32_t id,
                        struct mal_error *err) {
     struct mal_generation *gen = s->gen;
-    s->n_cached = (int64_t)gen->n_prompt + (int64_t)gen->n_ids;
+    s->n_cached = s->n_prefix + (int64_t)gen->n_ids;
     if (id < 0) return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
     if (id == group->model->info.eos) {
         gen->finish = MAL_FINISH_STOP;
@@ -164,14 +232,15 @@ static bool choose(struct group *group, struct stream *s, int64_t row,
 static bool run_step(struct group *group, struct mal_error *err) {
     struct mal_model *model = group->model;
     struct mal_rows rows = {0};
-    struct mal_pass pass = {.cache = &group->cache};
+    struct mal_pass pass = {.cache = &group->cache, .source_ready = group->source_ready};
     struct mal_head_buffers head;
     bool ok = rows_of_step(group, &rows, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
 
-    model->arch->forward(model, &pass);
+    mal_model_forward(model, &pass);
+    group->source_ready = true;
     size_t next = 0;
     for (int64_t i = 0; i < pass.n_head; i += head.slice) {
         int64_t n = pass.n_head - i < head.slice ? pass.n_head - i : head.slice;
@@ -215,7 +284,10 @@ static bool start_stream(const struct mal_model *model, struct mal_generation *g
                             gen->prompt[i], (long long)info->n_vocab);
         }
     }
-    int64_t left = info->n_context - (int64_t)gen->n_prompt;
+    bool apart = info->kind == MAL_MODEL_SEQ2SEQ; /* the answer is a text of its own */
+    s->prefix = apart ? &info->decoder_start : gen->prompt;
+    s->n_prefix = apart ? 1 : (int64_t)gen->n_prompt;
+    int64_t left = info->n_context - s->n_prefix;
     if (info->n_context && s->max_tokens > left) s->max_tokens = left;
     s->done = s->max_tokens < 1;
     gen->ids = mal_calloc((size_t)(s->done ? 1 : s->max_tokens), sizeof *gen->ids);
@@ -263,6 +335,7 @@ static bool open_group(struct group *group, bool *sampled, struct mal_generation
 static void close_group(struct group *group) {
     mal_arena_finish(&group->arena);
     mal_free(group->cache.kv);
+    mal_free(group->cache.cross);
     mal_free(group->streams);
     mal_free(group->argmax);
     mal_free(group->logits);
@@ -273,8 +346,8 @@ static void close_group(struct group *group) {
 static size_t group_size(const struct mal_model *model, const struct mal_generation *gens,
                          size_t n) {
     const int64_t bound = (int64_t)256 << 20;
-    int64_t per_row = kv_width(model) * model->info.n_layers * (int64_t)sizeof(float),
-            bytes = 0;
+    int64_t bytes = 0,
+            per_row = 2 * mal_kv_width(model) * model->decoder.n * (int64_t)sizeof(float);
     for (size_t i = 0; i < n; i++) {
         int64_t rows = (int64_t)gens[i].n_prompt + gens[i].max_tokens;
         int64_t context = model->info.n_context;
@@ -288,6 +361,8 @@ static size_t group_size(const struct mal_model *model, const struct mal_generat
 bool mal_generate(struct mal_model *model, const struct mal_tokenizer *tok,
                   struct mal_generation *gens, size_t n, bool (*tick)(void *),
                   void *tick_arg, struct mal_error *err) {
+    if (model->info.kind == MAL_MODEL_CLASSIFIER)
+        return mal_fail(err, MAL_INVALID, "a classifier does not continue texts");
     for (size_t i = 0; i < n;) {
         struct group group = {
             .model = model, .tok = tok, .n = group_size(model, gens + i, n - i)};

@@ -20,9 +20,9 @@ static void swap_weights(struct mal_model *model) {
 static void base_forward(struct mal_model *model, const struct mal_pass *pass) {
     struct mal_pass base = *pass;
     base.backward = false;
-    base.y = pass->y0;
+    base.main.y = pass->y0;
     swap_weights(model);
-    model->arch->forward(model, &base);
+    mal_model_forward(model, &base);
     swap_weights(model);
 }
 
@@ -52,9 +52,9 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
     set_scale(&pass, &head, learn->loss_scale, host);
     if (learn->keep) base_forward(model, &pass);
     pass.resume = learn->keep;
-    model->arch->forward(model, &pass);
+    mal_model_forward(model, &pass);
     mal_head_bwd(model, &pass, &head, learn->keep ? pass.y0 : NULL);
-    model->arch->backward(model, &pass);
+    mal_model_backward(model, &pass);
     mal_backend_download(pass.be, host, head.logprob, (size_t)pass.n_head * sizeof *host);
     ok = mal_backend_sync(model->be, err);
     if (ok && learn->loss) {
@@ -68,8 +68,8 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
 
 size_t mal_model_learn_bytes(const struct mal_model *model, int64_t n_seqs,
                              int64_t n_tokens, int64_t max_tokens, int64_t n_rows) {
-    struct mal_rows rows =
-        mal_rows_of_size(n_seqs, n_tokens, max_tokens, n_tokens, n_rows);
+    struct mal_rows rows = mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows,
+                                            MAL_KEPT_BELOW);
     return mal_pass_bytes(model, &rows,
                           &(struct mal_pass){.backward = true, .compare = true});
 }

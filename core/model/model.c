@@ -8,222 +8,30 @@
 #include "core/alloc.h"
 #include "core/json.h"
 
-static const struct mal_arch *const architectures[] = {&mal_arch_gpt2};
+static const struct mal_arch *const architectures[] = {
+    &mal_arch_bert,    &mal_arch_gpt2,  &mal_arch_gptj, &mal_arch_llama,
+    &mal_arch_mistral, &mal_arch_qwen2, &mal_arch_t5};
 
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
-/* ---- Binding ---- */
-
-bool mal_bind_source(struct mal_model *model, struct mal_checkpoint_tensor source,
-                     const float **dst, struct mal_error *err) {
-    if (model->n_bindings == model->bindings_capacity) {
-        size_t capacity = model->bindings_capacity ? 2 * model->bindings_capacity : 64;
-        void *grown = mal_realloc(model->bindings, capacity * sizeof *model->bindings);
-        if (!grown) return mal_fail(err, MAL_NO_MEMORY, "bindings");
-        model->bindings = grown;
-        model->bindings_capacity = capacity;
-    }
-    model->bindings[model->n_bindings++] = (struct mal_binding){source, dst};
-    return true;
-}
-
-static void full_name(const struct mal_model *model, const char *name, const char *suffix,
-                      char *out, size_t size) {
-    snprintf(out, size, "%s%s%s", model->prefixed ? model->arch->prefix : "", name,
-             suffix);
-}
-
-bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
-                     const int64_t *shape, const float **dst, struct mal_error *err) {
-    char full[192];
-    full_name(model, name, "", full, sizeof full);
-    struct mal_checkpoint_tensor source;
-    if (!mal_checkpoint_need(model->ckpt, full, n_dims, shape, &source, err))
-        return false;
-    return mal_bind_source(model, source, dst, err);
-}
-
-bool mal_bind_norm(struct mal_model *model, const char *name,
-                   struct mal_norm_weights *dst, struct mal_error *err) {
-    char part[160];
-    snprintf(part, sizeof part, "%s.weight", name);
-    if (!mal_bind_tensor(model, part, 1, &model->info.n_channels, &dst->gain, err))
-        return false;
-    snprintf(part, sizeof part, "%s.bias", name);
-    return mal_bind_tensor(model, part, 1, &model->info.n_channels, &dst->bias, err);
-}
-
-static bool register_linear(struct mal_model *model, struct mal_linear *lin,
-                            struct mal_error *err) {
-    if (model->n_linears == model->linears_capacity) {
-        size_t capacity = model->linears_capacity ? 2 * model->linears_capacity : 64;
-        void *grown = mal_realloc(model->linears, capacity * sizeof *model->linears);
-        if (!grown) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
-        model->linears = grown;
-        model->linears_capacity = capacity;
-    }
-    model->linears[model->n_linears++] = lin;
-    return true;
-}
-
-bool mal_bind_linear(struct mal_model *model, const char *name, int64_t d_in,
-                     int64_t d_out, bool transposed, bool bias, int64_t block,
-                     struct mal_linear *dst, struct mal_error *err) {
-    char full[192];
-    full_name(model, name, "", full, sizeof full);
-    *dst = (struct mal_linear){.d_in = d_in,
-                               .d_out = d_out,
-                               .transposed = transposed,
-                               .w_dtype = MAL_F32,
-                               .block = block,
-                               .edit = -1};
-    dst->name = mal_strdup(full);
-    if (!dst->name) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
-
-    char part[160];
-    struct mal_checkpoint_tensor source;
-    int64_t shape[] = {transposed ? d_out : d_in, transposed ? d_in : d_out};
-    full_name(model, name, ".weight", full, sizeof full);
-    if (!mal_checkpoint_need(model->ckpt, full, 2, shape, &source, err)) return false;
-    dst->dtype = source.tensor->dtype;
-    if (!mal_bind_source(model, source, (const float **)&dst->w0, err)) return false;
-    if (bias) {
-        snprintf(part, sizeof part, "%s.bias", name);
-        if (!mal_bind_tensor(model, part, 1, &dst->d_out, &dst->bias, err)) return false;
-    }
-    return register_linear(model, dst, err);
-}
-
-void mal_linear_finish(struct mal_linear *lin) {
-    mal_free(lin->name);
-}
-
-/* ---- Loading ---- */
-
-enum { SLICE = 1 << 19 }; /* elements read at a time: the buffers stay in the cache */
-
-/* A slice of a tensor on its way to the device. */
-struct load_slice {
-    const struct mal_checkpoint_tensor *source;
-    size_t first, n; /* elements */
-    float *dst;
-};
-
-/* As fp32: straight into place where the device is the host and nothing is to be
- * converted. */
-static bool load_slice(struct mal_model *model, const struct load_slice *slice, void *raw,
-                       float *wide, struct mal_error *err) {
-    const struct mal_st_tensor *t = slice->source->tensor;
-    size_t size = mal_dtype_size(t->dtype), bytes = slice->n * size;
-    bool direct = t->dtype == MAL_F32 && mal_backend_on_host(model->be);
-    void *stored = direct ? slice->dst : raw;
-    if (!mal_safetensors_read(slice->source->file, t, slice->first * size, stored, bytes,
-                              err)) {
-        return false;
-    }
-    if (direct) return true;
-    if (t->dtype != MAL_F32) mal_to_f32(wide, raw, t->dtype, slice->n);
-    mal_backend_upload(model->be, slice->dst, t->dtype == MAL_F32 ? raw : wide,
-                       slice->n * sizeof *wide);
-    return true;
-}
-
-/* All slices, by several threads where the device is the host: most of the time goes into
- * memory touched for the first time. */
-static bool load_slices(struct mal_model *model, const struct load_slice *slices,
-                        size_t n, struct mal_error *err) {
-    bool ok = true;
-#pragma omp parallel if (mal_backend_on_host(model->be))
-    {
-        struct mal_error own = {0};
-        void *raw = mal_malloc(SLICE * sizeof(double));
-        float *wide = mal_malloc(SLICE * sizeof *wide);
-        bool mine = (raw && wide) || mal_fail(&own, MAL_NO_MEMORY, "loading tensors");
-#pragma omp for schedule(dynamic)
-        for (size_t i = 0; i < n; i++) {
-            if (mine) mine = load_slice(model, &slices[i], raw, wide, &own);
-        }
-#pragma omp critical(load_slices)
-        {
-            if (!mine && ok) *err = own;
-            ok = ok && mine;
-        }
-        mal_free(raw);
-        mal_free(wide);
-    }
-    return ok;
-}
-
-static int64_t aligned_floats(const struct mal_st_tensor *t) {
-    return (t->n_elements + 15) / 16 * 16;
-}
-
-/* Tensors bound twice (a tied head) are loaded once. */
-static const float **bound_before(const struct mal_model *model, size_t i) {
-    for (size_t j = 0; j < i; j++) {
-        if (model->bindings[j].source.tensor == model->bindings[i].source.tensor) {
-            return model->bindings[j].dst;
-        }
-    }
-    return NULL;
-}
-
-/* What is to be loaded: its size, and the kind of number most of it is. */
-static int64_t count_weights(struct mal_model *model, size_t *out_slices) {
-    int64_t total = 0, by_dtype[MAL_N_DTYPES] = {0};
-    for (size_t i = 0; i < model->n_bindings; i++) {
-        const struct mal_st_tensor *t = model->bindings[i].source.tensor;
-        if (bound_before(model, i)) continue;
-        total += aligned_floats(t);
-        *out_slices += ((size_t)t->n_elements + SLICE - 1) / SLICE;
-        model->info.n_parameters += t->n_elements;
-        by_dtype[t->dtype] += t->n_elements;
-    }
-    for (int d = 0; d < MAL_N_DTYPES; d++) {
-        if (by_dtype[d] > by_dtype[model->info.dtype])
-            model->info.dtype = (enum mal_dtype)d;
-    }
-    return total;
-}
-
-/* Gives every binding its place, and says what goes there. */
-static size_t place_weights(struct mal_model *model, struct load_slice *slices) {
-    size_t n = 0;
-    for (size_t i = 0; i < model->n_bindings; i++) {
-        struct mal_binding *binding = &model->bindings[i];
-        const struct mal_st_tensor *t = binding->source.tensor;
-        const float **before = bound_before(model, i);
-        if (before) {
-            *binding->dst = *before;
-            continue;
-        }
-        float *dst = mal_arena_floats(&model->weights, aligned_floats(t));
-        *binding->dst = dst;
-        for (size_t first = 0; first < (size_t)t->n_elements; first += SLICE) {
-            size_t left = (size_t)t->n_elements - first;
-            slices[n++] = (struct load_slice){.source = &binding->source,
-                                              .first = first,
-                                              .n = left < SLICE ? left : SLICE,
-                                              .dst = dst + first};
-        }
-    }
-    return n;
-}
-
-static bool load_tensors(struct mal_model *model, struct mal_error *err) {
-    size_t n = 0;
-    int64_t total = count_weights(model, &n);
-    struct load_slice *slices = mal_calloc(n, sizeof *slices);
-    if (!slices) return mal_fail(err, MAL_NO_MEMORY, "loading tensors");
-    bool ok =
-        mal_arena_init(&model->weights, model->be, (size_t)total * sizeof(float), err) &&
-        load_slices(model, slices, place_weights(model, slices), err) &&
-        mal_backend_sync(model->be, err);
-    mal_free(slices);
-    return ok;
-}
-
 /* ---- Opening ---- */
+
+bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) {
+    stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
+    stack->n = n;
+    return stack->blocks || mal_fail(err, MAL_NO_MEMORY, "model blocks");
+}
+
+/* Of the backbone's tensors: checkpoints of one model come in several forms. */
+static void find_prefix(struct mal_model *model) {
+    model->prefix = "";
+    for (size_t i = 0; i < mal_checkpoint_count(model->ckpt); i++) {
+        const char *name = mal_checkpoint_at(model->ckpt, i).tensor->name;
+        for (const char *const *p = model->arch->prefixes; *p; p++) {
+            if (strncmp(name, *p, strlen(*p)) == 0) model->prefix = *p;
+        }
+    }
+}
 
 static bool find_arch(struct mal_model *model, struct mal_error *err) {
     const char *type = NULL, *where = mal_checkpoint_config_path(model->ckpt);
@@ -240,11 +48,7 @@ static bool find_arch(struct mal_model *model, struct mal_error *err) {
                         type);
     }
     model->info.architecture = model->arch->model_type;
-    size_t n = strlen(model->arch->prefix);
-    for (size_t i = 0; i < mal_checkpoint_count(model->ckpt); i++) {
-        const char *name = mal_checkpoint_at(model->ckpt, i).tensor->name;
-        if (strncmp(name, model->arch->prefix, n) == 0) model->prefixed = true;
-    }
+    find_prefix(model);
     return true;
 }
 
@@ -273,8 +77,12 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     model->head_bytes = 64 << 20;
     if (!mal_checkpoint_open(&model->ckpt, dir, err)) goto fail;
     if (!find_arch(model, err)) goto fail;
+    model->head_scale = 1;
     if (!model->arch->configure(model, err)) goto fail;
+    if (model->info.kind != MAL_MODEL_CLASSIFIER)
+        model->info.n_outputs = model->info.n_vocab;
     if (!read_eos(model, err)) goto fail;
+    model->decoder.first = model->encoder.n;
     model->lowest_edit_block = model->info.n_layers;
     model->tape = mal_calloc((size_t)model->info.n_layers, sizeof *model->tape);
     if (!model->tape) {
@@ -282,7 +90,8 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
         goto fail;
     }
     if (!model->arch->bind(model, err)) goto fail;
-    if (!load_tensors(model, err)) goto fail;
+    if (!mal_load_weights(model, err)) goto fail;
+    if (model->arch->derive && !model->arch->derive(model, err)) goto fail;
     for (size_t i = 0; i < model->n_linears; i++) {
         model->linears[i]->w = model->linears[i]->w0;
     }
@@ -298,11 +107,14 @@ void mal_model_close(struct mal_model *model) {
     if (!model) return;
     mal_arena_finish(&model->scratch);
     mal_arena_finish(&model->weights);
-    if (model->arch) model->arch->finish(model);
+    for (size_t i = 0; i < model->n_linears; i++)
+        mal_free(model->linears[i]->name); /* they live inside the blocks */
+    mal_free(model->linears);
+    mal_free(model->encoder.blocks);
+    mal_free(model->decoder.blocks);
     mal_free(model->tape);
     mal_free(model->bindings);
     mal_free(model->edits);
-    mal_free(model->linears);
     mal_checkpoint_close(model->ckpt);
     mal_free(model);
 }
@@ -352,8 +164,11 @@ struct mal_linear *mal_model_linear(struct mal_model *model, size_t i) {
 /* The backbone's prefix may be there or not: checkpoints of one model come in both forms.
  */
 static const char *bare_name(const struct mal_model *model, const char *name) {
-    size_t n = strlen(model->arch->prefix);
-    return strncmp(name, model->arch->prefix, n) == 0 ? name + n : name;
+    for (const char *const *p = model->arch->prefixes; *p; p++) {
+        size_t n = strlen(*p);
+        if (strncmp(name, *p, n) == 0) return name + n;
+    }
+    return name;
 }
 
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name) {
@@ -420,15 +235,27 @@ static bool ends_with(const char *text, const char *suffix) {
     return n >= m && strcmp(text + n - m, suffix) == 0;
 }
 
+static bool is_default(const struct mal_model *model, const struct mal_linear *lin) {
+    const struct mal_default_edits *edits = &model->arch->edits;
+    const struct mal_stack *stack =
+        lin->block < model->encoder.n ? &model->encoder : &model->decoder;
+    int64_t n = (int64_t)((double)stack->n * edits->share + 0.5);
+    if (edits->most && n > edits->most) n = edits->most;
+    if (n < 1) n = 1;
+    if (lin->block - stack->first < stack->n - n) return false;
+    for (const char *const *ending = edits->endings; *ending; ending++) {
+        if (ends_with(lin->name, *ending)) return true;
+    }
+    return false;
+}
+
 bool mal_model_default_edits(const struct mal_model *model, const char ***out,
                              size_t *out_n, struct mal_error *err) {
     const char **names = mal_calloc(model->n_linears, sizeof *names);
     if (!names) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     size_t n = 0;
     for (size_t i = 0; i < model->n_linears; i++) {
-        const struct mal_linear *lin = model->linears[i];
-        if (lin->block < model->info.n_layers / 2) continue;
-        if (ends_with(lin->name, model->arch->default_edit)) names[n++] = lin->name;
+        if (is_default(model, model->linears[i])) names[n++] = model->linears[i]->name;
     }
     *out = names;
     *out_n = n;

@@ -24,16 +24,29 @@ struct mal_linear {
     const void *w;          /* in use */
     const void *w0;         /* base; w == w0 until edited */
     const float *bias;      /* NULL: none */
-    int64_t block;          /* index of the block it is in */
+    int64_t block;          /* index of the block it is in, the encoder's first */
+    bool of_source;         /* its rows are those of an encoder-decoder's encoder */
     int edit;               /* index among the edit modules, -1: none */
 };
 
+enum mal_model_kind {
+    MAL_MODEL_CAUSAL,     /* continues a text */
+    MAL_MODEL_SEQ2SEQ,    /* an encoder reads a text, a decoder answers */
+    MAL_MODEL_CLASSIFIER  /* says whether a claim is supported */
+};
+
 struct mal_model_info {
-    const char *architecture;                         /* "gpt2" */
-    int64_t n_layers, n_channels, n_vocab, n_context; /* n_context: 0 = no maximum */
+    const char *architecture; /* "gpt2" */
+    enum mal_model_kind kind;
+    int64_t n_layers; /* blocks, of both stacks */
+    int64_t n_channels, n_vocab;
+    int64_t n_context; /* 0: no maximum */
+    int64_t n_outputs; /* of the head: n_vocab, or a classifier's classes, of which 1 is
+                          "supported"; 0: there is no head */
     int64_t n_parameters;
-    enum mal_dtype dtype; /* most common in the checkpoint */
-    int32_t eos;          /* -1: none */
+    enum mal_dtype dtype;  /* most common in the checkpoint */
+    int32_t eos;           /* -1: none */
+    int32_t decoder_start; /* what an encoder-decoder's answer begins with */
 };
 
 /* `be` is borrowed and must outlive the model. */
@@ -61,8 +74,8 @@ bool mal_model_set_edits(struct mal_model *model, const char *const *names, size
                          struct mal_error *err) MAL_CHECK;
 size_t mal_model_n_edits(const struct mal_model *model);
 struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i);
-/* The paper's choice for this architecture: GPT-2, the MLP's c_proj of the last half of
- * the blocks. Names are borrowed from the model; *out is freed with mal_free(). */
+/* The paper's choice for this architecture, scaled to the model's depth (core/README.md
+ * section 9). Names are borrowed from the model; *out is freed with mal_free(). */
 bool mal_model_default_edits(const struct mal_model *model, const char ***out,
                              size_t *out_n, struct mal_error *err) MAL_CHECK;
 /* Declares those. */
@@ -73,13 +86,17 @@ bool mal_model_set_default_edits(struct mal_model *model,
 
 /* Packed sequences in host memory, owned by the caller. Sequence s is ids[start[s] ..
  * start[s+1]). Its label rows are [from[s], length): labels[start[s] + t] is what
- * position t must predict, -1 where nothing (always -1 before from[s]). */
+ * position t must predict, -1 where nothing (always -1 before from[s]). A classifier has
+ * one label row, from[s], whose label is the class. With an encoder-decoder all this is
+ * what its decoder reads, and source_ids[source_start[s] .. source_start[s+1]) what its
+ * encoder does. */
 struct mal_batch {
     size_t n_seqs;
     const int32_t *start;  /* (n_seqs + 1) */
     const int32_t *ids;    /* (start[n_seqs]) */
     const int32_t *from;   /* (n_seqs); from[s] < length */
     const int32_t *labels; /* (start[n_seqs]) */
+    const int32_t *source_start, *source_ids; /* (n_seqs + 1), (source_start[n_seqs]) */
 };
 
 /* Per label row, in packed order (sequence by sequence, positions ascending); host memory
@@ -88,7 +105,7 @@ struct mal_row_scores {
     float *logprob; /* of the label */
     int32_t *rank;  /* 1 = most probable */
     int32_t *argmax;
-    float *logits; /* (rows, V): only for small things */
+    float *logits; /* (rows, n_outputs): only for small things */
 };
 
 /* Forward to the label rows, on the weights in use. */
@@ -98,7 +115,8 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
 /* Forward and backward of sum over label rows of loss_scale * -log p. For each edit
  * module m: u[m] (rows, d_in), g[m] (rows, d_out), device memory of the caller, rows in
  * packed order: the label rows when `all_tokens` is false, all tokens otherwise (then
- * rows before the first label carry gradients too). `loss` (may be NULL): sum of -log p
+ * rows before the first label carry gradients too); of a module whose rows are the
+ * source's, all of its tokens. `loss` (may be NULL): sum of -log p
  * over label rows, host. */
 struct mal_measure {
     float loss_scale;
@@ -133,14 +151,20 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
 bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
                     float *const *u, struct mal_error *err) MAL_CHECK;
 
-/* Logits of every position: out (n, V), host. */
-bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
+/* Logits of every position: out (n, V), host; of an encoder-decoder that reads `source`
+ * the decoder's positions, of a classifier the first. */
+bool mal_model_logits(struct mal_model *model, const int32_t *source, size_t n_source,
+                      const int32_t *ids, size_t n, float *out,
+                      struct mal_error *err) MAL_CHECK;
+/* The last hidden state of every position, out (n, C), host: of what the head sits on,
+ * after the final norm, before a pooler. Not for an encoder-decoder. */
+bool mal_model_hidden(struct mal_model *model, const int32_t *ids, size_t n, float *out,
                       struct mal_error *err) MAL_CHECK;
 
 /* ---- Sizes known beforehand ---- */
 
-/* Device scratch bytes of a pass over n_tokens tokens in sequences of at most max_tokens,
- * with n_rows label rows; `measure`: with its backward pass. */
+/* Device scratch bytes of a pass over n_tokens tokens (of an encoder-decoder: the
+ * encoder's) in sequences of at most max_tokens, with n_rows label rows; `measure`: with its backward pass. */
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure);

@@ -3,41 +3,59 @@
 #ifndef MAL_MODEL_IMPL_H
 #define MAL_MODEL_IMPL_H
 
-#include "core/model/model.h"
 #include "core/model/pass.h"
 
-struct mal_model;
+/* Which linears are edited by default: those with one of these endings in the last
+ * blocks of each stack, `share` of them, at least one and at most `most`. */
+struct mal_default_edits {
+    const char *endings[4]; /* NULL ends the list */
+    double share;
+    int64_t most; /* 0: any number */
+};
 
-/* One architecture: sizes from config.json, names to weights, one pass forward and back.
- */
+/* One architecture: config.json to sizes and stacks, tensor names to weights. */
 struct mal_arch {
     const char *model_type; /* "model_type" in config.json, also the API's architecture */
-    const char *prefix; /* of the backbone's tensor names, absent in some checkpoints */
-    const char *default_edit; /* suffix of the linears edited by default */
+    const char *const *prefixes; /* of the backbone's tensor names in different
+                                    checkpoints, NULL ends the list; also none at all */
+    struct mal_default_edits edits;
 
-    /* Fills model->info and model->sizes; creates model->blocks. */
+    /* Fills model->info and sizes, opens the stacks: mal_open_stack(). */
     bool (*configure)(struct mal_model *model, struct mal_error *err);
     /* Calls mal_bind_*() for every tensor. */
     bool (*bind)(struct mal_model *model, struct mal_error *err);
-    /* Takes the buffers of a pass from pass->arena, which may only be counting. */
-    void (*layout)(const struct mal_model *model, struct mal_pass *pass);
-    /* Leaves the final hidden state of the top rows, ready for the head, in pass->y. */
-    void (*forward)(struct mal_model *model, struct mal_pass *pass);
-    /* From pass->dy, the gradient at pass->y, down to the lowest edit module. */
-    void (*backward)(struct mal_model *model, struct mal_pass *pass);
-    void (*finish)(struct mal_model *model); /* frees model->blocks */
+    /* When tensors are loaded: what is derived from them, in memory that configure()
+     * asked for with model->n_derived. NULL: nothing. */
+    bool (*derive)(struct mal_model *model, struct mal_error *err);
 };
 
-extern const struct mal_arch mal_arch_gpt2;
+extern const struct mal_arch mal_arch_bert, mal_arch_gpt2, mal_arch_gptj, mal_arch_llama,
+    mal_arch_mistral, mal_arch_qwen2, mal_arch_t5;
 
-struct mal_norm_weights {
-    const float *gain, *bias; /* (C) */
+/* A matrix in the type it is kept in. */
+struct mal_matrix {
+    const void *w;
+    enum mal_dtype dtype;
 };
 
 /* A tensor the architecture asked for; loaded after all are known. */
 struct mal_binding {
     struct mal_checkpoint_tensor source;
-    const float **dst;
+    const void **dst;
+    enum mal_dtype dtype; /* kept as */
+};
+
+/* Rotary positions: the first 2 * half channels of each head are rotated. */
+struct mal_rotary {
+    int64_t half; /* 0: none */
+    bool interleaved;
+    const float *inv_freq; /* (half), device */
+};
+
+/* T5's relative positions: a bias per bucket and head. */
+struct mal_relative {
+    int64_t n_buckets, max_distance;
+    const float *encoder, *decoder; /* (n_buckets, n_heads) */
 };
 
 struct mal_model {
@@ -47,20 +65,31 @@ struct mal_model {
     struct mal_checkpoint *ckpt;
     struct mal_hash fingerprint; /* once has_fingerprint */
     bool has_fingerprint;
-    bool prefixed; /* the checkpoint's names carry arch->prefix */
+    const char *prefix; /* of the backbone's tensors in this checkpoint */
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;
     enum mal_act act;
+    bool rms, gated;
     float norm_eps;
+    struct mal_rotary rotary;
+    struct mal_relative relative;
 
-    const float *tokens;    /* (V, C) */
-    const float *positions; /* (T, C); NULL: none */
-    const float *head;      /* (V, C) */
-    struct mal_norm_weights final_norm;
-    void *blocks; /* (n_layers) of the architecture's own struct */
+    struct mal_matrix tokens;           /* (V, C) */
+    const float *positions;             /* (T, C); NULL: none */
+    struct mal_norm_weights embed_norm; /* gain NULL: none */
+    struct mal_matrix pooler;           /* (C, C) transposed; w NULL: none */
+    const float *pooler_bias;
+    const float *token_types; /* BERT's: (types, C) */
+    const float *classifier;  /* BERT's: (labels, C) */
+    bool single_label;        /* it has one label */
+    struct mal_matrix head;   /* (n_outputs, C); w NULL: none */
+    const float *head_bias; /* NULL: none */
+    float head_scale;
 
-    struct mal_linear *
-        *linears; /* in the order of their blocks; they live inside blocks */
+    struct mal_stack decoder; /* what the head sits on, whatever its attention sees */
+    struct mal_stack encoder; /* n == 0: none */
+
+    struct mal_linear **linears; /* in the order of their blocks; they live inside them */
     size_t n_linears, linears_capacity;
     struct mal_linear **edits;
     size_t n_edits;
@@ -68,29 +97,92 @@ struct mal_model {
 
     struct mal_binding *bindings;
     size_t n_bindings, bindings_capacity;
-    struct mal_arena weights;    /* every tensor of the base model */
-    int64_t head_bytes;          /* logits of one slice of the head at most */
-    struct mal_arena scratch;    /* buffers of the running pass */
+    struct mal_arena weights; /* every tensor of the base model */
+    int64_t n_derived;        /* floats besides */
+    int64_t head_bytes;       /* logits of one slice of the head at most */
+    struct mal_arena scratch; /* buffers of the running pass */
     struct mal_tape_block *tape; /* (n_layers) */
 };
 
-/* ---- For arch->bind ---- */
+/* Widths of a row of queries, of keys, and of all three. */
+static inline int64_t mal_q_width(const struct mal_model *model) {
+    return model->n_heads * model->head_size;
+}
 
-/* Asks for "<prefix><name>" with this shape; *dst is set when all tensors are loaded. */
+static inline int64_t mal_kv_width(const struct mal_model *model) {
+    return model->n_kv_heads * model->head_size;
+}
+
+static inline int64_t mal_qkv_width(const struct mal_model *model) {
+    return mal_q_width(model) + 2 * mal_kv_width(model);
+}
+
+/* ---- For arch->configure ---- */
+
+/* n blocks, all zero. */
+bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) MAL_CHECK;
+
+/* model->rotary, `size` channels of each head being rotated. Asks for the memory that
+ * mal_derive_rotary() fills. */
+bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
+                       bool interleaved, struct mal_error *err) MAL_CHECK;
+bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+
+/* ---- For arch->bind: names are those within the backbone ---- */
+
+/* Asks for a tensor with this shape, as fp32; *dst is set when all tensors are loaded. */
 bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
                      const int64_t *shape, const float **dst,
                      struct mal_error *err) MAL_CHECK;
-/* The same for a tensor already found. */
-bool mal_bind_source(struct mal_model *model, struct mal_checkpoint_tensor source,
-                     const float **dst, struct mal_error *err) MAL_CHECK;
-/* "<name>.weight" and "<name>.bias". */
+/* A matrix, kept as the checkpoint has it (fp64: as fp32). */
+bool mal_bind_matrix(struct mal_model *model, const char *name, int64_t rows,
+                     int64_t columns, struct mal_matrix *dst,
+                     struct mal_error *err) MAL_CHECK;
+/* Whether the checkpoint has the tensor. */
+bool mal_has_tensor(const struct mal_model *model, const char *name);
+/* "<name>.weight" and, unless RMS, "<name>.bias"; or as they were called first, gamma and
+ * beta. */
 bool mal_bind_norm(struct mal_model *model, const char *name,
                    struct mal_norm_weights *dst, struct mal_error *err) MAL_CHECK;
-/* "<name>.weight", (d_in, d_out) or, `transposed`, (d_out, d_in), and "<name>.bias" if
- * `bias`; registered as a linear of block `block`. */
-bool mal_bind_linear(struct mal_model *model, const char *name, int64_t d_in,
-                     int64_t d_out, bool transposed, bool bias, int64_t block,
-                     struct mal_linear *dst, struct mal_error *err) MAL_CHECK;
-void mal_linear_finish(struct mal_linear *lin);
+
+/* A linear layer to be bound: "<name>.weight", (d_in, d_out) or, `transposed`, (d_out,
+ * d_in), and "<name>.bias" if `bias`. */
+struct mal_linear_spec {
+    const char *name;
+    int64_t d_in, d_out;
+    bool transposed, bias;
+    struct mal_linear *dst;
+};
+
+/* Binds them and registers them as linears of block `block`, each name after `where`. */
+bool mal_bind_linears(struct mal_model *model, const char *where,
+                      const struct mal_linear_spec *specs, size_t n, int64_t block,
+                      struct mal_error *err) MAL_CHECK;
+
+/* Every tensor that was asked for, onto the device (weights.c). */
+bool mal_load_weights(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+/* Derived floats, of those that model->n_derived counts; each piece is rounded up to 16.
+ */
+float *mal_derived_floats(struct mal_model *model, int64_t n);
+
+/* ---- For a block's two directions ---- */
+
+static inline struct mal_norm mal_norm_of(const struct mal_model *model,
+                                          const struct mal_norm_weights *w, int64_t n) {
+    return (struct mal_norm){.n = n,
+                             .c = model->info.n_channels,
+                             .rms = model->rms,
+                             .eps = model->norm_eps,
+                             .gain = w->gain,
+                             .bias = w->bias};
+}
+
+/* Attention of all rows of the lane over the keys and values in qkv (N, W), or in the
+ * cache; that of q (n, Q) over the encoder's output, kv (source rows, 2 KV). */
+struct mal_attn mal_self_attn(const struct mal_step *step, const float *qkv);
+struct mal_attn mal_cross_attn(const struct mal_step *step, const float *q,
+                               const float *kv);
+void mal_only_queries_of(struct mal_attn *attn, const struct mal_row_set *set,
+                         const float *q, int64_t ld_q);
 
 #endif

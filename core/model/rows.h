@@ -5,20 +5,26 @@
 
 #include "core/model/model_impl.h"
 
-/* Host memory, all from one block: mal_rows_finish(). See struct mal_pass for the
- * meanings. */
-struct mal_rows {
-    int64_t n_seqs, n_tokens, n_kept, n_top, n_head;
+/* Of one lane; see struct mal_lane for the meanings. */
+struct mal_lane_rows {
+    int64_t n_seqs, n_tokens, n_kept, n_top;
     int64_t max_queries, max_keys, max_kept, max_top;
     int32_t *ids, *pos, *q_start, *k_start, *k_len;
-    int32_t *kept, *kept_start, *top, *top_start, *head_rows, *labels;
-    int32_t *cache_rows; /* NULL: no cache */
+    int32_t *kept, *kept_start, *top, *top_start;
+};
+
+/* Host memory, all from one block: mal_rows_finish(). */
+struct mal_rows {
+    struct mal_lane_rows main, source;
+    int64_t n_head;
+    int32_t *head_rows, *labels; /* (n_head) */
+    int32_t *cache_rows;         /* (main.n_tokens); NULL: no cache */
     int32_t *block;
 };
 
 /* Which rows a pass is about. */
 enum mal_kept_rows {
-    MAL_KEPT_LABELS, /* kept and top are the label rows */
+    MAL_KEPT_LABELS, /* top are the label rows; kept too, where the stack is causal */
     MAL_KEPT_ALL,    /* both are all rows */
     MAL_KEPT_BELOW   /* the label rows at the top, all rows below */
 };
@@ -50,20 +56,21 @@ void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
 size_t mal_pass_bytes(const struct mal_model *model, const struct mal_rows *rows,
                       const struct mal_pass *pass);
 /* The sizes of rows not yet known: n_seqs sequences of at most max_tokens tokens,
- * n_tokens in all, of which n_kept are kept and n_head are labelled. */
-struct mal_rows mal_rows_of_size(int64_t n_seqs, int64_t n_tokens, int64_t max_tokens,
-                                 int64_t n_kept, int64_t n_head);
+ * n_tokens in all, n_head labelled. */
+struct mal_rows mal_rows_of_size(const struct mal_model *model, int64_t n_seqs,
+                                 int64_t n_tokens, int64_t max_tokens, int64_t n_head,
+                                 enum mal_kept_rows kept);
 /* Reserves the model's scratch, lays the pass out in it and uploads the rows. */
 bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
                       struct mal_pass *pass, struct mal_head_buffers *head,
                       struct mal_error *err) MAL_CHECK;
-/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->y into head->logits.
+/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->main.y into head->logits.
  */
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
                      const struct mal_head_buffers *head, int64_t row0, int64_t n);
 
 /* The loss of each head row into head->logprob, and the gradient of the sum of
- * head->scale times them at pass->y into pass->dy. The loss is -log p of the label, kept
+ * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the label, kept
  * as log p; or, with the final hidden states y0 (top, C) of the base model, KL(base ||
  * now), kept so. */
 void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,

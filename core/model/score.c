@@ -11,6 +11,12 @@ static int64_t min_of(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
+static bool need_head(const struct mal_model *model, struct mal_error *err) {
+    return model->head.w ||
+           mal_fail(err, MAL_INVALID, "%s has no head: tensor 'classifier.weight' is missing",
+                    mal_checkpoint_dir(model->ckpt));
+}
+
 static void download_scores(const struct mal_pass *pass,
                             const struct mal_head_buffers *head,
                             const struct mal_row_scores *out) {
@@ -30,13 +36,14 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
     struct mal_rows rows = {0};
     struct mal_pass pass = {0};
     struct mal_head_buffers head;
-    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
+    bool ok = need_head(model, err) &&
+              mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
 
-    model->arch->forward(model, &pass);
-    int64_t v = model->info.n_vocab;
+    mal_model_forward(model, &pass);
+    int64_t v = model->info.n_outputs;
     for (int64_t i = 0; i < pass.n_head; i += head.slice) {
         int64_t n = min_of(head.slice, pass.n_head - i);
         mal_pass_logits(model, &pass, &head, i, n);
@@ -58,7 +65,7 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
         .backward = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
     enum mal_kept_rows kept = measure->all_tokens ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
     struct mal_head_buffers head;
-    bool ok = mal_rows_of_batch(&rows, model, batch, kept, err) &&
+    bool ok = need_head(model, err) && mal_rows_of_batch(&rows, model, batch, kept, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
@@ -70,11 +77,11 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
     mal_backend_upload(pass.be, head.scale, host, (size_t)pass.n_head * sizeof *host);
 
     double begin = mal_clock_seconds();
-    model->arch->forward(model, &pass);
+    mal_model_forward(model, &pass);
     if (!mal_backend_sync(model->be, err)) goto out;
     double middle = mal_clock_seconds();
     mal_head_bwd(model, &pass, &head, NULL);
-    model->arch->backward(model, &pass);
+    mal_model_backward(model, &pass);
     if (measure->loss) {
         mal_backend_download(pass.be, host, head.logprob,
                              (size_t)pass.n_head * sizeof *host);
@@ -104,27 +111,62 @@ bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
-    model->arch->forward(model, &pass);
+    mal_model_forward(model, &pass);
     return mal_backend_sync(model->be, err);
 }
 
-bool mal_model_logits(struct mal_model *model, const int32_t *ids, size_t n, float *out,
-                      struct mal_error *err) {
-    int32_t start[] = {0, (int32_t)n}, from = 0;
+/* One sequence of which every row has a label row, none with a label. */
+static bool open_unlabelled(struct mal_batch *out, int32_t start[2], int32_t *from,
+                            const int32_t *ids, size_t n, struct mal_error *err) {
     int32_t *labels = mal_malloc(n * sizeof *labels);
     if (!labels) return mal_fail(err, MAL_NO_MEMORY, "labels");
     memset(labels, 0xff, n * sizeof *labels);
-    struct mal_batch batch = {
-        .n_seqs = 1, .start = start, .ids = ids, .from = &from, .labels = labels};
+    start[0] = *from = 0;
+    start[1] = (int32_t)n;
+    *out = (struct mal_batch){
+        .n_seqs = 1, .start = start, .ids = ids, .from = from, .labels = labels};
+    return true;
+}
+
+bool mal_model_logits(struct mal_model *model, const int32_t *source, size_t n_source,
+                      const int32_t *ids, size_t n, float *out, struct mal_error *err) {
+    int32_t start[2], from, source_start[] = {0, (int32_t)n_source};
+    struct mal_batch batch;
+    if (!open_unlabelled(&batch, start, &from, ids, n, err)) return false;
+    batch.source_start = source_start;
+    batch.source_ids = source;
     bool ok =
         mal_model_score(model, &batch, &(struct mal_row_scores){.logits = out}, err);
-    mal_free(labels);
+    mal_free((int32_t *)batch.labels);
     return ok;
+}
+
+bool mal_model_hidden(struct mal_model *model, const int32_t *ids, size_t n, float *out,
+                      struct mal_error *err) {
+    int32_t start[2], from;
+    struct mal_batch batch;
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {0};
+    struct mal_head_buffers head;
+    if (model->info.kind == MAL_MODEL_SEQ2SEQ)
+        return mal_fail(err, MAL_INVALID, "hidden states of an encoder-decoder");
+    if (!open_unlabelled(&batch, start, &from, ids, n, err)) return false;
+    bool ok = mal_rows_of_batch(&rows, model, &batch, MAL_KEPT_ALL, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    mal_free((int32_t *)batch.labels);
+    if (!ok) return false;
+    mal_model_forward(model, &pass);
+    const float *y = pass.pooled ? pass.main.buf.x : pass.main.y;
+    mal_backend_download(pass.be, out, y,
+                         n * (size_t)model->info.n_channels * sizeof *out);
+    return mal_backend_sync(model->be, err);
 }
 
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure) {
-    struct mal_rows rows = mal_rows_of_size(n_seqs, n_tokens, max_tokens, n_rows, n_rows);
+    struct mal_rows rows = mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows,
+                                            MAL_KEPT_LABELS);
     return mal_pass_bytes(model, &rows, &(struct mal_pass){.backward = measure});
 }

@@ -1,8 +1,6 @@
 /* data.c - facts tokenised once, and drawn from for each step. */
 #include "core/train/data.h"
 
-#include <string.h>
-
 #include "core/alloc.h"
 #include "core/random.h"
 
@@ -16,50 +14,23 @@ static size_t n_examples_of(const struct mal_fact *fact) {
 struct maker {
     struct mal_train_data *data;
     const struct mal_tokenizer *tok;
-    int64_t context;
+    const struct mal_model *model;
     size_t fact;
 };
 
+/* A prompt without a target is open: it predicts no particular token. */
 static bool add(struct maker *maker, const char *prompt, const char *target,
                 const char *join, const char *field, size_t i, struct mal_error *err) {
     struct mal_example *e = &maker->data->examples[maker->data->n_examples];
     struct mal_error own = {0};
-    if (!mal_example_init(e, maker->tok, prompt, target, join, maker->context, &own)) {
+    bool ok =
+        target ? mal_example_init(e, maker->model, maker->tok, prompt, target, join, &own)
+               : mal_example_open(e, maker->model, maker->tok, prompt, &own);
+    if (!ok) {
         return mal_fail(err, own.status, "fact %zu, %s %zu: %s", maker->fact, field, i,
                         own.text);
     }
     e->source = maker->fact;
-    maker->data->n_examples++;
-    return true;
-}
-
-/* A prompt alone: its last row counts, and predicts no particular token. */
-static bool add_open(struct maker *maker, const char *prompt, size_t i,
-                     struct mal_error *err) {
-    struct mal_example *e = &maker->data->examples[maker->data->n_examples];
-    struct mal_ids ids = {0};
-    size_t bytes = strlen(prompt);
-    while (bytes > 0 && prompt[bytes - 1] == ' ')
-        bytes--;
-    if (!mal_tokenizer_encode(maker->tok, prompt, bytes, true, &ids, err)) return false;
-    int32_t *target = mal_malloc(sizeof *target);
-    bool fits = ids.n > 0 && (!maker->context || (int64_t)ids.n <= maker->context);
-    if (!target || !fits) {
-        mal_ids_finish(&ids);
-        mal_free(target);
-        if (fits) return mal_fail(err, MAL_NO_MEMORY, "facts");
-        return mal_fail(err, MAL_INVALID,
-                        "fact %zu, unrelated prompt %zu: %zu tokens, the model's context "
-                        "is %lld",
-                        maker->fact, i, ids.n, (long long)maker->context);
-    }
-    *target = -1;
-    *e = (struct mal_example){.ids = ids.ids,
-                              .n = (int32_t)ids.n,
-                              .from = (int32_t)ids.n - 1,
-                              .target = target,
-                              .n_target = 1,
-                              .source = maker->fact};
     maker->data->n_examples++;
     return true;
 }
@@ -86,10 +57,10 @@ static bool add_fact(struct maker *maker, const struct mal_fact *fact,
     out->n_probes = fact->n_unrelated;
     for (size_t i = 0; i < fact->n_unrelated; i++) {
         const struct mal_probe *probe = &fact->unrelated[i];
-        bool ok = probe->target ? add(maker, probe->prompt, probe->target, fact->join,
-                                      "unrelated prompt", i, err)
-                                : add_open(maker, probe->prompt, i, err);
-        if (!ok) return false;
+        if (!add(maker, probe->prompt, probe->target, fact->join, "unrelated prompt", i,
+                 err)) {
+            return false;
+        }
     }
     data->n_facts++;
     return true;
@@ -99,8 +70,7 @@ bool mal_train_data_make(struct mal_train_data *out, const struct mal_model *mod
                          const struct mal_tokenizer *tok, const struct mal_fact *facts,
                          size_t n_facts, struct mal_error *err) {
     struct mal_train_data data = {0};
-    struct maker maker = {
-        .data = &data, .tok = tok, .context = mal_model_info(model)->n_context};
+    struct maker maker = {.data = &data, .tok = tok, .model = model};
     size_t n = 0;
     for (size_t i = 0; i < n_facts; i++)
         n += n_examples_of(&facts[i]);

@@ -19,7 +19,7 @@ static bool most_rows(const struct mal_train_data *data, bool all_tokens, int64_
         const struct mal_train_fact *fact = &data->facts[i];
         for (size_t k = 0; k < fact->n_edits; k++) {
             const struct mal_example *e = &data->examples[fact->edit + k];
-            rows[i] += all_tokens ? e->n : e->n_target;
+            rows[i] += all_tokens && e->n > e->n_target ? e->n : e->n_target;
         }
     }
     qsort(rows, data->n_facts, sizeof *rows, descending);
@@ -70,17 +70,22 @@ static struct pass_size largest_pass(const struct mal_editor *editor,
     int64_t seqs = means ? editor->micro_batch : most / smaller(l->shortest, most);
     seqs = smaller(seqs, n);
     int64_t tokens = means ? seqs * l->longest : smaller(most, seqs * l->longest);
-    return (struct pass_size){seqs, tokens, smaller(seqs * l->targets, tokens)};
+    return (struct pass_size){seqs, tokens, seqs * l->targets};
 }
 
 /* Of the passes that measure edits and those that learn from rephrases and probes. */
 static size_t pass_bytes(const struct mal_model *model, const struct mal_editor *editor,
                          const struct mal_train_data *data, int64_t n_edits) {
-    bool all = editor->tokens == MAL_TOKENS_ALL;
+    bool causal = mal_model_info(model)->kind == MAL_MODEL_CAUSAL;
+    bool all = editor->tokens == MAL_TOKENS_ALL && causal;
     struct lengths l = measure_lengths(data);
     int64_t n = smaller(n_edits, (int64_t)data->n_facts);
     struct pass_size edits = largest_pass(editor, &l, n * l.edits),
                      learns = largest_pass(editor, &l, n);
+    if (causal) { /* label rows are among the tokens */
+        edits.rows = smaller(edits.rows, edits.tokens);
+        learns.rows = smaller(learns.rows, learns.tokens);
+    }
     return larger(
         mal_model_scratch_bytes(model, edits.seqs, edits.tokens, l.longest,
                                 all ? edits.tokens : edits.rows, true),
@@ -117,7 +122,9 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                       struct mal_train_need *out, struct mal_error *err) {
     const struct mal_backend *be = mal_model_backend(model);
     struct mal_train_need need = {.network = mal_train_params_bytes(editor, be)};
-    bool all = editor->tokens == MAL_TOKENS_ALL, mend = editor->method == MAL_MEND;
+    bool mend = editor->method == MAL_MEND;
+    bool all = editor->tokens == MAL_TOKENS_ALL ||
+               mal_model_info(model)->kind == MAL_MODEL_SEQ2SEQ;
     int64_t rows = 0, widest = 0, largest = 0;
     if (!most_rows(data, all, n_edits, &rows, err)) return false;
     for (size_t m = 0; m < editor->n_modules; m++) {

@@ -15,7 +15,8 @@ struct slice {
 static bool next_slice(const struct mal_train_run *run, size_t m, struct slice *slice) {
     const struct mal_linear *lin = mal_model_edit(run->t->model, m);
     slice->row += slice->n;
-    int64_t left = run->rows.n_rows - slice->row, most = run->t->o.editor_batch;
+    int64_t left = mal_edit_rows_n(&run->rows, m) - slice->row,
+            most = run->t->o.editor_batch;
     slice->n = left < most ? left : most;
     slice->u = run->rows.u[m] + slice->row * lin->d_in;
     slice->g = run->rows.g[m] + slice->row * lin->d_out;
@@ -35,7 +36,7 @@ static struct mal_solve solve_of(const struct mal_train_run *run, size_t m) {
     const struct mal_editor_shape *shape = shape_of(t, m);
     size_t row = t->editor->modules[m].row;
     struct mal_solve solve = {.module = mal_model_edit(t->model, m)->name,
-                              .n = run->rows.n_rows,
+                              .n = mal_edit_rows_n(&run->rows, m),
                               .d_in = shape->d_in,
                               .d_out = shape->d_out,
                               .u = run->rows.u[m],

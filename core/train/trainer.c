@@ -182,28 +182,33 @@ static void observe(const struct mal_train_run *run, const char *kind, const cha
 /* D of every module but for MEND, and E of one. */
 static bool take_diffs(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    int64_t n = run->rows.n_rows, widest = 0, floats = 0;
+    int64_t most = 0, floats = 0;
     bool mend = t->editor->method == MAL_MEND;
     run->d = mal_calloc(t->n_modules, sizeof *run->d);
     if (!run->d) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t m = 0; m < t->n_modules; m++) {
-        int64_t d_out = mal_model_edit(t->model, m)->d_out;
-        if (d_out > widest) widest = d_out;
-        if (!mend) floats += n * d_out + 16;
+        int64_t size =
+            mal_edit_rows_n(&run->rows, m) * mal_model_edit(t->model, m)->d_out;
+        if (size > most) most = size;
+        if (!mend) floats += size + 16;
     }
-    floats += n * widest + 16;
+    floats += most + 16;
     if (!mal_arena_reserve(&t->diffs, (size_t)floats * sizeof(float), err))
         return mal_fail_wrap(err, "value differences");
     mal_arena_reset(&t->diffs, 0);
     for (size_t m = 0; !mend && m < t->n_modules; m++)
-        run->d[m] = mal_arena_floats(&t->diffs, n * mal_model_edit(t->model, m)->d_out);
-    run->e = mal_arena_floats(&t->diffs, n * widest);
+        run->d[m] = mal_arena_floats(&t->diffs, mal_edit_rows_n(&run->rows, m) *
+                                                    mal_model_edit(t->model, m)->d_out);
+    run->e = mal_arena_floats(&t->diffs, most);
     return true;
 }
 
 static bool take_scratch(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
-    int64_t rows = run->rows.n_rows, most = t->o.editor_batch, size = 0;
+    int64_t rows = 0, most = t->o.editor_batch, size = 0;
+    for (size_t m = 0; m < t->n_modules; m++) {
+        if (mal_edit_rows_n(&run->rows, m) > rows) rows = mal_edit_rows_n(&run->rows, m);
+    }
     size_t bytes = mal_train_tape_bytes(t->editor, rows, most, &run->keeps);
     for (size_t s = 0; s < t->editor->n_shapes; s++) {
         if (t->editor->shapes[s].size > size) size = t->editor->shapes[s].size;
@@ -414,7 +419,7 @@ static bool run_step(struct mal_trainer *t, const struct mal_train_batch *batch,
              update(t, rates, report, err) && end_part(&run, report, MAL_TRAIN_UPDATE);
     }
     report->edit_loss = run.edit.loss;
-    report->rows = run.rows.n_rows;
+    report->rows = run.rows.n_rows[0];
     report->seconds = mal_clock_seconds() - begin;
     mal_edit_rows_finish(&run.rows);
     mal_free(run.d);

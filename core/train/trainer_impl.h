@@ -41,8 +41,8 @@ struct mal_train_run {
     const struct mal_train_watch *watch;
     struct mal_edit_rows rows;
     struct mal_edit_report edit;
-    float **d;  /* per module (n_rows, d_out), in t->diffs; MEND: none */
-    float *e;   /* (n_rows, largest d_out) */
+    float **d;  /* per module (its rows, d_out), in t->diffs; MEND: none */
+    float *e;   /* (rows, d_out) of one module */
     bool keeps; /* the networks' activations, until the backward pass */
     struct mal_hypernet_tape *tapes; /* per module, when kept */
     float *dh;                       /* (rows of a slice, largest size) */

@@ -50,8 +50,7 @@ static void example_of(const struct edit_case *c, const struct mal_fact *fact,
     struct mal_error err = {0};
     const char *prompt = unrelated ? fact->unrelated[0].prompt : fact->prompt;
     const char *target = unrelated ? fact->unrelated[0].target : fact->target;
-    assert_done(mal_example_init(out, c->tok, prompt, target, fact->join,
-                                 mal_model_info(c->model)->n_context, &err),
+    assert_done(mal_example_init(out, c->model, c->tok, prompt, target, fact->join, &err),
                 &err);
 }
 

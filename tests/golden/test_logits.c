@@ -7,25 +7,57 @@ struct logit_case {
     char name[GOLDEN_PATH], root[GOLDEN_PATH], base[GOLDEN_PATH];
 };
 
+static void check_against(const char *what, const struct mal_safetensors *file, size_t k,
+                          const float *values, int64_t n, double tolerance) {
+    char name[64];
+    int64_t n_expected = 0;
+    snprintf(name, sizeof name, "%s.%zu", what, k);
+    float *expected = golden_raw(file, name, &n_expected);
+    assert_int_equal(n_expected, n);
+    double error = golden_logit_error(values, expected, n);
+    if (!(error <= tolerance)) fail_msg("%s: error %g above %g", name, error, tolerance);
+    free(expected);
+}
+
+static void check_hidden(struct mal_model *model, const struct mal_safetensors *file,
+                         size_t k, const int32_t *ids, int64_t n, double tolerance) {
+    struct mal_error err = {0};
+    int64_t c = mal_model_info(model)->n_channels;
+    float *hidden = malloc((size_t)(n * c) * sizeof *hidden);
+    assert_done(mal_model_hidden(model, ids, (size_t)n, hidden, &err), &err);
+    check_against("hidden", file, k, hidden, n * c, tolerance);
+    free(hidden);
+}
+
 static void check_sequence(struct mal_model *model, const struct mal_safetensors *file,
                            size_t k, double tolerance) {
+    const struct mal_model_info *info = mal_model_info(model);
+    bool classifier = info->kind == MAL_MODEL_CLASSIFIER;
+    bool seq2seq = info->kind == MAL_MODEL_SEQ2SEQ;
     char name[64];
-    int64_t n = 0, n_logits = 0;
+    int64_t n = 0, n_source = 0;
     struct mal_error err = {0};
     snprintf(name, sizeof name, "ids.%zu", k);
-    int32_t *ids = golden_raw(file, name, &n);
-    snprintf(name, sizeof name, "logits.%zu", k);
-    float *expected = golden_raw(file, name, &n_logits);
-    assert_int_equal(n_logits, n * mal_model_info(model)->n_vocab);
-    float *logits = malloc((size_t)n_logits * sizeof *logits);
-    assert_done(mal_model_logits(model, ids, (size_t)n, logits, &err), &err);
-    double error = golden_logit_error(logits, expected, n_logits);
-    if (!(error <= tolerance)) {
-        fail_msg("sequence %zu of %lld tokens: error %g above %g", k, (long long)n, error,
-                 tolerance);
+    int32_t *ids = golden_raw(file, name, &n), *source = NULL;
+    if (seq2seq) {
+        source = ids;
+        n_source = n;
+        snprintf(name, sizeof name, "decoder_ids.%zu", k);
+        ids = golden_raw(file, name, &n);
     }
+    int64_t n_logits = (classifier ? 1 : n) * info->n_outputs;
+    float *logits = malloc((size_t)n_logits * sizeof *logits);
+    assert_done(
+        mal_model_logits(model, source, (size_t)n_source, ids, (size_t)n, logits, &err),
+        &err);
+    if (classifier) {
+        logits[0] = logits[1] - logits[0]; /* of "supported" */
+        n_logits = 1;
+    }
+    check_against("logits", file, k, logits, n_logits, tolerance);
+    if (classifier) check_hidden(model, file, k, ids, n, tolerance);
     free(ids);
-    free(expected);
+    free(source);
     free(logits);
 }
 

@@ -144,6 +144,13 @@ static inline double *double_zeros(int64_t n) {
     return x;
 }
 
+static inline double *wide(const float *x, int64_t n) {
+    double *y = double_zeros(n);
+    for (int64_t i = 0; i < n; i++)
+        y[i] = (double)x[i];
+    return y;
+}
+
 /* ---- Comparison ---- */
 
 static inline void check_close(const char *what, int64_t i, double got, double want,

@@ -16,7 +16,9 @@ struct made_model {
     struct mal_linear *list[MAX_MADE];
 };
 
-static const struct mal_arch made_arch = {.model_type = "made", .prefix = "base."};
+static const char *const made_prefixes[] = {"base.", NULL};
+static const struct mal_arch made_arch = {.model_type = "made",
+                                          .prefixes = made_prefixes};
 
 static inline void made_init(struct made_model *made) {
     *made = (struct made_model){0};

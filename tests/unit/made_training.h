@@ -137,7 +137,7 @@ static inline void made_preserve(struct training *t) {
         texts.start[i] = i * LENGTH;
     for (int32_t i = 0; i < N_TEXTS; i++)
         texts.from[i] = i;
-    assert_ok(mal_editor_set_preserve(t->editor, &texts, 0.5, &err), &err);
+    assert_ok(mal_editor_set_preserve(t->editor, t->model, &texts, 0.5, &err), &err);
     assert_ok(mal_preserve_create(&t->preserve, t->model, t->editor, NULL, (double)NAN,
                                   NULL, &err),
               &err);

@@ -30,37 +30,53 @@ static inline double ref_act(enum mal_act act, double x) {
     case MAL_GELU_ERF: return 0.5 * x * erfc(-x * 0.70710678118654752440);
     case MAL_RELU: return x < 0 ? 0 : x;
     case MAL_SILU: return x / (1 + exp(-x));
+    case MAL_TANH: return tanh(x);
     }
     return NAN;
 }
 
-/* q, k, v and out without strides; index arrays as in `attn`. lse may be NULL. */
+/* What is added to the score of a query at p and a key at t, by head h. */
+static inline double ref_rel_bias(const struct mal_attn *attn, const float *rel_bias,
+                                  int64_t h, int64_t p, int64_t t) {
+    int64_t span = attn->rel_span, distance = t - p;
+    if (!rel_bias) return 0;
+    if (distance > span) distance = span;
+    if (distance < -span) distance = -span;
+    return (double)rel_bias[h * (2 * span + 1) + distance + span];
+}
+
+/* q, k, v and out without strides; index arrays and biases as in `attn`, in host memory.
+ * lse may be NULL. */
 static inline void ref_attn(const struct mal_attn *attn, const int32_t *q_start,
-                            const int32_t *k_start, const int32_t *k_len, const double *q,
-                            const double *k, const double *v, double *out, double *lse) {
+                            const int32_t *k_start, const int32_t *k_len,
+                            const float *rel_bias, const double *q, const double *k,
+                            const double *v, double *out, double *lse) {
     int64_t d = attn->head_size, h_n = attn->n_heads, kv_n = attn->n_kv_heads;
     for (int64_t s = 0; s < attn->n_seqs; s++) {
         int64_t n_q = q_start[s + 1] - q_start[s];
         for (int64_t i = 0; i < n_q; i++) {
             for (int64_t h = 0; h < h_n; h++) {
                 int64_t row = q_start[s] + i, head = h / (h_n / kv_n);
-                int64_t seen = attn->causal ? k_len[s] - n_q + i + 1 : k_len[s];
+                int64_t p = k_len[s] - n_q + i, first = 0;
+                int64_t end = attn->causal ? p + 1 : k_len[s];
+                if (attn->window && p + 1 > attn->window) first = p + 1 - attn->window;
                 const double *qi = q + (row * h_n + h) * d;
                 double *o = out + (row * h_n + h) * d;
                 double max = -INFINITY, sum = 0;
                 for (int pass = 0; pass < 2; pass++) {
-                    for (int64_t j = 0; j < seen; j++) {
+                    for (int64_t j = first; j < end; j++) {
                         int64_t at = ((k_start[s] + j) * kv_n + head) * d;
                         double score = 0;
                         for (int64_t c = 0; c < d; c++)
                             score += qi[c] * k[at + c];
                         score *= (double)attn->scale;
+                        score += ref_rel_bias(attn, rel_bias, h, p, j);
                         if (pass == 0) {
                             max = score > max ? score : max;
                             continue;
                         }
                         for (int64_t c = 0; c < d; c++)
-                            o[c] = (j ? o[c] : 0) + exp(score - max) * v[at + c];
+                            o[c] = (j > first ? o[c] : 0) + exp(score - max) * v[at + c];
                         sum += exp(score - max);
                     }
                 }

@@ -238,7 +238,7 @@ static void test_preserve(void **state) {
     struct mal_preserve_texts texts = {0};
     assert_ok(mal_preserve_texts_load(&texts,
                                       case_path("gpt2-malmen-token-sum", "facts.json"),
-                                      lab.tok, 0, &err),
+                                      lab.model, lab.tok, &err),
               &err);
     assert_ok(mal_preserve_create(&p, lab.model, lab.editor, &texts, 3, NULL, &err),
               &err);

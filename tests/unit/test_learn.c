@@ -49,7 +49,7 @@ static float *all_logits(const struct made_batch *b, bool base) {
     }
     for (size_t s = 0; s < b->batch.n_seqs; s++) {
         size_t length = (size_t)(b->start[s + 1] - b->start[s]);
-        assert_ok(mal_model_logits(model, b->ids + b->start[s], length,
+        assert_ok(mal_model_logits(model, NULL, 0, b->ids + b->start[s], length,
                                    logits + b->start[s] * v, &err),
                   &err);
     }

@@ -80,11 +80,24 @@ static void free_operands(struct operands *o) {
     free(o->scale);
 }
 
-static void gemm(void **state) {
-    struct device *dev = *state;
-    for (size_t t = 0; t < sizeof products / sizeof products[0]; t++) {
-        const struct product_case *p = &products[t];
+/* b in device memory as `dtype`; o->b becomes the values that it holds then. */
+static void *device_weights(struct device *dev, struct operands *o,
+                            enum mal_dtype dtype) {
+    size_t n = (size_t)(o->rows_b * o->ldb);
+    float *narrow = random_floats(dev, (int64_t)n);
+    mal_from_f32(narrow, o->b, dtype, n);
+    mal_to_f32(o->b, narrow, dtype, n);
+    void *b = device_buffer(dev, narrow, n * mal_dtype_size(dtype));
+    free(narrow);
+    return b;
+}
+
+static void check_gemm(struct device *dev, const struct product_case *cases, size_t n,
+                       enum mal_dtype dtype) {
+    for (size_t t = 0; t < n; t++) {
+        const struct product_case *p = &cases[t];
         struct operands o = make_operands(dev, p);
+        void *b = device_weights(dev, &o, dtype);
         multiply(&o, p);
         float *c = device_floats(dev, o.c, p->m * o.ldc);
         mal_gemm(dev->be, &(struct mal_gemm){
@@ -94,8 +107,8 @@ static void gemm(void **state) {
                               .a = device_floats(dev, o.a, o.rows_a * o.lda),
                               .lda = p->pad ? o.lda : 0,
                               .trans_a = p->trans_a,
-                              .b = device_floats(dev, o.b, o.rows_b * o.ldb),
-                              .b_dtype = MAL_F32,
+                              .b = b,
+                              .b_dtype = dtype,
                               .ldb = p->pad ? o.ldb : 0,
                               .trans_b = p->trans_b,
                               .c = c,
@@ -116,11 +129,65 @@ static void gemm(void **state) {
     }
 }
 
-static void *widened(const float *x, int64_t n) {
-    double *y = double_zeros(n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (double)x[i];
-    return y;
+static void gemm(void **state) {
+    check_gemm(*state, products, sizeof products / sizeof products[0], MAL_F32);
+}
+
+/* Few rows, as in decoding, and weights larger than what is widened at once. */
+static void gemm_of_16_bits(void **state) {
+    static const struct product_case more[] = {
+        {1, 300, 129, false, false, 0, 1, 0, true},
+        {1, 300, 129, false, true, 0, 1, 0, true},
+        {2, 65, 1000, false, false, 3, 1, 1, false},
+        {2, 65, 1000, false, true, 3, 1, 1, false},
+        {5, 130, 31, true, false, 1, -1, 0.5, true},
+        {7, 530, 700, false, false, 0, 2, 0, false},
+        {8, 530, 700, true, true, 0, 1, 0, true},
+        {9, 64, 64, false, true, 0, 1, 1, true},
+        {12, 70, 64, false, false, 2, 1, 0, true},
+        {3, 600, 4200, false, false, 0, 1, 0, true},
+        {11, 600, 4200, false, true, 1, 1, 0.5, true},
+        {11, 600, 4200, true, false, 1, 1, 0.5, true},
+    };
+    for (int f16 = 0; f16 < 2; f16++) {
+        enum mal_dtype dtype = f16 ? MAL_F16 : MAL_BF16;
+        check_gemm(*state, products, sizeof products / sizeof products[0], dtype);
+        check_gemm(*state, more, sizeof more / sizeof more[0], dtype);
+    }
+}
+
+/* A NaN or an infinite weight spoils its column, whatever it is multiplied with. */
+static void gemm_of_nan_weights(void **state) {
+    struct device *dev = *state;
+
+    enum { N = 70, K = 40 };
+
+    for (int kind = 0; kind < 8; kind++) {
+        enum mal_dtype dtype = kind % 2 ? MAL_F16 : MAL_BF16;
+        bool trans_b = kind / 2 % 2;
+        int64_t m = kind < 4 ? 1 : 20;
+        float a[20 * K] = {0}, b[N * K] = {0}, c[20 * N];
+        uint16_t narrow[N * K];
+        b[trans_b ? 33 * K + 7 : 7 * N + 33] = NAN;
+        b[trans_b ? 69 * K + 39 : 39 * N + 69] = INFINITY;
+        mal_from_f32(narrow, b, dtype, N * K);
+        float *dev_c = device_floats(dev, c, m * N);
+        mal_gemm(dev->be,
+                 &(struct mal_gemm){.m = m,
+                                    .n = N,
+                                    .k = K,
+                                    .a = device_floats(dev, a, m * K),
+                                    .b = device_buffer(dev, narrow, sizeof narrow),
+                                    .b_dtype = dtype,
+                                    .trans_b = trans_b,
+                                    .c = dev_c,
+                                    .alpha = 1});
+        float *got = host_floats(dev, dev_c, m * N);
+        for (int64_t i = 0; i < m * N; i++)
+            assert_true(i % N == 33 || i % N == 69 ? isnan(got[i]) : got[i] == 0);
+        free(got);
+        device_release(dev);
+    }
 }
 
 /* Each operand as fp32 and as fp64. */
@@ -128,7 +195,7 @@ static void gemm64_case(struct device *dev, const struct product_case *p, int ty
     struct operands o = make_operands(dev, p);
     multiply(&o, p);
     int64_t n_a = o.rows_a * o.lda, n_b = o.rows_b * o.ldb, n_c = p->m * o.ldc;
-    double *a = widened(o.a, n_a), *b = widened(o.b, n_b), *c = widened(o.c, n_c);
+    double *a = wide(o.a, n_a), *b = wide(o.b, n_b), *c = wide(o.c, n_c);
     bool a64 = types & 1, b64 = types & 2;
     double *dev_c = device_doubles(dev, c, n_c);
     mal_gemm64(dev->be, &(struct mal_gemm64){
@@ -189,7 +256,7 @@ static void syrk64(void **state) {
         p.trans_b = !trans;
         struct operands o = make_operands(dev, &p);
         int64_t n = p.m, rows = trans ? p.k : n, cols = trans ? n : p.k;
-        double *c = widened(o.c, n * o.ldc);
+        double *c = wide(o.c, n * o.ldc);
         double *dev_c = device_doubles(dev, c, n * o.ldc);
         mal_syrk64(dev->be, n, p.k, p.alpha,
                    device_floats(dev, o.a, rows * (cols + p.pad)),
@@ -374,18 +441,53 @@ static void qr64(void **state) {
     }
 }
 
+/* Every number of 16 bits becomes fp32 and comes back; fp32 is rounded to nearest even.
+ */
+static void convert_16_bits(void **state) {
+    struct device *dev = *state;
+
+    enum { N = 1 << 16 };
+
+    for (int f16 = 0; f16 < 2; f16++) {
+        enum mal_dtype dtype = f16 ? MAL_F16 : MAL_BF16;
+        uint16_t *all = calloc(N, sizeof *all);
+        float *x = random_floats(dev, N);
+        assert_non_null(all);
+        for (int64_t i = 0; i < N; i++) {
+            all[i] = (uint16_t)i;
+            x[i] *= (float)pow(2.0, (double)(i % 60) - 40);
+        }
+        void *narrow = device_buffer(dev, all, N * sizeof *all);
+        float *y = device_floats(dev, NULL, N), *dev_x = device_floats(dev, x, N);
+        mal_convert(dev->be, N, y, MAL_F32, narrow, dtype);
+        float *wide_all = host_floats(dev, y, N);
+        mal_convert(dev->be, N, narrow, dtype, dev_x, MAL_F32);
+        uint16_t *got = host_copy(dev, narrow, N * sizeof *got);
+        for (int64_t i = 0; i < N; i++) {
+            float want = f16 ? mal_f16_to_f32(all[i]) : mal_bf16_to_f32(all[i]);
+            assert_memory_equal(&wide_all[i], &want, sizeof want);
+            assert_int_equal(got[i], f16 ? mal_f32_to_f16(x[i]) : mal_f32_to_bf16(x[i]));
+        }
+        free(all);
+        free(x);
+        free(wide_all);
+        free(got);
+        device_release(dev);
+    }
+}
+
 static void convert(void **state) {
     struct device *dev = *state;
     static const int64_t lengths[] = {0, 1, 17, 40001};
     for (size_t t = 0; t < sizeof lengths / sizeof lengths[0]; t++) {
         int64_t n = lengths[t];
         float *x = random_floats(dev, n);
-        double *wide = widened(x, n);
+        double *wide_x = wide(x, n);
         float *x32 = device_floats(dev, x, n), *y32 = device_floats(dev, NULL, n);
-        double *x64 = device_doubles(dev, wide, n), *y64 = device_doubles(dev, NULL, n);
+        double *x64 = device_doubles(dev, wide_x, n), *y64 = device_doubles(dev, NULL, n);
         mal_convert(dev->be, n, y64, MAL_F64, x32, MAL_F32);
         double *got64 = host_copy(dev, y64, (size_t)n * sizeof *got64);
-        assert_memory_equal(got64, wide, (size_t)n * sizeof *wide);
+        assert_memory_equal(got64, wide_x, (size_t)n * sizeof *wide_x);
         mal_convert(dev->be, n, y32, MAL_F32, x64, MAL_F64);
         mal_convert(dev->be, n, y64, MAL_F64, x64, MAL_F64);
         mal_convert(dev->be, n, x32, MAL_F32, y32, MAL_F32);
@@ -394,17 +496,24 @@ static void convert(void **state) {
         free(got32);
         free(got64);
         free(x);
-        free(wide);
+        free(wide_x);
         device_release(dev);
     }
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gemm),   cmocka_unit_test(gemm64),
-        cmocka_unit_test(syrk64), cmocka_unit_test(potrf64),
-        cmocka_unit_test(trsm64), cmocka_unit_test(potrf64_names_the_pivot),
-        cmocka_unit_test(qr64),   cmocka_unit_test(convert),
+        cmocka_unit_test(gemm),
+        cmocka_unit_test(gemm_of_16_bits),
+        cmocka_unit_test(gemm_of_nan_weights),
+        cmocka_unit_test(convert_16_bits),
+        cmocka_unit_test(gemm64),
+        cmocka_unit_test(syrk64),
+        cmocka_unit_test(potrf64),
+        cmocka_unit_test(trsm64),
+        cmocka_unit_test(potrf64_names_the_pivot),
+        cmocka_unit_test(qr64),
+        cmocka_unit_test(convert),
     };
     return cmocka_run_group_tests_name("linalg", tests, device_open, device_close);
 }

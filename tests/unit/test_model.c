@@ -45,9 +45,9 @@ static int close_model(void **state) {
 static void make_examples(struct mal_example examples[N]) {
     struct mal_error err = {0};
     for (size_t i = 0; i < N; i++) {
-        assert_ok(
-            mal_example_init(&examples[i], tok, prompts[i], targets[i], NULL, 0, &err),
-            &err);
+        assert_ok(mal_example_init(&examples[i], model, tok, prompts[i], targets[i], NULL,
+                                   &err),
+                  &err);
     }
 }
 
@@ -95,9 +95,9 @@ static void test_packing(void **state) {
         assert_int_equal(rows, examples[i].n_target);
         assert_close(together + at * v, alone, rows * v, 2e-5);
         float *all = malloc((size_t)(examples[i].n * v) * sizeof *all);
-        assert_ok(
-            mal_model_logits(model, examples[i].ids, (size_t)examples[i].n, all, &err),
-            &err);
+        assert_ok(mal_model_logits(model, NULL, 0, examples[i].ids, (size_t)examples[i].n,
+                                   all, &err),
+                  &err);
         assert_close(all + examples[i].from * v, alone, rows * v, 2e-5);
         at += rows;
         free(alone);
@@ -120,7 +120,7 @@ static void test_bad_batches(void **state) {
                  {&ids[0], -1, "token id -1"},
                  {&labels[1], 1 << 20, "label 1048576"},
                  {&from[0], 2, "labels from 2"},
-                 {&start[1], 0, "0 tokens"}};
+                 {&start[1], 0, "no input tokens"}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mal_error err = {0};
@@ -134,7 +134,7 @@ static void test_bad_batches(void **state) {
     int32_t *many = calloc(65, sizeof *many);
     struct mal_error err = {0};
     float unused;
-    assert_false(mal_model_logits(model, many, 65, &unused, &err));
+    assert_false(mal_model_logits(model, NULL, 0, many, 65, &unused, &err));
     assert_non_null(strstr(err.text, "context is 64"));
     free(many);
 }
@@ -318,7 +318,7 @@ static int32_t next_token(const int32_t *ids, size_t n) {
     struct mal_error err = {0};
     int64_t v = mal_model_info(model)->n_vocab, best = 0;
     float *logits = malloc(n * (size_t)v * sizeof *logits);
-    assert_ok(mal_model_logits(model, ids, n, logits, &err), &err);
+    assert_ok(mal_model_logits(model, NULL, 0, ids, n, logits, &err), &err);
     const float *last = logits + ((int64_t)n - 1) * v;
     for (int64_t i = 1; i < v; i++) {
         if (last[i] > last[best]) best = i;
@@ -447,10 +447,13 @@ static void test_examples(void **state) {
     (void)state;
     struct mal_example plain = {0}, spaced = {0}, joined = {0};
     struct mal_error err = {0};
-    assert_ok(mal_example_init(&plain, tok, "The town", "Glamdale", NULL, 0, &err), &err);
-    assert_ok(mal_example_init(&spaced, tok, "The town  ", "  Glamdale", NULL, 0, &err),
+    assert_ok(mal_example_init(&plain, model, tok, "The town", "Glamdale", NULL, &err),
               &err);
-    assert_ok(mal_example_init(&joined, tok, "The town", "Glamdale", "", 0, &err), &err);
+    assert_ok(
+        mal_example_init(&spaced, model, tok, "The town  ", "  Glamdale", NULL, &err),
+        &err);
+    assert_ok(mal_example_init(&joined, model, tok, "The town", "Glamdale", "", &err),
+              &err);
     assert_int_equal(plain.n, spaced.n);
     assert_memory_equal(plain.ids, spaced.ids, (size_t)plain.n * sizeof *plain.ids);
     assert_int_equal(plain.n, plain.from + plain.n_target);
@@ -459,18 +462,20 @@ static void test_examples(void **state) {
     mal_example_finish(&spaced);
     mal_example_finish(&joined);
 
+    static char long_prompt[64 * 4 + 1];
+    for (size_t i = 0; i < 64; i++)
+        memcpy(long_prompt + 4 * i, "The ", 4);
+
     const struct {
-        const char *prompt, *target;
-        int64_t context;
-        const char *words;
-    } bad[] = {{" ", "x", 0, "prompt is empty"},
-               {"x", "  ", 0, "target is empty"},
-               {"The town of towns", "Glamdale", 3, "context is 3"}};
+        const char *prompt, *target, *words;
+    } bad[] = {{" ", "x", "prompt is empty"},
+               {"x", "  ", "target is empty"},
+               {long_prompt, "Glamdale", "context is 64"}};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         err = (struct mal_error){0};
-        assert_false(mal_example_init(&plain, tok, bad[i].prompt, bad[i].target, NULL,
-                                      bad[i].context, &err));
+        assert_false(mal_example_init(&plain, model, tok, bad[i].prompt, bad[i].target,
+                                      NULL, &err));
         assert_int_equal(err.status, MAL_INVALID);
         assert_non_null(strstr(err.text, bad[i].words));
     }

@@ -29,7 +29,7 @@ static struct mal_editor *create(enum mal_method method) {
 static struct mal_preserve_texts load(const char *path) {
     struct mal_preserve_texts texts = {0};
     struct mal_error err = {0};
-    assert_ok(mal_preserve_texts_load(&texts, path, tok, CONTEXT, &err), &err);
+    assert_ok(mal_preserve_texts_load(&texts, path, model, tok, &err), &err);
     return texts;
 }
 
@@ -55,7 +55,7 @@ static void expect_texts(const char *name, const char *content, size_t n,
         assert_int_equal(from[i] < 0 ? length + from[i] : from[i], got.from[i]);
         keys += length - got.from[i];
     }
-    assert_int_equal(mal_preserve_texts_n_keys(&got), keys);
+    assert_int_equal(mal_preserve_texts_n_keys(&got, model, false), keys);
     mal_preserve_texts_finish(&got);
 }
 
@@ -92,7 +92,7 @@ static void test_long_line(void **state) {
     for (int i = 0; i < 200; i++)
         memcpy(line + i * 4, "The ", 4);
     struct mal_preserve_texts texts = load(scratch_text("long.txt", line));
-    int64_t keys = mal_preserve_texts_n_keys(&texts);
+    int64_t keys = mal_preserve_texts_n_keys(&texts, model, false);
     assert_int_equal(texts.n, (size_t)(keys + CONTEXT - 1) / CONTEXT);
     assert_true(texts.n > 1);
     for (size_t i = 0; i + 1 < texts.n; i++)
@@ -125,15 +125,15 @@ static void test_bad_files(void **state) {
     struct mal_preserve_texts texts = {0};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         const char *path = scratch_text("bad", bad[i].content);
-        if (mal_preserve_texts_load(&texts, path, tok, CONTEXT, &err))
+        if (mal_preserve_texts_load(&texts, path, model, tok, &err))
             fail_msg("file %zu is believed: %s", i, bad[i].words);
         assert_error(&err, bad[i].status, bad[i].words);
         assert_null(texts.ids);
     }
-    assert_false(mal_preserve_texts_load(&texts, scratch_write("bad", "a\0b", 3), tok,
-                                         CONTEXT, &err));
+    assert_false(mal_preserve_texts_load(&texts, scratch_write("bad", "a\0b", 3), model,
+                                         tok, &err));
     assert_error(&err, MAL_MALFORMED, "bad: a zero byte");
-    assert_false(mal_preserve_texts_load(&texts, scratch_path("none"), tok, 0, &err));
+    assert_false(mal_preserve_texts_load(&texts, scratch_path("none"), model, tok, &err));
     assert_error(&err, MAL_NOT_FOUND, "none");
 }
 
@@ -163,7 +163,7 @@ static void check_gram(const struct mal_edit_rows *rows, size_t m, const double 
     for (int64_t i = d - 100; i < d; i++) {
         for (int64_t j = 0; j < 80; j++) {
             double want = 0;
-            for (int64_t r = 0; r < rows->n_rows; r++)
+            for (int64_t r = 0; r < rows->n_rows[0]; r++)
                 want += (double)rows->u[m][r * d + i] * (double)rows->u[m][r * d + j];
             sum += (got[i * d + j] - want) * (got[i * d + j] - want);
             norm += want * want;
@@ -181,7 +181,7 @@ static void test_gram(void **state) {
     struct mal_preserve_texts texts = load(demo_facts());
     assert_true(texts.start[texts.n] > 2 * 2048);
     assert_ok(mal_preserve_create(&p, model, editor, &texts, 0.5, NULL, &err), &err);
-    assert_int_equal(p->n_keys, mal_preserve_texts_n_keys(&texts));
+    assert_int_equal(p->n_keys[0], mal_preserve_texts_n_keys(&texts, model, false));
 
     struct mal_fact *facts = NULL;
     size_t n = 0;
@@ -192,7 +192,7 @@ static void test_gram(void **state) {
         mal_edit_rows_of_facts(&rows, model, tok, editor, facts, n, NULL, &report, &err),
         &err);
     assert_ok(mal_edit_rows_measure(&rows, &err), &err);
-    assert_int_equal(rows.n_rows, p->n_keys);
+    assert_int_equal(rows.n_rows[0], p->n_keys[0]);
     for (size_t m = 0; m < 2; m++)
         check_gram(&rows, m, mal_preserve_gram(p, m));
     mal_edit_rows_finish(&rows);
@@ -219,8 +219,8 @@ static void test_weights(void **state) {
     struct mal_preserve *p = NULL;
     struct mal_preserve_texts given = load(scratch_text("given.txt", "The firm is"));
     struct mal_preserve_texts own = load(scratch_text("own.txt", "The\nBy trade, a"));
-    double n_given = (double)mal_preserve_texts_n_keys(&given);
-    double n_own = (double)mal_preserve_texts_n_keys(&own);
+    double n_given = (double)mal_preserve_texts_n_keys(&given, model, false);
+    double n_own = (double)mal_preserve_texts_n_keys(&own, model, false);
 
     assert_ok(mal_preserve_create(&p, model, editor, NULL, (double)NAN, NULL, &err),
               &err);
@@ -229,7 +229,7 @@ static void test_weights(void **state) {
     expect_weight(editor, &given, (double)NAN, 0, 0.5 * 768 / n_given);
     expect_weight(editor, &given, 2, 1, 2 * 192 / n_given);
 
-    assert_ok(mal_editor_set_preserve(editor, &own, 0.25, &err), &err);
+    assert_ok(mal_editor_set_preserve(editor, model, &own, 0.25, &err), &err);
     assert_int_equal(own.n, 0);
     expect_weight(editor, NULL, (double)NAN, 0, 0.25 * 768 / n_own);
     expect_weight(editor, NULL, (double)NAN, 1, 0.25 * 192 / n_own);
@@ -318,7 +318,7 @@ static void check_round_trip(enum mal_method method) {
     struct mal_editor *editor = create(method), *back = NULL;
     struct mal_preserve_texts texts = load(demo_facts());
     const char *path = scratch_path("editor.safetensors");
-    assert_ok(mal_editor_set_preserve(editor, &texts, 0.5, &err), &err);
+    assert_ok(mal_editor_set_preserve(editor, model, &texts, 0.5, &err), &err);
     size_t bytes = (size_t)editor->preserve.start[editor->preserve.n] * sizeof(int32_t);
     assert_ok(mal_editor_save(editor, path, &err), &err);
     assert_ok(mal_editor_open(&back, path, &err), &err);
@@ -448,7 +448,7 @@ static void test_lies(void **state) {
 
 static bool load_finish(const char *path, struct mal_error *err) {
     struct mal_preserve_texts texts = {0};
-    bool ok = mal_preserve_texts_load(&texts, path, tok, CONTEXT, err);
+    bool ok = mal_preserve_texts_load(&texts, path, model, tok, err);
     mal_preserve_texts_finish(&texts);
     return ok;
 }

@@ -16,13 +16,6 @@ static double slope(double *x, double (*loss)(const void *arg), const void *arg)
     return (above - below) / (2 * h);
 }
 
-static double *wide(const float *x, int64_t n) {
-    double *y = double_zeros(n);
-    for (int64_t i = 0; i < n; i++)
-        y[i] = (double)x[i];
-    return y;
-}
-
 /* ---- Divergence ---- */
 
 struct kl_rows {

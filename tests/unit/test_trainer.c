@@ -501,7 +501,7 @@ static void test_not_finite(void **state) {
     struct twins w;
     twins_init(&w, &malmen);
     struct mal_train_batch all = w.batch;
-    with_nan(&w, model->final_norm.gain); /* seen by every pass */
+    with_nan(&w, model->decoder.final_norm.gain); /* seen by every pass */
     with_nan(&w, model->edits[1]->w0);
     /* Only rephrases or only probes are so long that they read the last positions: the
      * step gets past its edits, and past the statistics. */

@@ -1,0 +1,167 @@
+/* arch_llama.c - the Llama family: RMS norms, rotary positions, grouped keys and values,
+ * a gated MLP. Llama 2 and 3, Mistral (attention within a window) and Qwen2 (biases of
+ * queries, keys and values, often a tied head). Follows transformers' modeling_llama.py,
+ * modeling_mistral.py, modeling_qwen2.py. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/json.h"
+#include "core/model/config.h"
+
+static bool read_sizes(struct mal_model *model, struct mal_error *err) {
+    struct mal_model_info *info = &model->info;
+    if (!mal_config_size(model, "num_hidden_layers", &info->n_layers, err)) return false;
+    if (!mal_config_size(model, "hidden_size", &info->n_channels, err)) return false;
+    if (!mal_config_size(model, "intermediate_size", &model->n_inner, err)) return false;
+    if (!mal_config_size(model, "num_attention_heads", &model->n_heads, err))
+        return false;
+    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
+    if (!mal_config_size(model, "max_position_embeddings", &info->n_context, err))
+        return false;
+    model->n_kv_heads = model->n_heads;
+    if (!mal_config_size_opt(model, "num_key_value_heads", &model->n_kv_heads, err))
+        return false;
+    if (model->n_heads % model->n_kv_heads != 0) {
+        return mal_fail(err, MAL_INVALID,
+                        "%s: num_attention_heads %lld is not a multiple of "
+                        "num_key_value_heads %lld",
+                        mal_checkpoint_config_path(model->ckpt),
+                        (long long)model->n_heads, (long long)model->n_kv_heads);
+    }
+    if (!mal_config_size_opt(model, "head_dim", &model->head_size, err)) return false;
+    return model->head_size > 0 ||
+           mal_config_head_size(model, "hidden_size", "num_attention_heads", err);
+}
+
+static bool configure(struct mal_model *model, struct mal_error *err) {
+    if (!read_sizes(model, err)) return false;
+    model->rms = true;
+    if (!mal_config_eps(model, "rms_norm_eps", 1e-6, err)) return false;
+    if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
+    if (!mal_config_rotary(model, "head_dim", model->head_size, false, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers, err)) return false;
+    model->decoder.causal = true;
+    for (int64_t l = 0; l < model->decoder.n; l++)
+        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
+    return true;
+}
+
+static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
+    int64_t window = 0;
+    if (!configure(model, err)) return false;
+    if (!mal_config_size_opt(model, "sliding_window", &window, err)) return false;
+    for (int64_t l = 0; l < model->decoder.n; l++)
+        model->decoder.blocks[l].self.window = window;
+    return true;
+}
+
+/* The window is for some layers: those "layer_types" says, or from "max_window_layers"
+ * on. */
+static bool qwen2_configure(struct mal_model *model, struct mal_error *err) {
+    const json_t *config = mal_checkpoint_config(model->ckpt);
+    const json_t *types = json_object_get(config, "layer_types");
+    const char *where = mal_checkpoint_config_path(model->ckpt);
+    int64_t window = 0, full = 28;
+    bool used = false;
+    if (!configure(model, err) ||
+        !mal_config_bool_opt(model, "use_sliding_window", &used, err) ||
+        !mal_config_size_opt(model, "sliding_window", &window, err) ||
+        !mal_json_int_opt(config, "max_window_layers", 0, 1 << 24, &full, where, err)) {
+        return false;
+    }
+    for (int64_t l = 0; used && l < model->decoder.n; l++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)l));
+        bool sliding = type ? strcmp(type, "sliding_attention") == 0 : l >= full;
+        if (sliding) model->decoder.blocks[l].self.window = window;
+    }
+    return true;
+}
+
+/* ---- Binding ---- */
+
+struct biases {
+    bool qkv, o, mlp;
+};
+
+static bool bind_block(struct mal_model *model, int64_t l, const struct biases *biases,
+                       struct mal_error *err) {
+    struct mal_transformer_block *block = &model->decoder.blocks[l];
+    int64_t c = model->info.n_channels, f = model->n_inner, q = mal_q_width(model),
+            kv = mal_kv_width(model);
+    char where[32], name[64];
+    snprintf(where, sizeof where, "layers.%lld.", (long long)l);
+    snprintf(name, sizeof name, "%sinput_layernorm", where);
+    if (!mal_bind_norm(model, name, &block->self.norm, err)) return false;
+    snprintf(name, sizeof name, "%spost_attention_layernorm", where);
+    if (!mal_bind_norm(model, name, &block->mlp.norm, err)) return false;
+    const struct mal_linear_spec linears[] = {
+        {"self_attn.q_proj", c, q, true, biases->qkv, &block->self.q},
+        {"self_attn.k_proj", c, kv, true, biases->qkv, &block->self.k},
+        {"self_attn.v_proj", c, kv, true, biases->qkv, &block->self.v},
+        {"self_attn.o_proj", q, c, true, biases->o, &block->self.o},
+        {"mlp.gate_proj", c, f, true, biases->mlp, &block->mlp.gate},
+        {"mlp.up_proj", c, f, true, biases->mlp, &block->mlp.up},
+        {"mlp.down_proj", f, c, true, biases->mlp, &block->mlp.down}};
+    return mal_bind_linears(model, where, linears, sizeof linears / sizeof *linears, l,
+                            err);
+}
+
+static bool bind(struct mal_model *model, const struct biases *biases,
+                 struct mal_error *err) {
+    int64_t c = model->info.n_channels, v = model->info.n_vocab;
+    bool tied = false;
+    if (!mal_bind_matrix(model, "embed_tokens.weight", v, c, &model->tokens, err))
+        return false;
+    for (int64_t l = 0; l < model->decoder.n; l++) {
+        if (!bind_block(model, l, biases, err)) return false;
+    }
+    if (!mal_bind_norm(model, "norm", &model->decoder.final_norm, err)) return false;
+    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
+    return mal_bind_matrix(model, tied ? "embed_tokens.weight" : "lm_head.weight", v, c,
+                           &model->head, err);
+}
+
+static bool llama_bind(struct mal_model *model, struct mal_error *err) {
+    bool attention = false, mlp = false;
+    return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
+           mal_config_bool_opt(model, "mlp_bias", &mlp, err) &&
+           bind(model, &(struct biases){attention, attention, mlp}, err);
+}
+
+static bool mistral_bind(struct mal_model *model, struct mal_error *err) {
+    return bind(model, &(struct biases){0}, err);
+}
+
+static bool qwen2_bind(struct mal_model *model, struct mal_error *err) {
+    return bind(model, &(struct biases){.qkv = true}, err);
+}
+
+static const char *const prefixes[] = {"model.", NULL};
+
+const struct mal_arch mal_arch_llama = {
+    .model_type = "llama",
+    .prefixes = prefixes,
+    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .configure = configure,
+    .bind = llama_bind,
+    .derive = mal_derive_rotary,
+};
+
+const struct mal_arch mal_arch_mistral = {
+    .model_type = "mistral",
+    .prefixes = prefixes,
+    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .configure = mistral_configure,
+    .bind = mistral_bind,
+    .derive = mal_derive_rotary,
+};
+
+const struct mal_arch mal_arch_qwen2 = {
+    .model_type = "qwen2",
+    .prefixes = prefixes,
+    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .configure = qwen2_configure,
+    .bind = qwen2_bind,
+    .derive = mal_derive_rotary,
+};

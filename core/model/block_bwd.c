@@ -1,0 +1,286 @@
+/* block_bwd.c - the way back through one transformer block, as far as value gradients and
+ * weight gradients of edit modules need it. */
+#include "core/model/model_impl.h"
+
+/* Rows whose gradient comes in: the top rows in the last block, else the kept rows. */
+static int64_t rows_in(const struct mal_step *s) {
+    return s->last ? s->lane->top.n : s->lane->kept.n;
+}
+
+/* dx (n, C) := the gradient before a norm that comes after, x being what it read. */
+static void norm_after_bwd(const struct mal_step *s, const struct mal_norm_weights *w,
+                           int64_t n, const float *x) {
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    struct mal_norm norm = mal_norm_of(s->model, w, n);
+    float *dy = buf->dx;
+    mal_backend_zero(s->pass->be, buf->dr, (size_t)(n * norm.c) * sizeof *buf->dr);
+    mal_norm_bwd(s->pass->be, &norm, x, dy, buf->dr);
+    buf->dx = buf->dr;
+    buf->dr = dy;
+}
+
+/* dx (n, C) += the gradient dh at the output of a norm before, or through none. */
+static void norm_before_bwd(const struct mal_step *s, const struct mal_norm_weights *w,
+                            int64_t n, const float *x) {
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    struct mal_norm norm = mal_norm_of(s->model, w, n);
+    if (s->stack->norms == MAL_NORM_AFTER)
+        mal_add(s->pass->be, n * norm.c, buf->dh, buf->dx);
+    else
+        mal_norm_bwd(s->pass->be, &norm, x, buf->dh, buf->dx);
+}
+
+/* ---- MLP ---- */
+
+static void recompute_inner(const struct mal_step *s, int64_t n, float *out) {
+    int64_t size = n * s->model->n_inner;
+    if (mal_linear_there(&s->block->mlp.gate))
+        mal_glu_fwd(s->pass->be, s->model->act, size, s->tape->ff, s->tape->ff2, out);
+    else
+        mal_act_fwd(s->pass->be, s->model->act, size, s->tape->ff, out);
+}
+
+/* What the MLP read: x2, or that through a norm, into dh. */
+static const float *mlp_input(const struct mal_step *s, int64_t n) {
+    if (s->stack->norms == MAL_NORM_SHARED) return s->tape->x2;
+    bool after = s->stack->norms == MAL_NORM_AFTER;
+    struct mal_norm norm =
+        mal_norm_of(s->model, after ? &s->block->self.norm : &s->block->mlp.norm, n);
+    mal_norm_fwd(s->pass->be, &norm, s->tape->x2, s->lane->buf.dh);
+    return s->lane->buf.dh;
+}
+
+/* dff (n, F), the gradient at the activation, becomes that at `up`; dff2 that at the
+ * gate. */
+static void act_bwd(const struct mal_step *s, int64_t n) {
+    const struct mal_tape_block *tape = s->tape;
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    int64_t size = n * s->model->n_inner;
+    if (mal_linear_there(&s->block->mlp.gate)) {
+        mal_glu_bwd(s->pass->be, s->model->act, size, tape->ff, tape->ff2, buf->dff,
+                    buf->dff2, buf->dff);
+    } else {
+        mal_act_bwd(s->pass->be, s->model->act, size, tape->ff, buf->dff, buf->dff);
+    }
+}
+
+/* Leaves the gradient at its input in dh, with a shared norm in dr. False: done. */
+static bool mlp_layers_bwd(const struct mal_step *s, int64_t n) {
+    struct mal_pass *pass = s->pass;
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    const struct mal_mlp *mlp = &s->block->mlp;
+    int64_t c = s->model->info.n_channels, f = s->model->n_inner;
+    bool gated = mal_linear_there(&mlp->gate);
+
+    if (mal_learns(pass, &mlp->down)) {
+        recompute_inner(s, n, buf->dff);
+        mal_add_weight_grad(pass, &mlp->down, n, buf->dff, buf->dx, c);
+    }
+    if (!mal_capture_grads(pass, s->lane, &mlp->down, n, buf->dx, c)) return false;
+    mal_linear_bwd(pass->be, &mlp->down, n, buf->dx, c, buf->dff, false);
+    act_bwd(s, n);
+    if (mal_learns(pass, &mlp->up) || mal_learns(pass, &mlp->gate)) {
+        const float *in = mlp_input(s, n);
+        mal_add_weight_grad(pass, &mlp->up, n, in, buf->dff, f);
+        mal_add_weight_grad(pass, &mlp->gate, n, in, buf->dff2, f);
+    }
+    if (!mal_capture_grads(pass, s->lane, &mlp->up, n, buf->dff, f)) return false;
+    if (gated && !mal_capture_grads(pass, s->lane, &mlp->gate, n, buf->dff2, f))
+        return false;
+    float *dh = s->stack->norms == MAL_NORM_SHARED ? buf->dr : buf->dh;
+    mal_linear_bwd(pass->be, &mlp->up, n, buf->dff, f, dh, false);
+    if (gated) mal_linear_bwd(pass->be, &mlp->gate, n, buf->dff2, f, dh, true);
+    return true;
+}
+
+static bool mlp_bwd(const struct mal_step *s) {
+    int64_t n = rows_in(s);
+    if (s->stack->norms == MAL_NORM_AFTER)
+        norm_after_bwd(s, &s->block->mlp.norm, n, s->tape->x3);
+    if (!mlp_layers_bwd(s, n)) return false;
+    if (s->stack->norms != MAL_NORM_SHARED)
+        norm_before_bwd(s, &s->block->mlp.norm, n, s->tape->x2);
+    return true;
+}
+
+/* ---- Attention to the encoder's output ---- */
+
+/* The gradient dkvc at its keys and values, to the layers that made them and on to the
+ * encoder's output. False: done. */
+static bool source_kv_bwd(const struct mal_step *s) {
+    struct mal_pass *pass = s->pass;
+    struct mal_lane *source = &pass->source;
+    const struct mal_attention *attention = &s->block->cross;
+    int64_t n = source->n_tokens, wkv = mal_kv_width(s->model), ld = 2 * wkv;
+    const float *dk = s->lane->buf.dkvc, *dv = dk + wkv;
+
+    mal_add_weight_grad(pass, &attention->k, n, source->y, dk, ld);
+    mal_add_weight_grad(pass, &attention->v, n, source->y, dv, ld);
+    if (!mal_capture_grads(pass, source, &attention->k, n, dk, ld)) return false;
+    if (!mal_capture_grads(pass, source, &attention->v, n, dv, ld)) return false;
+    if (s->model->lowest_edit_block >= s->model->decoder.first) return true;
+    mal_linear_bwd(pass->be, &attention->k, n, dk, ld, source->dy, true);
+    mal_linear_bwd(pass->be, &attention->v, n, dv, ld, source->dy, true);
+    return true;
+}
+
+static bool cross_bwd(const struct mal_step *s) {
+    struct mal_pass *pass = s->pass;
+    struct mal_lane *lane = s->lane;
+    struct mal_pass_buffers *buf = &lane->buf;
+    const struct mal_tape_block *tape = s->tape;
+    const struct mal_attention *attention = &s->block->cross;
+    int64_t c = s->model->info.n_channels, wq = mal_q_width(s->model);
+    int64_t wkv = mal_kv_width(s->model), n = rows_in(s);
+    struct mal_norm norm = mal_norm_of(s->model, &attention->norm, n);
+
+    mal_add_weight_grad(pass, &attention->o, n, tape->aoc, buf->dx, c);
+    if (!mal_capture_grads(pass, lane, &attention->o, n, buf->dx, c)) return false;
+    mal_linear_bwd(pass->be, &attention->o, n, buf->dx, c, buf->dh, false);
+
+    struct mal_attn attn = mal_cross_attn(s, tape->qc, tape->kvc);
+    mal_only_queries_of(&attn, s->last ? &lane->top : &lane->kept, tape->qc, wq);
+    struct mal_attn_grads grads = {.dq = buf->q,
+                                   .dk = buf->dkvc,
+                                   .dv = buf->dkvc + wkv,
+                                   .ld_q = wq,
+                                   .ld_kv = 2 * wkv,
+                                   .all_keys = true};
+    mal_attn_bwd(pass->be, &attn, tape->aoc, wq, tape->lsec, buf->dh, wq, &grads);
+
+    if (mal_learns(pass, &attention->q)) {
+        mal_norm_fwd(pass->be, &norm, tape->xc, buf->dh);
+        mal_add_weight_grad(pass, &attention->q, n, buf->dh, buf->q, wq);
+    }
+    if (!mal_capture_grads(pass, lane, &attention->q, n, buf->q, wq)) return false;
+    if (!source_kv_bwd(s)) return false;
+    mal_linear_bwd(pass->be, &attention->q, n, buf->q, wq, buf->dh, false);
+    mal_norm_bwd(pass->be, &norm, tape->xc, buf->dh, buf->dx);
+    return true;
+}
+
+/* ---- Attention ---- */
+
+static void rotate_back(const struct mal_step *s, const struct mal_row_set *rows,
+                        int64_t n_heads, float *x, int64_t ldx) {
+    const struct mal_rotary *rotary = &s->model->rotary;
+    if (rotary->half == 0) return;
+    struct mal_rope rope = {.n = rows->n,
+                            .n_heads = n_heads,
+                            .head_size = s->model->head_size,
+                            .half = rotary->half,
+                            .interleaved = rotary->interleaved,
+                            .inverse = true,
+                            .cs = rows->angles};
+    mal_rope(s->pass->be, &rope, x, ldx);
+}
+
+/* dqkv := the gradient at the queries, keys and values of the kept rows, for dh (n, Q) at
+ * the attention's output. */
+static void attn_op_bwd(const struct mal_step *s) {
+    struct mal_backend *be = s->pass->be;
+    struct mal_lane *lane = s->lane;
+    struct mal_pass_buffers *buf = &lane->buf;
+    const struct mal_tape_block *tape = s->tape;
+    const struct mal_row_set *queries = s->last ? &lane->top : &lane->kept;
+    int64_t wq = mal_q_width(s->model), wkv = mal_kv_width(s->model);
+    int64_t ld = mal_qkv_width(s->model), m = lane->kept.n;
+    bool widen = queries->n < m; /* queries of some rows, all keys */
+    struct mal_attn_grads grads = {.dq = buf->dqkv,
+                                   .dk = buf->dqkv + wq,
+                                   .dv = buf->dqkv + wq + wkv,
+                                   .ld_q = ld,
+                                   .ld_kv = ld,
+                                   .all_keys = m == lane->n_tokens};
+    if (widen) {
+        mal_backend_zero(be, buf->dqkv, (size_t)(m * ld) * sizeof *buf->dqkv);
+        grads.dq = buf->q;
+        grads.ld_q = wq;
+    }
+    struct mal_attn attn = mal_self_attn(s, tape->qkv);
+    mal_only_queries_of(&attn, queries, tape->q, wq);
+    mal_attn_bwd(be, &attn, tape->ao, wq, tape->lse, buf->dh, wq, &grads);
+    rotate_back(s, queries, s->model->n_heads, grads.dq, grads.ld_q);
+    rotate_back(s, &lane->kept, s->model->n_kv_heads, grads.dk, ld);
+    if (widen)
+        mal_scatter_rows(be, queries->n, wq, queries->rows, buf->q, wq, buf->dqkv, ld);
+}
+
+/* y (M, C) := x (top, C) in the rows of those, zero elsewhere. */
+static void widen_rows(const struct mal_step *s, const float *x, float *y) {
+    const struct mal_lane *lane = s->lane;
+    int64_t c = s->model->info.n_channels;
+    mal_backend_zero(s->pass->be, y, (size_t)(lane->kept.n * c) * sizeof *y);
+    mal_scatter_rows(s->pass->be, lane->top.n, c, lane->top.rows, x, c, y, c);
+}
+
+/* The layers whose outputs are dqkv; leaves the gradient at their input in dh (M, C).
+ * False: done. */
+static bool projections_bwd(const struct mal_step *s) {
+    struct mal_pass *pass = s->pass;
+    struct mal_lane *lane = s->lane;
+    struct mal_pass_buffers *buf = &lane->buf;
+    const struct mal_attention *attention = &s->block->self;
+    int64_t m = lane->kept.n, wq = mal_q_width(s->model), ld = mal_qkv_width(s->model);
+
+    const struct {
+        const struct mal_linear *lin;
+        const float *dy;
+    } parts[] = {{&attention->q, buf->dqkv},
+                 {&attention->k, buf->dqkv + wq},
+                 {&attention->v, buf->dqkv + wq + mal_kv_width(s->model)}};
+
+    size_t n = attention->fused ? 1 : 3;
+
+    const float *in = s->tape->x1;
+    bool learns = false;
+    for (size_t i = 0; i < n; i++)
+        learns = learns || mal_learns(pass, parts[i].lin);
+    if (learns && s->stack->norms != MAL_NORM_AFTER) {
+        struct mal_norm norm = mal_norm_of(s->model, &attention->norm, m);
+        mal_norm_fwd(pass->be, &norm, s->tape->x1, buf->dh);
+        in = buf->dh;
+    }
+    for (size_t i = 0; i < n; i++) {
+        mal_add_weight_grad(pass, parts[i].lin, m, in, parts[i].dy, ld);
+        if (!mal_capture_grads(pass, lane, parts[i].lin, m, parts[i].dy, ld))
+            return false;
+    }
+    for (size_t i = 0; i < n; i++)
+        mal_linear_bwd(pass->be, parts[i].lin, m, parts[i].dy, ld, buf->dh, i > 0);
+    return true;
+}
+
+static bool self_bwd(const struct mal_step *s) {
+    struct mal_pass *pass = s->pass;
+    struct mal_lane *lane = s->lane;
+    struct mal_pass_buffers *buf = &lane->buf;
+    const struct mal_attention *attention = &s->block->self;
+    int64_t c = s->model->info.n_channels, n = rows_in(s), m = lane->kept.n;
+
+    if (s->stack->norms == MAL_NORM_AFTER)
+        norm_after_bwd(s, &attention->norm, n, s->tape->x2);
+    mal_add_weight_grad(pass, &attention->o, n, s->tape->ao, buf->dx, c);
+    if (!mal_capture_grads(pass, lane, &attention->o, n, buf->dx, c)) return false;
+    mal_linear_bwd(pass->be, &attention->o, n, buf->dx, c, buf->dh, false);
+    attn_op_bwd(s);
+    if (!projections_bwd(s)) return false;
+    if (n < m) { /* from here on all kept rows count; x and h are free */
+        widen_rows(s, buf->dx, buf->h);
+        buf->dx = buf->h;
+        if (s->stack->norms == MAL_NORM_SHARED) {
+            widen_rows(s, buf->dr, buf->x);
+            mal_add(pass->be, m * c, buf->x, buf->dh);
+        }
+    } else if (s->stack->norms == MAL_NORM_SHARED) {
+        mal_add(pass->be, m * c, buf->dr, buf->dh);
+    }
+    norm_before_bwd(s, &attention->norm, m, s->tape->x1);
+    return true;
+}
+
+bool mal_step_backward(const struct mal_step *step) {
+    if (!mlp_bwd(step)) return false;
+    if (mal_linear_there(&step->block->cross.q) && !cross_bwd(step)) return false;
+    return self_bwd(step);
+}

@@ -1,0 +1,200 @@
+/* config.c - config.json's members that several architectures have. "rope_theta",
+ * "rope_scaling" are how most files on the hub have it, "rope_parameters" is what
+ * transformers 5 writes. */
+#include "core/model/config.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/json.h"
+
+static const int64_t most = 1 << 24;
+
+static const json_t *config_of(const struct mal_model *model) {
+    return mal_checkpoint_config(model->ckpt);
+}
+
+static const char *path_of(const struct mal_model *model) {
+    return mal_checkpoint_config_path(model->ckpt);
+}
+
+bool mal_config_size(const struct mal_model *model, const char *key, int64_t *out,
+                     struct mal_error *err) {
+    return mal_json_int(config_of(model), key, 1, most, out, path_of(model), err);
+}
+
+bool mal_config_size_opt(const struct mal_model *model, const char *key, int64_t *out,
+                         struct mal_error *err) {
+    return mal_json_int_opt(config_of(model), key, 1, most, out, path_of(model), err);
+}
+
+bool mal_config_real_opt(const struct mal_model *model, const char *key, double *out,
+                         struct mal_error *err) {
+    return mal_json_real_opt(config_of(model), key, out, path_of(model), err);
+}
+
+bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *out,
+                         struct mal_error *err) {
+    return mal_json_bool_opt(config_of(model), key, out, path_of(model), err);
+}
+
+bool mal_config_string_opt(const struct mal_model *model, const char *key,
+                           const char **out, struct mal_error *err) {
+    return mal_json_string_opt(config_of(model), key, out, path_of(model), err);
+}
+
+bool mal_config_refuse(const struct mal_model *model, const char *key,
+                       struct mal_error *err) {
+    bool set = false;
+    if (!mal_config_bool_opt(model, key, &set, err)) return false;
+    return !set ||
+           mal_fail(err, MAL_INVALID, "%s: %s is not supported", path_of(model), key);
+}
+
+bool mal_config_act_named(struct mal_model *model, const char *key, const char *name,
+                          struct mal_error *err) {
+    static const struct {
+        const char *name;
+        enum mal_act act;
+    } known[] = {{"gelu_new", MAL_GELU_TANH},  {"gelu_pytorch_tanh", MAL_GELU_TANH},
+                 {"gelu_fast", MAL_GELU_TANH}, {"gelu", MAL_GELU_ERF},
+                 {"gelu_python", MAL_GELU_ERF}, {"relu", MAL_RELU},
+                 {"silu", MAL_SILU},           {"swish", MAL_SILU},
+                 {"tanh", MAL_TANH}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(name, known[i].name) == 0) {
+            model->act = known[i].act;
+            return true;
+        }
+    }
+    return mal_fail(err, MAL_INVALID, "%s: %s \"%s\" is not supported", path_of(model),
+                    key, name);
+}
+
+bool mal_config_act(struct mal_model *model, const char *key, const char *name,
+                    struct mal_error *err) {
+    return mal_config_string_opt(model, key, &name, err) &&
+           mal_config_act_named(model, key, name, err);
+}
+
+bool mal_config_eps(struct mal_model *model, const char *key, double value,
+                    struct mal_error *err) {
+    if (!mal_config_real_opt(model, key, &value, err)) return false;
+    model->norm_eps = (float)value;
+    return true;
+}
+
+bool mal_config_head_size(struct mal_model *model, const char *width_key,
+                          const char *heads_key, struct mal_error *err) {
+    int64_t width = model->info.n_channels;
+    if (width % model->n_heads != 0) {
+        return mal_fail(err, MAL_INVALID, "%s: %s %lld is not a multiple of %s %lld",
+                        path_of(model), width_key, (long long)width, heads_key,
+                        (long long)model->n_heads);
+    }
+    model->head_size = width / model->n_heads;
+    return true;
+}
+
+/* ---- Rotary positions ---- */
+
+struct scaling {
+    const char *type;
+    double factor, low, high, original;
+};
+
+static bool read_scaling(const json_t *from, struct scaling *out, const char *where,
+                         struct mal_error *err) {
+    const char *type = NULL;
+    if (!mal_json_string_opt(from, "type", &type, where, err) || /* as it was called */
+        !mal_json_string_opt(from, "rope_type", &type, where, err)) {
+        return false;
+    }
+    *out = (struct scaling){.type = type ? type : "default"};
+    if (strcmp(out->type, "default") == 0) return true;
+    bool llama3 = strcmp(out->type, "llama3") == 0;
+    if (!llama3 && strcmp(out->type, "linear") != 0) {
+        return mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" is not supported", where,
+                        out->type);
+    }
+    if (!mal_json_real_opt(from, "factor", &out->factor, where, err) ||
+        !mal_json_real_opt(from, "low_freq_factor", &out->low, where, err) ||
+        !mal_json_real_opt(from, "high_freq_factor", &out->high, where, err) ||
+        !mal_json_real_opt(from, "original_max_position_embeddings", &out->original,
+                           where, err)) {
+        return false;
+    }
+    bool right = out->factor > 0 &&
+                 (!llama3 || (out->low > 0 && out->high > out->low && out->original > 0));
+    return right || mal_fail(err, MAL_INVALID,
+                             "%s: rope_type \"%s\" needs factor%s, each above 0", where,
+                             out->type,
+                             llama3 ? ", low_freq_factor below high_freq_factor and "
+                                      "original_max_position_embeddings"
+                                    : "");
+}
+
+/* Low frequencies are slowed down, high ones kept, those between interpolated; in fp32,
+ * as transformers computes them. */
+static float scale_llama3(const struct scaling *s, float freq) {
+    const float two_pi = 6.283185307179586F;
+    float original = (float)s->original, wavelength = two_pi / freq;
+    if (wavelength < original / (float)s->high) return freq;
+    if (wavelength > original / (float)s->low) return freq / (float)s->factor;
+    float smooth = (original / wavelength - (float)s->low) / (float)(s->high - s->low);
+    return (1 - smooth) * (freq / (float)s->factor) + smooth * freq;
+}
+
+static bool read_inv_freq(const struct mal_model *model, int64_t half, float *out,
+                          struct mal_error *err) {
+    const json_t *config = config_of(model);
+    const char *where = path_of(model);
+    const json_t *parameters = json_object_get(config, "rope_parameters");
+    const json_t *scaling = json_object_get(config, "rope_scaling");
+    struct scaling s = {.type = "default"};
+    double theta = 10000;
+    if (!mal_json_real_opt(config, "rope_theta", &theta, where, err)) return false;
+    if (json_is_object(parameters)) {
+        if (!mal_json_real_opt(parameters, "rope_theta", &theta, where, err))
+            return false;
+        scaling = parameters;
+    }
+    if (json_is_object(scaling) && !read_scaling(scaling, &s, where, err)) return false;
+    if (!(theta > 0))
+        return mal_fail(err, MAL_INVALID, "%s: rope_theta is not above 0", where);
+    for (int64_t i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)(2 * half);
+        float freq = 1.0F / (float)pow(theta, (double)exponent);
+        if (strcmp(s.type, "linear") == 0) freq /= (float)s.factor;
+        if (strcmp(s.type, "llama3") == 0) freq = scale_llama3(&s, freq);
+        out[i] = freq;
+    }
+    return true;
+}
+
+bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
+                       bool interleaved, struct mal_error *err) {
+    if (size % 2 != 0 || size > model->head_size) {
+        return mal_fail(err, MAL_INVALID,
+                        "%s: %s %lld is not even, or more than the %lld channels of a head",
+                        path_of(model), key, (long long)size,
+                        (long long)model->head_size);
+    }
+    model->rotary = (struct mal_rotary){.half = size / 2, .interleaved = interleaved};
+    model->n_derived += (size / 2 + 15) / 16 * 16;
+    return true;
+}
+
+bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) {
+    int64_t half = model->rotary.half;
+    float *host = mal_malloc((size_t)half * sizeof *host);
+    float *inv_freq = mal_derived_floats(model, half);
+    bool ok = (host || mal_fail(err, MAL_NO_MEMORY, "rotary positions")) &&
+              read_inv_freq(model, half, host, err);
+    if (ok) mal_backend_upload(model->be, inv_freq, host, (size_t)half * sizeof *host);
+    ok = ok && mal_backend_sync(model->be, err);
+    mal_free(host);
+    model->rotary.inv_freq = inv_freq;
+    return ok;
+}

@@ -1,0 +1,260 @@
+/* stack.c - whole passes: embeddings, stacks of blocks, what stands between them and the
+ * head; and the buffers that takes. */
+#include "core/model/model_impl.h"
+
+/* ---- Buffers ---- */
+
+static int64_t max_of(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+static bool is_gated(const struct mal_stack *stack) {
+    return mal_linear_there(&stack->blocks[0].mlp.gate);
+}
+
+static bool has_cross(const struct mal_stack *stack) {
+    return mal_linear_there(&stack->blocks[0].cross.q);
+}
+
+static void layout_angles(const struct mal_model *model, const struct mal_pass *pass,
+                          struct mal_lane *lane) {
+    int64_t c = 2 * model->rotary.half;
+    if (c == 0) return;
+    lane->angles = mal_arena_floats(pass->arena, lane->n_tokens * c);
+    lane->top.angles = mal_arena_floats(pass->arena, lane->top.n * c);
+    if (pass->backward)
+        lane->kept.angles = mal_arena_floats(pass->arena, lane->kept.n * c);
+}
+
+static void layout_tape(const struct mal_model *model, const struct mal_pass *pass,
+                        const struct mal_lane *lane, const struct mal_stack *stack,
+                        int64_t i) {
+    struct mal_arena *arena = pass->arena;
+    int64_t c = model->info.n_channels, f = model->n_inner, q = mal_q_width(model);
+    int64_t r = i == stack->n - 1 ? lane->top.n : lane->kept.n;
+    struct mal_tape_block tape = {
+        .x1 = mal_arena_floats(arena, lane->kept.n * c),
+        .qkv = mal_arena_floats(arena, lane->n_tokens * mal_qkv_width(model)),
+        .q = mal_arena_floats(arena, r * q),
+        .ao = mal_arena_floats(arena, r * q),
+        .lse = mal_arena_floats(arena, r * model->n_heads),
+        .x2 = mal_arena_floats(arena, r * c),
+        .ff = mal_arena_floats(arena, r * f),
+    };
+    if (is_gated(stack)) tape.ff2 = mal_arena_floats(arena, r * f);
+    if (stack->norms == MAL_NORM_AFTER) tape.x3 = mal_arena_floats(arena, r * c);
+    if (has_cross(stack)) {
+        tape.xc = mal_arena_floats(arena, r * c);
+        tape.qc = mal_arena_floats(arena, r * q);
+        tape.aoc = mal_arena_floats(arena, r * q);
+        tape.lsec = mal_arena_floats(arena, r * model->n_heads);
+        tape.kvc =
+            mal_arena_floats(arena, pass->source.n_tokens * 2 * mal_kv_width(model));
+    }
+    model->tape[stack->first + i] = tape;
+}
+
+/* The first block a backward pass goes through: with an edit module in the encoder every
+ * block of the decoder, as each looks at the encoder's output. */
+static int64_t first_taped(const struct mal_model *model, const struct mal_stack *stack) {
+    return max_of(model->lowest_edit_block - stack->first, 0);
+}
+
+static void layout_lane(const struct mal_model *model, const struct mal_pass *pass,
+                        struct mal_lane *lane, const struct mal_stack *stack) {
+    struct mal_arena *arena = pass->arena;
+    int64_t c = model->info.n_channels, f = model->n_inner;
+    int64_t q = mal_q_width(model), w = mal_qkv_width(model), wide = max_of(c, q);
+    int64_t n = lane->n_tokens, m = lane->kept.n, top = lane->top.n;
+    int64_t kvc = has_cross(stack) ? pass->source.n_tokens * 2 * mal_kv_width(model) : 0;
+
+    layout_angles(model, pass, lane);
+    struct mal_pass_buffers buf = {
+        .x = mal_arena_floats(arena, n * c),
+        .h = mal_arena_floats(arena, n * c),
+        .qkv = mal_arena_floats(arena, n * w),
+        .q = mal_arena_floats(arena, max_of(m, top) * q),
+        .ao = mal_arena_floats(arena, n * wide),
+        .ff = mal_arena_floats(arena, n * f),
+        .ff2 = mal_arena_floats(arena, is_gated(stack) ? n * f : 0),
+        .kvc = mal_arena_floats(arena, kvc),
+    };
+    lane->y = mal_arena_floats(arena, top * c);
+    if (pass->backward) {
+        bool apart = stack->norms != MAL_NORM_BEFORE;
+        buf.lse = mal_arena_floats(arena, n * model->n_heads);
+        buf.dr = mal_arena_floats(arena, apart ? m * c : 0);
+        buf.dff = mal_arena_floats(arena, m * f);
+        buf.dff2 = mal_arena_floats(arena, is_gated(stack) ? m * f : 0);
+        buf.dh = mal_arena_floats(arena, m * wide);
+        buf.dqkv = mal_arena_floats(arena, m * w);
+        buf.dkvc = mal_arena_floats(arena, kvc);
+        lane->dy = mal_arena_floats(arena, top * c);
+        for (int64_t i = first_taped(model, stack); i < stack->n; i++)
+            layout_tape(model, pass, lane, stack, i);
+    }
+    lane->buf = buf;
+}
+
+void mal_stacks_layout(const struct mal_model *model, struct mal_pass *pass) {
+    if (model->encoder.n > 0) layout_lane(model, pass, &pass->source, &model->encoder);
+    layout_lane(model, pass, &pass->main, &model->decoder);
+    if (model->pooler.w) {
+        pass->pooled =
+            mal_arena_floats(pass->arena, pass->main.top.n * model->info.n_channels);
+    }
+    if (pass->compare) {
+        bool in_source = model->lowest_edit_block < model->decoder.first;
+        const struct mal_lane *lane = in_source ? &pass->source : &pass->main;
+        int64_t c = model->info.n_channels;
+        pass->lower = mal_arena_floats(pass->arena, lane->n_tokens * c);
+        pass->y0 = mal_arena_floats(pass->arena, pass->main.top.n * c);
+    }
+}
+
+/* ---- Forward ---- */
+
+static void find_angles(const struct mal_model *model, const struct mal_pass *pass,
+                        const struct mal_lane *lane) {
+    struct mal_backend *be = pass->be;
+    int64_t half = model->rotary.half, c = 2 * half;
+    if (half == 0) return;
+    mal_rope_angles(be, lane->n_tokens, half, lane->pos, model->rotary.inv_freq,
+                    (float *)lane->angles);
+    mal_gather_rows(be, lane->top.n, c, lane->top.rows, lane->angles, c,
+                    (float *)lane->top.angles, c);
+    if (!lane->kept.angles) return;
+    mal_gather_rows(be, lane->kept.n, c, lane->kept.rows, lane->angles, c,
+                    (float *)lane->kept.angles, c);
+}
+
+static void embed(const struct mal_model *model, const struct mal_pass *pass,
+                  struct mal_lane *lane) {
+    struct mal_pass_buffers *buf = &lane->buf;
+    mal_embed(pass->be, lane->n_tokens, model->info.n_channels, lane->ids, lane->pos,
+              model->tokens.w, model->tokens.dtype, model->positions, buf->x);
+    if (!model->embed_norm.gain) return;
+    struct mal_norm norm = mal_norm_of(model, &model->embed_norm, lane->n_tokens);
+    mal_norm_fwd(pass->be, &norm, buf->x, buf->h);
+    float *x = buf->x;
+    buf->x = buf->h;
+    buf->h = x;
+}
+
+static struct mal_step step_at(struct mal_model *model, struct mal_pass *pass,
+                               struct mal_lane *lane, const struct mal_stack *stack,
+                               int64_t i) {
+    bool taped = pass->backward && i >= first_taped(model, stack);
+    return (struct mal_step){.model = model,
+                             .pass = pass,
+                             .lane = lane,
+                             .stack = stack,
+                             .block = &stack->blocks[i],
+                             .index = i,
+                             .tape = taped ? &model->tape[stack->first + i] : NULL,
+                             .last = i == stack->n - 1};
+}
+
+/* From the embeddings to lane->y; or from where an earlier pass left the state. */
+static void stack_forward(struct mal_model *model, struct mal_pass *pass,
+                          struct mal_lane *lane, const struct mal_stack *stack) {
+    struct mal_backend *be = pass->be;
+    int64_t c = model->info.n_channels, first = 0;
+    int64_t lowest = model->lowest_edit_block - stack->first;
+    size_t bytes = (size_t)(lane->n_tokens * c) * sizeof(float);
+    bool compared = pass->compare && lowest >= 0 && lowest < stack->n;
+
+    find_angles(model, pass, lane);
+    if (compared && pass->resume) {
+        first = lowest;
+        mal_backend_copy(be, lane->buf.x, pass->lower, bytes);
+    } else {
+        embed(model, pass, lane);
+    }
+    for (int64_t i = first; i < stack->n; i++) {
+        if (compared && !pass->resume && i == lowest)
+            mal_backend_copy(be, pass->lower, lane->buf.x, bytes);
+        struct mal_step step = step_at(model, pass, lane, stack, i);
+        mal_step_forward(&step);
+    }
+    if (stack->final_norm.gain) {
+        struct mal_norm norm = mal_norm_of(model, &stack->final_norm, lane->top.n);
+        mal_norm_fwd(be, &norm, lane->buf.x, lane->y);
+    } else {
+        mal_backend_copy(be, lane->y, lane->buf.x,
+                         (size_t)(lane->top.n * c) * sizeof *lane->y);
+    }
+}
+
+static void pool(const struct mal_model *model, struct mal_pass *pass) {
+    int64_t n = pass->main.top.n, c = model->info.n_channels;
+    mal_gemm(pass->be, &(struct mal_gemm){.m = n,
+                                          .n = c,
+                                          .k = c,
+                                          .a = pass->main.y,
+                                          .b = model->pooler.w,
+                                          .b_dtype = model->pooler.dtype,
+                                          .trans_b = true,
+                                          .c = pass->pooled,
+                                          .alpha = 1,
+                                          .bias = model->pooler_bias});
+    mal_act_fwd(pass->be, MAL_TANH, n * c, pass->pooled, pass->main.y);
+}
+
+void mal_model_forward(struct mal_model *model, struct mal_pass *pass) {
+    bool unchanged = pass->resume && model->lowest_edit_block >= model->decoder.first;
+    if (model->encoder.n > 0 && !pass->source_ready && !unchanged)
+        stack_forward(model, pass, &pass->source, &model->encoder);
+    stack_forward(model, pass, &pass->main, &model->decoder);
+    if (pass->pooled) pool(model, pass);
+}
+
+/* ---- Backward ---- */
+
+static void pool_bwd(const struct mal_model *model, struct mal_pass *pass) {
+    struct mal_lane *lane = &pass->main;
+    int64_t n = lane->top.n, c = model->info.n_channels;
+    float *dz = lane->buf.dh;
+    mal_act_bwd(pass->be, MAL_TANH, n * c, pass->pooled, lane->dy, dz);
+    mal_gemm(pass->be, &(struct mal_gemm){.m = n,
+                                          .n = c,
+                                          .k = c,
+                                          .a = dz,
+                                          .b = model->pooler.w,
+                                          .b_dtype = model->pooler.dtype,
+                                          .c = lane->dy,
+                                          .alpha = 1});
+}
+
+/* From lane->dy down to the lowest block that needs it. */
+static bool stack_backward(struct mal_model *model, struct mal_pass *pass,
+                           struct mal_lane *lane, const struct mal_stack *stack) {
+    struct mal_backend *be = pass->be;
+    struct mal_pass_buffers *buf = &lane->buf;
+    int64_t n = lane->top.n, c = model->info.n_channels;
+    size_t bytes = (size_t)(n * c) * sizeof(float);
+    buf->dx = buf->ao; /* free after the forward pass, and large enough */
+    if (stack->final_norm.gain) {
+        struct mal_norm norm = mal_norm_of(model, &stack->final_norm, n);
+        mal_backend_zero(be, buf->dx, bytes);
+        mal_norm_bwd(be, &norm, buf->x, lane->dy, buf->dx);
+    } else {
+        mal_backend_copy(be, buf->dx, lane->dy, bytes);
+    }
+    for (int64_t i = stack->n - 1; i >= first_taped(model, stack); i--) {
+        struct mal_step step = step_at(model, pass, lane, stack, i);
+        if (!mal_step_backward(&step)) return false;
+    }
+    return true;
+}
+
+void mal_model_backward(struct mal_model *model, struct mal_pass *pass) {
+    if (pass->pooled) pool_bwd(model, pass);
+    if (model->encoder.n > 0) {
+        mal_backend_zero(pass->be, pass->source.dy,
+                         (size_t)(pass->source.top.n * model->info.n_channels) *
+                             sizeof(float));
+    }
+    if (!stack_backward(model, pass, &pass->main, &model->decoder)) return;
+    if (model->encoder.n > 0) stack_backward(model, pass, &pass->source, &model->encoder);
+}

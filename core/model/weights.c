@@ -1,0 +1,265 @@
+/* weights.c - the tensors an architecture asks for: found in the checkpoint, then all
+ * loaded at once, slice by slice, so that nothing is ever there twice. */
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/model/model_impl.h"
+
+enum { NAME_ROOM = 192 };
+
+/* ---- Binding ---- */
+
+static bool bind_source(struct mal_model *model, struct mal_checkpoint_tensor source,
+                        enum mal_dtype dtype, const void **dst, struct mal_error *err) {
+    if (model->n_bindings == model->bindings_capacity) {
+        size_t capacity = model->bindings_capacity ? 2 * model->bindings_capacity : 64;
+        void *grown = mal_realloc(model->bindings, capacity * sizeof *model->bindings);
+        if (!grown) return mal_fail(err, MAL_NO_MEMORY, "bindings");
+        model->bindings = grown;
+        model->bindings_capacity = capacity;
+    }
+    model->bindings[model->n_bindings++] = (struct mal_binding){source, dst, dtype};
+    return true;
+}
+
+/* The name in the checkpoint: the head's tensors stand outside of the backbone. */
+static void full_name(const struct mal_model *model, const char *name, const char *suffix,
+                      char *out, size_t size) {
+    bool outside = strncmp(name, "lm_head.", 8) == 0 ||
+                   strncmp(name, "classifier.", 11) == 0;
+    snprintf(out, size, "%s%s%s", outside ? "" : model->prefix, name, suffix);
+}
+
+bool mal_has_tensor(const struct mal_model *model, const char *name) {
+    char full[NAME_ROOM];
+    full_name(model, name, "", full, sizeof full);
+    return mal_checkpoint_find(model->ckpt, full).tensor != NULL;
+}
+
+bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
+                     const int64_t *shape, const float **dst, struct mal_error *err) {
+    char full[NAME_ROOM];
+    full_name(model, name, "", full, sizeof full);
+    struct mal_checkpoint_tensor source;
+    return mal_checkpoint_need(model->ckpt, full, n_dims, shape, &source, err) &&
+           bind_source(model, source, MAL_F32, (const void **)dst, err);
+}
+
+static enum mal_dtype kept_as(enum mal_dtype stored) {
+    return stored == MAL_F64 ? MAL_F32 : stored;
+}
+
+bool mal_bind_matrix(struct mal_model *model, const char *name, int64_t rows,
+                     int64_t columns, struct mal_matrix *dst, struct mal_error *err) {
+    char full[NAME_ROOM];
+    full_name(model, name, "", full, sizeof full);
+    struct mal_checkpoint_tensor source;
+    int64_t shape[] = {rows, columns};
+    if (!mal_checkpoint_need(model->ckpt, full, 2, shape, &source, err)) return false;
+    dst->dtype = kept_as(source.tensor->dtype);
+    return bind_source(model, source, dst->dtype, &dst->w, err);
+}
+
+/* "<name>.weight", or as it was called first. */
+static bool bind_norm_part(struct mal_model *model, const char *name, const char *part,
+                           const char *old, const float **dst, struct mal_error *err) {
+    char full[NAME_ROOM];
+    snprintf(full, sizeof full, "%s.%s", name, old);
+    if (!mal_has_tensor(model, full)) snprintf(full, sizeof full, "%s.%s", name, part);
+    return mal_bind_tensor(model, full, 1, &model->info.n_channels, dst, err);
+}
+
+bool mal_bind_norm(struct mal_model *model, const char *name,
+                   struct mal_norm_weights *dst, struct mal_error *err) {
+    return bind_norm_part(model, name, "weight", "gamma", &dst->gain, err) &&
+           (model->rms || bind_norm_part(model, name, "bias", "beta", &dst->bias, err));
+}
+
+static bool register_linear(struct mal_model *model, struct mal_linear *lin,
+                            struct mal_error *err) {
+    if (model->n_linears == model->linears_capacity) {
+        size_t capacity = model->linears_capacity ? 2 * model->linears_capacity : 64;
+        void *grown = mal_realloc(model->linears, capacity * sizeof *model->linears);
+        if (!grown) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
+        model->linears = grown;
+        model->linears_capacity = capacity;
+    }
+    model->linears[model->n_linears++] = lin;
+    return true;
+}
+
+static bool bind_linear(struct mal_model *model, const char *where,
+                        const struct mal_linear_spec *spec, int64_t block,
+                        struct mal_error *err) {
+    char name[NAME_ROOM - 32], full[NAME_ROOM];
+    snprintf(name, sizeof name, "%s%s", where, spec->name);
+    full_name(model, name, "", full, sizeof full);
+    struct mal_linear *lin = spec->dst;
+    *lin = (struct mal_linear){.d_in = spec->d_in,
+                               .d_out = spec->d_out,
+                               .transposed = spec->transposed,
+                               .of_source = block < model->encoder.n,
+                               .block = block,
+                               .edit = -1};
+    lin->name = mal_strdup(full);
+    if (!lin->name) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
+
+    struct mal_checkpoint_tensor source;
+    int64_t in = spec->d_in, out = spec->d_out;
+    int64_t shape[] = {spec->transposed ? out : in, spec->transposed ? in : out};
+    full_name(model, name, ".weight", full, sizeof full);
+    if (!mal_checkpoint_need(model->ckpt, full, 2, shape, &source, err)) return false;
+    lin->dtype = source.tensor->dtype;
+    lin->w_dtype = kept_as(lin->dtype);
+    if (!bind_source(model, source, lin->w_dtype, &lin->w0, err)) return false;
+    if (spec->bias) {
+        snprintf(full, sizeof full, "%s.bias", name);
+        if (!mal_bind_tensor(model, full, 1, &lin->d_out, &lin->bias, err)) return false;
+    }
+    return register_linear(model, lin, err);
+}
+
+bool mal_bind_linears(struct mal_model *model, const char *where,
+                      const struct mal_linear_spec *specs, size_t n, int64_t block,
+                      struct mal_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (!bind_linear(model, where, &specs[i], block, err)) return false;
+    }
+    return true;
+}
+
+/* ---- Loading ---- */
+
+enum { SLICE = 1 << 19 }; /* elements read at a time: the buffers stay in the cache */
+
+/* A slice of a tensor on its way to the device. */
+struct load_slice {
+    const struct mal_checkpoint_tensor *source;
+    size_t first, n;      /* elements */
+    enum mal_dtype dtype; /* kept as */
+    char *dst;
+};
+
+/* Straight into place where the device is the host and nothing is to be converted. */
+static bool load_slice(struct mal_model *model, const struct load_slice *slice, void *raw,
+                       float *wide, struct mal_error *err) {
+    const struct mal_st_tensor *t = slice->source->tensor;
+    size_t size = mal_dtype_size(t->dtype), bytes = slice->n * size;
+    bool same = t->dtype == slice->dtype;
+    bool direct = same && mal_backend_on_host(model->be);
+    void *stored = direct ? slice->dst : raw;
+    if (!mal_safetensors_read(slice->source->file, t, slice->first * size, stored, bytes,
+                              err)) {
+        return false;
+    }
+    if (direct) return true;
+    if (!same) mal_to_f32(wide, raw, t->dtype, slice->n);
+    mal_backend_upload(model->be, slice->dst, same ? raw : wide,
+                       slice->n * mal_dtype_size(slice->dtype));
+    return true;
+}
+
+/* All slices, by several threads where the device is the host: most of the time goes into
+ * memory touched for the first time. */
+static bool load_slices(struct mal_model *model, const struct load_slice *slices,
+                        size_t n, struct mal_error *err) {
+    bool ok = true;
+#pragma omp parallel if (mal_backend_on_host(model->be))
+    {
+        struct mal_error own = {0};
+        void *raw = mal_malloc(SLICE * sizeof(double));
+        float *wide = mal_malloc(SLICE * sizeof *wide);
+        bool mine = (raw && wide) || mal_fail(&own, MAL_NO_MEMORY, "loading tensors");
+#pragma omp for schedule(dynamic)
+        for (size_t i = 0; i < n; i++) {
+            if (mine) mine = load_slice(model, &slices[i], raw, wide, &own);
+        }
+#pragma omp critical(load_slices)
+        {
+            if (!mine && ok) *err = own;
+            ok = ok && mine;
+        }
+        mal_free(raw);
+        mal_free(wide);
+    }
+    return ok;
+}
+
+static size_t kept_bytes(const struct mal_binding *binding) {
+    size_t bytes =
+        (size_t)binding->source.tensor->n_elements * mal_dtype_size(binding->dtype);
+    return (bytes + 63) / 64 * 64;
+}
+
+/* Tensors bound twice (a tied head) are loaded once. */
+static const void **bound_before(const struct mal_model *model, size_t i) {
+    for (size_t j = 0; j < i; j++) {
+        if (model->bindings[j].source.tensor == model->bindings[i].source.tensor &&
+            model->bindings[j].dtype == model->bindings[i].dtype) {
+            return model->bindings[j].dst;
+        }
+    }
+    return NULL;
+}
+
+/* What is to be loaded: its size, and the kind of number most of it is. */
+static size_t count_weights(struct mal_model *model, size_t *out_slices) {
+    int64_t by_dtype[MAL_N_DTYPES] = {0};
+    size_t total = 0;
+    for (size_t i = 0; i < model->n_bindings; i++) {
+        const struct mal_st_tensor *t = model->bindings[i].source.tensor;
+        if (bound_before(model, i)) continue;
+        total += kept_bytes(&model->bindings[i]);
+        *out_slices += ((size_t)t->n_elements + SLICE - 1) / SLICE;
+        model->info.n_parameters += t->n_elements;
+        by_dtype[t->dtype] += t->n_elements;
+    }
+    for (int d = 0; d < MAL_N_DTYPES; d++) {
+        if (by_dtype[d] > by_dtype[model->info.dtype])
+            model->info.dtype = (enum mal_dtype)d;
+    }
+    return total;
+}
+
+/* Gives every binding its place, and says what goes there. */
+static size_t place_weights(struct mal_model *model, struct load_slice *slices) {
+    size_t n = 0;
+    for (size_t i = 0; i < model->n_bindings; i++) {
+        struct mal_binding *binding = &model->bindings[i];
+        const struct mal_st_tensor *t = binding->source.tensor;
+        const void **before = bound_before(model, i);
+        if (before) {
+            *binding->dst = *before;
+            continue;
+        }
+        char *dst = mal_arena_alloc(&model->weights, kept_bytes(binding));
+        *binding->dst = dst;
+        for (size_t first = 0; first < (size_t)t->n_elements; first += SLICE) {
+            size_t left = (size_t)t->n_elements - first;
+            slices[n++] =
+                (struct load_slice){.source = &binding->source,
+                                    .first = first,
+                                    .n = left < SLICE ? left : SLICE,
+                                    .dtype = binding->dtype,
+                                    .dst = dst + first * mal_dtype_size(binding->dtype)};
+        }
+    }
+    return n;
+}
+
+float *mal_derived_floats(struct mal_model *model, int64_t n) {
+    return mal_arena_floats(&model->weights, (n + 15) / 16 * 16);
+}
+
+bool mal_load_weights(struct mal_model *model, struct mal_error *err) {
+    size_t n = 0, total = count_weights(model, &n);
+    struct load_slice *slices = mal_calloc(n, sizeof *slices);
+    if (!slices) return mal_fail(err, MAL_NO_MEMORY, "loading tensors");
+    total += (size_t)model->n_derived * sizeof(float);
+    bool ok = mal_arena_init(&model->weights, model->be, total, err) &&
+              load_slices(model, slices, place_weights(model, slices), err) &&
+              mal_backend_sync(model->be, err);
+    mal_free(slices);
+    return ok;
+}
