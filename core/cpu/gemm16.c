@@ -1,43 +1,197 @@
-/* gemm16.c - products with weights in 16 bits, computed in fp32: panels of them are
- * widened into scratch that stays in the cache while BLAS reads it, never all of them. */
+/* gemm16.c - products with weights in 16 bits, computed in fp32.
+ *
+ * Each thread widens a panel of weights into scratch that stays in its cache, in strips
+ * as wide as the blocks of tile.h, and multiplies all rows of a with it; weights are read
+ * once and never widened as a whole. */
+#include <omp.h>
+#include <string.h>
+
 #include "core/cpu/cpu.h"
+#include "core/cpu/tile.h"
+#include "core/round.h"
+#include "core/simd.h"
 
-enum { PANEL = 1 << 20, DEPTH = 2048 }; /* floats of scratch, and its rows at most */
+enum {
+    STRIP = TILE_COLS,              /* columns */
+    STRIPS = 8,                     /* of a panel, at most */
+    DEPTH = 512,                    /* rows of a panel */
+    ROWS = 16 * TILE_ROWS,          /* of a and c at a time */
+    PANEL = STRIPS * STRIP * DEPTH, /* floats */
+    SCRATCH = PANEL + ROWS * DEPTH, /* of a thread */
+    GROUP = 8                       /* rows and columns transposed together */
+};
 
-/* y (rows, cols), dense, = x (rows, cols), ldx, of dtype. */
-static void widen(int64_t rows, int64_t cols, const uint16_t *x, int64_t ldx,
-                  enum mal_dtype dtype, float *y) {
-#pragma omp parallel for schedule(static) if (rows * cols > PARALLEL_ELEMENTS)
-    for (int64_t i = 0; i < rows; i++)
-        mal_to_f32(y + i * cols, x + i * ldx, dtype, (size_t)cols);
+/* ---- Widening ---- */
+
+/* Neighbours in a row of weights. */
+typedef uint16_t group __attribute__((vector_size(2 * GROUP)));
+
+MAL_INLINE float widened(uint16_t x, bool f16) {
+    return f16 ? f16_to_f32(x) : bf16_to_f32(x);
+}
+
+MAL_INLINE void widen_strip(bool f16, int64_t depth, const uint16_t *x, int64_t ldx,
+                            float *y) {
+    for (int64_t p = 0; p < depth; p++) {
+        MAL_SIMD_LOOP
+        for (int64_t j = 0; j < STRIP; j++)
+            y[p * STRIP + j] = widened(x[p * ldx + j], f16);
+    }
+}
+
+static MAL_SIMD void widen_strip_f16(int64_t depth, const uint16_t *x, int64_t ldx,
+                                     float *y) {
+    widen_strip(true, depth, x, ldx, y);
+}
+
+static MAL_SIMD void widen_strip_bf16(int64_t depth, const uint16_t *x, int64_t ldx,
+                                      float *y) {
+    widen_strip(false, depth, x, ldx, y);
+}
+
+/* y[j * ldy + i] = x[i * ldx + j] for a square of GROUP rows: three times, the rows of
+ * one half are interleaved with those of the other. */
+MAL_INLINE void transpose(const uint16_t *x, int64_t ldx, uint16_t *y, int64_t ldy) {
+    group a[GROUP], b[GROUP];
+    for (int i = 0; i < GROUP; i++)
+        memcpy(&a[i], x + i * ldx, sizeof a[i]);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < GROUP / 2; i++) {
+            b[2 * i] =
+                __builtin_shufflevector(a[i], a[i + GROUP / 2], 0, 8, 1, 9, 2, 10, 3, 11);
+            b[2 * i + 1] = __builtin_shufflevector(a[i], a[i + GROUP / 2], 4, 12, 5, 13,
+                                                   6, 14, 7, 15);
+        }
+        memcpy(a, b, sizeof a);
+    }
+    for (int i = 0; i < GROUP; i++)
+        memcpy(y + i * ldy, &a[i], sizeof a[i]);
+}
+
+/* Of a matrix that is stored with the strip's columns as rows; depth is a multiple of
+ * GROUP. */
+MAL_INLINE void widen_rows(bool f16, int64_t depth, const uint16_t *x, int64_t ldx,
+                           float *y) {
+    uint16_t turned[GROUP * STRIP];
+    for (int64_t p = 0; p < depth; p += GROUP) {
+        for (int64_t j = 0; j < STRIP; j += GROUP)
+            transpose(x + j * ldx + p, ldx, turned + j, STRIP);
+        MAL_SIMD_LOOP
+        for (int64_t i = 0; i < GROUP * STRIP; i++)
+            y[p * STRIP + i] = widened(turned[i], f16);
+    }
+}
+
+static MAL_SIMD void widen_rows_f16(int64_t depth, const uint16_t *x, int64_t ldx,
+                                    float *y) {
+    widen_rows(true, depth, x, ldx, y);
+}
+
+static MAL_SIMD void widen_rows_bf16(int64_t depth, const uint16_t *x, int64_t ldx,
+                                     float *y) {
+    widen_rows(false, depth, x, ldx, y);
+}
+
+/* Element by element: y (depth, STRIP), with zeros in columns beyond the matrix. */
+static void widen_edge(int64_t depth, int64_t cols, const uint16_t *x, int64_t row,
+                       int64_t col, bool f16, float *y) {
+    for (int64_t p = 0; p < depth; p++)
+        for (int64_t j = 0; j < STRIP; j++)
+            y[p * STRIP + j] = j < cols ? widened(x[p * row + j * col], f16) : 0;
+}
+
+/* Rows [p, p + depth) and columns [j, j + cols) of op(b) as a strip. */
+static void make_strip(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
+                       int64_t cols, float *y) {
+    bool f16 = g->b_dtype == MAL_F16;
+    int64_t row = g->trans_b ? 1 : g->ldb, col = g->trans_b ? g->ldb : 1;
+    const uint16_t *x = (const uint16_t *)g->b + p * row + j * col;
+    int64_t done = 0;
+    if (cols == STRIP && g->trans_b) {
+        done = depth / GROUP * GROUP;
+        (f16 ? widen_rows_f16 : widen_rows_bf16)(done, x, g->ldb, y);
+    } else if (cols == STRIP) {
+        done = depth;
+        (f16 ? widen_strip_f16 : widen_strip_bf16)(done, x, g->ldb, y);
+    }
+    widen_edge(depth - done, cols, x + done * row, row, col, f16, y + done * STRIP);
+}
+
+/* ---- Products ---- */
+
+/* c := alpha sums + beta c + bias for a block of c of up to STRIP columns. */
+static MAL_SIMD void finish(int64_t rows, int64_t cols, float alpha, const float *sums,
+                            float beta, const float *bias, float *c, int64_t ldc) {
+    for (int64_t i = 0; i < rows; i++) {
+        MAL_SIMD_LOOP
+        for (int64_t j = 0; j < cols; j++) {
+            float y = alpha * sums[i * STRIP + j] + (bias ? bias[j] : 0);
+            c[i * ldc + j] = beta == 0 ? y : y + beta * c[i * ldc + j];
+        }
+    }
+}
+
+/* Rows [i, i + rows) and columns [p, p + depth) of op(a), dense: rows far apart, most of
+ * all by powers of two, would push each other out of the cache. */
+static void copy_rows(const struct mal_gemm *g, int64_t i, int64_t rows, int64_t p,
+                      int64_t depth, float *y) {
+    for (int64_t r = 0; r < rows; r++) {
+        if (!g->trans_a) {
+            memcpy(y + r * depth, g->a + (i + r) * g->lda + p, (size_t)depth * sizeof *y);
+            continue;
+        }
+        for (int64_t q = 0; q < depth; q++)
+            y[r * depth + q] = g->a[(p + q) * g->lda + i + r];
+    }
+}
+
+/* Adds the product with rows [p, p + depth) of op(b); the first brings beta and bias. */
+static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
+                           int64_t cols, const float *panel, float *a) {
+    float beta = p == 0 ? g->beta : 1;
+    const float *bias = p == 0 ? g->bias : NULL;
+    for (int64_t i = 0; i < g->m; i += ROWS) {
+        int64_t rows = g->m - i < ROWS ? g->m - i : ROWS;
+        copy_rows(g, i, rows, p, depth, a);
+        for (int64_t s = 0; s < cols; s += STRIP) {
+            _Alignas(64) float sums[ROWS * STRIP];
+            memset(sums, 0, (size_t)(rows * STRIP) * sizeof *sums);
+            mal_cpu_tile(rows, STRIP, depth, a, depth, 1, panel + s * depth, STRIP, sums,
+                         STRIP);
+            finish(rows, cols - s < STRIP ? cols - s : STRIP, g->alpha, sums, beta,
+                   bias ? bias + j + s : NULL, g->c + i * g->ldc + j + s, g->ldc);
+        }
+    }
+}
+
+static void multiply_columns(const struct mal_gemm *g, int64_t j, int64_t cols,
+                             float *panel) {
+    int64_t p = 0;
+    do { /* once for k = 0 too */
+        int64_t depth = g->k - p < DEPTH ? g->k - p : DEPTH;
+        for (int64_t s = 0; s < cols; s += STRIP)
+            make_strip(g, p, depth, j + s, cols - s < STRIP ? cols - s : STRIP,
+                       panel + s * depth);
+        multiply_panel(g, p, depth, j, cols, panel, panel + PANEL);
+        p += depth;
+    } while (p < g->k);
+}
+
+/* Columns of a panel, so that every thread has as many panels. */
+static int64_t panel_columns(int64_t n, int64_t n_threads) {
+    int64_t strips = (n + STRIP - 1) / STRIP;
+    int64_t rounds = (strips + n_threads * STRIPS - 1) / (n_threads * STRIPS);
+    return (strips + n_threads * rounds - 1) / (n_threads * rounds) * STRIP;
 }
 
 void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g) {
     struct mal_cpu *cpu = (struct mal_cpu *)be;
-    float *panel = (float *)cpu->work;
-    int64_t depth = g->k < DEPTH ? g->k : DEPTH, columns = PANEL / DEPTH;
-    struct mal_gemm part = *g;
-    part.b = panel;
-    part.b_dtype = MAL_F32;
-    for (int64_t j = 0; j < g->n; j += columns) {
-        part.n = g->n - j < columns ? g->n - j : columns;
-        part.c = g->c + j;
-        part.bias = g->bias ? g->bias + j : NULL;
-        part.beta = g->beta;
-        int64_t p = 0;
-        do { /* once for k = 0 too */
-            part.k = g->k - p < depth ? g->k - p : depth;
-            part.a = g->a + p * (g->trans_a ? g->lda : 1);
-            part.ldb = g->trans_b ? part.k : part.n;
-            const uint16_t *b = g->b;
-            if (g->trans_b)
-                widen(part.n, part.k, b + j * g->ldb + p, g->ldb, g->b_dtype, panel);
-            else
-                widen(part.k, part.n, b + p * g->ldb + j, g->ldb, g->b_dtype, panel);
-            mal_cpu_gemm(be, &part);
-            part.bias = NULL;
-            part.beta = 1;
-            p += depth;
-        } while (p < g->k);
-    }
+    int64_t most = cpu->n_work * 2 / SCRATCH, n_threads = omp_get_max_threads();
+    n_threads = n_threads < most ? n_threads : most;
+    int64_t cols = panel_columns(g->n, n_threads);
+#pragma omp parallel for schedule(dynamic) \
+    num_threads((int)n_threads) if (g->m * g->n * g->k > 16 * PARALLEL_ELEMENTS)
+    for (int64_t j = 0; j < g->n; j += cols)
+        multiply_columns(g, j, g->n - j < cols ? g->n - j : cols,
+                         (float *)cpu->work + omp_get_thread_num() * SCRATCH);
 }
