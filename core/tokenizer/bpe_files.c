@@ -74,8 +74,7 @@ bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_p
     if (!read_merges(tok, merges, bytes, merges_path, err)) goto out;
     if (!add_end_of_text(tok, vocab_path, err)) goto out;
     if (!mal_tokenizer_set_byte_level(tok, false, true, vocab_path, err)) goto out;
-    tok->byte_level_decoder = true;
-    ok = true;
+    ok = mal_decoder_add_byte_level(tok, vocab_path, err);
 out:
     json_decref(object);
     mal_free(merges);

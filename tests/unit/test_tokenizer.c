@@ -280,8 +280,10 @@ static const struct {
     {"{%M,%R,\"post_processor\":{\"type\":\"BertProcessing\"}}", MAL_INVALID,
      "'BertProcessing'"},
     {"{%M,\"decoder\":{\"type\":\"WordPiece\"}}", MAL_INVALID, "decoder 'WordPiece'"},
-    {"{%M,\"pre_tokenizer\":{\"type\":\"Metaspace\"}}", MAL_INVALID,
-     "pre-tokenizer 'Metaspace'"},
+    {"{%M,\"pre_tokenizer\":{\"type\":\"Metaspace\"}}", MAL_CORRUPT,
+     "bad.json: 'replacement' is missing"},
+    {"{%M,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}",
+     MAL_INVALID, "replacement must be one character"},
     {"{%M}", MAL_INVALID, "BPE without ByteLevel"},
     {"{%M,\"pre_tokenizer\":{\"type\":\"Sequence\"}}", MAL_INVALID,
      "pretokenizers must be"},
@@ -515,7 +517,7 @@ static void test_no_memory(void **state) {
      * memory (one of 14 bytes, for example). */
     mal_json_guard();
     json_set_alloc_funcs(malloc, free);
-    fail_each_allocation(use, path, 15);
+    fail_each_allocation(use, path, 50);
 }
 
 int main(void) {
