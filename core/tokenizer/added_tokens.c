@@ -11,13 +11,8 @@
 #include "core/file.h"
 #include "core/text.h"
 #include "core/tokenizer/parts.h"
+#include "core/tokenizer/unicode.h"
 #include "core/utf8.h"
-
-static bool is_space(int32_t c) {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-           c == 0x205f || c == 0x3000;
-}
 
 /* Where the character that ends at `end` begins. */
 static size_t char_before(const char *text, size_t end) {
@@ -27,22 +22,22 @@ static size_t char_before(const char *text, size_t end) {
     return start;
 }
 
-static size_t skip_space_back(const char *text, size_t end, size_t stop) {
+size_t mal_skip_space_back(const char *text, size_t end, size_t stop) {
     while (end > stop) {
         size_t start = char_before(text, end);
         int32_t point;
         mal_utf8_next(text + start, end - start, &point);
-        if (!is_space(point)) break;
+        if (!mal_is_space(point)) break;
         end = start;
     }
     return end < stop ? stop : end;
 }
 
-static size_t skip_space(const char *text, size_t from, size_t bytes) {
+size_t mal_skip_space(const char *text, size_t from, size_t bytes) {
     while (from < bytes) {
         int32_t point;
         size_t n = mal_utf8_next(text + from, bytes - from, &point);
-        if (!is_space(point)) break;
+        if (!mal_is_space(point)) break;
         from += n;
     }
     return from;
@@ -99,9 +94,39 @@ bool mal_added_add(struct mal_added_tokens *added, struct mal_vocab *vocab,
     return true;
 }
 
+/* What a token of the file looks like in normalized text. */
+static bool normalize_set(struct mal_added_set *set, const struct mal_normalizers *list,
+                          struct mal_error *err) {
+    struct mal_string work[2] = {{0}};
+    struct mal_matcher *matcher = NULL;
+    bool ok = set->n == 0 || list->n == 0 || mal_matcher_create(&matcher, err);
+    for (size_t i = 0; ok && list->n > 0 && i < set->n; i++) {
+        struct mal_added_token *token = &set->tokens[i];
+        const char *text = token->content;
+        size_t bytes = token->bytes;
+        ok = mal_normalize(list, matcher, work, &text, &bytes, err);
+        char *content = ok ? mal_malloc(bytes + 1) : NULL;
+        if (ok && !content) ok = mal_fail(err, MAL_NO_MEMORY, "added tokens");
+        if (!ok) break;
+        memcpy(content, text, bytes);
+        content[bytes] = 0;
+        mal_free(token->content);
+        token->content = content;
+        token->bytes = bytes;
+    }
+    mal_matcher_destroy(matcher);
+    mal_string_finish(&work[0]);
+    mal_string_finish(&work[1]);
+    return ok;
+}
+
+/* Tokens that are alike once they are normalized: special ones are found first, then
+ * those with the lower id. */
 static int by_content(const void *a, const void *b) {
     const struct mal_added_token *x = a, *y = b;
-    return strcmp(x->content, y->content);
+    int order = strcmp(x->content, y->content);
+    if (order == 0) order = (int)y->special - (int)x->special;
+    return order ? order : x->id < y->id ? -1 : 1;
 }
 
 static bool index_set(struct mal_added_set *set) {
@@ -109,6 +134,8 @@ static bool index_set(struct mal_added_set *set) {
     qsort(set->tokens, set->n, sizeof *set->tokens, by_content);
     bool single_word = false;
     size_t i = 0;
+    while (i < set->n && set->tokens[i].bytes == 0)
+        i++; /* nothing is left of it in normalized text: it matches nothing */
     for (size_t b = 0; b < 256; b++) {
         set->first[b] = i;
         for (; i < set->n && (unsigned char)set->tokens[i].content[0] == b; i++)
@@ -118,8 +145,10 @@ static bool index_set(struct mal_added_set *set) {
     return single_word;
 }
 
-bool mal_added_ready(struct mal_added_tokens *added, const char *where,
+bool mal_added_ready(struct mal_added_tokens *added,
+                     const struct mal_normalizers *normalizers, const char *where,
                      struct mal_error *err) {
+    if (!normalize_set(&added->normalized, normalizers, err)) return false;
     bool raw = index_set(&added->raw), normalized = index_set(&added->normalized);
     if (!raw && !normalized) return true;
     return mal_pattern_create(&added->word, mal_word_pattern, where, err);
@@ -222,9 +251,9 @@ static bool next_token(struct mal_added_walk *walk, struct mal_added_piece *out,
             continue;
         }
         if (token->lstrip) {
-            start = skip_space_back(walk->text, start, walk->emitted);
+            start = mal_skip_space_back(walk->text, start, walk->emitted);
         }
-        if (token->rstrip) end = skip_space(walk->text, end, walk->bytes);
+        if (token->rstrip) end = mal_skip_space(walk->text, end, walk->bytes);
         *out = (struct mal_added_piece){start, end, (int32_t)token->id};
         *out_found = true;
         return true;

@@ -1,9 +1,10 @@
 /* parts.h - what a tokenizer is made of; only for the files of this folder.
  *
- * Text runs through: added tokens cut out of it, pre-tokenizer (a list of steps that cut
- * it into words), model (word to ids), post-processor (ids put before and after). A
- * further kind of model is a file that fills struct mal_word_model and a line in the
- * table of tokenizer_json.c; likewise for the other parts. */
+ * Text runs through: added tokens cut out of it, normalizers (text to text), added tokens
+ * again, pre-tokenizer (steps that cut it into words), model (word to ids),
+ * post-processor (ids put before and after). Ids become tokens, and decoders turn these
+ * into text. A further kind of a part is a file whose function reads it from a
+ * tokenizer.json, and a line in a table of tokenizer_json.c. */
 #ifndef MAL_PARTS_H
 #define MAL_PARTS_H
 
@@ -14,9 +15,24 @@
 /* Ids are array indices here, so a file must not choose huge ones. */
 enum {
     MAL_MAX_TOKEN_ID = 10 * 1000 * 1000,
-    MAL_MAX_PRE_STEPS = 8,
+    MAL_MAX_STEPS = 16, /* of the normalizer, the pre-tokenizer, the decoder */
     MAL_MAX_ADDED_BYTES = 1024
 };
+
+struct mal_encode_run;
+
+/* ---- Text that grows: string.c ---- */
+
+struct mal_string {
+    char *text; /* NULL while nothing was reserved; no closing zero */
+    size_t bytes, capacity;
+};
+
+bool mal_string_reserve(struct mal_string *string, size_t more,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_string_append(struct mal_string *string, const char *text, size_t bytes,
+                       struct mal_error *err) MAL_CHECK;
+void mal_string_finish(struct mal_string *string);
 
 /* ---- Vocabulary: vocab.c ---- */
 
@@ -55,7 +71,7 @@ size_t mal_byte_level_decode(const char *token, size_t bytes, char *out);
 
 /* ---- Patterns: pattern.c (PCRE2), regex.c ---- */
 
-extern const char mal_gpt2_pattern[];
+extern const char mal_gpt2_pattern[], mal_qwen2_pattern[];
 extern const char mal_word_pattern[]; /* a character of a word first: \w of Rust */
 
 /* A pattern as Oniguruma reads it, which is what Hugging Face uses, for PCRE2. Owned by
@@ -88,8 +104,41 @@ struct mal_match_walk {
     bool any; /* last_end is the end of a match */
 };
 
+/* Appends `text` with `content` in the place of every match. */
+bool mal_pattern_replace(const struct mal_pattern *pattern, struct mal_matcher *matcher,
+                         const char *text, size_t bytes, const char *content,
+                         struct mal_string *out, struct mal_error *err) MAL_CHECK;
+
 bool mal_match_next(struct mal_match_walk *walk, size_t *out_start, size_t *out_end,
                     bool *out_found, struct mal_error *err) MAL_CHECK;
+
+/* ---- Normalizers: normalize.c, normalizers.c, bert.c ---- */
+
+/* A kind of step fills this; `data` is its own, immutable and owned (destroy may be
+ * NULL).
+ */
+struct mal_normalizer {
+    /* Appends what `text` (valid UTF-8, as must be what is appended) becomes. */
+    bool (*run)(const void *data, struct mal_matcher *matcher, const char *text,
+                size_t bytes, struct mal_string *out, struct mal_error *err);
+    void (*destroy)(void *data);
+    void *data;
+};
+
+struct mal_normalizers {
+    struct mal_normalizer steps[MAL_MAX_STEPS];
+    size_t n;
+};
+
+/* Adds a step behind the others; its data is owned, also on failure. */
+bool mal_normalizer_add(struct mal_normalizers *list, struct mal_normalizer step,
+                        const char *where, struct mal_error *err) MAL_CHECK;
+void mal_normalizers_finish(struct mal_normalizers *list);
+/* *text, *bytes become those of the normalized text, which is the same or in one of
+ * `work`. */
+bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
+                   struct mal_string work[2], const char **text, size_t *bytes,
+                   struct mal_error *err) MAL_CHECK;
 
 /* ---- Added tokens: added_tokens.c ---- */
 
@@ -139,10 +188,15 @@ struct mal_added_walk {
 bool mal_added_add(struct mal_added_tokens *added, struct mal_vocab *vocab,
                    const struct mal_added_token *token, const char *where,
                    struct mal_error *err) MAL_CHECK;
-/* After the last mal_added_add(). */
-bool mal_added_ready(struct mal_added_tokens *added, const char *where,
+/* After the last mal_added_add(); tokens that match normalized text are normalized. */
+bool mal_added_ready(struct mal_added_tokens *added,
+                     const struct mal_normalizers *normalizers, const char *where,
                      struct mal_error *err) MAL_CHECK;
 void mal_added_finish(struct mal_added_tokens *added);
+
+/* White space from `from` on, and what ends at `end`, not before `stop`. */
+size_t mal_skip_space(const char *text, size_t from, size_t bytes);
+size_t mal_skip_space_back(const char *text, size_t end, size_t stop);
 
 bool mal_added_next(struct mal_added_walk *walk, struct mal_added_piece *out,
                     bool *out_found, struct mal_error *err) MAL_CHECK;
@@ -189,58 +243,221 @@ bool mal_bpe_add_line(struct mal_bpe *bpe, const char *line, size_t bytes, size_
                       const char *where, struct mal_error *err) MAL_CHECK;
 struct mal_word_model *mal_bpe_model(struct mal_bpe *bpe);
 
-/* ---- Pre-tokenizer: pretokenize.c ---- */
+/* ---- WordPiece: wordpiece.c ---- */
+
+struct mal_wordpiece_options {
+    const char *unk_token, *continuing_subword_prefix;
+    size_t max_input_chars_per_word;
+};
+
+/* Borrows `vocab`, which must hold the tokens of the model and no others yet. */
+bool mal_wordpiece_create(struct mal_word_model **out, const struct mal_vocab *vocab,
+                          const struct mal_wordpiece_options *options, const char *where,
+                          struct mal_error *err) MAL_CHECK;
+
+/* ---- Pre-tokenizer: pretokenize.c, pre_split.c, bert.c, metaspace.c ---- */
 
 struct mal_pre_step {
-    struct mal_pattern
-        *pattern; /* NULL: the step puts a space before text that has none */
-    bool drop_matches, drop_gaps;
+    /* Hands every piece of the text (not empty) that it makes to mal_pre_pass(). */
+    bool (*run)(const void *data, struct mal_encode_run *run, size_t i_step,
+                const char *text, size_t bytes, struct mal_error *err);
+    void (*destroy)(void *data);
+    void *data;
 };
 
 struct mal_pretokenizer {
-    struct mal_pre_step steps[MAL_MAX_PRE_STEPS];
+    struct mal_pre_step steps[MAL_MAX_STEPS];
     size_t n_steps;
 };
 
-/* The state of one call. */
-struct mal_encode_run {
-    const struct mal_pretokenizer *pretokenizer;
-    const struct mal_word_model *model;
-    struct mal_matcher *matcher;
-    struct mal_scratch prefixed, scratch;
-    struct mal_ids *out;
-};
-
-bool mal_pre_add_split(
-    struct mal_pretokenizer *pre, struct mal_pattern *pattern, bool drop_matches,
-    bool drop_gaps, const char *where,
-    struct mal_error *err) MAL_CHECK; /* owns `pattern`, also on failure */
-bool mal_pre_add_prefix(struct mal_pretokenizer *pre, const char *where,
-                        struct mal_error *err) MAL_CHECK;
+/* Adds a step behind the others; its data is owned, also on failure. */
+bool mal_pre_add(struct mal_tokenizer *tok, struct mal_pre_step step, const char *where,
+                 struct mal_error *err) MAL_CHECK;
 void mal_pre_finish(struct mal_pretokenizer *pre);
+/* Step i_step is through with a piece, which may be empty: on to the next step, behind
+ * the last to the model. A step that makes text of its own may keep it in
+ * run->made[i_step]. */
+bool mal_pre_pass(struct mal_encode_run *run, size_t i_step, const char *text,
+                  size_t bytes, struct mal_error *err) MAL_CHECK;
+/* All steps. */
 bool mal_pre_run(struct mal_encode_run *run, const char *text, size_t bytes,
                  struct mal_error *err) MAL_CHECK;
+
+/* ---- Decoders: decode.c, decoders.c, replace.c, ... ---- */
+
+/* Tokens on their way to text: piece i is text[ends[i - 1], ends[i]). */
+struct mal_pieces {
+    struct mal_string text;
+    size_t *ends;
+    size_t n, capacity;
+};
+
+bool mal_pieces_end(struct mal_pieces *pieces, struct mal_error *err) MAL_CHECK;
+
+struct mal_decoder {
+    /* Appends what the pieces become to `out`, each ended. `raw`: bytes that are no UTF-8
+     * are kept, not replaced. */
+    bool (*run)(const void *data, const struct mal_pieces *in, bool raw,
+                struct mal_pieces *out, struct mal_error *err);
+    void (*destroy)(void *data);
+    void *data;
+};
+
+struct mal_decoders {
+    struct mal_decoder steps[MAL_MAX_STEPS];
+    size_t n;
+};
+
+/* Adds a step behind the others; its data is owned, also on failure. */
+bool mal_decoder_add(struct mal_decoders *list, struct mal_decoder step,
+                     const char *where, struct mal_error *err) MAL_CHECK;
+void mal_decoders_finish(struct mal_decoders *list);
+bool mal_decoder_add_byte_level(struct mal_tokenizer *tok, const char *where,
+                                struct mal_error *err) MAL_CHECK;
+/* Appends what the tokens become. */
+bool mal_decode(const struct mal_decoders *list, struct mal_pieces *tokens, bool raw,
+                struct mal_string *out, struct mal_error *err) MAL_CHECK;
+void mal_pieces_finish(struct mal_pieces *pieces);
 
 /* ---- The whole ---- */
 
 struct mal_tokenizer {
     struct mal_vocab vocab;
     struct mal_added_tokens added;
+    struct mal_normalizers normalizers;
     struct mal_pretokenizer pretokenizer;
     struct mal_word_model *model;
     struct mal_ids before, after; /* what the post-processor adds */
-    bool byte_level_words;        /* the pre-tokenizer ends with the byte alphabet */
-    bool byte_level_decoder;
+    struct mal_decoders decoders;
+    bool byte_level_words; /* the pre-tokenizer ends with the byte alphabet: the model
+                              gets bytes as they are, and its tokens are spelled in it */
+};
+
+/* The state of one call of mal_tokenizer_encode(). */
+struct mal_encode_run {
+    const struct mal_tokenizer *tok;
+    struct mal_matcher *matcher;
+    struct mal_string normalized[2], made[MAL_MAX_STEPS];
+    struct mal_scratch scratch;
+    const char *start; /* the piece of text that begins where the whole text does */
+    struct mal_ids *out;
 };
 
 /* Fill an empty tokenizer. */
 bool mal_tokenizer_read_json(struct mal_tokenizer *tok, const char *path,
                              struct mal_error *err) MAL_CHECK;
-bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_path,
-                                  const char *merges_path,
-                                  struct mal_error *err) MAL_CHECK;
+/* From a file that is not a tokenizer.json, and what lies beside it: `path` is `stem`
+ * bytes (folder, what the name begins with) and the name that original_files in
+ * tokenizer.c has. */
+bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *path,
+                                  size_t stem, struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_wordpiece_files(struct mal_tokenizer *tok, const char *path,
+                                        size_t stem, struct mal_error *err) MAL_CHECK;
 /* GPT-2's pre-tokenizer, `prefix`: with a space put before the text. */
 bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
                                   const char *where, struct mal_error *err) MAL_CHECK;
+
+/* ---- What the readers of original files share with those of a tokenizer.json ---- */
+
+struct mal_bert_options {
+    bool clean_text, handle_chinese_chars, strip_accents, lowercase;
+};
+
+bool mal_bert_normalizer_add(struct mal_tokenizer *tok,
+                             const struct mal_bert_options *options, const char *where,
+                             struct mal_error *err) MAL_CHECK;
+bool mal_bert_words_add(struct mal_tokenizer *tok, const char *where,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_wordpiece_decoder_add(struct mal_tokenizer *tok, const char *prefix,
+                               bool cleanup, const char *where,
+                               struct mal_error *err) MAL_CHECK;
+/* The pre-tokenizer by a pattern whose matches are words, and so is what is between. */
+bool mal_pre_add_pattern(struct mal_tokenizer *tok, const char *regex, const char *where,
+                         struct mal_error *err) MAL_CHECK;
+bool mal_normalizer_add_nfc(struct mal_tokenizer *tok, const char *where,
+                            struct mal_error *err) MAL_CHECK;
+/* Puts further ids around what the post-processor adds; both lists are emptied. */
+bool mal_put_around(struct mal_tokenizer *tok, struct mal_ids *before,
+                    struct mal_ids *after, struct mal_error *err) MAL_CHECK;
+
+/* id -1: the object says it. */
+bool mal_read_added_token(struct mal_tokenizer *tok, const json_t *object, int64_t id,
+                          const char *where, struct mal_error *err) MAL_CHECK;
+
+/* ---- Beside original files: beside.c ---- */
+
+/* The first `stem` bytes of `path` and `name`, owned by the caller. */
+bool mal_path_beside(char **out, const char *path, size_t stem, const char *name,
+                     struct mal_error *err) MAL_CHECK;
+
+/* A JSON file in the folder of another file. */
+struct mal_beside {
+    char *path;
+    json_t *object; /* NULL: there is no such file */
+};
+
+/* To be closed, also on failure. */
+bool mal_beside_open(struct mal_beside *out, const char *path, const char *name,
+                     struct mal_error *err) MAL_CHECK;
+void mal_beside_close(struct mal_beside *beside);
+
+/* added_tokens_decoder. */
+bool mal_add_listed_tokens(struct mal_tokenizer *tok, const struct mal_beside *config,
+                           struct mal_error *err) MAL_CHECK;
+/* A token named by `key` as a string or an object with its content; as it was if not. */
+bool mal_special_name(const struct mal_beside *config, const char *key, const char **out,
+                      struct mal_error *err) MAL_CHECK;
+/* A token of the vocabulary becomes a special one; nothing happens where it is none, or
+ * NULL, or an added token already. */
+bool mal_add_special_token(struct mal_tokenizer *tok, const char *name, const char *where,
+                           struct mal_error *err) MAL_CHECK;
+
+/* ---- Parts of a tokenizer.json ---- */
+
+/* Reads a part of its kind; `where` names the file. Normalizers, pre-tokenizer and
+ * decoder are read first, then the model, which fills the vocabulary, then the
+ * post-processor. */
+#define MAL_PART(name)                                                  \
+    bool mal_read_##name(struct mal_tokenizer *tok, const json_t *part, \
+                         const char *where, struct mal_error *err) MAL_CHECK
+
+MAL_PART(bert_normalizer);
+MAL_PART(lowercase);
+MAL_PART(nfc);
+MAL_PART(nfd);
+MAL_PART(nfkc);
+MAL_PART(nfkd);
+MAL_PART(strip);
+MAL_PART(strip_accents);
+MAL_PART(bert_words);
+MAL_PART(byte_level_words);
+MAL_PART(split);
+MAL_PART(metaspace_words);
+MAL_PART(bpe_model);
+MAL_PART(wordpiece_model);
+MAL_PART(bert_processing);
+MAL_PART(template);
+MAL_PART(byte_level_decoder);
+MAL_PART(metaspace_decoder);
+MAL_PART(byte_fallback_decoder);
+MAL_PART(fuse_decoder);
+MAL_PART(strip_decoder);
+MAL_PART(replace_decoder);
+MAL_PART(wordpiece_decoder);
+
+/* For them: both are always false. */
+bool mal_part_unsupported(const char *what, const char *type, const char *where,
+                          struct mal_error *err);
+bool mal_part_must_be(const char *what, const char *kind, const char *where,
+                      struct mal_error *err);
+/* The "pattern" of a `what`: {"Regex"} or {"String"}. */
+bool mal_pattern_read(const json_t *part, const char *what, struct mal_pattern **out,
+                      const char *where, struct mal_error *err) MAL_CHECK;
+/* A member that is a single character. */
+bool mal_part_character(const json_t *part, const char *key, char out[4],
+                        size_t *out_bytes, const char *where,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_part_array(const json_t *object, const char *key, const json_t **out,
+                    const char *where, struct mal_error *err) MAL_CHECK;
 
 #endif

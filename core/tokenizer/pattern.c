@@ -156,3 +156,21 @@ bool mal_match_next(struct mal_match_walk *walk, size_t *out_start, size_t *out_
     }
     return true;
 }
+
+bool mal_pattern_replace(const struct mal_pattern *pattern, struct mal_matcher *matcher,
+                         const char *text, size_t bytes, const char *content,
+                         struct mal_string *out, struct mal_error *err) {
+    struct mal_match_walk walk = {
+        .pattern = pattern, .matcher = matcher, .text = text, .bytes = bytes};
+    size_t from = 0, n_content = strlen(content);
+    for (;;) {
+        size_t start, end;
+        bool found;
+        if (!mal_match_next(&walk, &start, &end, &found, err)) return false;
+        if (!found) return mal_string_append(out, text + from, bytes - from, err);
+        if (!mal_string_append(out, text + from, start - from, err) ||
+            !mal_string_append(out, content, n_content, err))
+            return false;
+        from = end;
+    }
+}
