@@ -25,7 +25,7 @@ struct edit_case {
 
     size_t batch; /* being run */
     float *seen[3][MAX_BATCHES][MAX_MODULES];
-    int64_t rows[MAX_BATCHES];
+    int64_t rows[MAX_BATCHES][MAX_MODULES];
     float *norm_mean[MAX_BATCHES], *norm_std[MAX_BATCHES];
     float *shift[MAX_BATCHES][MAX_MODULES]; /* T after the batch */
     float *logits[2][2];                    /* edit, unrelated; base, edited */
@@ -42,7 +42,7 @@ static void observe(void *arg, enum mal_observed what, size_t module, int64_t ro
     float *copy = malloc((size_t)rows * width * sizeof *copy);
     mal_backend_download(c->be, copy, data, (size_t)rows * width * sizeof *copy);
     c->seen[what][c->batch][module] = copy;
-    c->rows[c->batch] = rows;
+    c->rows[c->batch][module] = rows;
 }
 
 static void example_of(const struct edit_case *c, const struct mal_fact *fact,
@@ -62,10 +62,13 @@ static float *logits_of(const struct edit_case *c, bool unrelated) {
         example_of(c, &c->facts[i], unrelated, &examples[i]);
     }
     assert_done(mal_examples_pack(examples, NULL, c->n_facts, &packed, &err), &err);
-    size_t n = (size_t)(packed.n_labels * mal_model_info(c->model)->n_vocab);
+    const struct mal_model_info *info = mal_model_info(c->model);
+    size_t n = (size_t)(packed.n_labels * info->n_outputs);
     float *logits = malloc(n * sizeof *logits);
     struct mal_row_scores out = {.logits = logits};
     assert_done(mal_model_score(c->model, &packed.batch, &out, &err), &err);
+    for (size_t i = 0; info->kind == MAL_MODEL_CLASSIFIER && i < n / 2; i++)
+        logits[i] = logits[2 * i + 1] - logits[2 * i]; /* of "supported" */
     mal_packed_finish(&packed);
     for (size_t i = 0; i < c->n_facts; i++)
         mal_example_finish(&examples[i]);
@@ -174,12 +177,23 @@ static void check_example(const json_t *tokens, const struct mal_example *e, siz
     }
     for (int32_t i = 0; i < e->n; i++) {
         int64_t id = json_integer_value(json_array_get(ids, (size_t)i));
-        int64_t label = json_integer_value(json_array_get(labels, (size_t)i));
-        int64_t ours = i < e->from ? -100 : e->target[i - e->from];
-        if (id == e->ids[i] && label == ours) continue;
-        fail_msg("fact %zu %s, position %d: id %d label %lld, expected %lld and %lld",
-                 fact, what, i, e->ids[i], (long long)ours, (long long)id,
-                 (long long)label);
+        if (id == e->ids[i]) continue;
+        fail_msg("fact %zu %s, position %d: id %d, expected %lld", fact, what, i,
+                 e->ids[i], (long long)id);
+    }
+    int32_t skip = (int32_t)json_array_size(labels) - e->n_target;
+    assert_int_equal(skip, e->has_decoder ? 0 : e->from);
+    for (int32_t i = 0; i < e->n_target; i++) {
+        double label = json_number_value(json_array_get(labels, (size_t)(skip + i)));
+        if (label == (double)e->target[i]) continue;
+        fail_msg("fact %zu %s, label %d: %d, expected %g", fact, what, i, e->target[i],
+                 label);
+    }
+    const json_t *decoder = json_object_get(tokens, "decoder_ids");
+    assert_int_equal(json_array_size(decoder), e->has_decoder ? e->n_target : 0);
+    for (int32_t i = 0; e->has_decoder && i < e->n_target; i++) {
+        int64_t id = json_integer_value(json_array_get(decoder, (size_t)i));
+        assert_int_equal(id, i > 0 ? e->target[i - 1] : e->decoder_start);
     }
 }
 
@@ -223,7 +237,7 @@ static void check_rows(struct edit_case *c, enum mal_observed what, const char *
             float *expected = golden_raw(c->tensors, name, &n);
             const struct mal_linear *lin = mal_model_edit(c->model, m);
             int64_t width = what == MAL_OBSERVED_KEYS ? lin->d_in : lin->d_out;
-            assert_int_equal(n, c->rows[b] * width);
+            assert_int_equal(n, c->rows[b][m] * width);
             double distance = golden_distance(c->seen[what][b][m], expected, n);
             free(expected);
             if (!(distance <= tolerance)) {
