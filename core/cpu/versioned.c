@@ -1,13 +1,12 @@
 /* versioned.c - the weights of versions: the same bits on every device, processor and
  * number of threads. Sums have one order, stated in backend.h; nothing here goes through
  * BLAS. */
-#include <assert.h>
 #include <string.h>
 
 #include "core/cpu/cpu.h"
+#include "core/cpu/tile.h"
 #include "core/round.h"
 #include "core/simd.h"
-#include "core/cpu/tile.h"
 
 /* ---- Factors ---- */
 
@@ -105,22 +104,34 @@ static MAL_SIMD void sum_bf16(int64_t n, const float *w0, const float *t, float 
         w[i] = round_to_bf16(w0[i] + t[i]);
 }
 
+static void sum_rounded(int64_t n, const float *w0, const float *t, enum mal_dtype dtype,
+                        float *w) {
+    if (dtype == MAL_F16)
+        sum_f16(n, w0, t, w);
+    else if (dtype == MAL_BF16)
+        sum_bf16(n, w0, t, w);
+    else
+        sum_f32(n, w0, t, w);
+}
+
 void mal_cpu_round_weight(struct mal_backend *be, int64_t n, const void *w0,
                           const float *t, enum mal_dtype dtype, void *w,
                           enum mal_dtype w_dtype) {
-    assert(w_dtype == MAL_F32); /* the CPU keeps weights in fp32 */
-    const float *base = w0;
-    float *out = w;
+    size_t size = mal_dtype_size(w_dtype);
+    bool narrow = w_dtype != MAL_F32;
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += BLOCK) {
         int64_t part = n - i < BLOCK ? n - i : BLOCK;
-        if (dtype == MAL_F32) {
-            sum_f32(part, base + i, t + i, out + i);
-        } else if (dtype == MAL_F16) {
-            sum_f16(part, base + i, t + i, out + i);
-        } else {
-            sum_bf16(part, base + i, t + i, out + i);
+        const void *base = (const char *)w0 + (size_t)i * size;
+        void *out = (char *)w + (size_t)i * size;
+        if (!narrow) {
+            sum_rounded(part, base, t + i, dtype, out);
+            continue;
         }
+        float wide[BLOCK];
+        mal_to_f32(wide, base, w_dtype, (size_t)part);
+        sum_rounded(part, wide, t + i, dtype, wide);
+        mal_from_f32(out, wide, w_dtype, (size_t)part);
     }
 }
 

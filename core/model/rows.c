@@ -50,17 +50,16 @@ void mal_rows_finish(struct mal_rows *rows) {
 static bool check_tokens(const struct mal_model *model, size_t s, const int32_t *ids,
                          int64_t n, const char *what, struct mal_error *err) {
     int64_t context = model->info.n_context;
-    if (n < 1)
-        return mal_fail(err, MAL_INVALID, "sequence %zu has no %s tokens", s, what);
+    if (n < 1) return mal_fail(err, MAL_INVALID, "sequence %zu has no %stokens", s, what);
     if (context && n > context) {
         return mal_fail(err, MAL_INVALID,
-                        "sequence %zu: %lld %s tokens, the model's context is %lld", s,
+                        "sequence %zu: %lld %stokens, the model's context is %lld", s,
                         (long long)n, what, (long long)context);
     }
     for (int64_t i = 0; i < n; i++) {
         if (ids[i] >= 0 && ids[i] < model->info.n_vocab) continue;
         return mal_fail(err, MAL_INVALID,
-                        "sequence %zu: %s token id %d, the model has %lld", s, what,
+                        "sequence %zu: %stoken id %d, the model has %lld", s, what,
                         ids[i], (long long)model->info.n_vocab);
     }
     return true;
@@ -69,7 +68,7 @@ static bool check_tokens(const struct mal_model *model, size_t s, const int32_t 
 static bool check_sequence(const struct mal_model *model, const struct mal_batch *batch,
                            size_t s, struct mal_error *err) {
     int32_t start = batch->start[s], n = batch->start[s + 1] - start;
-    if (!check_tokens(model, s, batch->ids + start, n, "input", err)) return false;
+    if (!check_tokens(model, s, batch->ids + start, n, "", err)) return false;
     if (batch->from[s] < 0 || batch->from[s] >= n) {
         return mal_fail(err, MAL_INVALID, "sequence %zu: %d tokens, labels from %d", s, n,
                         batch->from[s]);
@@ -82,7 +81,7 @@ static bool check_sequence(const struct mal_model *model, const struct mal_batch
     if (model->encoder.n == 0) return true;
     start = batch->source_start[s];
     n = batch->source_start[s + 1] - start;
-    return check_tokens(model, s, batch->source_ids + start, n, "source", err);
+    return check_tokens(model, s, batch->source_ids + start, n, "source ", err);
 }
 
 static int64_t max_of(int64_t a, int64_t b) {

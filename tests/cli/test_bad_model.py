@@ -64,7 +64,7 @@ TABLE = [
     ("config_huge", config(vocab_size=10 ** 30), ["config.json"]),
     ("config_no_field", config(n_head=None), ["config.json", "n_head"]),
     ("config_heads", config(n_head=3), ["config.json", "n_embd", "n_head", "3"]),
-    ("config_activation", config(activation_function="tanh"), ["config.json", "tanh"]),
+    ("config_activation", config(activation_function="quick_gelu"), ["config.json", "quick_gelu"]),
     ("config_layers", config(n_layer=3), ["tensor", "h.2."]),
     ("weights_missing", ("model.safetensors", None), ["model.safetensors"]),
     ("weights_empty", ("model.safetensors", ""), ["model.safetensors"]),

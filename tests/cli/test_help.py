@@ -18,7 +18,7 @@ OPTIONS = {
     "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
     "tokenize": "model decode no-special json",
-    "logits": "model delta tokens out device json",
+    "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
 }
 

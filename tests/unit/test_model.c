@@ -120,7 +120,7 @@ static void test_bad_batches(void **state) {
                  {&ids[0], -1, "token id -1"},
                  {&labels[1], 1 << 20, "label 1048576"},
                  {&from[0], 2, "labels from 2"},
-                 {&start[1], 0, "no input tokens"}};
+                 {&start[1], 0, "no tokens"}};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct mal_error err = {0};
