@@ -13,41 +13,6 @@
 #include "core/tokenizer/parts.h"
 #include "core/utf8.h"
 
-static bool is_space(int32_t c) {
-    return (c >= 9 && c <= 13) || c == 0x20 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
-           c == 0x205f || c == 0x3000;
-}
-
-/* Where the character that ends at `end` begins. */
-static size_t char_before(const char *text, size_t end) {
-    size_t start = end - 1;
-    while (start > 0 && ((unsigned char)text[start] & 0xc0) == 0x80)
-        start--;
-    return start;
-}
-
-static size_t skip_space_back(const char *text, size_t end, size_t stop) {
-    while (end > stop) {
-        size_t start = char_before(text, end);
-        int32_t point;
-        mal_utf8_next(text + start, end - start, &point);
-        if (!is_space(point)) break;
-        end = start;
-    }
-    return end < stop ? stop : end;
-}
-
-static size_t skip_space(const char *text, size_t from, size_t bytes) {
-    while (from < bytes) {
-        int32_t point;
-        size_t n = mal_utf8_next(text + from, bytes - from, &point);
-        if (!is_space(point)) break;
-        from += n;
-    }
-    return from;
-}
-
 /* ---- Building ---- */
 
 static bool keep(struct mal_added_set *set, const struct mal_added_token *token) {
@@ -226,7 +191,7 @@ static bool stands_alone(const struct mal_added_walk *walk, size_t start, size_t
                          bool *out, struct mal_error *err) {
     bool before = false, behind = false;
     if (start > 0 &&
-        !is_word_at(walk, char_before(walk->text, start), start, &before, err))
+        !is_word_at(walk, mal_char_before(walk->text, start), start, &before, err))
         return false;
     if (end < walk->bytes) {
         int32_t point;
@@ -256,9 +221,9 @@ static bool next_token(struct mal_added_walk *walk, struct mal_added_piece *out,
             continue;
         }
         if (token->lstrip) {
-            start = skip_space_back(walk->text, start, walk->emitted);
+            start = mal_skip_space_back(walk->text, start, walk->emitted);
         }
-        if (token->rstrip) end = skip_space(walk->text, end, walk->bytes);
+        if (token->rstrip) end = mal_skip_space(walk->text, end, walk->bytes);
         *out = (struct mal_added_piece){start, end, (int32_t)token->id};
         *out_found = true;
         return true;

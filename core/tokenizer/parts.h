@@ -34,6 +34,14 @@ bool mal_string_append(struct mal_string *string, const char *text, size_t bytes
                        struct mal_error *err) MAL_CHECK;
 void mal_string_finish(struct mal_string *string);
 
+/* ---- White space in UTF-8: space.c ---- */
+
+size_t mal_skip_space(const char *text, size_t from, size_t bytes);
+/* From `end` back to `stop` at most. */
+size_t mal_skip_space_back(const char *text, size_t end, size_t stop);
+/* Where the character that ends at `end` begins. */
+size_t mal_char_before(const char *text, size_t end);
+
 /* ---- Vocabulary: vocab.c ---- */
 
 struct mal_token {
@@ -346,10 +354,16 @@ bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool s
     bool mal_read_##name(struct mal_tokenizer *tok, const json_t *part, \
                          const char *where, struct mal_error *err) MAL_CHECK
 
+MAL_PART(precompiled);
+MAL_PART(prepend);
+MAL_PART(replace);
+MAL_PART(strip);
 MAL_PART(bpe_model);
+MAL_PART(unigram_model);
 MAL_PART(byte_level_words);
 MAL_PART(split);
 MAL_PART(metaspace_words);
+MAL_PART(whitespace_split);
 MAL_PART(template);
 MAL_PART(byte_level_decoder);
 MAL_PART(metaspace_decoder);

@@ -30,15 +30,21 @@ static bool read_nothing(struct mal_tokenizer *tok, const json_t *part, const ch
     return true;
 }
 
-static const struct part_type normalizer_types[] = {{NULL, NULL}};
+static const struct part_type normalizer_types[] = {{"Precompiled", mal_read_precompiled},
+                                                    {"Prepend", mal_read_prepend},
+                                                    {"Replace", mal_read_replace},
+                                                    {"Strip", mal_read_strip},
+                                                    {NULL, NULL}};
 
 static const struct part_type pre_tokenizer_types[] = {
     {"ByteLevel", mal_read_byte_level_words},
     {"Metaspace", mal_read_metaspace_words},
     {"Split", mal_read_split},
+    {"WhitespaceSplit", mal_read_whitespace_split},
     {NULL, NULL}};
 
-static const struct part_type model_types[] = {{"BPE", mal_read_bpe_model}, {NULL, NULL}};
+static const struct part_type model_types[] = {
+    {"BPE", mal_read_bpe_model}, {"Unigram", mal_read_unigram_model}, {NULL, NULL}};
 
 static const struct part_type post_processor_types[] = {
     {"ByteLevel", read_nothing}, {"TemplateProcessing", mal_read_template}, {NULL, NULL}};
