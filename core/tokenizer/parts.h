@@ -224,14 +224,39 @@ struct mal_word_model {
     void (*destroy)(struct mal_word_model *model);
 };
 
-/* ---- Byte-level BPE: bpe.c, bpe_files.c ---- */
+/* ---- Merges: merges.c ---- */
+
+struct mal_merge {
+    int32_t left, right, id; /* in the table: left is -1 in a free slot */
+    uint32_t rank;           /* lower ones first */
+};
+
+struct mal_merges {
+    struct mal_merge *slots; /* hash table */
+    size_t n_slots;
+};
+
+/* For at most `n` merges. */
+bool mal_merges_init(struct mal_merges *merges, size_t n, const char *where,
+                     struct mal_error *err) MAL_CHECK;
+void mal_merges_put(struct mal_merges *merges, struct mal_merge merge);
+void mal_merges_finish(struct mal_merges *merges);
+/* Merges the `n` symbols in place and returns how many are left. `space` has
+ * mal_merges_space(n) bytes, which grow with n. */
+size_t mal_merges_apply(const struct mal_merges *merges, int32_t *ids, size_t n,
+                        void *space);
+size_t mal_merges_space(size_t n);
+
+/* ---- BPE: bpe.c, bpe_chars.c, bpe_files.c, bpe_json.c ---- */
 
 struct mal_bpe;
 
 struct mal_bpe_options {
-    const char *unk_token; /* NULL: bytes without a token are dropped */
+    const char *unk_token; /* NULL: what has no token is dropped */
     bool fuse_unk;
     bool ignore_merges; /* a word that is a token is not merged from its bytes */
+    bool characters;    /* the symbols are characters, not bytes in GPT-2's alphabet */
+    bool byte_fallback; /* characters without a token become tokens of bytes */
 };
 
 /* Borrows `vocab`, which must hold all tokens of the model. */
@@ -245,6 +270,8 @@ bool mal_bpe_add_merge(struct mal_bpe *bpe, const char *left, size_t left_bytes,
 /* "left right" in one string. */
 bool mal_bpe_add_line(struct mal_bpe *bpe, const char *line, size_t bytes, size_t i,
                       const char *where, struct mal_error *err) MAL_CHECK;
+/* As mal_bpe_add_merge(), for ids that are there. */
+void mal_bpe_put_merge(struct mal_bpe *bpe, struct mal_merge merge);
 struct mal_word_model *mal_bpe_model(struct mal_bpe *bpe);
 
 /* ---- Pre-tokenizer: pretokenize.c, pre_split.c, metaspace.c ---- */
