@@ -61,12 +61,11 @@ static bool may_join(const struct mal_bpe *bpe, int32_t left, int32_t right) {
     return bpe->all_joined || (bpe->joints[bit / 64] >> bit % 64 & 1) != 0;
 }
 
+/* A token for a byte, or one that looks like it; or the unknown token. */
 static bool is_fallback(const struct mal_bpe *bpe, int32_t id) {
-    if (id == bpe->unk) return true;
-    for (int b = 0; b < 256; b++) {
-        if (bpe->byte_id[b] == id) return true;
-    }
-    return false;
+    const struct mal_token *t = &bpe->vocab->tokens[id];
+    return id == bpe->unk ||
+           (t->bytes == 6 && memcmp(bpe->vocab->text + t->offset, "<0x", 3) == 0);
 }
 
 void mal_bpe_note_joint(struct mal_bpe *bpe, const struct mal_merge *merge) {

@@ -37,6 +37,8 @@ bool mal_read_bpe_model(struct mal_tokenizer *tok, const json_t *model, const ch
     for (size_t i = 0; i < sizeof unused / sizeof *unused; i++) {
         if (!must_be_unused(model, unused[i], where, err)) return false;
     }
+    if (tok->byte_level_words && !must_be_unused(model, "byte_fallback", where, err))
+        return false;
     struct mal_bpe_options options = {.characters = !tok->byte_level_words};
     const json_t *merges;
     if (!mal_json_string_opt(model, "unk_token", &options.unk_token, where, err) ||

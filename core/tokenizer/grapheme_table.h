@@ -1,5 +1,5 @@
-/* grapheme_table.h - Grapheme_Cluster_Break of Unicode 17, the classes that grapheme.c needs; made
- * by tests/golden/tokenizer/make_graphemes.py. Ranges ascend. */
+/* grapheme_table.h - Grapheme_Cluster_Break of Unicode 17, the classes that grapheme.c
+ * needs; made by tests/golden/tokenizer/make_graphemes.py. Ranges ascend. */
 #ifndef MAL_GRAPHEME_TABLE_H
 #define MAL_GRAPHEME_TABLE_H
 

@@ -25,8 +25,8 @@ bool mal_read_prepend(struct mal_tokenizer *tok, const json_t *part, const char 
     if (!kept)
         return mal_fail(err, MAL_NO_MEMORY, "%s: normalizer", mal_file_shown(where));
     return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){run_prepend, mal_free, kept}, where,
-                              err);
+                              (struct mal_normalizer){run_prepend, mal_free, kept, true},
+                              where, err);
 }
 
 /* ---- Strip: blanks at the ends ---- */

@@ -131,6 +131,8 @@ struct mal_normalizer {
                 size_t bytes, struct mal_string *out, struct mal_error *err);
     void (*destroy)(void *data);
     void *data;
+    bool only_prefix; /* it puts something before the text, and nothing else: left out
+                         where the text goes on with another */
 };
 
 struct mal_normalizers {
@@ -142,11 +144,11 @@ struct mal_normalizers {
 bool mal_normalizer_add(struct mal_normalizers *list, struct mal_normalizer step,
                         const char *where, struct mal_error *err) MAL_CHECK;
 void mal_normalizers_finish(struct mal_normalizers *list);
-/* *text, *bytes become those of the normalized text, which is the same or in one of
- * `work`. */
+/* *text, *bytes become those of the normalized text, `goes_on`: without a prefix, which
+ * is the same or in one of `work`. */
 bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
-                   struct mal_string work[2], const char **text, size_t *bytes,
-                   struct mal_error *err) MAL_CHECK;
+                   bool goes_on, struct mal_string work[2], const char **text,
+                   size_t *bytes, struct mal_error *err) MAL_CHECK;
 
 /* ---- Added tokens: added_tokens.c ---- */
 
@@ -359,6 +361,7 @@ struct mal_encode_run {
     struct mal_string normalized[2], made[MAL_MAX_STEPS];
     struct mal_scratch scratch;
     const char *start; /* the piece of text that begins where the whole text does */
+    bool goes_on;      /* the whole text follows another: no prefix before that piece */
     struct mal_ids *out;
 };
 
@@ -368,6 +371,12 @@ bool mal_tokenizer_read_json(struct mal_tokenizer *tok, const char *path,
 bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_path,
                                   const char *merges_path,
                                   struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path,
+                            struct mal_error *err) MAL_CHECK;
+/* Adds the normalizer, pre-tokenizer and decoder of an object like a tokenizer.json,
+ * which may lack any of them. */
+bool mal_tokenizer_read_parts(struct mal_tokenizer *tok, const json_t *root,
+                              const char *where, struct mal_error *err) MAL_CHECK;
 /* GPT-2's pre-tokenizer, `prefix`: with a space put before the text. */
 bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
                                   const char *where, struct mal_error *err) MAL_CHECK;

@@ -5,7 +5,7 @@
 
 #include "core/tokenizer/parts.h"
 
-enum { MAL_MAX_PIECE_BYTES = 4096 };
+enum { MAL_MAX_PIECE_BYTES = 1024 };
 
 /* ---- Tokens that a text begins with: trie.c ---- */
 

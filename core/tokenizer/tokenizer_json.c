@@ -196,13 +196,18 @@ static bool read_added_tokens(struct mal_tokenizer *tok, const json_t *array,
 
 /* ---- The whole ---- */
 
+bool mal_tokenizer_read_parts(struct mal_tokenizer *tok, const json_t *root,
+                              const char *where, struct mal_error *err) {
+    return read_optional(tok, root, &normalizer, where, err) &&
+           read_optional(tok, root, &pre_tokenizer, where, err) &&
+           read_optional(tok, root, &decoder, where, err);
+}
+
 static bool read_root(struct mal_tokenizer *tok, const json_t *root, const char *where,
                       struct mal_error *err) {
     if (!json_is_object(root))
         return mal_part_must_be("the file", "an object", where, err);
-    return read_optional(tok, root, &normalizer, where, err) &&
-           read_optional(tok, root, &pre_tokenizer, where, err) &&
-           read_optional(tok, root, &decoder, where, err) &&
+    return mal_tokenizer_read_parts(tok, root, where, err) &&
            read_part(tok, json_object_get(root, model.key), &model, where, err) &&
            read_added_tokens(tok, json_object_get(root, "added_tokens"), where, err) &&
            read_optional(tok, root, &post_processor, where, err);
