@@ -4,7 +4,7 @@ set -eu
 
 packages="gcc libc6-dev meson ninja-build pkg-config
 libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-dev libssl-dev
-libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
+libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
 
 missing=
 for package in $packages; do

@@ -11,7 +11,37 @@
 #include "core/file.h"
 #include "core/text.h"
 #include "core/tokenizer/parts.h"
+#include "core/tokenizer/unicode.h"
 #include "core/utf8.h"
+
+/* Where the character that ends at `end` begins. */
+static size_t char_before(const char *text, size_t end) {
+    size_t start = end - 1;
+    while (start > 0 && ((unsigned char)text[start] & 0xc0) == 0x80)
+        start--;
+    return start;
+}
+
+size_t mal_skip_space_back(const char *text, size_t end, size_t stop) {
+    while (end > stop) {
+        size_t start = char_before(text, end);
+        int32_t point;
+        mal_utf8_next(text + start, end - start, &point);
+        if (!mal_is_space(point)) break;
+        end = start;
+    }
+    return end < stop ? stop : end;
+}
+
+size_t mal_skip_space(const char *text, size_t from, size_t bytes) {
+    while (from < bytes) {
+        int32_t point;
+        size_t n = mal_utf8_next(text + from, bytes - from, &point);
+        if (!mal_is_space(point)) break;
+        from += n;
+    }
+    return from;
+}
 
 /* ---- Building ---- */
 
@@ -191,7 +221,7 @@ static bool stands_alone(const struct mal_added_walk *walk, size_t start, size_t
                          bool *out, struct mal_error *err) {
     bool before = false, behind = false;
     if (start > 0 &&
-        !is_word_at(walk, mal_char_before(walk->text, start), start, &before, err))
+        !is_word_at(walk, char_before(walk->text, start), start, &before, err))
         return false;
     if (end < walk->bytes) {
         int32_t point;

@@ -75,7 +75,9 @@ void mal_bpe_note_joint(struct mal_bpe *bpe, const struct mal_merge *merge) {
     int32_t a = -1, b = -1;
     bool ends = left->bytes > 0 && right->bytes > 0;
     if (ends) {
-        size_t last = mal_char_before(end, left->bytes);
+        size_t last = left->bytes - 1;
+        while (last > 0 && (end[last] & 0xc0) == 0x80)
+            last--;
         mal_utf8_next(end + last, left->bytes - last, &a);
         mal_utf8_next(bpe->vocab->text + right->offset, right->bytes, &b);
     }

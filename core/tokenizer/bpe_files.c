@@ -1,7 +1,6 @@
 /* bpe_files.c - byte-level BPE in the two files it was published in: a JSON object of
- * tokens and a text file of merges. */
+ * tokens and a text file of merges; GPT-2's, or Qwen2's where the files beside say so. */
 #include <string.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/file.h"
@@ -10,7 +9,6 @@
 #include "core/utf8.h"
 
 static const size_t MAX_MERGES_BYTES = (size_t)256 << 20;
-static const char END_OF_TEXT[] = "<|endoftext|>";
 
 /* The line at `from` without its end ("\n" or "\r\n"); returns where the next one begins.
  */
@@ -46,20 +44,48 @@ static bool read_merges(struct mal_tokenizer *tok, const char *text, size_t byte
     return true;
 }
 
-/* GPT2Tokenizer's own special token, where the vocabulary has it. */
-static bool add_end_of_text(struct mal_tokenizer *tok, const char *where,
-                            struct mal_error *err) {
-    char content[sizeof END_OF_TEXT];
-    memcpy(content, END_OF_TEXT, sizeof content);
-    int32_t id = mal_vocab_find(&tok->vocab, content, sizeof content - 1);
-    if (id < 0) return true;
-    struct mal_added_token token = {
-        .id = id, .content = content, .bytes = sizeof content - 1, .special = true};
-    return mal_added_add(&tok->added, &tok->vocab, &token, where, err);
+/* Of two files that may say so, as transformers asks them. */
+static bool is_qwen2(const struct mal_beside *config, const struct mal_beside *model,
+                     bool *out, struct mal_error *err) {
+    const char *class = NULL, *type = "";
+    if (!mal_json_string_opt(config->object, "tokenizer_class", &class, config->path,
+                             err) ||
+        !mal_json_string_opt(model->object, "model_type", &type, model->path, err))
+        return false;
+    *out = class ? strncmp(class, "Qwen2Tokenizer", 14) == 0 : strcmp(type, "qwen2") == 0;
+    return true;
 }
 
-bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_path,
-                                  const char *merges_path, struct mal_error *err) {
+static bool set_words(struct mal_tokenizer *tok, const struct mal_beside *config,
+                      bool qwen2, const char *where, struct mal_error *err) {
+    bool prefix = false;
+    if (!mal_json_bool_opt(config->object, "add_prefix_space", &prefix, config->path,
+                           err))
+        return false;
+    if (qwen2 && (!mal_normalizer_add_nfc(tok, where, err) ||
+                  !mal_pre_add_pattern(tok, mal_qwen2_pattern, where, err)))
+        return false;
+    return mal_tokenizer_set_byte_level(tok, prefix, !qwen2, where, err) &&
+           mal_decoder_add_byte_level(tok, where, err);
+}
+
+/* <|endoftext|> is special in both families, wherever the vocabulary has it. */
+static bool add_tokens(struct mal_tokenizer *tok, const struct mal_beside *config,
+                       const char *where, struct mal_error *err) {
+    static const char *const keys[] = {"bos_token", "eos_token", "unk_token",
+                                       "pad_token"};
+    if (!mal_add_listed_tokens(tok, config, err)) return false;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const char *name = "<|endoftext|>";
+        if (!mal_special_name(config, keys[i], &name, err) ||
+            !mal_add_special_token(tok, name, where, err))
+            return false;
+    }
+    return true;
+}
+
+static bool read_pair(struct mal_tokenizer *tok, const char *vocab_path,
+                      const char *merges_path, struct mal_error *err) {
     json_t *object = NULL;
     char *merges = NULL;
     size_t bytes;
@@ -71,12 +97,26 @@ bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_p
         mal_fail(err, MAL_INVALID, "%s: not UTF-8", mal_file_shown(merges_path));
         goto out;
     }
-    if (!read_merges(tok, merges, bytes, merges_path, err)) goto out;
-    if (!add_end_of_text(tok, vocab_path, err)) goto out;
-    if (!mal_tokenizer_set_byte_level(tok, false, true, vocab_path, err)) goto out;
-    ok = mal_decoder_add_byte_level(tok, vocab_path, err);
+    ok = read_merges(tok, merges, bytes, merges_path, err);
 out:
     json_decref(object);
     mal_free(merges);
+    return ok;
+}
+
+bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *path,
+                                  size_t stem, struct mal_error *err) {
+    struct mal_beside config = {0}, model = {0};
+    char *merges = NULL;
+    bool qwen2, encoder = strcmp(path + stem, "encoder.json") == 0;
+    bool ok =
+        mal_path_beside(&merges, path, stem, encoder ? "vocab.bpe" : "merges.txt", err) &&
+        mal_beside_open(&config, path, "tokenizer_config.json", err) &&
+        mal_beside_open(&model, path, "config.json", err) &&
+        is_qwen2(&config, &model, &qwen2, err) && read_pair(tok, path, merges, err) &&
+        add_tokens(tok, &config, path, err) && set_words(tok, &config, qwen2, path, err);
+    mal_free(merges);
+    mal_beside_close(&config);
+    mal_beside_close(&model);
     return ok;
 }

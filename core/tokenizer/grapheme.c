@@ -3,33 +3,18 @@
  * Hangul, flags, emoji sequences and conjuncts are left out: what these rules join has 6
  * bytes or more, and such a cluster is looked up character by character, as the
  * characters alone are. */
-#include "core/tokenizer/grapheme_table.h"
 #include "core/tokenizer/spm.h"
+#include "core/tokenizer/unicode.h"
 #include "core/utf8.h"
 
-#define N_RANGES(table) (sizeof(table) / sizeof *(table))
-
-static bool is_in(const struct range *table, size_t n, int32_t point) {
-    size_t lo = 0, hi = n;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        if (point > table[mid].last) {
-            lo = mid + 1;
-        } else {
-            hi = mid;
-        }
-    }
-    return lo < n && point >= table[lo].first;
-}
-
 static bool is_control(int32_t point) {
-    return is_in(controls, N_RANGES(controls), point);
+    return mal_in_table(&mal_cluster_control_table, point);
 }
 
 static bool joins(int32_t before, int32_t point) {
-    /* Most text has neither marks nor what comes before U+0300 and joins. */
-    if (point >= marks[0].first && is_in(marks, N_RANGES(marks), point)) return true;
-    return before >= prepends[0].first && is_in(prepends, N_RANGES(prepends), before) &&
+    /* Nothing below U+0300 joins the character before, nothing below U+0600 the next. */
+    if (point >= 0x300 && mal_in_table(&mal_cluster_mark_table, point)) return true;
+    return before >= 0x600 && mal_in_table(&mal_cluster_prepend_table, before) &&
            !is_control(point);
 }
 

@@ -1,60 +1,117 @@
-/* normalizers.c - the simple steps of normalizers: Prepend and Strip. */
-#include <string.h>
-
-#include "core/alloc.h"
-#include "core/file.h"
+/* normalizers.c - normalization forms, Lowercase, Strip and StripAccents. */
 #include "core/json.h"
-#include "core/tokenizer/spm.h"
+#include "core/tokenizer/parts.h"
+#include "core/tokenizer/unicode.h"
 #include "core/utf8.h"
 
-/* ---- Prepend: a text before text that is not empty ---- */
+/* ---- NFC, NFD, NFKC, NFKD ---- */
 
-static bool run_prepend(const void *data, struct mal_matcher *matcher, const char *text,
-                        size_t bytes, struct mal_string *out, struct mal_error *err) {
+static bool run_form(const void *data, struct mal_matcher *matcher, const char *text,
+                     size_t bytes, struct mal_string *out, struct mal_error *err) {
     (void)matcher;
-    const char *mark = data;
-    return (bytes == 0 || mal_string_append(out, mark, strlen(mark), err)) &&
-           mal_string_append(out, text, bytes, err);
+    const enum mal_form *form = data;
+    return mal_append_form(out, *form, text, bytes, err);
 }
 
-bool mal_read_prepend(struct mal_tokenizer *tok, const json_t *part, const char *where,
-                      struct mal_error *err) {
-    const char *mark;
-    if (!mal_json_string(part, "prepend", &mark, where, err)) return false;
-    char *kept = mal_strdup(mark);
-    if (!kept)
-        return mal_fail(err, MAL_NO_MEMORY, "%s: normalizer", mal_file_shown(where));
+static bool add_form(struct mal_tokenizer *tok, enum mal_form form, const char *where,
+                     struct mal_error *err) {
+    static enum mal_form forms[] = {MAL_NFC, MAL_NFD, MAL_NFKC, MAL_NFKD};
+
     return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){run_prepend, mal_free, kept, true},
+                              (struct mal_normalizer){run_form, NULL, &forms[form]},
                               where, err);
 }
 
-/* ---- Strip: blanks at the ends ---- */
+bool mal_normalizer_add_nfc(struct mal_tokenizer *tok, const char *where,
+                            struct mal_error *err) {
+    return add_form(tok, MAL_NFC, where, err);
+}
 
-struct strip {
-    bool left, right;
-};
+bool mal_read_nfc(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                  struct mal_error *err) {
+    (void)part;
+    return add_form(tok, MAL_NFC, where, err);
+}
+
+bool mal_read_nfd(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                  struct mal_error *err) {
+    (void)part;
+    return add_form(tok, MAL_NFD, where, err);
+}
+
+bool mal_read_nfkc(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                   struct mal_error *err) {
+    (void)part;
+    return add_form(tok, MAL_NFKC, where, err);
+}
+
+bool mal_read_nfkd(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                   struct mal_error *err) {
+    (void)part;
+    return add_form(tok, MAL_NFKD, where, err);
+}
+
+/* ---- Lowercase ---- */
+
+static bool run_lowercase(const void *data, struct mal_matcher *matcher, const char *text,
+                          size_t bytes, struct mal_string *out, struct mal_error *err) {
+    (void)data, (void)matcher;
+    return mal_append_lower(out, text, bytes, err);
+}
+
+bool mal_read_lowercase(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                        struct mal_error *err) {
+    (void)part;
+    return mal_normalizer_add(&tok->normalizers, (struct mal_normalizer){run_lowercase},
+                              where, err);
+}
+
+/* ---- StripAccents: marks are left out ---- */
+
+static bool run_strip_accents(const void *data, struct mal_matcher *matcher,
+                              const char *text, size_t bytes, struct mal_string *out,
+                              struct mal_error *err) {
+    (void)data, (void)matcher;
+    for (size_t i = 0; i < bytes;) {
+        int32_t point;
+        size_t n = mal_utf8_next(text + i, bytes - i, &point);
+        if ((point < 0x300 || !mal_in_table(&mal_mark_table, point)) &&
+            !mal_string_append(out, text + i, n, err))
+            return false;
+        i += n;
+    }
+    return true;
+}
+
+bool mal_read_strip_accents(struct mal_tokenizer *tok, const json_t *part,
+                            const char *where, struct mal_error *err) {
+    (void)part;
+    return mal_normalizer_add(&tok->normalizers,
+                              (struct mal_normalizer){run_strip_accents}, where, err);
+}
+
+/* ---- Strip: white space at the ends ---- */
+
+enum side { LEFT = 1, RIGHT = 2 };
 
 static bool run_strip(const void *data, struct mal_matcher *matcher, const char *text,
                       size_t bytes, struct mal_string *out, struct mal_error *err) {
     (void)matcher;
-    const struct strip *strip = data;
-    size_t from = strip->left ? mal_skip_space(text, 0, bytes) : 0;
-    size_t to = strip->right ? mal_skip_space_back(text, bytes, from) : bytes;
+    const int sides = *(const int *)data;
+    size_t from = 0, to = bytes;
+    if (sides & LEFT) from = mal_skip_space(text, 0, bytes);
+    if (sides & RIGHT) to = mal_skip_space_back(text, bytes, from);
     return mal_string_append(out, text + from, to - from, err);
 }
 
 bool mal_read_strip(struct mal_tokenizer *tok, const json_t *part, const char *where,
                     struct mal_error *err) {
-    struct strip strip = {true, true};
-    if (!mal_json_bool_opt(part, "strip_left", &strip.left, where, err) ||
-        !mal_json_bool_opt(part, "strip_right", &strip.right, where, err))
+    static int sides[] = {0, LEFT, RIGHT, LEFT | RIGHT};
+    bool left = false, right = false;
+    if (!mal_json_bool_opt(part, "strip_left", &left, where, err) ||
+        !mal_json_bool_opt(part, "strip_right", &right, where, err))
         return false;
-    struct strip *kept = mal_malloc(sizeof *kept);
-    if (!kept)
-        return mal_fail(err, MAL_NO_MEMORY, "%s: normalizer", mal_file_shown(where));
-    *kept = strip;
+    int *data = &sides[(left ? LEFT : 0) | (right ? RIGHT : 0)];
     return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){run_strip, mal_free, kept}, where,
-                              err);
+                              (struct mal_normalizer){run_strip, NULL, data}, where, err);
 }

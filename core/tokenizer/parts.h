@@ -34,14 +34,6 @@ bool mal_string_append(struct mal_string *string, const char *text, size_t bytes
                        struct mal_error *err) MAL_CHECK;
 void mal_string_finish(struct mal_string *string);
 
-/* ---- White space in UTF-8: space.c ---- */
-
-size_t mal_skip_space(const char *text, size_t from, size_t bytes);
-/* From `end` back to `stop` at most. */
-size_t mal_skip_space_back(const char *text, size_t end, size_t stop);
-/* Where the character that ends at `end` begins. */
-size_t mal_char_before(const char *text, size_t end);
-
 /* ---- Vocabulary: vocab.c ---- */
 
 struct mal_token {
@@ -79,7 +71,7 @@ size_t mal_byte_level_decode(const char *token, size_t bytes, char *out);
 
 /* ---- Patterns: pattern.c (PCRE2), regex.c ---- */
 
-extern const char mal_gpt2_pattern[];
+extern const char mal_gpt2_pattern[], mal_qwen2_pattern[];
 extern const char mal_word_pattern[]; /* a character of a word first: \w of Rust */
 
 /* A pattern as Oniguruma reads it, which is what Hugging Face uses, for PCRE2. Owned by
@@ -120,7 +112,7 @@ bool mal_pattern_replace(const struct mal_pattern *pattern, struct mal_matcher *
 bool mal_match_next(struct mal_match_walk *walk, size_t *out_start, size_t *out_end,
                     bool *out_found, struct mal_error *err) MAL_CHECK;
 
-/* ---- Normalizers: normalize.c ---- */
+/* ---- Normalizers: normalize.c, normalizers.c, bert.c ---- */
 
 /* A kind of step fills this; `data` is its own, immutable and owned (destroy may be
  * NULL).
@@ -204,6 +196,10 @@ bool mal_added_ready(struct mal_added_tokens *added,
                      struct mal_error *err) MAL_CHECK;
 void mal_added_finish(struct mal_added_tokens *added);
 
+/* White space from `from` on, and what ends at `end`, not before `stop`. */
+size_t mal_skip_space(const char *text, size_t from, size_t bytes);
+size_t mal_skip_space_back(const char *text, size_t end, size_t stop);
+
 bool mal_added_next(struct mal_added_walk *walk, struct mal_added_piece *out,
                     bool *out_found, struct mal_error *err) MAL_CHECK;
 
@@ -276,7 +272,19 @@ bool mal_bpe_add_line(struct mal_bpe *bpe, const char *line, size_t bytes, size_
 void mal_bpe_put_merge(struct mal_bpe *bpe, struct mal_merge merge);
 struct mal_word_model *mal_bpe_model(struct mal_bpe *bpe);
 
-/* ---- Pre-tokenizer: pretokenize.c, pre_split.c, metaspace.c ---- */
+/* ---- WordPiece: wordpiece.c ---- */
+
+struct mal_wordpiece_options {
+    const char *unk_token, *continuing_subword_prefix;
+    size_t max_input_chars_per_word;
+};
+
+/* Borrows `vocab`, which must hold the tokens of the model and no others yet. */
+bool mal_wordpiece_create(struct mal_word_model **out, const struct mal_vocab *vocab,
+                          const struct mal_wordpiece_options *options, const char *where,
+                          struct mal_error *err) MAL_CHECK;
+
+/* ---- Pre-tokenizer: pretokenize.c, pre_split.c, bert.c, metaspace.c ---- */
 
 struct mal_pre_step {
     /* Hands every piece of the text (not empty) that it makes to mal_pre_pass(). */
@@ -304,7 +312,7 @@ bool mal_pre_pass(struct mal_encode_run *run, size_t i_step, const char *text,
 bool mal_pre_run(struct mal_encode_run *run, const char *text, size_t bytes,
                  struct mal_error *err) MAL_CHECK;
 
-/* ---- Decoders: decode.c, decoders.c, replace.c, metaspace.c ---- */
+/* ---- Decoders: decode.c, decoders.c, replace.c, ... ---- */
 
 /* Tokens on their way to text: piece i is text[ends[i - 1], ends[i]). */
 struct mal_pieces {
@@ -368,10 +376,14 @@ struct mal_encode_run {
 /* Fill an empty tokenizer. */
 bool mal_tokenizer_read_json(struct mal_tokenizer *tok, const char *path,
                              struct mal_error *err) MAL_CHECK;
-bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *vocab_path,
-                                  const char *merges_path,
-                                  struct mal_error *err) MAL_CHECK;
-bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path,
+/* From a file that is not a tokenizer.json, and what lies beside it: `path` is `stem`
+ * bytes (folder, what the name begins with) and the name that original_files in
+ * tokenizer.c has. */
+bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *path,
+                                  size_t stem, struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_wordpiece_files(struct mal_tokenizer *tok, const char *path,
+                                        size_t stem, struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path, size_t stem,
                             struct mal_error *err) MAL_CHECK;
 /* Adds the normalizer, pre-tokenizer and decoder of an object like a tokenizer.json,
  * which may lack any of them. */
@@ -380,6 +392,61 @@ bool mal_tokenizer_read_parts(struct mal_tokenizer *tok, const json_t *root,
 /* GPT-2's pre-tokenizer, `prefix`: with a space put before the text. */
 bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
                                   const char *where, struct mal_error *err) MAL_CHECK;
+
+/* ---- What the readers of original files share with those of a tokenizer.json ---- */
+
+struct mal_bert_options {
+    bool clean_text, handle_chinese_chars, strip_accents, lowercase;
+};
+
+bool mal_bert_normalizer_add(struct mal_tokenizer *tok,
+                             const struct mal_bert_options *options, const char *where,
+                             struct mal_error *err) MAL_CHECK;
+bool mal_bert_words_add(struct mal_tokenizer *tok, const char *where,
+                        struct mal_error *err) MAL_CHECK;
+bool mal_wordpiece_decoder_add(struct mal_tokenizer *tok, const char *prefix,
+                               bool cleanup, const char *where,
+                               struct mal_error *err) MAL_CHECK;
+/* The pre-tokenizer by a pattern whose matches are words, and so is what is between. */
+bool mal_pre_add_pattern(struct mal_tokenizer *tok, const char *regex, const char *where,
+                         struct mal_error *err) MAL_CHECK;
+bool mal_normalizer_add_nfc(struct mal_tokenizer *tok, const char *where,
+                            struct mal_error *err) MAL_CHECK;
+/* Puts further ids around what the post-processor adds; both lists are emptied. */
+bool mal_put_around(struct mal_tokenizer *tok, struct mal_ids *before,
+                    struct mal_ids *after, struct mal_error *err) MAL_CHECK;
+
+/* id -1: the object says it. */
+bool mal_read_added_token(struct mal_tokenizer *tok, const json_t *object, int64_t id,
+                          const char *where, struct mal_error *err) MAL_CHECK;
+
+/* ---- Beside original files: beside.c ---- */
+
+/* The first `stem` bytes of `path` and `name`, owned by the caller. */
+bool mal_path_beside(char **out, const char *path, size_t stem, const char *name,
+                     struct mal_error *err) MAL_CHECK;
+
+/* A JSON file in the folder of another file. */
+struct mal_beside {
+    char *path;
+    json_t *object; /* NULL: there is no such file */
+};
+
+/* To be closed, also on failure. */
+bool mal_beside_open(struct mal_beside *out, const char *path, const char *name,
+                     struct mal_error *err) MAL_CHECK;
+void mal_beside_close(struct mal_beside *beside);
+
+/* added_tokens_decoder. */
+bool mal_add_listed_tokens(struct mal_tokenizer *tok, const struct mal_beside *config,
+                           struct mal_error *err) MAL_CHECK;
+/* A token named by `key` as a string or an object with its content; as it was if not. */
+bool mal_special_name(const struct mal_beside *config, const char *key, const char **out,
+                      struct mal_error *err) MAL_CHECK;
+/* A token of the vocabulary becomes a special one; nothing happens where it is none, or
+ * NULL, or an added token already. */
+bool mal_add_special_token(struct mal_tokenizer *tok, const char *name, const char *where,
+                           struct mal_error *err) MAL_CHECK;
 
 /* ---- Parts of a tokenizer.json ---- */
 
@@ -390,16 +457,26 @@ bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool s
     bool mal_read_##name(struct mal_tokenizer *tok, const json_t *part, \
                          const char *where, struct mal_error *err) MAL_CHECK
 
+MAL_PART(bert_normalizer);
+MAL_PART(lowercase);
+MAL_PART(nfc);
+MAL_PART(nfd);
+MAL_PART(nfkc);
+MAL_PART(nfkd);
 MAL_PART(precompiled);
 MAL_PART(prepend);
 MAL_PART(replace);
 MAL_PART(strip);
-MAL_PART(bpe_model);
-MAL_PART(unigram_model);
+MAL_PART(strip_accents);
+MAL_PART(bert_words);
 MAL_PART(byte_level_words);
 MAL_PART(split);
 MAL_PART(metaspace_words);
 MAL_PART(whitespace_split);
+MAL_PART(bpe_model);
+MAL_PART(unigram_model);
+MAL_PART(wordpiece_model);
+MAL_PART(bert_processing);
 MAL_PART(template);
 MAL_PART(byte_level_decoder);
 MAL_PART(metaspace_decoder);
@@ -407,6 +484,7 @@ MAL_PART(byte_fallback_decoder);
 MAL_PART(fuse_decoder);
 MAL_PART(strip_decoder);
 MAL_PART(replace_decoder);
+MAL_PART(wordpiece_decoder);
 
 /* For them: both are always false. */
 bool mal_part_unsupported(const char *what, const char *type, const char *where,

@@ -12,9 +12,8 @@ static bool push_all(struct mal_ids *out, const struct mal_ids *ids,
     return true;
 }
 
-/* Both lists are emptied. */
-static bool put_around(struct mal_tokenizer *tok, struct mal_ids *before,
-                       struct mal_ids *after, struct mal_error *err) {
+bool mal_put_around(struct mal_tokenizer *tok, struct mal_ids *before,
+                    struct mal_ids *after, struct mal_error *err) {
     bool ok = push_all(before, &tok->before, err) && push_all(&tok->after, after, err);
     if (ok) {
         struct mal_ids inner = tok->before;
@@ -73,7 +72,7 @@ bool mal_read_template(struct mal_tokenizer *tok, const json_t *part, const char
                        struct mal_error *err) {
     struct mal_ids before = {0}, after = {0};
     if (read_items(tok, part, &before, &after, where, err))
-        return put_around(tok, &before, &after, err);
+        return mal_put_around(tok, &before, &after, err);
     mal_ids_finish(&before);
     mal_ids_finish(&after);
     return false;

@@ -51,6 +51,13 @@ static bool add_split(struct mal_tokenizer *tok, struct mal_pattern *pattern,
     return mal_pre_add(tok, (struct mal_pre_step){run_split, destroy, split}, where, err);
 }
 
+bool mal_pre_add_pattern(struct mal_tokenizer *tok, const char *regex, const char *where,
+                         struct mal_error *err) {
+    struct mal_pattern *pattern;
+    return mal_pattern_create(&pattern, regex, where, err) &&
+           add_split(tok, pattern, false, false, where, err);
+}
+
 /* ---- ByteLevel ---- */
 
 static bool run_prefix(const void *data, struct mal_encode_run *run, size_t i_step,
@@ -67,14 +74,10 @@ static bool run_prefix(const void *data, struct mal_encode_run *run, size_t i_st
 
 bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
                                   const char *where, struct mal_error *err) {
-    struct mal_pattern *pattern;
     if (prefix &&
         !mal_pre_add(tok, (struct mal_pre_step){run_prefix, NULL, NULL}, where, err))
         return false;
-    if (split) {
-        if (!mal_pattern_create(&pattern, mal_gpt2_pattern, where, err)) return false;
-        if (!add_split(tok, pattern, false, false, where, err)) return false;
-    }
+    if (split && !mal_pre_add_pattern(tok, mal_gpt2_pattern, where, err)) return false;
     tok->byte_level_words = true;
     return true;
 }

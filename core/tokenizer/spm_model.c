@@ -259,8 +259,9 @@ static bool fill_bpe(struct mal_tokenizer *tok, struct mal_spm_file *file,
            (file->bos < 0 || mal_ids_push(&tok->before, (int32_t)file->bos, err));
 }
 
-bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path,
+bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path, size_t stem,
                             struct mal_error *err) {
+    (void)stem;
     struct mal_spm_file file = {0};
     bool ok = mal_spm_file_read(&file, path, err) &&
               (file.model_type == 1 ? fill_unigram(tok, &file, path, err)

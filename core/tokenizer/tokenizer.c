@@ -39,23 +39,18 @@ bool mal_scratch_reserve(struct mal_scratch *scratch, size_t bytes,
 
 /* ---- Opening ---- */
 
-/* Where the original files are: the vocabulary's name and the merges' beside it. */
-static const char *const file_pairs[][2] = {{"vocab.json", "merges.txt"},
-                                            {"encoder.json", "vocab.bpe"}};
+/* What the names of files end with that are no tokenizer.json. */
+static const struct {
+    const char *name;
+    bool (*read)(struct mal_tokenizer *tok, const char *path, size_t stem,
+                 struct mal_error *err);
+} original_files[] = {{"vocab.json", mal_tokenizer_read_bpe_files},
+                      {"encoder.json", mal_tokenizer_read_bpe_files},
+                      {"vocab.txt", mal_tokenizer_read_wordpiece_files},
+                      {"spiece.model", mal_tokenizer_read_spm},
+                      {"tokenizer.model", mal_tokenizer_read_spm}};
 
-enum { N_FILE_PAIRS = 2 };
-
-static bool read_pair(struct mal_tokenizer *tok, const char *vocab, size_t dir_bytes,
-                      const char *merges_name, struct mal_error *err) {
-    size_t n = strlen(merges_name) + 1;
-    char *merges = mal_malloc(dir_bytes + n);
-    if (!merges) return mal_fail(err, MAL_NO_MEMORY, "tokenizer");
-    memcpy(merges, vocab, dir_bytes);
-    memcpy(merges + dir_bytes, merges_name, n);
-    bool ok = mal_tokenizer_read_bpe_files(tok, vocab, merges, err);
-    mal_free(merges);
-    return ok;
-}
+enum { N_ORIGINAL_FILES = sizeof original_files / sizeof *original_files };
 
 static bool has_ending(const char *path, const char *ending) {
     size_t n = strlen(path), n_ending = strlen(ending);
@@ -64,13 +59,12 @@ static bool has_ending(const char *path, const char *ending) {
 
 static bool read_file(struct mal_tokenizer *tok, const char *path,
                       struct mal_error *err) {
-    const char *slash = strrchr(path, '/');
-    size_t dir_bytes = slash ? (size_t)(slash - path) + 1 : 0;
-    for (size_t i = 0; i < N_FILE_PAIRS; i++) {
-        if (strcmp(path + dir_bytes, file_pairs[i][0]) == 0)
-            return read_pair(tok, path, dir_bytes, file_pairs[i][1], err);
+    for (size_t i = 0; i < N_ORIGINAL_FILES; i++) {
+        const char *name = original_files[i].name;
+        if (has_ending(path, name))
+            return original_files[i].read(tok, path, strlen(path) - strlen(name), err);
     }
-    return has_ending(path, ".model") ? mal_tokenizer_read_spm(tok, path, err)
+    return has_ending(path, ".model") ? mal_tokenizer_read_spm(tok, path, 0, err)
                                       : mal_tokenizer_read_json(tok, path, err);
 }
 
@@ -90,10 +84,9 @@ fail:
 
 bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
                         struct mal_error *err) {
-    static const char *const names[] = {"tokenizer.json", "vocab.json", "encoder.json",
-                                        "spiece.model", "tokenizer.model"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char *path = mal_file_join(dir, names[i]);
+    for (size_t i = 0; i <= N_ORIGINAL_FILES; i++) {
+        char *path =
+            mal_file_join(dir, i == 0 ? "tokenizer.json" : original_files[i - 1].name);
         if (!path) return mal_fail(err, MAL_NO_MEMORY, "tokenizer");
         bool there = access(path, F_OK) == 0;
         bool ok = there && mal_tokenizer_open_file(out, path, err);
@@ -102,8 +95,8 @@ bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
     }
     return mal_fail(err, MAL_NOT_FOUND,
                     "%s: no tokenizer here: neither tokenizer.json, nor vocab.json with "
-                    "merges.txt, nor encoder.json with vocab.bpe, nor spiece.model, nor "
-                    "tokenizer.model",
+                    "merges.txt, nor encoder.json with vocab.bpe, nor vocab.txt, nor "
+                    "spiece.model, nor tokenizer.model",
                     mal_file_shown(dir));
 }
 

@@ -1,9 +1,10 @@
 /* tokenizer.h - text to token ids and back, equal to the Hugging Face ids.
  *
- * Reads tokenizer.json, or the original files of a family (byte-level BPE: vocab.json +
- * merges.txt, or encoder.json + vocab.bpe; SentencePiece: spiece.model or
- * tokenizer.model). Truncation and padding written in a tokenizer.json are not applied.
- * Read-only after opening: safe from several threads. */
+ * Reads tokenizer.json, or the original files of a family: byte-level BPE (vocab.json +
+ * merges.txt, or encoder.json + vocab.bpe), WordPiece (vocab.txt), SentencePiece
+ * (spiece.model, tokenizer.model), each with what tokenizer_config.json says beside them.
+ * Truncation and padding written in a tokenizer.json are not applied. Read-only after
+ * opening: safe from several threads. */
 #ifndef MAL_TOKENIZER_H
 #define MAL_TOKENIZER_H
 
@@ -26,8 +27,9 @@ void mal_ids_finish(struct mal_ids *list);
 /* `dir` is a model directory. Errors name the file. */
 bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
                         struct mal_error *err) MAL_CHECK;
-/* As mal_tokenizer_open(), from a file of any folder: encoder.json or vocab.json with its
- * merges beside it, a name that ends in .model; any other is read as a tokenizer.json. */
+/* As mal_tokenizer_open(), from a file of any folder: a name that ends in one of an
+ * original file (bert-vocab.txt) or in .model is read as that, any other as a
+ * tokenizer.json. */
 bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
                              struct mal_error *err) MAL_CHECK;
 void mal_tokenizer_close(struct mal_tokenizer *tok); /* takes NULL */

@@ -30,24 +30,38 @@ static bool read_nothing(struct mal_tokenizer *tok, const json_t *part, const ch
     return true;
 }
 
-static const struct part_type normalizer_types[] = {{"Precompiled", mal_read_precompiled},
-                                                    {"Prepend", mal_read_prepend},
-                                                    {"Replace", mal_read_replace},
-                                                    {"Strip", mal_read_strip},
-                                                    {NULL, NULL}};
+static const struct part_type normalizer_types[] = {
+    {"BertNormalizer", mal_read_bert_normalizer},
+    {"Lowercase", mal_read_lowercase},
+    {"NFC", mal_read_nfc},
+    {"NFD", mal_read_nfd},
+    {"NFKC", mal_read_nfkc},
+    {"NFKD", mal_read_nfkd},
+    {"Precompiled", mal_read_precompiled},
+    {"Prepend", mal_read_prepend},
+    {"Replace", mal_read_replace},
+    {"Strip", mal_read_strip},
+    {"StripAccents", mal_read_strip_accents},
+    {NULL, NULL}};
 
 static const struct part_type pre_tokenizer_types[] = {
+    {"BertPreTokenizer", mal_read_bert_words},
     {"ByteLevel", mal_read_byte_level_words},
     {"Metaspace", mal_read_metaspace_words},
     {"Split", mal_read_split},
     {"WhitespaceSplit", mal_read_whitespace_split},
     {NULL, NULL}};
 
-static const struct part_type model_types[] = {
-    {"BPE", mal_read_bpe_model}, {"Unigram", mal_read_unigram_model}, {NULL, NULL}};
+static const struct part_type model_types[] = {{"BPE", mal_read_bpe_model},
+                                               {"Unigram", mal_read_unigram_model},
+                                               {"WordPiece", mal_read_wordpiece_model},
+                                               {NULL, NULL}};
 
 static const struct part_type post_processor_types[] = {
-    {"ByteLevel", read_nothing}, {"TemplateProcessing", mal_read_template}, {NULL, NULL}};
+    {"BertProcessing", mal_read_bert_processing},
+    {"ByteLevel", read_nothing},
+    {"TemplateProcessing", mal_read_template},
+    {NULL, NULL}};
 
 static const struct part_type decoder_types[] = {
     {"ByteFallback", mal_read_byte_fallback_decoder},
@@ -56,6 +70,7 @@ static const struct part_type decoder_types[] = {
     {"Metaspace", mal_read_metaspace_decoder},
     {"Replace", mal_read_replace_decoder},
     {"Strip", mal_read_strip_decoder},
+    {"WordPiece", mal_read_wordpiece_decoder},
     {NULL, NULL}};
 
 static const struct part_kind normalizer = {"normalizer", "normalizer", "normalizers",
@@ -160,14 +175,15 @@ static bool read_optional(struct mal_tokenizer *tok, const json_t *root,
 
 /* ---- Added tokens ---- */
 
-static bool read_added_token(struct mal_tokenizer *tok, const json_t *object,
-                             const char *where, struct mal_error *err) {
-    struct mal_added_token token = {0};
+bool mal_read_added_token(struct mal_tokenizer *tok, const json_t *object, int64_t id,
+                          const char *where, struct mal_error *err) {
+    struct mal_added_token token = {.id = id};
     const char *content;
     if (!json_is_object(object))
         return mal_part_must_be("an added token", "an object", where, err);
     if (!mal_json_string(object, "content", &content, where, err) ||
-        !mal_json_int(object, "id", 0, MAL_MAX_TOKEN_ID - 1, &token.id, where, err) ||
+        (id < 0 &&
+         !mal_json_int(object, "id", 0, MAL_MAX_TOKEN_ID - 1, &token.id, where, err)) ||
         !mal_json_bool_opt(object, "special", &token.special, where, err))
         return false;
     token.content = (char *)content;
@@ -189,7 +205,7 @@ static bool read_added_tokens(struct mal_tokenizer *tok, const json_t *array,
     if (!json_is_array(array))
         return mal_part_must_be("added_tokens", "an array", where, err);
     json_array_foreach (array, i, token) {
-        if (!read_added_token(tok, token, where, err)) return false;
+        if (!mal_read_added_token(tok, token, -1, where, err)) return false;
     }
     return true;
 }

@@ -38,7 +38,7 @@ THEIRS = [
     (r'jansson\.h', r'(proto|core|daemon)/'),
     (r'(cuda(?!/)|cublas|cusolver|curand|nccl|cooperative_groups|mma)', r'cuda/'),
     (r'openssl/', r'core/'),
-    (r'pcre2\.h', r'core/tokenizer/'),
+    (r'(pcre2|utf8proc)\.h', r'core/tokenizer/'),
     (r'(cblas|lapack|lapacke|openblas_config)\.h', r'core/cpu/'),
     (r'cmocka\.h', r'tests/'),
 ]

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "core/tokenizer/tokenizer.h"
 #include "no_memory.h"
@@ -120,16 +121,31 @@ static void test_fixtures(void **state) {
     }
 }
 
+/* The cased vocabulary does not say that it is. */
+static const char *cased_copy(const char *vocab) {
+    struct mal_error err = {0};
+    char *text;
+    size_t bytes;
+    assert_ok(mal_file_read(&text, &bytes, vocab, (size_t)1 << 20, &err), &err);
+    scratch_mkdir("cased");
+    scratch_text("cased/tokenizer_config.json", "{\"do_lower_case\":false}");
+    scratch_write("cased/vocab.txt", text, bytes);
+    mal_free(text);
+    return scratch_path("cased");
+}
+
 static void check_golden(const char *shared, const char *name) {
     struct mal_error err = {0};
     struct mal_tokenizer *tok = NULL;
-    char path[1024];
+    char buffer[1024];
+    const char *path = buffer;
     struct stat st;
-    snprintf(path, sizeof path, "%s/golden/tokenizers/%s.json", shared, name);
-    json_t *root = load_cases(path);
-    snprintf(path, sizeof path, "%s/%s/%s", shared,
+    snprintf(buffer, sizeof buffer, "%s/golden/tokenizers/%s.json", shared, name);
+    json_t *root = load_cases(buffer);
+    snprintf(buffer, sizeof buffer, "%s/%s/%s", shared,
              json_string_value(json_object_get(root, "root")),
              json_string_value(json_object_get(root, "tokenizer")));
+    if (strcmp(name, "bert-cased") == 0) path = cased_copy(buffer);
     bool is_dir = stat(path, &st) == 0 && S_ISDIR(st.st_mode);
     assert_ok((is_dir ? mal_tokenizer_open : mal_tokenizer_open_file)(&tok, path, &err),
               &err);
@@ -139,8 +155,10 @@ static void check_golden(const char *shared, const char *name) {
 }
 
 static void test_golden(void **state) {
-    static const char *const names[] = {"gpt2", "gpt2-vocab-merges", "small-gpt2",
-                                        "small-gptj", "small-llama3"};
+    static const char *const names[] = {"gpt2",       "gpt2-vocab-merges", "small-gpt2",
+                                        "small-gptj", "small-llama3",      "small-qwen2",
+                                        "neox",       "bert-cased",        "bert-uncased",
+                                        "small-bert"};
     char shared[512];
     snprintf(shared, sizeof shared, "%s/../shared", source_root());
     return_if_absent(shared);
@@ -241,7 +259,7 @@ static const struct {
     {"[]", MAL_INVALID, "the file must be an object"},
     {"{%R}", MAL_INVALID, "model must be an object"},
     {"{\"model\":{\"type\":\"WordPiece\"},%R}", MAL_INVALID,
-     "bad.json: model 'WordPiece' is not supported"},
+     "bad.json: model after a ByteLevel pre-tokenizer, 'WordPiece'"},
     {"{\"model\":{\"type\":7},%R}", MAL_CORRUPT, "'type' must be a string"},
     {"{\"model\":{\"type\":\"\\u001b[31m\"}}", MAL_INVALID, "model '?[31m'"},
     {MODEL("\"merges\":[]") ",%R}", MAL_INVALID, "the vocabulary must be an object"},
@@ -275,11 +293,11 @@ static const struct {
     {MODEL(VOCAB ",\"merges\":[],\"unk_token\":\"?\"") ",%R}", MAL_INVALID,
      "unk_token '?'"},
     {MODEL(VOCAB ",\"merges\":[],\"fuse_unk\":1") ",%R}", MAL_CORRUPT, "fuse_unk"},
-    {"{%M,%R,\"normalizer\":{\"type\":\"NFC\"}}", MAL_INVALID,
-     "bad.json: normalizer 'NFC' is not supported"},
+    {"{%M,%R,\"normalizer\":{\"type\":\"Nmt\"}}", MAL_INVALID,
+     "bad.json: normalizer 'Nmt' is not supported"},
     {"{%M,%R,\"post_processor\":{\"type\":\"BertProcessing\"}}", MAL_INVALID,
-     "'BertProcessing'"},
-    {"{%M,\"decoder\":{\"type\":\"WordPiece\"}}", MAL_INVALID, "decoder 'WordPiece'"},
+     "cls must be [token, id of a token]"},
+    {"{%M,\"decoder\":{\"type\":\"CTC\"}}", MAL_INVALID, "decoder 'CTC'"},
     {"{%M,\"pre_tokenizer\":{\"type\":\"Metaspace\"}}", MAL_CORRUPT,
      "bad.json: 'replacement' is missing"},
     {"{%M,\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}}",
