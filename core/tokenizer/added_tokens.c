@@ -104,7 +104,7 @@ static bool normalize_set(struct mal_added_set *set, const struct mal_normalizer
         struct mal_added_token *token = &set->tokens[i];
         const char *text = token->content;
         size_t bytes = token->bytes;
-        ok = mal_normalize(list, matcher, work, &text, &bytes, err);
+        ok = mal_normalize(list, matcher, false, work, &text, &bytes, err);
         char *content = ok ? mal_malloc(bytes + 1) : NULL;
         if (ok && !content) ok = mal_fail(err, MAL_NO_MEMORY, "added tokens");
         if (!ok) break;
