@@ -119,7 +119,9 @@ def expected_tensors(run, run64, sequential):
         for letter in ("U", "G", "D", "shift"):
             out.update({f"{letter}{dot}.{name}": x for name, x in got[letter].items()})
         out.update({f"shift64{dot}.{name}": x for name, x in got64["shift"].items()})
-        out["row_fact" + dot], out["row_pos" + dot] = torch.tensor(got["where"], dtype=torch.int32).T
+        for stack, where in got["where"].items():
+            rows = torch.tensor(where, dtype=torch.int32)
+            out["row_fact" + dot + stack], out["row_pos" + dot + stack] = rows.T
         if sequential:
             out.update({f"normalizer.{b}.{shape}.{part}": x for shape, state in got["norms"].items()
                         for part, x in state.items()})
