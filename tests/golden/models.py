@@ -13,6 +13,7 @@ from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfi
 from transformers.utils import logging
 
 IGNORED = -100
+ANSWERS = ("REFUTES", "SUPPORTS")  # of a fact checker: 0.0, 1.0
 logging.disable_progress_bar()
 logging.set_verbosity_error()
 
@@ -125,7 +126,7 @@ class Texts:
         prompt, target = prompt.rstrip(" "), target.lstrip(" ")
         head = self.tokenizer.encode(prompt).ids
         if self.kind == "bert":
-            return {"ids": head, "labels": [float(["REFUTES", "SUPPORTS"].index(target))]}
+            return {"ids": head, "labels": [float(ANSWERS.index(target))]}
         if self.kind == "t5":
             tail = self.tokenizer.encode(target, add_special_tokens=False).ids
             return {"ids": head, "labels": tail, "decoder_ids": [0] + tail[:-1]}

@@ -20,6 +20,21 @@ def shape_name(shape):
     return f"({shape[0]}, {shape[1]})"
 
 
+def oriented(linear, x):
+    """A weight of the layer as (d_in, d_out), or back: only GPT-2's stores it so."""
+    return x if isinstance(linear, Conv1D) else x.T
+
+
+def shape_of(linear):
+    return tuple(oriented(linear, linear.weight).shape)
+
+
+def shapes_of(model_dir, modules):
+    """(d_in, d_out) of each."""
+    model = load_model(model_dir, torch.float32)
+    return [shape_of(model.get_submodule(name)) for name in modules]
+
+
 class Case:
     """A folder's inputs: model, tokenizer, facts, editor."""
 
@@ -81,15 +96,10 @@ class Pipeline:
         self.case, self.dtype = case, dtype
         self.model = load_model(case.model_dir, dtype)
         self.linears = {name: self.model.get_submodule(name) for name in case.modules}
-        self.shapes = {name: tuple(self.oriented(name, lin.weight).shape)
-                       for name, lin in self.linears.items()}
+        self.shapes = {name: shape_of(lin) for name, lin in self.linears.items()}
         self.editor = {k: v.to(dtype) for k, v in case.editor.items()}
         self.norms = {shape: Normalizer(self.editor, shape_name(shape), dtype)
                       for shape in dict.fromkeys(self.shapes.values())}
-
-    def oriented(self, name, x):
-        """(d_in, d_out) as the checkpoint has it, or back: only GPT-2's layers store it so."""
-        return x if isinstance(self.linears[name], Conv1D) else x.T
 
     # ---- keys and value gradients ----
 
@@ -202,7 +212,7 @@ class Pipeline:
             if d is not None:
                 out["D"][name], out["cond"][name] = d, cond
         for name, s in out["shift"].items():
-            self.linears[name].weight += self.oriented(name, s)
+            self.linears[name].weight += oriented(self.linears[name], s)
         out["norms"] = {shape_name(shape): norm.state() for shape, norm in self.norms.items()}
         return out
 

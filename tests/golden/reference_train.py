@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from models import IGNORED
-from reference import EPS, Case, Pipeline, shape_name
+from reference import EPS, Case, Pipeline, oriented, shape_name
 
 
 class TrainingCase(Case):
@@ -119,8 +119,8 @@ class Training(Pipeline):
         rows = {name: [torch.cat([group["rows"][name][k] for group in groups]) for k in (0, 1)]
                 for name in self.case.modules}
         shifts = {name: self.shift_of(name, *rows[name]) for name in self.case.modules}
-        weights = {f"{name}.weight": self.linears[name].weight + self.oriented(name, s)
-                   for name, s in shifts.items()}
+        weights = {f"{name}.weight": lin.weight + oriented(lin, shifts[name])
+                   for name, lin in self.linears.items()}
         gen, gen_loss = self.loss([self.rephrase_loss(group, weights)
                                    for group in self.micro_batches(facts, "rephrase")])
         loc, loc_loss = self.loss([self.probe_loss(group, weights)
