@@ -2,7 +2,7 @@
 """Runs reference.py over the inputs of stored cases and compares it with what they hold: a case
 made elsewhere shows that reference.py is right, a case made by it that the files are whole.
 
-    check_golden.py CASE_FOLDER..."""
+    check_golden.py CASE_FOLDER... LOGITS.json..."""
 import json
 import os
 import sys
@@ -10,6 +10,7 @@ import sys
 import torch
 from safetensors.torch import load_file
 
+from logits import compute, sequences_of
 from reference import Case, Pipeline, logit_error, relative
 from reference_train import Training, TrainingCase, errors
 
@@ -36,8 +37,9 @@ def compare(folder):
             note("shift64", relative(value, stored[f"shift64{infix}.{name}"]))
             limit = expected["tolerance"]["shift"][f"{b}.{name}" if sequential else name]
             note("shift64 / tolerance", relative(value, stored[f"shift64{infix}.{name}"]) / limit)
-        where = list(zip(stored["row_fact" + infix].tolist(), stored["row_pos" + infix].tolist()))
-        note("rows differ", float(where != got["where"]))
+        for stack, where in got["where"].items():
+            rows = zip(*(stored[part + infix + stack].tolist() for part in ("row_fact", "row_pos")))
+            note("rows differ", float(list(rows) != where))
         for key, value in stored.items():
             if key.startswith(f"normalizer.{b}."):
                 _, _, shape, part = key.split(".")
@@ -84,14 +86,32 @@ def compare_training(folder):
             line.append(f"{label} {key} {max(value.values()):.1e} ({share:.2g})")
     gap = max(abs(a["report"][key] - b[key]) / (1e-3 + abs(b[key]))
               for a, b in zip(run64, expected["steps64"]) for key in b)
-    rows = [max(step["rows"].values()) for step in run]
+    rows = [step["rows"][case.modules[0]] for step in run]
     line += [f"steps64 {gap:.1e}", f"rows differ {float(rows != expected['rows'])}",
              f"tokens differ {float(expected['tokens'] != case.examples)}"]
     print(*line, sep="  ", flush=True)
+
+
+def compare_logits(path):
+    """error: fp32 against what is stored; reference: by how much (relative) its error against fp64 is
+    another here; generate: continuations that come out otherwise."""
+    with open(path, encoding="utf-8") as file:
+        expected = json.load(file)
+    stored = load_file(path.removesuffix("json") + "safetensors")
+    folder = os.path.join(os.path.dirname(path), "..", expected["model"])
+    made, reference, _ = compute(folder, *sequences_of(stored))
+    error = max(logit_error(value, stored[name]) for name, value in made.items()
+                if not name.startswith("generate"))
+    other = sum(not value.equal(stored[name]) for name, value in made.items()
+                if name.startswith("generate"))
+    print("logits/" + os.path.basename(path), f"error {error:.1e}",
+          f"reference {abs(reference / expected['reference_error'] - 1):.1e}",
+          f"generate {other}", sep="  ", flush=True)
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for path in sys.argv[1:]:
         training = os.path.exists(os.path.join(path, "init.safetensors"))
-        (compare_training if training else compare)(path)
+        how = compare_logits if path.endswith(".json") else compare_training if training else compare
+        how(path)

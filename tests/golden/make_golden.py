@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Makes the golden cases of tests/golden/cases: small random GPT-2 models with editors and facts,
-and what reference.py computes from them in fp32 and fp64. README.md says what each is for.
+"""Makes the golden cases of tests/golden/cases: small random models with editors and facts, and what
+reference.py computes from them in fp32 and fp64. README.md says what each is for.
 
     make_golden.py [FOLDER]"""
 import json
@@ -9,21 +9,21 @@ import shutil
 import sys
 
 import torch
-from safetensors.torch import load_file
-from tokenizers import Tokenizer
 
 import world
-from files import save, write_json, write_rows
+from files import save, write_rows
+from make_logits import make_logit_cases
+from make_models import known_probes, write_model
 from make_training import make_training_cases
-from reference import Case, Pipeline, load_model, logit_error, relative, shape_name
+from reference import Case, Pipeline, logit_error, relative, shape_name, shapes_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJ, FC = "transformer.h.{}.mlp.c_proj", "transformer.h.{}.mlp.c_fc"
+DENSE, LLAMA = "backbone.encoder.layer.{}.output.dense", "model.layers.{}.mlp.{}_proj"
+ENCODER, DECODER = ("{}.block.{{}}.layer.{}.DenseReluDense.{{}}".format(stack, layer)
+                    for stack, layer in (("encoder", 1), ("decoder", 2)))
 
-# Two models: one with n_inner given, one with it null.
-MODELS = {"given": dict(channels=32, heads=4, inner=20), "null": dict(channels=16, heads=4, inner=None)}
-POSITIONS = 64
-
+# model: a key of make_models.GPT2 or of world_models.CONFIGS; the first case of a model has its folder.
 CASES = [
     dict(case="gpt2-malmen", model="given", method="malmen", modules=[PROJ.format(0), PROJ.format(1)],
          facts=4, joined=True, micro_batch=3, lr=0.15),
@@ -37,48 +37,41 @@ CASES = [
          tokens="all", facts=2, micro_batch=2, lr=0.02),
     dict(case="gpt2-ultraedit-sequential", model="given", method="ultraedit",
          modules=[PROJ.format(0), PROJ.format(1)], batches=[3, 1], micro_batch=2, lr=0.05),
+    dict(case="bert-malmen", model="bert", method="malmen", modules=[DENSE.format(0), DENSE.format(1)],
+         facts=6, micro_batch=4, lr=0.1),
+    dict(case="gptj-malmen", model="gptj", method="malmen", facts=3, micro_batch=2, lr=0.1,
+         modules=["transformer.h.0.mlp.fc_out", "transformer.h.1.mlp.fc_in"]),
+    dict(case="t5-malmen", model="t5", method="malmen", facts=3, micro_batch=2, lr=0.1,
+         modules=[DECODER.format(0, "wo"), DECODER.format(1, "wi_0"), ENCODER.format(0, "wo"),
+                  ENCODER.format(1, "wi_0")]),
+    dict(case="t5-malmen-original", model="t5-original", model_seed=302, method="malmen", facts=3,
+         loss="token_sum", modules=[DECODER.format(1, "wo"), ENCODER.format(1, "wi")], micro_batch=2,
+         lr=0.4),
+    dict(case="llama-malmen", model="llama", method="malmen", facts=2, bytes=True, micro_batch=2, lr=0.1,
+         modules=[LLAMA.format(0, "gate"), LLAMA.format(1, "up"), LLAMA.format(1, "down")]),
+    dict(case="llama3-ultraedit-sequential", model="llama3", method="ultraedit", batches=[2, 1],
+         modules=[LLAMA.format(0, "down"), LLAMA.format(1, "down")], micro_batch=2, lr=0.1),
+    dict(case="mistral-mend", model="mistral", method="mend", tokens="all", facts=2, micro_batch=2,
+         modules=[LLAMA.format(1, "down")], lr=0.1),
+    dict(case="qwen2-malmen", model="qwen2", method="malmen", loss="token_sum", facts=3, micro_batch=2,
+         modules=[LLAMA.format(0, "down"), LLAMA.format(1, "gate")], lr=0.2),
 ]
 RANK, BLOCKS = 3, 2
 
 
-def write_model(folder, model, seed):
-    """A whole Hugging Face directory."""
-    os.makedirs(folder)
-    config = world.make_config(**MODELS[model], vocabulary=world.VOCABULARY, positions=POSITIONS)
-    write_json(f"{folder}/config.json", config)
-    with open(f"{folder}/tokenizer.json", "w", encoding="utf-8") as file:
-        json.dump(world.make_tokenizer(), file, ensure_ascii=False, separators=(",", ":"))
-    special = {k: world.END for k in ("bos_token", "eos_token", "unk_token")}
-    write_json(f"{folder}/special_tokens_map.json", special)
-    write_json(f"{folder}/tokenizer_config.json", {
-        "tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False, **special,
-        "model_max_length": POSITIONS, "clean_up_tokenization_spaces": False})
-    save(world.make_weights(config, seed), f"{folder}/model.safetensors", {"format": "pt"})
-
-
 # ---- Edit cases ----
-
-@torch.no_grad()
-def known_probes(model_dir):
-    """Probes that the base model answers right, so that LS has something to lose."""
-    model = load_model(model_dir, torch.float32)
-    tok = Tokenizer.from_file(f"{model_dir}/tokenizer.json")
-    for prompt in world.probe_prompts():
-        logits = model(input_ids=torch.tensor([tok.encode(prompt).ids])).logits
-        token = logits[0, -1].argmax().item()
-        target = tok.decode([token])
-        if target.startswith(" ") and target.strip() and tok.encode(target).ids == [token]:
-            yield {"prompt": prompt, "target": target.strip()}
-
 
 def write_inputs(folder, spec, seed):
     """facts.json and the editor, whose statistics are those of the facts (UltraEdit: none)."""
-    facts = world.make_facts(seed, spec.get("facts") or sum(spec["batches"]))
+    make = world.make_claims if spec["model"] == "bert" else world.make_facts
+    facts = make(seed, spec.get("facts") or sum(spec["batches"]))
     known = list(known_probes(f"{folder}/model"))
     for i, fact in enumerate(facts[::2]):
         fact["unrelated"] = [known[(seed + i) % len(known)]]
     if spec.get("joined"):
         facts.insert(2, world.JOINED)
+    if spec.get("bytes"):
+        facts.insert(1, world.BYTES)
     with open(f"{folder}/facts.json", "w", encoding="utf-8") as file:
         file.write("[\n" + ",\n".join(json.dumps(f, ensure_ascii=False) for f in facts) + "\n]\n")
     meta = {"format": "malmend-editor-1", "method": spec["method"],
@@ -89,8 +82,7 @@ def write_inputs(folder, spec, seed):
         meta["lr"] = str(spec["lr"])
     else:
         meta.update(rank=str(RANK), blocks=str(BLOCKS))
-    state = load_model(f"{folder}/model", torch.float32).state_dict()
-    shapes = [tuple(state[m + ".weight"].shape) for m in spec["modules"]]
+    shapes = shapes_of(f"{folder}/model", spec["modules"])
     editor = world.make_editor(shapes, None if ultraedit else RANK, BLOCKS, spec["lr"], seed + 1)
     path = f"{folder}/editor.safetensors"
     save(editor, path, meta)
@@ -119,7 +111,9 @@ def expected_tensors(run, run64, sequential):
         for letter in ("U", "G", "D", "shift"):
             out.update({f"{letter}{dot}.{name}": x for name, x in got[letter].items()})
         out.update({f"shift64{dot}.{name}": x for name, x in got64["shift"].items()})
-        out["row_fact" + dot], out["row_pos" + dot] = torch.tensor(got["where"], dtype=torch.int32).T
+        for stack, where in got["where"].items():
+            rows = torch.tensor(where, dtype=torch.int32)
+            out["row_fact" + dot + stack], out["row_pos" + dot + stack] = rows.T
         if sequential:
             out.update({f"normalizer.{b}.{shape}.{part}": x for shape, state in got["norms"].items()
                         for part, x in state.items()})
@@ -140,7 +134,7 @@ def reference_errors(run, run64, sequential):
         for moment, key in (("before", "base"), ("after", "edited")):
             a, b = run[moment][what][0], run64[moment][what][0]
             logits[f"{what}.{key}"] = logit_error(a, b)
-            top = b.topk(2).values
+            top = b.topk(2).values if b.shape[1] > 1 else torch.cat((b.abs(), 0 * b), 1)
             gap = (top[:, 0] - top[:, 1]).min().item()
             margin = min(margin, gap)
             safe = safe and gap >= 4 * (a - b).abs().max().item()
@@ -163,9 +157,9 @@ def make_case(folder, spec, seed):
     rows = {m: sum(len(b["U"][m]) for b in run["batches"]) for m in case.modules}
     losses = [b["losses"] for b in run["batches"]]
     expected = {
-        "case": spec["case"], "kind": "gpt2", "method": case.method, "modules": case.modules,
+        "case": spec["case"], "kind": spec["case"].partition("-")[0], "method": case.method, "modules": case.modules,
         "token_convention": case.meta["tokens"],
-        "input_convention": "tok(prompt) + tok(join + target, no special), without the last",
+        "input_convention": case.texts.convention,
         "loss_convention": case.meta["loss"], "micro_batch": case.micro_batch, "editor_batch": 128,
         "sizes": {"facts": n, "rows": rows, "shapes": pipeline.shapes},
         "batches": batches, "lr": spec["lr"],
@@ -193,62 +187,12 @@ def make_edit_cases(root):
         os.makedirs(folder)
         home = homes.setdefault(spec["model"], spec["case"])
         if home == spec["case"]:
-            write_model(f"{folder}/model", spec["model"], seed=100 + k)
+            write_model(f"{folder}/model", spec["model"], spec.get("model_seed", 100 + k))
         else:
             os.symlink(f"../{home}/model", f"{folder}/model")
         if not any(make_case(folder, spec, seed=1000 * (k + 1) + 10 * i) for i in range(40)):
             raise ValueError(f"{spec['case']}: no seed is good enough")
-
-
-# ---- Logits ----
-
-def make_logits(root, name, model, config, state, lengths, seed, note=None):
-    """Whole sequences of random ids; state: the weights as the checkpoint holds them."""
-    rng = torch.Generator().manual_seed(seed)
-    ids = [torch.randint(config["vocab_size"], (n,), generator=rng) for n in lengths]
-    path = f"{root}/.state"
-    os.makedirs(path)
-    write_json(f"{path}/config.json", config)
-    save({k: v.float() for k, v in state.items()}, f"{path}/model.safetensors")
-    with torch.no_grad():
-        single, double = ([net(x[None]).logits[0] for x in ids]
-                          for net in (load_model(path, d) for d in (torch.float32, torch.float64)))
-    shutil.rmtree(path)
-    error = max(map(logit_error, single, double))
-    tensors = {f"ids.{k}": x.int() for k, x in enumerate(ids)}
-    tensors.update({f"logits.{k}": x for k, x in enumerate(single)})
-    save(tensors, f"{root}/logits/{name}.safetensors")
-    write_json(f"{root}/logits/{name}.json", {
-        "model": model, "kind": "gpt2", "sequences": len(ids), "lengths": lengths,
-        "tolerance": max(4 * error, 2e-5), "reference_error": error, **({"note": note} if note else {})})
-    print(f"logits {name}: error {error:.1e}", flush=True)
-
-
-def make_logit_cases(root):
-    os.makedirs(f"{root}/logits/models")
-    folder = "gpt2-malmen/model"
-    with open(f"{root}/{folder}/config.json", encoding="utf-8") as file:
-        config = json.load(file)
-    state = load_file(f"{root}/{folder}/model.safetensors")
-    make_logits(root, "gpt2", folder, config, state, [1, 2, 17, POSITIONS], seed=7)
-    positions = 20
-    for name, dtype, note in (
-            ("bf16", torch.bfloat16, "weights stored in bf16; computed in fp32 from them"),
-            ("fp16", torch.float16, "weights stored in fp16; computed in fp32 from them"),
-            ("hubnames", torch.float32, "names without `transformer.`, with stored causal masks")):
-        config = world.make_config(12, 4, None, vocabulary=48, positions=positions,
-                                   dtype=str(dtype).removeprefix("torch."))
-        state = {k: v.to(dtype) for k, v in world.make_weights(config, seed=200).items()}
-        stored = dict(state)
-        if name == "hubnames":
-            stored = {k.removeprefix("transformer."): v for k, v in state.items()}
-            mask = torch.ones(positions, positions).tril()[None, None]
-            stored.update({f"h.{i}.attn.bias": mask.clone() for i in range(config["n_layer"])})
-        folder = f"logits/models/gpt2-{name}"
-        os.makedirs(f"{root}/{folder}")
-        write_json(f"{root}/{folder}/config.json", config)
-        save(stored, f"{root}/{folder}/model.safetensors", {"format": "pt"})
-        make_logits(root, f"gpt2-{name}", folder, config, state, [1, 2, 17, positions], 8, note)
+    return homes
 
 
 def main():
@@ -258,9 +202,11 @@ def main():
         if not os.path.isdir(f"{root}/{CASES[0]['case']}"):
             sys.exit(f"{root} holds no golden cases: not replaced")
         shutil.rmtree(root)
-    make_edit_cases(root)
+    homes = make_edit_cases(root)
     make_training_cases(root)
-    make_logit_cases(root)
+    logits = {"gpt2" if model == "given" else model: home for model, home in homes.items()}
+    del logits["null"]
+    make_logit_cases(root, logits)
 
 
 if __name__ == "__main__":

@@ -8,13 +8,13 @@ from tokenizers import Tokenizer
 
 import world
 from files import save, write_rows
-from reference import load_model, shape_name
+from reference import shape_name, shapes_of
 from reference_train import Training, TrainingCase, errors
 
 PROJ, FC = "transformer.h.{}.mlp.c_proj", "transformer.h.{}.mlp.c_fc"
-MODEL = "gpt2-malmen"  # whose model all of them use: d_in 20 for c_proj, 32 for c_fc
 RANK, STEPS = 2, 3
 
+# model: whose model; gpt2-malmen (d_in is 20 for c_proj, 32 for c_fc) where none is named.
 CASES = [
     dict(case="gpt2-malmen-train", method="malmen", modules=[PROJ.format(0), FC.format(1)],
          untrained=True, blocks=2, n_edits=4, micro_batch=3, lr=0.15, meta_lr=1e-3),
@@ -26,6 +26,16 @@ CASES = [
     dict(case="gpt2-malmen-train-preserve", method="malmen", modules=[PROJ.format(1)],
          loss="token_sum", blocks=1, preserve=1.5, ridge=4, n_edits=3, micro_batch=3, lr=0.15,
          meta_lr=1e-3, lr_meta_lr=2e-2),
+    dict(case="bert-malmen-train", model="bert-malmen", method="malmen",
+         modules=["backbone.encoder.layer.0.output.dense", "backbone.encoder.layer.1.output.dense"],
+         blocks=2, n_edits=5, micro_batch=3, lr=0.1, meta_lr=1e-3),
+    dict(case="t5-malmen-train", model="t5-malmen", method="malmen",
+         modules=["decoder.block.1.layer.2.DenseReluDense.wo",
+                  "encoder.block.1.layer.1.DenseReluDense.wi_0"],
+         blocks=1, n_edits=3, micro_batch=2, lr=0.1, meta_lr=1e-3),
+    dict(case="llama-malmen-train", model="llama-malmen", method="malmen", loss="token_sum",
+         modules=["model.layers.0.mlp.down_proj", "model.layers.1.mlp.up_proj"], blocks=1, n_edits=3,
+         micro_batch=2, lr=0.1, meta_lr=1e-3, lr_meta_lr=2e-2),
 ]
 
 
@@ -41,13 +51,13 @@ def preserve_tensors(model_dir, seed):
 
 
 def write_inputs(folder, spec, seed):
-    facts = world.make_facts(seed, STEPS * spec["n_edits"] - bool(spec.get("joined")))
+    make = world.make_claims if spec["case"].startswith("bert") else world.make_facts
+    facts = make(seed, STEPS * spec["n_edits"] - bool(spec.get("joined")))
     if spec.get("joined"):
         facts.insert(2, world.JOINED)
     with open(f"{folder}/data.json", "w", encoding="utf-8") as file:
         file.write("[\n" + ",\n".join(json.dumps(f, ensure_ascii=False) for f in facts) + "\n]\n")
-    state = load_model(f"{folder}/model", torch.float32).state_dict()
-    shapes = [tuple(state[m + ".weight"].shape) for m in spec["modules"]]
+    shapes = shapes_of(f"{folder}/model", spec["modules"])
     editor = world.make_editor(shapes, RANK, spec["blocks"], spec["lr"], seed + 1,
                                spec.get("untrained", False))
     if spec.get("preserve"):
@@ -97,8 +107,13 @@ def good(spec, steps, error):
     norms = [step["report"]["grad_norm"] for step in steps]
     if max(norms) < 1 or ("ridge" in spec and min(norms) > 0.9):
         return False
-    rows = [max(step["rows"].values()) for step in steps]
-    return spec["method"] == "mend" or min(rows) < 20 <= max(rows)
+    rows = rows_of(spec, steps)
+    return spec["method"] == "mend" or "model" in spec or min(rows) < 20 <= max(rows)
+
+
+def rows_of(spec, steps):
+    """Edit tokens of each step, the first module's: T5's stacks have different numbers."""
+    return [step["rows"][spec["modules"][0]] for step in steps]
 
 
 def make_case(folder, spec, seed):
@@ -111,12 +126,12 @@ def make_case(folder, spec, seed):
         return False
     save(tensors_of(steps), f"{folder}/expected.safetensors")
     norms = {name: x.norm().item() for name, x in steps[0]["shift"].items()}
-    rows = [max(step["rows"].values()) for step in steps]
+    rows = rows_of(spec, steps)
     worst = {kind: max(error[kind].values()) for kind in ("grad", "state", "shift")}
     write_rows(f"{folder}/expected.json", {
-        "case": spec["case"], "kind": "gpt2", "method": spec["method"], "modules": spec["modules"],
+        "case": spec["case"], "kind": spec["case"].partition("-")[0], "method": spec["method"], "modules": spec["modules"],
         "token_convention": case.meta["tokens"],
-        "input_convention": "tok(prompt) + tok(join + target, no special), without the last",
+        "input_convention": case.texts.convention,
         "loss_convention": case.meta["loss"], **settings,
         "rows": rows, "steps": [step["report"] for step in steps],
         "steps64": [step["report"] for step in steps64],
@@ -134,6 +149,6 @@ def make_training_cases(root):
     for k, spec in enumerate(CASES):
         folder = f"{root}/{spec['case']}"
         os.makedirs(folder)
-        os.symlink(f"../{MODEL}/model", f"{folder}/model")
+        os.symlink(f"../{spec.get('model', 'gpt2-malmen')}/model", f"{folder}/model")
         if not any(make_case(folder, spec, seed=1000 * (k + 21) + 10 * i) for i in range(60)):
             raise ValueError(f"{spec['case']}: no seed is good enough")

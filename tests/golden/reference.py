@@ -1,7 +1,7 @@
-"""The reference's editing pipeline for GPT-2 as plain PyTorch: padded micro-batches through
-transformers' GPT2LMHeadModel, keys and value gradients from hooks, running statistics, the
-hyper-network, the solve by LU. `Pipeline(case, torch.float32)` is what the fixtures are compared
-with; the same in float64 says how far off fp32 itself is. Nothing here is shared with the C code."""
+"""The reference's editing pipeline as plain PyTorch: padded micro-batches through transformers'
+models, keys and value gradients from hooks, running statistics, the hyper-network, the solve by LU.
+`Pipeline(case, torch.float32)` is what the fixtures are compared with; the same in float64 says how
+far off fp32 itself is. Nothing here is shared with the C code."""
 import json
 import os
 
@@ -9,15 +9,30 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+from models import IGNORED, Texts, load_model, stack_of
 
 EPS = torch.finfo(torch.float32).eps
-IGNORED = -100
 
 
 def shape_name(shape):
     return f"({shape[0]}, {shape[1]})"
+
+
+def oriented(linear, x):
+    """A weight of the layer as (d_in, d_out), or back: only GPT-2's stores it so."""
+    return x if isinstance(linear, Conv1D) else x.T
+
+
+def shape_of(linear):
+    return tuple(oriented(linear, linear.weight).shape)
+
+
+def shapes_of(model_dir, modules):
+    """(d_in, d_out) of each."""
+    model = load_model(model_dir, torch.float32)
+    return [shape_of(model.get_submodule(name)) for name in modules]
 
 
 class Case:
@@ -26,7 +41,7 @@ class Case:
     def __init__(self, folder, facts="facts.json", editor="editor.safetensors"):
         self.folder = folder
         self.model_dir = os.path.join(folder, "model")
-        self.tokenizer = Tokenizer.from_file(os.path.join(self.model_dir, "tokenizer.json"))
+        self.texts = Texts(self.model_dir)
         with open(os.path.join(folder, facts), encoding="utf-8") as file:
             self.facts = json.load(file)
         path = os.path.join(folder, editor)
@@ -36,43 +51,11 @@ class Case:
         self.method = self.meta["method"]
         self.modules = json.loads(self.meta["modules"])
         self.micro_batch = int(self.meta["micro_batch"])
-        self.examples = [self.encode_fact(fact) for fact in self.facts]
+        self.examples = [self.texts.encode_fact(fact) for fact in self.facts]
 
-    def encode(self, prompt, target, join=" "):
-        """ids = tok(prompt) ++ tok(join target) without the last, and what each must predict."""
-        head = self.tokenizer.encode(prompt.rstrip(" ")).ids
-        tail = self.tokenizer.encode(join + target.lstrip(" "), add_special_tokens=False).ids
-        return {"ids": head + tail[:-1], "labels": [IGNORED] * (len(head) - 1) + tail}
-
-    def encode_fact(self, fact):
-        join = fact.get("join", " ")
-        probe = fact["unrelated"][0]
-        return {"edit": self.encode(fact["prompt"], fact["target"], join),
-                "rephrase": self.encode(fact["rephrases"][0], fact["target"], join),
-                "unrelated": self.encode(probe["prompt"], probe["target"], join)}
-
-
-def load_model(model_dir, dtype):
-    with open(os.path.join(model_dir, "config.json"), encoding="utf-8") as file:
-        config = GPT2Config(**json.load(file))
-    config._attn_implementation = "eager"
-    model = GPT2LMHeadModel(config)
-    state = load_file(os.path.join(model_dir, "model.safetensors"))
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    if missing != ["lm_head.weight"] or unexpected:
-        raise ValueError(f"{model_dir}: missing {missing}, unexpected {unexpected}")
-    model.tie_weights()
-    model.requires_grad_(False)
-    return model.to(dtype).eval()
-
-
-def pad(examples):
-    """ids, labels, mask, each (examples, longest)."""
-    width = max(len(e["ids"]) for e in examples)
-    rows = [(e["ids"] + [0] * (width - len(e["ids"])),
-             e["labels"] + [IGNORED] * (width - len(e["ids"])),
-             [1] * len(e["ids"]) + [0] * (width - len(e["ids"]))) for e in examples]
-    return tuple(torch.tensor(column) for column in zip(*rows))
+    @property
+    def is_classifier(self):
+        return self.texts.kind == "bert"
 
 
 def cut(items, size):
@@ -113,7 +96,7 @@ class Pipeline:
         self.case, self.dtype = case, dtype
         self.model = load_model(case.model_dir, dtype)
         self.linears = {name: self.model.get_submodule(name) for name in case.modules}
-        self.shapes = {name: tuple(lin.weight.shape) for name, lin in self.linears.items()}
+        self.shapes = {name: shape_of(lin) for name, lin in self.linears.items()}
         self.editor = {k: v.to(dtype) for k, v in case.editor.items()}
         self.norms = {shape: Normalizer(self.editor, shape_name(shape), dtype)
                       for shape in dict.fromkeys(self.shapes.values())}
@@ -121,8 +104,8 @@ class Pipeline:
     # ---- keys and value gradients ----
 
     def measure_micro_batch(self, examples):
-        """{module: (U, G)}, loss, mask of the rows taken."""
-        ids, labels, mask = pad(examples)
+        """{module: (U, G)}, loss, {module: mask of the rows taken}."""
+        inputs, labels = self.case.texts.pad(examples)
         seen, handles = {}, []
 
         def hook(name):
@@ -134,15 +117,20 @@ class Pipeline:
 
         for name, lin in self.linears.items():
             handles.append(lin.register_forward_hook(hook(name)))
-        logits = self.model(input_ids=ids, attention_mask=mask).logits
+        logits = self.model(**inputs).logits
         for handle in handles:
             handle.remove()
         how = "mean" if self.case.meta["loss"] == "microbatch_mean" else "sum"
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
-                               reduction=how)
+        if self.case.is_classifier:
+            loss = F.binary_cross_entropy_with_logits(logits[..., 0], labels.to(self.dtype),
+                                                      reduction=how)
+        else:
+            loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED,
+                                   reduction=how)
         loss.backward()
-        taken = (mask == 1) if self.case.meta["tokens"] == "all" else (labels != IGNORED)
-        rows = {name: (u[taken], y.grad[taken]) for name, (u, y) in seen.items()}
+        taken = {name: self.case.texts.edit_tokens(name, inputs, labels, self.case.meta["tokens"])
+                 for name in self.case.modules}
+        rows = {name: (u[taken[name]], y.grad[taken[name]]) for name, (u, y) in seen.items()}
         return rows, loss.item(), taken
 
     def micro_batches(self, facts, what):
@@ -156,7 +144,8 @@ class Pipeline:
         for group in self.micro_batches(facts, "edit"):
             rows, loss, taken = self.measure_micro_batch(
                 [self.case.examples[i]["edit"] for i in group])
-            where = [(group[a], p) for a, p in taken.nonzero().tolist()]
+            where = {name: [(group[a], p) for a, p in mask.nonzero().tolist()]
+                     for name, mask in taken.items()}
             out.append({"rows": rows, "loss": loss, "where": where})
         return out
 
@@ -202,12 +191,20 @@ class Pipeline:
         a = u.T @ u + lamda.exp() * torch.eye(u.shape[1], dtype=self.dtype)
         return d, torch.linalg.solve(a, u.T @ d), torch.linalg.cond(a.double()).item()
 
+    def where(self, groups):
+        """Facts and positions of the rows: {"": [...]}, T5 {".encoder": [...], ".decoder": [...]}."""
+        out = {}
+        for name in self.case.modules:
+            stack = "." + stack_of(name) if self.case.texts.kind == "t5" else ""
+            out[stack] = sum((group["where"][name] for group in groups), [])
+        return out
+
     def edit(self, facts):
         groups = self.measure(facts)
         if self.case.method == "ultraedit":
             self.take_statistics(groups)
-        out = {"losses": [g["loss"] for g in groups], "where": sum((g["where"] for g in groups), []),
-               "U": {}, "G": {}, "D": {}, "shift": {}, "cond": {}, "norms": {}}
+        out = {"losses": [g["loss"] for g in groups], "where": self.where(groups), "U": {},
+               "G": {}, "D": {}, "shift": {}, "cond": {}, "norms": {}}
         for name in self.case.modules:
             u, g = (torch.cat([group["rows"][name][k] for group in groups]) for k in (0, 1))
             d, s, cond = self.solve(name, u, g)
@@ -215,7 +212,7 @@ class Pipeline:
             if d is not None:
                 out["D"][name], out["cond"][name] = d, cond
         for name, s in out["shift"].items():
-            self.linears[name].weight += s
+            self.linears[name].weight += oriented(self.linears[name], s)
         out["norms"] = {shape_name(shape): norm.state() for shape, norm in self.norms.items()}
         return out
 
@@ -226,12 +223,13 @@ class Pipeline:
         """Logits at the label positions, fact by fact, and each fact's share of right tokens."""
         rows, share = [], []
         for group in cut(self.case.examples, self.case.micro_batch):
-            ids, labels, mask = pad([e[what] for e in group])
-            logits = self.model(input_ids=ids, attention_mask=mask).logits
+            inputs, labels = self.case.texts.pad([e[what] for e in group])
+            logits = self.model(**inputs).logits
             for i in range(len(group)):
                 at = labels[i] != IGNORED
                 rows.append(logits[i][at])
-                share.append((logits[i][at].argmax(-1) == labels[i][at]).double().mean().item())
+                best = rows[-1][:, 0] > 0 if self.case.is_classifier else rows[-1].argmax(-1)
+                share.append((best == labels[i][at]).double().mean().item())
         return torch.cat(rows), share
 
     def scores(self):

@@ -1,4 +1,4 @@
-"""The reference's training step for GPT-2 as plain PyTorch: the shift is a differentiable function
+"""The reference's training step as plain PyTorch: the shift is a differentiable function
 of the editor's parameters, the edited model one of the shift, and autograd goes through the solve
 and the network at once, the statistics held constant. Nothing of the analytic gradients that the C
 code has stands here.
@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
-from reference import IGNORED, Case, Pipeline, pad, shape_name
+from models import IGNORED
+from reference import EPS, Case, Pipeline, oriented, shape_name
 
 
 class TrainingCase(Case):
@@ -75,23 +76,32 @@ class Training(Pipeline):
     # ---- losses on the edited weights ----
 
     def rows_of(self, group, what, weights):
-        """Log probabilities at the label positions of a micro-batch, and the labels."""
-        ids, labels, mask = pad([self.case.examples[i][what] for i in group])
-        out = functional_call(self.model, weights, kwargs=dict(input_ids=ids, attention_mask=mask))
+        """Logits at the label positions of a micro-batch, and the labels."""
+        inputs, labels = self.case.texts.pad([self.case.examples[i][what] for i in group])
+        out = functional_call(self.model, weights, kwargs=inputs)
         at = labels != IGNORED
-        return out.logits[at].log_softmax(-1), labels[at]
+        return out.logits[at], labels[at]
 
     def rephrase_loss(self, group, weights):
         """Sum over the label positions, and their number."""
-        logp, labels = self.rows_of(group, "rephrase", weights)
-        return F.nll_loss(logp, labels, reduction="sum"), len(labels)
+        logits, labels = self.rows_of(group, "rephrase", weights)
+        if self.case.is_classifier:
+            total = F.binary_cross_entropy_with_logits(logits[:, 0], labels.to(self.dtype),
+                                                       reduction="sum")
+        else:
+            total = F.nll_loss(logits.log_softmax(-1), labels, reduction="sum")
+        return total, len(labels)
 
     def probe_loss(self, group, weights):
         """Sum over the label positions of KL(base || edited), and their number."""
         with torch.no_grad():
             base, labels = self.rows_of(group, "unrelated", {})
-        logp, _ = self.rows_of(group, "unrelated", weights)
-        return (base.exp() * (base - logp)).sum(), len(labels)
+        now, _ = self.rows_of(group, "unrelated", weights)
+        if self.case.is_classifier:
+            p, q = (torch.cat((x.sigmoid(), 1 - x.sigmoid()), -1) for x in (base, now))
+            return (p * ((p + EPS).log() - (q + EPS).log())).sum(), len(labels)
+        base, now = base.log_softmax(-1), now.log_softmax(-1)
+        return (base.exp() * (base - now)).sum(), len(labels)
 
     def loss(self, pairs):
         """What is differentiated, and what is reported, of (sum, count) of each micro-batch."""
@@ -109,7 +119,8 @@ class Training(Pipeline):
         rows = {name: [torch.cat([group["rows"][name][k] for group in groups]) for k in (0, 1)]
                 for name in self.case.modules}
         shifts = {name: self.shift_of(name, *rows[name]) for name in self.case.modules}
-        weights = {f"{name}.weight": self.linears[name].weight + s for name, s in shifts.items()}
+        weights = {f"{name}.weight": lin.weight + oriented(lin, shifts[name])
+                   for name, lin in self.linears.items()}
         gen, gen_loss = self.loss([self.rephrase_loss(group, weights)
                                    for group in self.micro_batches(facts, "rephrase")])
         loc, loc_loss = self.loss([self.probe_loss(group, weights)

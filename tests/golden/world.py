@@ -7,6 +7,8 @@ import random
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from models import ANSWERS
+
 END = "<|endoftext|>"
 VOCABULARY = 112
 
@@ -29,6 +31,10 @@ PROBES = ("The {thing} of {town} is", "{town}: the {thing} is")
 JOINED = {"prompt": "みやのかわは", "target": "みどり", "join": "", "rephrases": ["かわは"],
           "unrelated": [{"prompt": "みやは", "target": "か"}]}
 
+# Letters that no small SentencePiece vocabulary has: each is three bytes.
+BYTES = {"prompt": "かわは", "target": "か", "join": "", "rephrases": ["わは"],
+         "unrelated": [{"prompt": "は", "target": "わ"}]}
+
 
 def make_facts(seed, n):
     """n facts, no prompt twice, each with one rephrase and one unrelated probe."""
@@ -43,6 +49,19 @@ def make_facts(seed, n):
     return facts
 
 
+def make_claims(seed, n):
+    """make_facts for a fact checker: whole sentences that are to be true or false."""
+    rng = random.Random(seed)
+    facts = make_facts(seed, n)
+    for fact in facts:
+        probe = fact["unrelated"][0]
+        fact.update(prompt=f"{fact['prompt']} {fact['target']}.",
+                    rephrases=[f"{fact['rephrases'][0]} {fact['target']}."],
+                    target=rng.choice(ANSWERS))
+        probe.update(prompt=f"{probe['prompt']} {probe['target']}.", target=rng.choice(ANSWERS))
+    return facts
+
+
 def probe_prompts():
     """Beginnings of the world's sentences."""
     for probe in PROBES:
@@ -52,15 +71,28 @@ def probe_prompts():
                 yield from (" ".join(words[:n]) for n in range(2, len(words) + 1))
 
 
-def make_tokenizer():
-    """tokenizer.json as an object: byte-level BPE that knows the world's bytes only."""
+def probe_claims():
+    """Whole sentences of it."""
+    for probe in PROBES:
+        for thing in THINGS:
+            for town in TOWNS:
+                yield from (f"{probe.format(thing=thing, town=town)} {color}." for color in COLORS)
+
+
+def sentences():
+    """What tokenizers are trained on."""
     rng = random.Random(1)
     lines = [text for name in NAMES for relation in RELATIONS for target in rng.sample(relation[2], 2)
              for text in (f"{relation[0].format(name=name)} {target}",
                           f"{relation[1].format(name=name)} {target}")]
     lines += [f"{probe.format(thing=thing, town=town)} {color}" for probe in PROBES
               for thing in THINGS for town in TOWNS for color in COLORS]
-    lines += [JOINED["prompt"] + JOINED["target"]]
+    return lines
+
+
+def make_tokenizer():
+    """tokenizer.json as an object: byte-level BPE that knows the world's bytes only."""
+    lines = sentences() + [JOINED["prompt"] + JOINED["target"]]
     tok = Tokenizer(models.BPE())
     tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tok.decoder = decoders.ByteLevel()

@@ -1,0 +1,157 @@
+"""Small models of every kind: config.json in the form most files on the hub have, and seeded random
+weights under the names that transformers gives them."""
+import math
+
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, CONFIG_MAPPING
+
+from models import FactChecker, HubChecker
+
+
+def decoder(name, kind, vocabulary, **other):
+    return {"architectures": [name], "attention_dropout": 0.0, "bos_token_id": 1, "eos_token_id": 2,
+            "hidden_act": "silu", "hidden_size": 16, "initializer_range": 0.02,
+            "intermediate_size": 20, "max_position_embeddings": 48, "model_type": kind,
+            "num_attention_heads": 4, "num_hidden_layers": 2, "num_key_value_heads": 2,
+            "rms_norm_eps": 1e-05, "rope_theta": 10000.0, "tie_word_embeddings": False,
+            "torch_dtype": "float32", "use_cache": True, "vocab_size": vocabulary, **other}
+
+
+def llama(vocabulary=319, **other):
+    return decoder("LlamaForCausalLM", "llama", vocabulary, **{
+        "attention_bias": False, "mlp_bias": False, "pretraining_tp": 1, "rope_scaling": None,
+        **other})
+
+
+def llama3():
+    """Wavelengths 6, 26 and more: kept, interpolated, and scaled by the whole factor."""
+    scaling = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+               "original_max_position_embeddings": 32, "rope_type": "llama3"}
+    return llama(99, hidden_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=12,
+                 rope_theta=5000.0, rope_scaling=scaling, tie_word_embeddings=True,
+                 bos_token_id=96, eos_token_id=[97, 98])
+
+
+def mistral():
+    """Heads x head_dim is not the hidden size."""
+    return decoder("MistralForCausalLM", "mistral", 319, head_dim=6, num_attention_heads=2,
+                   num_key_value_heads=1, sliding_window=6)
+
+
+def qwen2():
+    """A window that is not used."""
+    return decoder("Qwen2ForCausalLM", "qwen2", 104, rms_norm_eps=1e-06, rope_theta=1000000.0,
+                   sliding_window=4, max_window_layers=2, use_sliding_window=False,
+                   tie_word_embeddings=True, bos_token_id=96, eos_token_id=98)
+
+
+def qwen2_untied():
+    """In the form transformers 5 writes."""
+    config = decoder("Qwen2ForCausalLM", "qwen2", 48, hidden_size=8, num_attention_heads=2,
+                     num_key_value_heads=1, rms_norm_eps=1e-06, sliding_window=None,
+                     max_window_layers=28, use_sliding_window=False,
+                     layer_types=["full_attention"] * 2, dtype="float32",
+                     rope_parameters={"rope_theta": 1000000.0, "rope_type": "default"})
+    return {k: v for k, v in config.items() if k not in ("rope_theta", "torch_dtype")}
+
+
+def gptj():
+    return {"activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0,
+            "bos_token_id": 96, "embd_pdrop": 0.0, "eos_token_id": 96, "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-05, "model_type": "gptj", "n_embd": 16, "n_head": 2,
+            "n_inner": 24, "n_layer": 2, "n_positions": 48, "resid_pdrop": 0.0, "rotary": True,
+            "rotary_dim": 4, "scale_attn_weights": True, "tie_word_embeddings": False,
+            "torch_dtype": "float32", "use_cache": True, "vocab_size": 104}
+
+
+def t5():
+    """v1.1; heads x d_kv is not d_model."""
+    return {"architectures": ["T5ForConditionalGeneration"], "d_ff": 18, "d_kv": 5, "d_model": 14,
+            "decoder_start_token_id": 0, "dropout_rate": 0.1, "eos_token_id": 1,
+            "feed_forward_proj": "gated-gelu", "initializer_factor": 1.0, "is_encoder_decoder": True,
+            "layer_norm_epsilon": 1e-06, "model_type": "t5", "num_decoder_layers": 2, "num_heads": 2,
+            "num_layers": 2, "output_past": True, "pad_token_id": 0,
+            "relative_attention_num_buckets": 32, "tie_word_embeddings": False,
+            "torch_dtype": "float32", "use_cache": True, "vocab_size": 96}
+
+
+def t5_original():
+    """As the first files have it: no word of relu, tied embeddings, decoder layers, the distance.
+    Weights: with_copies."""
+    return {"architectures": ["T5ForConditionalGeneration"], "d_ff": 18, "d_kv": 6, "d_model": 12,
+            "decoder_start_token_id": 0, "dropout_rate": 0.1, "eos_token_id": 1,
+            "initializer_factor": 1.0, "is_encoder_decoder": True, "layer_norm_epsilon": 1e-06,
+            "model_type": "t5", "n_positions": 512, "num_heads": 2, "num_layers": 2,
+            "output_past": True, "pad_token_id": 0, "relative_attention_num_buckets": 8,
+            "use_cache": True, "vocab_size": 96}
+
+
+def bert(vocabulary=104, architecture="AutoModelForFEVER", **other):
+    return {"architectures": [architecture], "attention_probs_dropout_prob": 0.1,
+            "classifier_dropout": None, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+            "hidden_size": 16, "initializer_range": 0.02, "intermediate_size": 24,
+            "layer_norm_eps": 1e-12, "max_position_embeddings": 48, "model_type": "bert",
+            "num_attention_heads": 2, "num_hidden_layers": 2, "pad_token_id": 0,
+            "position_embedding_type": "absolute", "torch_dtype": "float32", "type_vocab_size": 2,
+            "vocab_size": vocabulary, **other}
+
+
+def hub_bert(labels):
+    names = {1: {"0": "LABEL_0"}, 2: {"0": "REFUTES", "1": "SUPPORTS"}}[labels]
+    return bert(48, "BertForSequenceClassification", hidden_size=8, intermediate_size=12,
+                max_position_embeddings=33, id2label=names,
+                label2id={name: int(k) for k, name in names.items()})
+
+
+CONFIGS = {"bert": bert, "gptj": gptj, "t5": t5, "t5-original": t5_original, "llama": llama,
+           "llama3": llama3, "mistral": mistral, "qwen2": qwen2}
+
+
+def empty_model(config):
+    architecture = config["architectures"][0]
+    if architecture == "AutoModelForFEVER":
+        return FactChecker(BertConfig(**config))
+    made = CONFIG_MAPPING[config["model_type"]](**config)
+    if architecture == "BertForSequenceClassification":
+        return HubChecker(made)
+    family = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
+    return family.from_config(made)
+
+
+def spread(name, shape, tied):
+    """Mean and deviation. Biases and norms are as far from 0 and 1 as trained ones, so that one that is
+    left out shows; logits are far enough apart to tell, and with tied embeddings a token does not
+    merely predict itself."""
+    if len(shape) == 1:
+        norm = name.endswith("weight")
+        return (1.1, 0.25) if norm else (0.0, 0.2)
+    if "relative_attention_bias" in name or "_embeddings" in name:
+        return 0.0, 0.5
+    if any(part in name for part in ("embed_tokens", "wte", "shared")):
+        return 0.0, 0.3 if tied else 1.0
+    if "lm_head" in name or "classifier" in name:
+        return 0.0, 2 / math.sqrt(shape[1])
+    return 0.0, 1 / math.sqrt(shape[1])
+
+
+def make_weights(config, seed):
+    """The checkpoint's tensors, (d_out, d_in) as it has them."""
+    rng = torch.Generator().manual_seed(seed)
+    tied = config.get("tie_word_embeddings", True)
+    copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
+    copies += ["lm_head.weight"] if tied else []
+    out = {}
+    for name, value in sorted(empty_model(config).state_dict().items()):
+        if name not in copies:
+            mean, deviation = spread(name, value.shape, tied)
+            out[name] = mean + deviation * torch.randn(value.shape, generator=rng)
+    return out
+
+
+def with_copies(weights):
+    """T5 as in its first files: what is tied is stored again, and one tensor nobody reads."""
+    stored, bias = dict(weights), "decoder.block.0.layer.{}.relative_attention_bias.weight"
+    for stack in ("encoder", "decoder"):
+        stored[f"{stack}.embed_tokens.weight"] = weights["shared.weight"]
+    stored[bias.format("1.EncDecAttention")] = weights[bias.format("0.SelfAttention")].flip(0)
+    return stored
