@@ -35,7 +35,7 @@ bool mal_example_target(const struct mal_model *model, const struct mal_tokenize
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "target");
     memcpy(text, join, n_join);
     memcpy(text + n_join, target, n_target + 1);
-    bool ok = mal_tokenizer_encode(tok, text, n_join + n_target, false, out, err);
+    bool ok = mal_tokenizer_encode_after(tok, text, n_join + n_target, out, err);
     mal_free(text);
     return ok;
 }

@@ -251,8 +251,9 @@ static void test_keys(void **state) {
     check_rows(*state, MAL_OBSERVED_KEYS, "U", 1e-5);
 }
 
+/* T5's own in fp32 are up to 8e-6 from fp64. */
 static void test_gradients(void **state) {
-    check_rows(*state, MAL_OBSERVED_GRADIENTS, "G", 1e-5);
+    check_rows(*state, MAL_OBSERVED_GRADIENTS, "G", 3e-5);
 }
 
 static void test_differences(void **state) {
