@@ -3,6 +3,7 @@
 
 #include "core/cpu/blas.h"
 #include "core/cpu/cpu.h"
+#include "core/simd.h"
 
 static void set_row(int64_t n, const float *x, float *y) {
     memcpy(y, x, (size_t)n * sizeof *y);
@@ -15,7 +16,29 @@ static void bias_rows(const struct mal_gemm *g,
         row(g->n, g->bias, g->c + i * g->ldc);
 }
 
+static MAL_SIMD void finish_row(int64_t n, float alpha, const float *sums, float beta,
+                                const float *bias, float *c) {
+    MAL_SIMD_LOOP
+    for (int64_t j = 0; j < n; j++) {
+        float y = alpha * sums[j] + (bias ? bias[j] : 0);
+        c[j] = beta == 0 ? y : y + beta * c[j];
+    }
+}
+
+void mal_cpu_gemm_finish(const struct mal_gemm *g, int64_t i, int64_t rows, int64_t j,
+                         int64_t cols, bool first, const float *sums, int64_t ld_sums) {
+    const float *bias = first && g->bias ? g->bias + j : NULL;
+    for (int64_t r = 0; r < rows; r++)
+        finish_row(cols, g->alpha, sums + r * ld_sums, first ? g->beta : 1, bias,
+                   g->c + (i + r) * g->ldc + j);
+}
+
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g) {
+    bool large = g->n * g->k > 16 * PARALLEL_ELEMENTS;
+    if (g->m <= THIN_ROWS && !g->trans_a && (large || g->b_dtype != MAL_F32)) {
+        mal_cpu_gemm_thin(g);
+        return;
+    }
     if (g->b_dtype != MAL_F32) {
         mal_cpu_gemm16(be, g);
         return;

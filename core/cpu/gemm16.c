@@ -14,6 +14,8 @@
 enum {
     STRIP = TILE_COLS,              /* columns */
     STRIPS = 8,                     /* of a panel, at most */
+    LINE = 32,                      /* weights of a line of the cache */
+    AHEAD = 8,                      /* rows asked for before they are read */
     DEPTH = 512,                    /* rows of a panel */
     ROWS = 16 * TILE_ROWS,          /* of a and c at a time */
     PANEL = STRIPS * STRIP * DEPTH, /* floats */
@@ -30,23 +32,30 @@ MAL_INLINE float widened(uint16_t x, bool f16) {
     return f16 ? f16_to_f32(x) : bf16_to_f32(x);
 }
 
-MAL_INLINE void widen_strip(bool f16, int64_t depth, const uint16_t *x, int64_t ldx,
-                            float *y) {
+/* Whole strips, each depth * STRIP after the last; row by row, as weights are stored. The
+ * next rows are pages away: they are asked for in time. */
+MAL_INLINE void widen_strips(bool f16, int64_t depth, int64_t n_strips, const uint16_t *x,
+                             int64_t ldx, float *y) {
     for (int64_t p = 0; p < depth; p++) {
-        MAL_SIMD_LOOP
-        for (int64_t j = 0; j < STRIP; j++)
-            y[p * STRIP + j] = widened(x[p * ldx + j], f16);
+        for (int64_t s = 0; s < n_strips; s++) {
+            const uint16_t *from = x + p * ldx + s * STRIP;
+            float *to = y + (s * depth + p) * STRIP;
+            if (p + AHEAD < depth) __builtin_prefetch(from + AHEAD * ldx);
+            MAL_SIMD_LOOP
+            for (int64_t j = 0; j < STRIP; j++)
+                to[j] = widened(from[j], f16);
+        }
     }
 }
 
-static MAL_SIMD void widen_strip_f16(int64_t depth, const uint16_t *x, int64_t ldx,
-                                     float *y) {
-    widen_strip(true, depth, x, ldx, y);
+static MAL_SIMD void widen_strips_f16(int64_t depth, int64_t n_strips, const uint16_t *x,
+                                      int64_t ldx, float *y) {
+    widen_strips(true, depth, n_strips, x, ldx, y);
 }
 
-static MAL_SIMD void widen_strip_bf16(int64_t depth, const uint16_t *x, int64_t ldx,
-                                      float *y) {
-    widen_strip(false, depth, x, ldx, y);
+static MAL_SIMD void widen_strips_bf16(int64_t depth, int64_t n_strips, const uint16_t *x,
+                                       int64_t ldx, float *y) {
+    widen_strips(false, depth, n_strips, x, ldx, y);
 }
 
 /* y[j * ldy + i] = x[i * ldx + j] for a square of GROUP rows: three times, the rows of
@@ -74,6 +83,10 @@ MAL_INLINE void widen_rows(bool f16, int64_t depth, const uint16_t *x, int64_t l
                            float *y) {
     uint16_t turned[GROUP * STRIP];
     for (int64_t p = 0; p < depth; p += GROUP) {
+        if (p % LINE == 0) {
+            for (int64_t j = 0; j < STRIP; j++)
+                __builtin_prefetch(x + j * ldx + p + 2 * LINE);
+        }
         for (int64_t j = 0; j < STRIP; j += GROUP)
             transpose(x + j * ldx + p, ldx, turned + j, STRIP);
         MAL_SIMD_LOOP
@@ -100,36 +113,28 @@ static void widen_edge(int64_t depth, int64_t cols, const uint16_t *x, int64_t r
             y[p * STRIP + j] = j < cols ? widened(x[p * row + j * col], f16) : 0;
 }
 
-/* Rows [p, p + depth) and columns [j, j + cols) of op(b) as a strip. */
-static void make_strip(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
+/* Rows [p, p + depth) and columns [j, j + cols) of op(b) as strips. */
+static void make_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
                        int64_t cols, float *y) {
     bool f16 = g->b_dtype == MAL_F16;
     int64_t row = g->trans_b ? 1 : g->ldb, col = g->trans_b ? g->ldb : 1;
     const uint16_t *x = (const uint16_t *)g->b + p * row + j * col;
-    int64_t done = 0;
-    if (cols == STRIP && g->trans_b) {
-        done = depth / GROUP * GROUP;
-        (f16 ? widen_rows_f16 : widen_rows_bf16)(done, x, g->ldb, y);
-    } else if (cols == STRIP) {
-        done = depth;
-        (f16 ? widen_strip_f16 : widen_strip_bf16)(done, x, g->ldb, y);
+    int64_t whole = cols / STRIP, squares = depth / GROUP * GROUP;
+    if (!g->trans_b)
+        (f16 ? widen_strips_f16 : widen_strips_bf16)(depth, whole, x, g->ldb, y);
+    for (int64_t s = 0; s < whole && g->trans_b; s++) {
+        const uint16_t *from = x + s * STRIP * col;
+        float *to = y + s * STRIP * depth;
+        (f16 ? widen_rows_f16 : widen_rows_bf16)(squares, from, g->ldb, to);
+        widen_edge(depth - squares, STRIP, from + squares, row, col, f16,
+                   to + squares * STRIP);
     }
-    widen_edge(depth - done, cols, x + done * row, row, col, f16, y + done * STRIP);
+    if (whole * STRIP < cols)
+        widen_edge(depth, cols - whole * STRIP, x + whole * STRIP * col, row, col, f16,
+                   y + whole * STRIP * depth);
 }
 
 /* ---- Products ---- */
-
-/* c := alpha sums + beta c + bias for a block of c of up to STRIP columns. */
-static MAL_SIMD void finish(int64_t rows, int64_t cols, float alpha, const float *sums,
-                            float beta, const float *bias, float *c, int64_t ldc) {
-    for (int64_t i = 0; i < rows; i++) {
-        MAL_SIMD_LOOP
-        for (int64_t j = 0; j < cols; j++) {
-            float y = alpha * sums[i * STRIP + j] + (bias ? bias[j] : 0);
-            c[i * ldc + j] = beta == 0 ? y : y + beta * c[i * ldc + j];
-        }
-    }
-}
 
 /* Rows [i, i + rows) and columns [p, p + depth) of op(a), dense: rows far apart, most of
  * all by powers of two, would push each other out of the cache. */
@@ -145,11 +150,9 @@ static void copy_rows(const struct mal_gemm *g, int64_t i, int64_t rows, int64_t
     }
 }
 
-/* Adds the product with rows [p, p + depth) of op(b); the first brings beta and bias. */
+/* Adds the product with rows [p, p + depth) of op(b). */
 static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
                            int64_t cols, const float *panel, float *a) {
-    float beta = p == 0 ? g->beta : 1;
-    const float *bias = p == 0 ? g->bias : NULL;
     for (int64_t i = 0; i < g->m; i += ROWS) {
         int64_t rows = g->m - i < ROWS ? g->m - i : ROWS;
         copy_rows(g, i, rows, p, depth, a);
@@ -158,8 +161,8 @@ static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, i
             memset(sums, 0, (size_t)(rows * STRIP) * sizeof *sums);
             mal_cpu_tile(rows, STRIP, depth, a, depth, 1, panel + s * depth, STRIP, sums,
                          STRIP);
-            finish(rows, cols - s < STRIP ? cols - s : STRIP, g->alpha, sums, beta,
-                   bias ? bias + j + s : NULL, g->c + i * g->ldc + j + s, g->ldc);
+            mal_cpu_gemm_finish(g, i, rows, j + s, cols - s < STRIP ? cols - s : STRIP,
+                                p == 0, sums, STRIP);
         }
     }
 }
@@ -169,9 +172,7 @@ static void multiply_columns(const struct mal_gemm *g, int64_t j, int64_t cols,
     int64_t p = 0;
     do { /* once for k = 0 too */
         int64_t depth = g->k - p < DEPTH ? g->k - p : DEPTH;
-        for (int64_t s = 0; s < cols; s += STRIP)
-            make_strip(g, p, depth, j + s, cols - s < STRIP ? cols - s : STRIP,
-                       panel + s * depth);
+        make_panel(g, p, depth, j, cols, panel);
         multiply_panel(g, p, depth, j, cols, panel, panel + PANEL);
         p += depth;
     } while (p < g->k);

@@ -129,12 +129,9 @@ static void check_gemm(struct device *dev, const struct product_case *cases, siz
     }
 }
 
+/* With every type of weights: few rows, as in decoding, too, and more weights than are
+ * widened at once. */
 static void gemm(void **state) {
-    check_gemm(*state, products, sizeof products / sizeof products[0], MAL_F32);
-}
-
-/* Few rows, as in decoding, and weights larger than what is widened at once. */
-static void gemm_of_16_bits(void **state) {
     static const struct product_case more[] = {
         {1, 300, 129, false, false, 0, 1, 0, true},
         {1, 300, 129, false, true, 0, 1, 0, true},
@@ -146,13 +143,19 @@ static void gemm_of_16_bits(void **state) {
         {9, 64, 64, false, true, 0, 1, 1, true},
         {12, 70, 64, false, false, 2, 1, 0, true},
         {3, 600, 4200, false, false, 0, 1, 0, true},
+        {4, 601, 770, false, true, 1, 1, 0, true},
+        {4, 2101, 529, false, false, 0, 1, 0.5, false},
+        {2, 601, 770, false, true, 0, 0.5, 1, true},
+        {1, 4400, 530, false, false, 3, 1, 0, true},
         {11, 600, 4200, false, true, 1, 1, 0.5, true},
         {11, 600, 4200, true, false, 1, 1, 0.5, true},
     };
-    for (int f16 = 0; f16 < 2; f16++) {
-        enum mal_dtype dtype = f16 ? MAL_F16 : MAL_BF16;
-        check_gemm(*state, products, sizeof products / sizeof products[0], dtype);
-        check_gemm(*state, more, sizeof more / sizeof more[0], dtype);
+
+    static const enum mal_dtype dtypes[] = {MAL_F32, MAL_F16, MAL_BF16};
+
+    for (size_t t = 0; t < sizeof dtypes / sizeof dtypes[0]; t++) {
+        check_gemm(*state, products, sizeof products / sizeof products[0], dtypes[t]);
+        check_gemm(*state, more, sizeof more / sizeof more[0], dtypes[t]);
     }
 }
 
@@ -504,7 +507,7 @@ static void convert(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gemm),
-        cmocka_unit_test(gemm_of_16_bits),
+
         cmocka_unit_test(gemm_of_nan_weights),
         cmocka_unit_test(convert_16_bits),
         cmocka_unit_test(gemm64),
