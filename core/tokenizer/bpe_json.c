@@ -10,7 +10,7 @@ static bool must_be_unused(const json_t *model, const char *key, const char *whe
     if (!value || json_is_null(value) || json_is_false(value)) return true;
     if (json_is_string(value) && json_string_length(value) == 0) return true;
     if (json_is_number(value) && json_number_value(value) == 0) return true;
-    return mal_fail(err, MAL_INVALID, "%s: %s is not supported in a byte-level BPE model",
+    return mal_fail(err, MAL_INVALID, "%s: %s is not supported in a BPE model",
                     mal_file_shown(where), key);
 }
 
@@ -32,19 +32,19 @@ static bool read_merge(struct mal_bpe *bpe, const json_t *merge, size_t i,
 
 bool mal_read_bpe_model(struct mal_tokenizer *tok, const json_t *model, const char *where,
                         struct mal_error *err) {
-    if (!tok->byte_level_words)
-        return mal_part_unsupported("model", "BPE without ByteLevel pre-tokenizer", where,
-                                    err);
     static const char *const unused[] = {"dropout", "continuing_subword_prefix",
-                                         "end_of_word_suffix", "byte_fallback"};
+                                         "end_of_word_suffix"};
     for (size_t i = 0; i < sizeof unused / sizeof *unused; i++) {
         if (!must_be_unused(model, unused[i], where, err)) return false;
     }
-    struct mal_bpe_options options = {0};
+    if (tok->byte_level_words && !must_be_unused(model, "byte_fallback", where, err))
+        return false;
+    struct mal_bpe_options options = {.characters = !tok->byte_level_words};
     const json_t *merges;
     if (!mal_json_string_opt(model, "unk_token", &options.unk_token, where, err) ||
         !mal_json_bool_opt(model, "fuse_unk", &options.fuse_unk, where, err) ||
         !mal_json_bool_opt(model, "ignore_merges", &options.ignore_merges, where, err) ||
+        !mal_json_bool_opt(model, "byte_fallback", &options.byte_fallback, where, err) ||
         !mal_vocab_read(&tok->vocab, json_object_get(model, "vocab"), where, err) ||
         !mal_part_array(model, "merges", &merges, where, err))
         return false;

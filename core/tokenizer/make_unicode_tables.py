@@ -5,7 +5,10 @@ itself, and the newer characters that its normalization forms do not know.
     pip install tokenizers unicodedata2 && python3 make_unicode_tables.py | clang-format --assume-filename=x.c > unicode_tables.c
 
 The package's tables are old and do not change (Unicode 8 for categories, 11 for the forms): models
-were trained with what they say, so ours must not change either."""
+were trained with what they say, so ours must not change either. Only grapheme clusters go with
+Unicode (17)."""
+import struct
+
 import unicodedata2
 from tokenizers import normalizers, pre_tokenizers
 
@@ -57,6 +60,47 @@ def unknown():
     return sorted(found)
 
 
+def rules(replacements):
+    """A normalizer with these rules, {text: replacement}: a double array (see charsmap.c) whose
+    nodes have a block of 256 units each, and the replacements."""
+    trie, texts = {}, b""
+    for key, value in replacements.items():
+        node = trie
+        for byte in key.encode():
+            node = node.setdefault(byte, {})
+        node[None] = len(texts)
+        texts += value.encode() + b"\0"
+    units, queue = [0] * 256, [(trie, 0, 0)]
+    for node, unit, label in queue:
+        base = len(units)
+        units += [0] * 256
+        units[unit] = label | (None in node) << 8 | (unit ^ base) << 10
+        for byte, child in node.items():
+            if byte is None:
+                units[base] = child | 1 << 31
+            else:
+                queue.append((child, base ^ byte, byte))
+    assert len(units) < 1 << 21
+    array = struct.pack("<%dI" % len(units), *units)
+    return normalizers.Precompiled(struct.pack("<I", len(array)) + array + texts).normalize_str
+
+
+def prepends():
+    """Characters that join an "a" behind: the rule for the character takes both."""
+    found = []
+    for i in range(0, len(POINTS), 4096):
+        part = [c for c in POINTS[i:i + 4096] if c]
+        normalize = rules({chr(c): "b" for c in part})
+        found += [c for c in part if c != ord("a") and normalize(chr(c) + "a") == "b"]
+    return found
+
+
+def cluster_controls(marks):
+    """Characters that two marks do not join: a rule for the first then takes both."""
+    normalize = rules({"\u0340": "b"})
+    return [c for c in POINTS if c not in marks and normalize(chr(c) + "\u0340\u0341") == chr(c) + "b"]
+
+
 def table(name, points):
     ranges = []
     for c in points:
@@ -78,7 +122,12 @@ def main():
     print(table("nonspacing", dropped(bert(strip_accents=True))))
     print(table("mark", dropped(normalizers.StripAccents().normalize_str)))
     print(table("punctuation", punctuation()))
-    print(table("unknown_to_forms", unknown()), end="")
+    print(table("unknown_to_forms", unknown()))
+    join_a = rules({"a": "b"})
+    marks = [c for c in POINTS if join_a("a" + chr(c)) == "b"]
+    print(table("cluster_control", cluster_controls(set(marks))))
+    print(table("cluster_prepend", prepends()))
+    print(table("cluster_mark", marks), end="")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,9 @@ static bool run_words(const void *data, struct mal_encode_run *run, size_t i_ste
                       const char *text, size_t bytes, struct mal_error *err) {
     const struct metaspace *meta = data;
     struct mal_string *made = &run->made[i_step];
-    bool prepend =
-        meta->prepend == ALWAYS || (meta->prepend == FIRST && text == run->start);
+    bool first = text == run->start;
+    bool prepend = meta->prepend == ALWAYS || (meta->prepend == FIRST && first);
+    if (first && run->goes_on) prepend = false;
     made->bytes = 0;
     if (prepend && text[0] != ' ' && !starts_with_mark(meta, text, bytes) &&
         !mal_string_append(made, meta->mark, meta->bytes, err))

@@ -21,17 +21,19 @@ void mal_normalizers_finish(struct mal_normalizers *list) {
 }
 
 bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
-                   struct mal_string work[2], const char **text, size_t *bytes,
-                   struct mal_error *err) {
+                   bool goes_on, struct mal_string work[2], const char **text,
+                   size_t *bytes, struct mal_error *err) {
+    struct mal_string *out = &work[0];
     for (size_t i = 0; i < list->n; i++) {
         const struct mal_normalizer *step = &list->steps[i];
-        struct mal_string *out = &work[i % 2];
+        if (goes_on && step->only_prefix) continue;
         out->bytes = 0;
         if (!mal_string_reserve(out, *bytes, err) ||
             !step->run(step->data, matcher, *text, *bytes, out, err))
             return false;
         *text = out->text;
         *bytes = out->bytes;
+        out = out == work ? &work[1] : work;
     }
     return true;
 }

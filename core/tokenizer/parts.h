@@ -128,6 +128,8 @@ struct mal_normalizer {
                 size_t bytes, struct mal_string *out, struct mal_error *err);
     void (*destroy)(void *data);
     void *data;
+    bool only_prefix; /* it puts something before the text, and nothing else: left out
+                         where the text goes on with another */
 };
 
 struct mal_normalizers {
@@ -139,11 +141,11 @@ struct mal_normalizers {
 bool mal_normalizer_add(struct mal_normalizers *list, struct mal_normalizer step,
                         const char *where, struct mal_error *err) MAL_CHECK;
 void mal_normalizers_finish(struct mal_normalizers *list);
-/* *text, *bytes become those of the normalized text, which is the same or in one of
- * `work`. */
+/* *text, *bytes become those of the normalized text, `goes_on`: without a prefix, which
+ * is the same or in one of `work`. */
 bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
-                   struct mal_string work[2], const char **text, size_t *bytes,
-                   struct mal_error *err) MAL_CHECK;
+                   bool goes_on, struct mal_string work[2], const char **text,
+                   size_t *bytes, struct mal_error *err) MAL_CHECK;
 
 /* ---- Added tokens: added_tokens.c ---- */
 
@@ -226,14 +228,39 @@ struct mal_word_model {
     void (*destroy)(struct mal_word_model *model);
 };
 
-/* ---- Byte-level BPE: bpe.c, bpe_files.c ---- */
+/* ---- Merges: merges.c ---- */
+
+struct mal_merge {
+    int32_t left, right, id; /* in the table: left is -1 in a free slot */
+    uint32_t rank;           /* lower ones first */
+};
+
+struct mal_merges {
+    struct mal_merge *slots; /* hash table */
+    size_t n_slots;
+};
+
+/* For at most `n` merges. */
+bool mal_merges_init(struct mal_merges *merges, size_t n, const char *where,
+                     struct mal_error *err) MAL_CHECK;
+void mal_merges_put(struct mal_merges *merges, struct mal_merge merge);
+void mal_merges_finish(struct mal_merges *merges);
+/* Merges the `n` symbols in place and returns how many are left. `space` has
+ * mal_merges_space(n) bytes, which grow with n. */
+size_t mal_merges_apply(const struct mal_merges *merges, int32_t *ids, size_t n,
+                        void *space);
+size_t mal_merges_space(size_t n);
+
+/* ---- BPE: bpe.c, bpe_chars.c, bpe_files.c, bpe_json.c ---- */
 
 struct mal_bpe;
 
 struct mal_bpe_options {
-    const char *unk_token; /* NULL: bytes without a token are dropped */
+    const char *unk_token; /* NULL: what has no token is dropped */
     bool fuse_unk;
     bool ignore_merges; /* a word that is a token is not merged from its bytes */
+    bool characters;    /* the symbols are characters, not bytes in GPT-2's alphabet */
+    bool byte_fallback; /* characters without a token become tokens of bytes */
 };
 
 /* Borrows `vocab`, which must hold all tokens of the model. */
@@ -247,6 +274,8 @@ bool mal_bpe_add_merge(struct mal_bpe *bpe, const char *left, size_t left_bytes,
 /* "left right" in one string. */
 bool mal_bpe_add_line(struct mal_bpe *bpe, const char *line, size_t bytes, size_t i,
                       const char *where, struct mal_error *err) MAL_CHECK;
+/* As mal_bpe_add_merge(), for ids that are there. */
+void mal_bpe_put_merge(struct mal_bpe *bpe, struct mal_merge merge);
 struct mal_word_model *mal_bpe_model(struct mal_bpe *bpe);
 
 /* ---- WordPiece: wordpiece.c ---- */
@@ -346,6 +375,7 @@ struct mal_encode_run {
     struct mal_string normalized[2], made[MAL_MAX_STEPS];
     struct mal_scratch scratch;
     const char *start; /* the piece of text that begins where the whole text does */
+    bool goes_on;      /* the whole text follows another: no prefix before that piece */
     struct mal_ids *out;
 };
 
@@ -359,6 +389,12 @@ bool mal_tokenizer_read_bpe_files(struct mal_tokenizer *tok, const char *path,
                                   size_t stem, struct mal_error *err) MAL_CHECK;
 bool mal_tokenizer_read_wordpiece_files(struct mal_tokenizer *tok, const char *path,
                                         size_t stem, struct mal_error *err) MAL_CHECK;
+bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path, size_t stem,
+                            struct mal_error *err) MAL_CHECK;
+/* Adds the normalizer, pre-tokenizer and decoder of an object like a tokenizer.json,
+ * which may lack any of them. */
+bool mal_tokenizer_read_parts(struct mal_tokenizer *tok, const json_t *root,
+                              const char *where, struct mal_error *err) MAL_CHECK;
 /* GPT-2's pre-tokenizer, `prefix`: with a space put before the text. */
 bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool split,
                                   const char *where, struct mal_error *err) MAL_CHECK;
@@ -433,13 +469,18 @@ MAL_PART(nfc);
 MAL_PART(nfd);
 MAL_PART(nfkc);
 MAL_PART(nfkd);
+MAL_PART(precompiled);
+MAL_PART(prepend);
+MAL_PART(replace);
 MAL_PART(strip);
 MAL_PART(strip_accents);
 MAL_PART(bert_words);
 MAL_PART(byte_level_words);
 MAL_PART(split);
 MAL_PART(metaspace_words);
+MAL_PART(whitespace_split);
 MAL_PART(bpe_model);
+MAL_PART(unigram_model);
 MAL_PART(wordpiece_model);
 MAL_PART(bert_processing);
 MAL_PART(template);

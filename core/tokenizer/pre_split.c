@@ -64,7 +64,8 @@ static bool run_prefix(const void *data, struct mal_encode_run *run, size_t i_st
                        const char *text, size_t bytes, struct mal_error *err) {
     (void)data;
     struct mal_string *made = &run->made[i_step];
-    if (text[0] == ' ') return mal_pre_pass(run, i_step, text, bytes, err);
+    if (text[0] == ' ' || (run->goes_on && text == run->start))
+        return mal_pre_pass(run, i_step, text, bytes, err);
     made->bytes = 0;
     return mal_string_append(made, " ", 1, err) &&
            mal_string_append(made, text, bytes, err) &&

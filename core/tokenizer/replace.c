@@ -1,4 +1,5 @@
-/* replace.c - Replace, a pattern's matches by a text, as a step of a decoder. */
+/* replace.c - Replace, a pattern's matches by a text, as a step of a normalizer or of a
+ * decoder. */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -16,6 +17,13 @@ static void destroy(void *data) {
     mal_pattern_destroy(replace->pattern);
     mal_free(replace->content);
     mal_free(replace);
+}
+
+static bool normalize(const void *data, struct mal_matcher *matcher, const char *text,
+                      size_t bytes, struct mal_string *out, struct mal_error *err) {
+    const struct replace *replace = data;
+    return mal_pattern_replace(replace->pattern, matcher, text, bytes, replace->content,
+                               out, err);
 }
 
 static bool decode(const void *data, const struct mal_pieces *in, bool raw,
@@ -50,6 +58,15 @@ static bool read_replace(struct replace **out, const json_t *part, const char *w
     }
     *out = replace;
     return true;
+}
+
+bool mal_read_replace(struct mal_tokenizer *tok, const json_t *part, const char *where,
+                      struct mal_error *err) {
+    struct replace *replace = NULL;
+    return read_replace(&replace, part, where, err) &&
+           mal_normalizer_add(&tok->normalizers,
+                              (struct mal_normalizer){normalize, destroy, replace}, where,
+                              err);
 }
 
 bool mal_read_replace_decoder(struct mal_tokenizer *tok, const json_t *part,

@@ -46,19 +46,26 @@ static const struct {
                  struct mal_error *err);
 } original_files[] = {{"vocab.json", mal_tokenizer_read_bpe_files},
                       {"encoder.json", mal_tokenizer_read_bpe_files},
-                      {"vocab.txt", mal_tokenizer_read_wordpiece_files}};
+                      {"vocab.txt", mal_tokenizer_read_wordpiece_files},
+                      {"spiece.model", mal_tokenizer_read_spm},
+                      {"tokenizer.model", mal_tokenizer_read_spm}};
 
 enum { N_ORIGINAL_FILES = sizeof original_files / sizeof *original_files };
 
+static bool has_ending(const char *path, const char *ending) {
+    size_t n = strlen(path), n_ending = strlen(ending);
+    return n >= n_ending && strcmp(path + n - n_ending, ending) == 0;
+}
+
 static bool read_file(struct mal_tokenizer *tok, const char *path,
                       struct mal_error *err) {
-    size_t n = strlen(path);
     for (size_t i = 0; i < N_ORIGINAL_FILES; i++) {
-        size_t n_name = strlen(original_files[i].name);
-        if (n >= n_name && strcmp(path + n - n_name, original_files[i].name) == 0)
-            return original_files[i].read(tok, path, n - n_name, err);
+        const char *name = original_files[i].name;
+        if (has_ending(path, name))
+            return original_files[i].read(tok, path, strlen(path) - strlen(name), err);
     }
-    return mal_tokenizer_read_json(tok, path, err);
+    return has_ending(path, ".model") ? mal_tokenizer_read_spm(tok, path, 0, err)
+                                      : mal_tokenizer_read_json(tok, path, err);
 }
 
 bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
@@ -89,7 +96,8 @@ bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
     }
     return mal_fail(err, MAL_NOT_FOUND,
                     "%s: no tokenizer here: neither tokenizer.json, nor vocab.json with "
-                    "merges.txt, nor encoder.json with vocab.bpe, nor vocab.txt",
+                    "merges.txt, nor encoder.json with vocab.bpe, nor vocab.txt, nor "
+                    "spiece.model, nor tokenizer.model",
                     mal_file_shown(dir));
 }
 
@@ -137,8 +145,8 @@ static bool encode_between(struct mal_encode_run *run, const struct mal_added_se
     const struct mal_tokenizer *tok = run->tok;
     if (set == &tok->added.normalized) return mal_pre_run(run, text, bytes, err);
     bool first = text == run->start;
-    if (!mal_normalize(&tok->normalizers, run->matcher, run->normalized, &text, &bytes,
-                       err))
+    if (!mal_normalize(&tok->normalizers, run->matcher, first && run->goes_on,
+                       run->normalized, &text, &bytes, err))
         return false;
     run->start = first ? text : NULL;
     return encode_pieces(run, &tok->added.normalized, text, bytes, err);
@@ -185,10 +193,12 @@ static void finish_run(struct mal_encode_run *run) {
     mal_free(run->scratch.mem);
 }
 
-bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
-                          bool add_special, struct mal_ids *out, struct mal_error *err) {
+static bool encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
+                   bool add_special, bool goes_on, struct mal_ids *out,
+                   struct mal_error *err) {
     size_t n_before = out->n;
-    struct mal_encode_run run = {.tok = tok, .start = text, .out = out};
+    struct mal_encode_run run = {
+        .tok = tok, .start = text, .goes_on = goes_on, .out = out};
     bool ok = check_utf8(text, bytes, err) && mal_matcher_create(&run.matcher, err) &&
               (!add_special || push_all(out, &tok->before, err)) &&
               encode_pieces(&run, &tok->added.raw, text, bytes, err) &&
@@ -196,6 +206,17 @@ bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, siz
     if (!ok) out->n = n_before;
     finish_run(&run);
     return ok;
+}
+
+bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
+                          bool add_special, struct mal_ids *out, struct mal_error *err) {
+    return encode(tok, text, bytes, add_special, false, out, err);
+}
+
+bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, const char *text,
+                                size_t bytes, struct mal_ids *out,
+                                struct mal_error *err) {
+    return encode(tok, text, bytes, false, true, out, err);
 }
 
 /* ---- Decoding ---- */

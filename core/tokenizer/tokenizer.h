@@ -1,9 +1,10 @@
 /* tokenizer.h - text to token ids and back, equal to the Hugging Face ids.
  *
  * Reads tokenizer.json, or the original files of a family: byte-level BPE (vocab.json +
- * merges.txt, or encoder.json + vocab.bpe), WordPiece (vocab.txt), each with what
- * tokenizer_config.json says beside them. Truncation and padding written in a
- * tokenizer.json are not applied. Read-only after opening: safe from several threads. */
+ * merges.txt, or encoder.json + vocab.bpe), WordPiece (vocab.txt), SentencePiece
+ * (spiece.model, tokenizer.model), each with what tokenizer_config.json says beside them.
+ * Truncation and padding written in a tokenizer.json are not applied. Read-only after
+ * opening: safe from several threads. */
 #ifndef MAL_TOKENIZER_H
 #define MAL_TOKENIZER_H
 
@@ -27,7 +28,8 @@ void mal_ids_finish(struct mal_ids *list);
 bool mal_tokenizer_open(struct mal_tokenizer **out, const char *dir,
                         struct mal_error *err) MAL_CHECK;
 /* As mal_tokenizer_open(), from a file of any folder: a name that ends in one of an
- * original file (bert-vocab.txt) is read as that, any other as a tokenizer.json. */
+ * original file (bert-vocab.txt) or in .model is read as that, any other as a
+ * tokenizer.json. */
 bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
                              struct mal_error *err) MAL_CHECK;
 void mal_tokenizer_close(struct mal_tokenizer *tok); /* takes NULL */
@@ -41,6 +43,13 @@ int32_t mal_tokenizer_size(const struct mal_tokenizer *tok); /* highest id + 1 *
 bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
                           bool add_special, struct mal_ids *out,
                           struct mal_error *err) MAL_CHECK;
+
+/* Appends the ids of `text` as it goes on after another text: as mal_tokenizer_encode()
+ * without `add_special`, but nothing is put before it. " Paris" is one blank and a word
+ * for SentencePiece's models too, which begin every text with a blank of their own. */
+bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, const char *text,
+                                size_t bytes, struct mal_ids *out,
+                                struct mal_error *err) MAL_CHECK;
 
 /* Owned text in *out with a closing zero, its length in *out_bytes. Special tokens are
  * kept unless `skip_special`. Bytes that are no UTF-8 are kept as they are when `raw` (a

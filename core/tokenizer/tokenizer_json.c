@@ -37,6 +37,9 @@ static const struct part_type normalizer_types[] = {
     {"NFD", mal_read_nfd},
     {"NFKC", mal_read_nfkc},
     {"NFKD", mal_read_nfkd},
+    {"Precompiled", mal_read_precompiled},
+    {"Prepend", mal_read_prepend},
+    {"Replace", mal_read_replace},
     {"Strip", mal_read_strip},
     {"StripAccents", mal_read_strip_accents},
     {NULL, NULL}};
@@ -46,10 +49,13 @@ static const struct part_type pre_tokenizer_types[] = {
     {"ByteLevel", mal_read_byte_level_words},
     {"Metaspace", mal_read_metaspace_words},
     {"Split", mal_read_split},
+    {"WhitespaceSplit", mal_read_whitespace_split},
     {NULL, NULL}};
 
-static const struct part_type model_types[] = {
-    {"BPE", mal_read_bpe_model}, {"WordPiece", mal_read_wordpiece_model}, {NULL, NULL}};
+static const struct part_type model_types[] = {{"BPE", mal_read_bpe_model},
+                                               {"Unigram", mal_read_unigram_model},
+                                               {"WordPiece", mal_read_wordpiece_model},
+                                               {NULL, NULL}};
 
 static const struct part_type post_processor_types[] = {
     {"BertProcessing", mal_read_bert_processing},
@@ -206,13 +212,18 @@ static bool read_added_tokens(struct mal_tokenizer *tok, const json_t *array,
 
 /* ---- The whole ---- */
 
+bool mal_tokenizer_read_parts(struct mal_tokenizer *tok, const json_t *root,
+                              const char *where, struct mal_error *err) {
+    return read_optional(tok, root, &normalizer, where, err) &&
+           read_optional(tok, root, &pre_tokenizer, where, err) &&
+           read_optional(tok, root, &decoder, where, err);
+}
+
 static bool read_root(struct mal_tokenizer *tok, const json_t *root, const char *where,
                       struct mal_error *err) {
     if (!json_is_object(root))
         return mal_part_must_be("the file", "an object", where, err);
-    return read_optional(tok, root, &normalizer, where, err) &&
-           read_optional(tok, root, &pre_tokenizer, where, err) &&
-           read_optional(tok, root, &decoder, where, err) &&
+    return mal_tokenizer_read_parts(tok, root, where, err) &&
            read_part(tok, json_object_get(root, model.key), &model, where, err) &&
            read_added_tokens(tok, json_object_get(root, "added_tokens"), where, err) &&
            read_optional(tok, root, &post_processor, where, err);

@@ -30,6 +30,12 @@ extern const struct mal_range_table mal_punctuation_table; /* P, and ASCII's sym
 /* Newer characters, which stay as they are and neither move nor compose. */
 extern const struct mal_range_table mal_unknown_to_forms_table;
 
+/* Of grapheme clusters (UAX 29): Control, CR and LF; Prepend; Extend, ZWJ, SpacingMark.
+ */
+extern const struct mal_range_table mal_cluster_control_table;
+extern const struct mal_range_table mal_cluster_prepend_table;
+extern const struct mal_range_table mal_cluster_mark_table;
+
 bool mal_in_table(const struct mal_range_table *table, int32_t point);
 bool mal_is_space(int32_t point); /* Unicode's White_Space */
 

@@ -145,7 +145,7 @@ def more_variants(base):
         {"type": "Sequence", "normalizers": [{"type": "StripAccents"}, {"type": "Lowercase"}]}]}
     forms["added_tokens"] = [
         token(n, "<|END|>"), token(n + 1, "Straße", normalized=True, special=False),
-        token(n + 2, "Né", normalized=True, special=False), token(n + 3, "½", special=False),
+        token(n + 2, "Né", normalized=True, special=False), token(n + 3, "⅓", special=False),
         token(n + 4, "ﬁ", normalized=True, single_word=True)]
 
     bert = json.loads(copy)
@@ -192,7 +192,7 @@ UNICODE = [
     "\u4e00a\u4e8c\u4e09b \uf900\U0002f800\U00020000\U0002ceb0\u3400", "$+<=>^`|~ \u20ac\u00ac", "\u00a1\u00a7\u2014\u3001\u30fb\u0f3a\u2e43\u061d",
     "\u1734\u1734a \u0903b \u20ddc", "\u32ff \u1f16c \U00011938 \U00011935\U00011930", "a\u1abf\u0301\u1abf \U0001e130\u0327",
     "\u1c89 \ua7cb\ua7dc \U00010d50 \U00016ea0", "\u180ea \u00a0b \u0085c", "do not I'm they've n't . , ! ? ' x '", "a . b ! c",
-    "straße STRASSE Strasse", "né Né NÉ ne\u0301", "<NORM><norm><Norm> <|end|><|END|>", "x" * 12, "x" * 13, "\u00e9" * 12, "\u00e9" * 13,
+    "straße STRASSE Strasse", "⅓ 1⅓½", "né Né NÉ ne\u0301", "<NORM><norm><Norm> <|end|><|END|>", "x" * 12, "x" * 13, "\u00e9" * 12, "\u00e9" * 13,
     "villages villagers lives", "[CLS] [SEP][MASK] [UNK] [cls]", "<unk>@unk", "##ing @ing", "ing",
 ]
 
