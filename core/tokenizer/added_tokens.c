@@ -94,25 +94,33 @@ bool mal_added_add(struct mal_added_tokens *added, struct mal_vocab *vocab,
     return true;
 }
 
-/* What a token of the file looks like in normalized text. */
-static bool normalize_set(struct mal_added_set *set, const struct mal_normalizers *list,
+static bool set_content(struct mal_added_token *token, const char *text, size_t bytes) {
+    char *content = mal_malloc(bytes + 1);
+    if (!content) return false;
+    if (bytes > 0) memcpy(content, text, bytes);
+    content[bytes] = 0;
+    mal_free(token->content);
+    token->content = content;
+    token->bytes = bytes;
+    return true;
+}
+
+/* What the tokens look like in normalized text. */
+static bool normalize_set(struct mal_added_set *set, struct mal_vocab *vocab,
+                          const struct mal_normalizers *list, const char *where,
                           struct mal_error *err) {
     struct mal_string work[2] = {{0}};
     struct mal_matcher *matcher = NULL;
-    bool ok = set->n == 0 || list->n == 0 || mal_matcher_create(&matcher, err);
-    for (size_t i = 0; ok && list->n > 0 && i < set->n; i++) {
+    if (set->n == 0 || list->n == 0) return true;
+    bool ok = mal_matcher_create(&matcher, err);
+    for (size_t i = 0; ok && i < set->n; i++) {
         struct mal_added_token *token = &set->tokens[i];
         const char *text = token->content;
         size_t bytes = token->bytes;
-        ok = mal_normalize(list, matcher, false, work, &text, &bytes, err);
-        char *content = ok ? mal_malloc(bytes + 1) : NULL;
-        if (ok && !content) ok = mal_fail(err, MAL_NO_MEMORY, "added tokens");
-        if (!ok) break;
-        memcpy(content, text, bytes);
-        content[bytes] = 0;
-        mal_free(token->content);
-        token->content = content;
-        token->bytes = bytes;
+        ok = mal_normalize(list, matcher, false, work, &text, &bytes, err) &&
+             mal_vocab_decode_as(vocab, (int32_t)token->id, text, bytes, where, err);
+        if (ok && !set_content(token, text, bytes))
+            ok = mal_fail(err, MAL_NO_MEMORY, "%s: added tokens", mal_file_shown(where));
     }
     mal_matcher_destroy(matcher);
     mal_string_finish(&work[0]);
@@ -120,8 +128,8 @@ static bool normalize_set(struct mal_added_set *set, const struct mal_normalizer
     return ok;
 }
 
-/* Tokens that are alike once they are normalized: special ones are found first, then
- * those with the lower id. */
+/* Of tokens that are alike once they are normalized the first here is found, in the
+ * package any. */
 static int by_content(const void *a, const void *b) {
     const struct mal_added_token *x = a, *y = b;
     int order = strcmp(x->content, y->content);
@@ -145,10 +153,10 @@ static bool index_set(struct mal_added_set *set) {
     return single_word;
 }
 
-bool mal_added_ready(struct mal_added_tokens *added,
+bool mal_added_ready(struct mal_added_tokens *added, struct mal_vocab *vocab,
                      const struct mal_normalizers *normalizers, const char *where,
                      struct mal_error *err) {
-    if (!normalize_set(&added->normalized, normalizers, err)) return false;
+    if (!normalize_set(&added->normalized, vocab, normalizers, where, err)) return false;
     bool raw = index_set(&added->raw), normalized = index_set(&added->normalized);
     if (!raw && !normalized) return true;
     return mal_pattern_create(&added->word, mal_word_pattern, where, err);

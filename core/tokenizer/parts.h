@@ -37,8 +37,9 @@ void mal_string_finish(struct mal_string *string);
 /* ---- Vocabulary: vocab.c ---- */
 
 struct mal_token {
-    uint32_t offset, bytes; /* in mal_vocab.text */
-    bool in_model;          /* neither this nor is_added: no token has this id */
+    uint32_t offset, bytes;         /* in mal_vocab.text */
+    uint32_t out_offset, out_bytes; /* likewise, what it is decoded to */
+    bool in_model;                  /* neither this nor is_added: no token has this id */
     bool is_added, is_special;
 };
 
@@ -58,6 +59,10 @@ bool mal_vocab_read(struct mal_vocab *vocab, const json_t *object, const char *w
 /* `token` must not be there yet; an id that is taken or out of range is an error. */
 bool mal_vocab_add(struct mal_vocab *vocab, const char *token, size_t bytes, int64_t id,
                    const char *where, struct mal_error *err) MAL_CHECK;
+/* Another text that a token is decoded to. */
+bool mal_vocab_decode_as(struct mal_vocab *vocab, int32_t id, const char *text,
+                         size_t bytes, const char *where,
+                         struct mal_error *err) MAL_CHECK;
 int32_t mal_vocab_find(const struct mal_vocab *vocab, const char *token,
                        size_t bytes); /* -1: none */
 void mal_vocab_finish(struct mal_vocab *vocab);
@@ -190,8 +195,9 @@ struct mal_added_walk {
 bool mal_added_add(struct mal_added_tokens *added, struct mal_vocab *vocab,
                    const struct mal_added_token *token, const char *where,
                    struct mal_error *err) MAL_CHECK;
-/* After the last mal_added_add(); tokens that match normalized text are normalized. */
-bool mal_added_ready(struct mal_added_tokens *added,
+/* After the last mal_added_add(); tokens that match normalized text are normalized, and
+ * so is what they are decoded to. */
+bool mal_added_ready(struct mal_added_tokens *added, struct mal_vocab *vocab,
                      const struct mal_normalizers *normalizers, const char *where,
                      struct mal_error *err) MAL_CHECK;
 void mal_added_finish(struct mal_added_tokens *added);

@@ -173,7 +173,7 @@ static bool check_model(const struct mal_spm_file *file, const char *path,
         problem = "there are no pieces: not a SentencePiece model";
     } else if (file->unk < 0) {
         problem = "there is no piece of the type unknown";
-    } else if (file->bos >= (int64_t)file->n) {
+    } else if (file->model_type == 2 && file->bos >= (int64_t)file->n) {
         problem = "bos_id is not the id of a piece";
     } else if (file->eos >= (int64_t)file->n) {
         problem = "eos_id is not the id of a piece";

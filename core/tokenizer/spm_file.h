@@ -32,4 +32,9 @@ bool mal_spm_file_read(struct mal_spm_file *out, const char *path,
                        struct mal_error *err) MAL_CHECK;
 void mal_spm_file_finish(struct mal_spm_file *file);
 
+/* Makes the model of a tokenizer that has the file's pieces as its vocabulary:
+ * spm_merges.c. */
+bool mal_spm_create_bpe(struct mal_tokenizer *tok, const struct mal_spm_file *file,
+                        const char *path, struct mal_error *err) MAL_CHECK;
+
 #endif

@@ -1,8 +1,6 @@
 /* spm_model.c - a tokenizer from a SentencePiece model file: what Hugging Face's
  * converters make of it, for Unigram that of T5, for BPE that of Llama 2. */
-#include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -10,9 +8,6 @@
 #include "core/json.h"
 #include "core/text.h"
 #include "core/tokenizer/spm_file.h"
-
-/* T5 has as many tokens for gaps behind its pieces. */
-enum { EXTRA_IDS = 100 };
 
 /* Parts as they stand in a tokenizer.json. */
 static const char ONE_BLANK[] =
@@ -62,25 +57,28 @@ static bool add_charsmap(struct mal_tokenizer *tok, const struct mal_spm_file *f
 
 /* ---- Pieces that are looked for in the text as it is ---- */
 
-static bool add_token(struct mal_tokenizer *tok, const char *text, size_t bytes,
-                      int64_t id, bool special, const char *path, struct mal_error *err) {
+static bool add_token(struct mal_tokenizer *tok, const struct mal_piece *piece, size_t id,
+                      bool special, const char *path, struct mal_error *err) {
     char content[MAL_MAX_PIECE_BYTES + 1];
-    memcpy(content, text, bytes);
-    content[bytes] = 0;
     struct mal_added_token token = {
-        .id = id, .content = content, .bytes = bytes, .special = special};
+        .id = (int64_t)id, .content = content, .bytes = piece->bytes, .special = special};
+    if (tok->vocab.tokens[id].is_added) return true;
+    memcpy(content, piece->text, piece->bytes);
+    content[piece->bytes] = 0;
     return mal_added_add(&tok->added, &tok->vocab, &token, path, err);
 }
 
+/* What tokenizer_config.json says of a token comes first. */
 static bool add_tokens(struct mal_tokenizer *tok, const struct mal_spm_file *file,
-                       const char *path, struct mal_error *err) {
+                       const struct mal_beside *config, const char *path,
+                       struct mal_error *err) {
+    if (!mal_add_listed_tokens(tok, config, err)) return false;
     for (size_t i = 0; i < file->n; i++) {
         int64_t type = file->types[i];
         if (type != MAL_SPM_UNKNOWN && type != MAL_SPM_CONTROL &&
             type != MAL_SPM_USER_DEFINED)
             continue;
-        if (!add_token(tok, file->pieces[i].text, file->pieces[i].bytes, (int64_t)i,
-                       type != MAL_SPM_USER_DEFINED, path, err))
+        if (!add_token(tok, &file->pieces[i], i, type != MAL_SPM_USER_DEFINED, path, err))
             return false;
     }
     return true;
@@ -102,35 +100,39 @@ static bool check_twice(const struct mal_vocab *vocab, const struct mal_spm_file
 
 /* ---- T5 ---- */
 
-/* <extra_id_99> down to <extra_id_0>, with the score 0. */
-static bool add_extra_pieces(struct mal_spm_file *file, char (*names)[16]) {
-    struct mal_piece *pieces =
-        mal_realloc(file->pieces, (file->n + EXTRA_IDS) * sizeof *pieces);
-    if (!pieces) return false;
-    file->pieces = pieces;
-    for (size_t i = 0; i < EXTRA_IDS; i++) {
-        int n = snprintf(names[i], sizeof names[i], "<extra_id_%zu>", EXTRA_IDS - 1 - i);
-        pieces[file->n + i] = (struct mal_piece){names[i], (size_t)n, 0};
+/* Tokens for gaps in a text stand behind the pieces: <extra_id_99> down to <extra_id_0>,
+ * with the score 0. */
+enum { EXTRA_IDS = 100, EXTRA_BYTES = 24 };
+
+static bool count_extra(const struct mal_spm_file *file, const struct mal_beside *config,
+                        int64_t *out, struct mal_error *err) {
+    static const char first[] = "<extra_id_0>";
+    *out = EXTRA_IDS;
+    for (size_t i = 0; i < file->n; i++) {
+        if (file->pieces[i].bytes == sizeof first - 1 &&
+            memcmp(file->pieces[i].text, first, sizeof first - 1) == 0)
+            *out = 0;
+    }
+    return mal_json_int_opt(config->object, "extra_ids", 0, MAL_MAX_TOKEN_ID, out,
+                            config->path, err);
+}
+
+/* Their texts are owned by the caller. */
+static bool add_extra_pieces(struct mal_spm_file *file, size_t n, char **out_texts) {
+    struct mal_piece *pieces = mal_realloc(file->pieces, (file->n + n) * sizeof *pieces);
+    if (pieces) file->pieces = pieces;
+    char *text = *out_texts = mal_malloc(n * EXTRA_BYTES + 1);
+    if (!pieces || !text) return false;
+    for (size_t i = 0; i < n; i++, text += EXTRA_BYTES) {
+        int bytes = snprintf(text, EXTRA_BYTES, "<extra_id_%zu>", n - 1 - i);
+        pieces[file->n + i] = (struct mal_piece){text, (size_t)bytes, 0};
     }
     return true;
 }
 
-static bool has_extra_pieces(const struct mal_spm_file *file) {
-    static const char first[] = "<extra_id_0>";
-    for (size_t i = 0; i < file->n; i++) {
-        if (file->pieces[i].bytes == sizeof first - 1 &&
-            memcmp(file->pieces[i].text, first, sizeof first - 1) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool fill_unigram(struct mal_tokenizer *tok, struct mal_spm_file *file,
-                         const char *path, struct mal_error *err) {
-    char names[EXTRA_IDS][16];
-    size_t n_extra = has_extra_pieces(file) ? 0 : EXTRA_IDS;
-    if (n_extra > 0 && !add_extra_pieces(file, names))
-        return mal_fail(err, MAL_NO_MEMORY, "%s: pieces", mal_file_shown(path));
+static bool fill_words(struct mal_tokenizer *tok, const struct mal_spm_file *file,
+                       size_t n_extra, const struct mal_beside *config, const char *path,
+                       struct mal_error *err) {
     struct mal_unigram_options options = {.pieces = file->pieces,
                                           .n = file->n + n_extra,
                                           .unk = file->unk,
@@ -138,134 +140,70 @@ static bool fill_unigram(struct mal_tokenizer *tok, struct mal_spm_file *file,
     if (!add_charsmap(tok, file, path, err) ||
         !add_parts(tok, file->add_dummy_prefix ? WORDS : WORDS_ALONE, path, err) ||
         !mal_unigram_create(&tok->model, &tok->vocab, &options, path, err) ||
-        !check_twice(&tok->vocab, file, path, err) || !add_tokens(tok, file, path, err))
+        !check_twice(&tok->vocab, file, path, err) ||
+        !add_tokens(tok, file, config, path, err))
         return false;
-    for (size_t i = 0; i < n_extra; i++) {
-        const struct mal_piece *piece = &file->pieces[file->n + i];
-        if (!add_token(tok, piece->text, piece->bytes, (int64_t)(file->n + i), true, path,
-                       err))
-            return false;
+    for (size_t i = file->n; i < options.n; i++) {
+        if (!add_token(tok, &file->pieces[i], i, true, path, err)) return false;
     }
     return file->eos < 0 || mal_ids_push(&tok->after, (int32_t)file->eos, err);
 }
 
+static bool fill_unigram(struct mal_tokenizer *tok, struct mal_spm_file *file,
+                         const struct mal_beside *config, const char *path,
+                         struct mal_error *err) {
+    int64_t n_extra;
+    char *texts = NULL;
+    if (!count_extra(file, config, &n_extra, err)) return false;
+    bool ok = add_extra_pieces(file, (size_t)n_extra, &texts) ||
+              mal_fail(err, MAL_NO_MEMORY, "%s: pieces", mal_file_shown(path));
+    ok = ok && fill_words(tok, file, (size_t)n_extra, config, path, err);
+    mal_free(texts);
+    return ok;
+}
+
 /* ---- Llama 2 ---- */
 
-struct found_merge {
-    struct mal_merge merge;
-    size_t left_characters, right_characters, i;
-    double score;
-};
-
-struct found_merges {
-    struct found_merge *items;
-    size_t n, capacity;
-};
-
-static bool keep_merge(struct found_merges *found, struct found_merge merge) {
-    if (found->n == found->capacity) {
-        size_t capacity = 2 * found->capacity + 1024;
-        struct found_merge *items = mal_realloc(found->items, capacity * sizeof *items);
-        if (!items) return false;
-        found->items = items;
-        found->capacity = capacity;
-    }
-    merge.i = found->n;
-    found->items[found->n++] = merge;
-    return true;
-}
-
-static bool begins_character(char c) {
-    return (c & 0xc0) != 0x80;
-}
-
-/* All ways to make a piece of two others. */
-static bool find_merges(struct found_merges *found, const struct mal_vocab *vocab,
-                        const struct mal_piece *piece, int32_t id) {
-    size_t n_characters = 0, left = 0;
-    for (size_t k = 0; k < piece->bytes; k++)
-        n_characters += begins_character(piece->text[k]);
-    for (size_t k = 1; k < piece->bytes; k++) {
-        if (!begins_character(piece->text[k])) continue;
-        left++;
-        int32_t a = mal_vocab_find(vocab, piece->text, k);
-        int32_t b = a < 0 ? -1 : mal_vocab_find(vocab, piece->text + k, piece->bytes - k);
-        if (b >= 0 && !keep_merge(found, (struct found_merge){.merge = {a, b, id, 0},
-                                                              .left_characters = left,
-                                                              .right_characters =
-                                                                  n_characters - left,
-                                                              .score = piece->score}))
-            return false;
-    }
-    return true;
-}
-
-/* generate_merges() of transformers: by score, then the longer left side first, then in
- * the order they were found. */
-static int by_score(const void *a, const void *b) {
-    const struct found_merge *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    if (x->left_characters != y->left_characters)
-        return x->left_characters > y->left_characters ? -1 : 1;
-    if (x->right_characters != y->right_characters)
-        return x->right_characters > y->right_characters ? -1 : 1;
-    return x->i < y->i ? -1 : 1;
-}
-
-static bool create_bpe(struct mal_tokenizer *tok, const struct mal_spm_file *file,
-                       struct found_merges *found, const char *path,
-                       struct mal_error *err) {
-    struct mal_bpe *bpe;
-    char unk[MAL_MAX_PIECE_BYTES + 1];
-    const struct mal_piece *piece = &file->pieces[file->unk];
-    memcpy(unk, piece->text, piece->bytes);
-    unk[piece->bytes] = 0;
-    for (size_t i = 0; i < file->n; i++) {
-        if (!find_merges(found, &tok->vocab, &file->pieces[i], (int32_t)i))
-            return mal_fail(err, MAL_NO_MEMORY, "%s: merges", mal_file_shown(path));
-    }
-    if (found->n > 0) qsort(found->items, found->n, sizeof *found->items, by_score);
-    if (!mal_bpe_create(&bpe, &tok->vocab, found->n,
-                        &(struct mal_bpe_options){.unk_token = unk,
-                                                  .fuse_unk = true,
-                                                  .characters = true,
-                                                  .byte_fallback = file->byte_fallback},
-                        path, err))
-        return false;
-    tok->model = mal_bpe_model(bpe);
-    for (size_t i = 0; i < found->n; i++) {
-        found->items[i].merge.rank = (uint32_t)i;
-        mal_bpe_put_merge(bpe, found->items[i].merge);
-    }
-    return true;
+/* The token that begins a text, and none that ends it if not told otherwise. */
+static bool add_ends(struct mal_tokenizer *tok, const struct mal_spm_file *file,
+                     const struct mal_beside *config, struct mal_error *err) {
+    bool bos = true, eos = false;
+    return mal_json_bool_opt(config->object, "add_bos_token", &bos, config->path, err) &&
+           mal_json_bool_opt(config->object, "add_eos_token", &eos, config->path, err) &&
+           (!bos || file->bos < 0 ||
+            mal_ids_push(&tok->before, (int32_t)file->bos, err)) &&
+           (!eos || file->eos < 0 || mal_ids_push(&tok->after, (int32_t)file->eos, err));
 }
 
 static bool fill_bpe(struct mal_tokenizer *tok, struct mal_spm_file *file,
-                     const char *path, struct mal_error *err) {
-    struct found_merges found = {0};
+                     const struct mal_beside *config, const char *path,
+                     struct mal_error *err) {
     for (size_t i = 0; i < file->n; i++) {
         if (!mal_vocab_add(&tok->vocab, file->pieces[i].text, file->pieces[i].bytes,
                            (int64_t)i, path, err))
             return false;
     }
-    bool ok = check_twice(&tok->vocab, file, path, err) &&
-              create_bpe(tok, file, &found, path, err);
-    mal_free(found.items);
-    return ok && add_tokens(tok, file, path, err) && add_charsmap(tok, file, path, err) &&
+    return check_twice(&tok->vocab, file, path, err) &&
+           mal_spm_create_bpe(tok, file, path, err) &&
+           add_tokens(tok, file, config, path, err) &&
+           add_charsmap(tok, file, path, err) &&
            (!file->remove_extra_whitespaces || add_parts(tok, ONE_BLANK, path, err)) &&
            (!file->add_dummy_prefix || add_parts(tok, MARK_BEFORE, path, err)) &&
            add_parts(tok, MARKS, path, err) &&
            (!file->add_dummy_prefix || add_parts(tok, NO_BLANK_BEFORE, path, err)) &&
-           (file->bos < 0 || mal_ids_push(&tok->before, (int32_t)file->bos, err));
+           add_ends(tok, file, config, err);
 }
 
 bool mal_tokenizer_read_spm(struct mal_tokenizer *tok, const char *path, size_t stem,
                             struct mal_error *err) {
     (void)stem;
     struct mal_spm_file file = {0};
-    bool ok = mal_spm_file_read(&file, path, err) &&
-              (file.model_type == 1 ? fill_unigram(tok, &file, path, err)
-                                    : fill_bpe(tok, &file, path, err));
+    struct mal_beside config;
+    bool ok = mal_beside_open(&config, path, "tokenizer_config.json", err) &&
+              mal_spm_file_read(&file, path, err) &&
+              (file.model_type == 1 ? fill_unigram(tok, &file, &config, path, err)
+                                    : fill_bpe(tok, &file, &config, path, err));
     mal_spm_file_finish(&file);
+    mal_beside_close(&config);
     return ok;
 }

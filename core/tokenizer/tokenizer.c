@@ -73,7 +73,8 @@ bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
     struct mal_tokenizer *tok = mal_calloc(1, sizeof *tok);
     if (!tok) return mal_fail(err, MAL_NO_MEMORY, "tokenizer");
     if (!read_file(tok, path, err)) goto fail;
-    if (!mal_added_ready(&tok->added, &tok->normalizers, path, err)) goto fail;
+    if (!mal_added_ready(&tok->added, &tok->vocab, &tok->normalizers, path, err))
+        goto fail;
     *out = tok;
     return true;
 
@@ -233,8 +234,8 @@ static bool put_tokens(const struct mal_tokenizer *tok, const int32_t *ids, size
         }
         const struct mal_token *token = &tok->vocab.tokens[ids[i]];
         if (is_dropped(token, skip_special)) continue;
-        if (!mal_string_append(&out->text, tok->vocab.text + token->offset, token->bytes,
-                               err) ||
+        if (!mal_string_append(&out->text, tok->vocab.text + token->out_offset,
+                               token->out_bytes, err) ||
             !mal_pieces_end(out, err))
             return false;
     }

@@ -208,6 +208,10 @@ bool mal_read_unigram_model(struct mal_tokenizer *tok, const json_t *part,
                             const char *where, struct mal_error *err) {
     const json_t *vocab;
     struct mal_unigram_options options = {.unk = -1};
+    if (tok->byte_level_words) {
+        return mal_part_unsupported("model after a ByteLevel pre-tokenizer,", "Unigram",
+                                    where, err);
+    }
     if (!mal_part_array(part, "vocab", &vocab, where, err) ||
         !mal_json_int_opt(part, "unk_id", 0, MAL_MAX_TOKEN_ID - 1, &options.unk, where,
                           err) ||

@@ -51,13 +51,23 @@ static bool grow_slots(struct mal_vocab *vocab) {
     return true;
 }
 
-static bool grow_text(struct mal_vocab *vocab, size_t bytes) {
-    if (vocab->text && vocab->text_used + bytes <= vocab->text_capacity) return true;
-    size_t capacity = 2 * (vocab->text_used + bytes) + 4096;
-    char *text = mal_realloc(vocab->text, capacity);
-    if (!text) return false;
-    vocab->text = text;
-    vocab->text_capacity = capacity;
+static bool keep_text(struct mal_vocab *vocab, const char *text, size_t bytes,
+                      uint32_t *out_offset, const char *where, struct mal_error *err) {
+    if (bytes > UINT32_MAX || vocab->text_used > UINT32_MAX - bytes) {
+        return mal_fail(err, MAL_TOO_LARGE, "%s: more than 4 GiB of tokens",
+                        mal_file_shown(where));
+    }
+    if (!vocab->text || vocab->text_used + bytes > vocab->text_capacity) {
+        size_t capacity = 2 * (vocab->text_used + bytes) + 4096;
+        char *grown = mal_realloc(vocab->text, capacity);
+        if (!grown)
+            return mal_fail(err, MAL_NO_MEMORY, "%s: vocabulary", mal_file_shown(where));
+        vocab->text = grown;
+        vocab->text_capacity = capacity;
+    }
+    memcpy(vocab->text + vocab->text_used, text, bytes);
+    *out_offset = (uint32_t)vocab->text_used;
+    vocab->text_used += bytes;
     return true;
 }
 
@@ -87,24 +97,30 @@ bool mal_vocab_add(struct mal_vocab *vocab, const char *token, size_t bytes, int
                         mal_file_shown(where), mal_text_shown(shown, token), id,
                         MAL_MAX_TOKEN_ID - 1);
     }
-    if (bytes > UINT32_MAX || vocab->text_used > UINT32_MAX - bytes) {
-        return mal_fail(err, MAL_TOO_LARGE, "%s: more than 4 GiB of tokens",
-                        mal_file_shown(where));
-    }
     if (id < vocab->size && (vocab->tokens[id].in_model || vocab->tokens[id].is_added)) {
         return mal_fail(err, MAL_INVALID,
                         "%s: token '%s' has the id %" PRId64 " of another",
                         mal_file_shown(where), mal_text_shown(shown, token), id);
     }
-    if (!grow_slots(vocab) || !grow_text(vocab, bytes) ||
-        !grow_tokens(vocab, (int32_t)id))
+    uint32_t offset;
+    if (!keep_text(vocab, token, bytes, &offset, where, err)) return false;
+    if (!grow_slots(vocab) || !grow_tokens(vocab, (int32_t)id))
         return mal_fail(err, MAL_NO_MEMORY, "%s: vocabulary", mal_file_shown(where));
-    memcpy(vocab->text + vocab->text_used, token, bytes);
-    vocab->tokens[id] = (struct mal_token){
-        .offset = (uint32_t)vocab->text_used, .bytes = (uint32_t)bytes, .in_model = true};
-    vocab->text_used += bytes;
+    vocab->tokens[id] = (struct mal_token){.offset = offset,
+                                           .bytes = (uint32_t)bytes,
+                                           .out_offset = offset,
+                                           .out_bytes = (uint32_t)bytes,
+                                           .in_model = true};
     vocab->slots[find_slot(vocab, token, bytes)] = (int32_t)id + 1;
     vocab->n_used++;
+    return true;
+}
+
+bool mal_vocab_decode_as(struct mal_vocab *vocab, int32_t id, const char *text,
+                         size_t bytes, const char *where, struct mal_error *err) {
+    struct mal_token *token = &vocab->tokens[id];
+    if (!keep_text(vocab, text, bytes, &token->out_offset, where, err)) return false;
+    token->out_bytes = (uint32_t)bytes;
     return true;
 }
 
