@@ -24,7 +24,7 @@ struct mal_rows {
 
 /* Which rows a pass is about. */
 enum mal_kept_rows {
-    MAL_KEPT_LABELS, /* top are the label rows; kept too, where the stack is causal */
+    MAL_KEPT_LABELS, /* top are the label rows; kept too, in a causal model */
     MAL_KEPT_ALL,    /* both are all rows */
     MAL_KEPT_BELOW   /* the label rows at the top, all rows below */
 };

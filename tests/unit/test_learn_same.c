@@ -31,8 +31,7 @@ static void test_packing(void **state) {
  * base weights are as before, bit for bit and where they were. */
 static void test_what_is_left(void **state) {
     struct made_batch *b = make_batch(&mixed, true);
-    struct values w = edit("", model->info.n_layers > 1, 0.2f),
-                  before = values_of(31, 1);
+    struct values w = edit("", model->info.n_layers > 1, 0.2f), before = values_of(31, 1);
     const void *in_use[MAX_EDITS], *base[MAX_EDITS];
     struct values base_before = values_of(0, 0), after = values_of(0, 0);
     for (size_t m = 0; m < w.n; m++) {
