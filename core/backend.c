@@ -327,28 +327,28 @@ static struct mal_attn full_attn(const struct mal_attn *attn) {
 }
 
 void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                  int64_t ld_out, float *lse) {
+                  int64_t ld_out, float *norm) {
     assert(attn->n_seqs >= 0 && attn->n_queries >= 0);
     if (attn->n_seqs == 0 || attn->n_queries == 0 || !runs(be)) return;
     assert(out);
     struct mal_attn full = full_attn(attn);
-    be->ops->attn_fwd(be, &full, out, ld(ld_out, attn->n_heads * attn->head_size), lse);
+    be->ops->attn_fwd(be, &full, out, ld(ld_out, attn->n_heads * attn->head_size), norm);
 }
 
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
-                  int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
+                  int64_t ld_out, const float *norm, const float *dout, int64_t ld_dout,
                   const struct mal_attn_grads *grads) {
     assert(attn->n_seqs >= 0 && attn->n_queries >= 0);
     bool nothing = attn->n_queries == 0 && !grads->all_keys; /* else keys get zeros */
     if (attn->n_seqs == 0 || nothing || !runs(be)) return;
-    assert(out && lse && dout && grads->dq && grads->dk && grads->dv);
+    assert(out && norm && dout && grads->dq && grads->dk && grads->dv);
     assert(grads->all_keys || attn->max_keys >= attn->max_queries);
     struct mal_attn full = full_attn(attn);
     struct mal_attn_grads full_grads = *grads;
     int64_t row = attn->n_heads * attn->head_size;
     full_grads.ld_q = ld(grads->ld_q, row);
     full_grads.ld_kv = ld(grads->ld_kv, attn->n_kv_heads * attn->head_size);
-    be->ops->attn_bwd(be, &full, out, ld(ld_out, row), lse, dout, ld(ld_dout, row),
+    be->ops->attn_bwd(be, &full, out, ld(ld_out, row), norm, dout, ld(ld_dout, row),
                       &full_grads);
 }
 

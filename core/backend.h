@@ -202,10 +202,12 @@ struct mal_attn {
     int64_t rel_span;
 };
 
-/* out (n_queries, n_heads * head_size), ld_out; lse (n_queries, n_heads) = log sum exp of
- * the scaled scores, NULL when no backward follows. */
+/* out (n_queries, n_heads * head_size), ld_out; norm (n_queries, n_heads, 2) = the
+ * largest score, and the log of the sum of exp(score - largest): apart, for their sum in
+ * fp32 would blur the probabilities that the backward pass makes again. NULL when none
+ * follows. */
 void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                  int64_t ld_out, float *lse);
+                  int64_t ld_out, float *norm);
 
 /* Gradients, written (not added): dq (n_queries, H D), and dk, dv (rows, Hkv D) of the
  * keys at the queries' own positions, in the queries' rows; what flows to earlier keys is
@@ -218,7 +220,7 @@ struct mal_attn_grads {
 };
 
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
-                  int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
+                  int64_t ld_out, const float *norm, const float *dout, int64_t ld_dout,
                   const struct mal_attn_grads *grads);
 
 /* y += x */

@@ -63,9 +63,9 @@ struct mal_backend_ops {
     void (*rope)(struct mal_backend *be, const struct mal_rope *rope, float *x,
                  int64_t ldx);
     void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                     int64_t ld_out, float *lse);
+                     int64_t ld_out, float *norm);
     void (*attn_bwd)(struct mal_backend *be, const struct mal_attn *attn,
-                     const float *out, int64_t ld_out, const float *lse,
+                     const float *out, int64_t ld_out, const float *norm,
                      const float *dout, int64_t ld_dout,
                      const struct mal_attn_grads *grads);
     void (*add)(struct mal_backend *be, int64_t n, const float *x, float *y);

@@ -21,7 +21,8 @@ struct grads {
 struct given {
     const float *dout;
     int64_t ld_dout;
-    float lse[ATTN_QUERIES], delta[ATTN_QUERIES]; /* delta = <dout, out> */
+    float max[ATTN_QUERIES], log_sum[ATTN_QUERIES];
+    float delta[ATTN_QUERIES]; /* <dout, out> */
 };
 
 static MAL_SIMD float channel_dot(int64_t n, const float *a, const float *b) {
@@ -38,7 +39,7 @@ static MAL_SIMD void tile_grads(int64_t n_keys, int64_t columns, float scale,
     for (int64_t j = 0; j < n_keys; j++) {
         MAL_SIMD_LOOP
         for (int64_t i = 0; i < columns; i++) {
-            float p = vexp(s[j * ATTN_QUERIES + i] - given->lse[i]);
+            float p = vexp(s[j * ATTN_QUERIES + i] - given->max[i] - given->log_sum[i]);
             s[j * ATTN_QUERIES + i] = p;
             dp[j * ATTN_QUERIES + i] =
                 scale * (p * (dp[j * ATTN_QUERIES + i] - given->delta[i]));
@@ -81,8 +82,8 @@ static void zero_rows(int64_t n, int64_t d, float *x, int64_t ld) {
 
 /* All query tiles of one query head; dk and dv are added to. */
 static void bwd_head(const struct mal_attn *attn, int64_t s, int64_t h, const float *out,
-                     int64_t ld_out, const float *lse, const float *dout, int64_t ld_dout,
-                     const struct grads *grads) {
+                     int64_t ld_out, const float *norm, const float *dout,
+                     int64_t ld_dout, const struct grads *grads) {
     int64_t row0 = attn->q_start[s], n_queries = attn->q_start[s + 1] - row0;
     int64_t d = attn->head_size;
     for (int64_t i = 0; i < n_queries; i += ATTN_QUERIES) {
@@ -90,7 +91,9 @@ static void bwd_head(const struct mal_attn *attn, int64_t s, int64_t h, const fl
         int64_t row = row0 + i;
         struct given given = {.dout = dout + row * ld_dout + h * d, .ld_dout = ld_dout};
         for (int64_t c = 0; c < piece.n_queries; c++) {
-            given.lse[c] = lse[(row + c) * attn->n_heads + h];
+            const float *of = norm + 2 * ((row + c) * attn->n_heads + h);
+            given.max[c] = of[0];
+            given.log_sum[c] = of[1];
             given.delta[c] = channel_dot(d, given.dout + c * ld_dout,
                                          out + (row + c) * ld_out + h * d);
         }
@@ -101,7 +104,7 @@ static void bwd_head(const struct mal_attn *attn, int64_t s, int64_t h, const fl
 }
 
 void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
-                      const float *out, int64_t ld_out, const float *lse,
+                      const float *out, int64_t ld_out, const float *norm,
                       const float *dout, int64_t ld_dout,
                       const struct mal_attn_grads *wanted) {
     int64_t d = attn->head_size, group = attn->n_heads / attn->n_kv_heads;
@@ -122,7 +125,7 @@ void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
             zero_rows(n_keys, d, grads.dv, grads.ld_kv);
             for (int64_t h = h_kv * group; h < (h_kv + 1) * group; h++) {
                 grads.dq = wanted->dq + row * wanted->ld_q + h * d;
-                bwd_head(attn, s, h, out, ld_out, lse, dout, ld_dout, &grads);
+                bwd_head(attn, s, h, out, ld_out, norm, dout, ld_dout, &grads);
             }
         }
     }

@@ -54,7 +54,7 @@ static MAL_SIMD void scale_rows(int64_t n, int64_t d, const float *factor, float
 }
 
 static void fwd_piece(const struct attn_piece *piece, float *out, int64_t ld_out,
-                      float *lse, int64_t ld_lse) {
+                      float *norm, int64_t ld_norm) {
     _Alignas(64) float packed[ATTN_DEPTH * ATTN_QUERIES];
     _Alignas(64) float s[ATTN_KEYS * ATTN_QUERIES];
     struct running run;
@@ -79,14 +79,17 @@ static void fwd_piece(const struct attn_piece *piece, float *out, int64_t ld_out
     }
 
     for (int64_t i = 0; i < n; i++) {
-        if (lse) lse[i * ld_lse] = (float)((double)run.max[i] + log((double)run.sum[i]));
+        if (norm) {
+            norm[i * ld_norm] = run.max[i];
+            norm[i * ld_norm + 1] = (float)log((double)run.sum[i]);
+        }
         run.factor[i] = 1.0f / run.sum[i];
     }
     scale_rows(n, d, run.factor, out, ld_out);
 }
 
 void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                      int64_t ld_out, float *lse) {
+                      int64_t ld_out, float *norm) {
     int64_t tiles = (attn->max_queries + ATTN_QUERIES - 1) / ATTN_QUERIES;
 #pragma omp parallel for collapse(3) schedule(dynamic, 4) if (attn_is_parallel(attn))
     for (int64_t s = 0; s < attn->n_seqs; s++) {
@@ -96,7 +99,8 @@ void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float
                 if (row >= attn->q_start[s + 1]) continue;
                 struct attn_piece piece = mal_cpu_attn_piece(attn, s, h, i);
                 fwd_piece(&piece, out + row * ld_out + h * attn->head_size, ld_out,
-                          lse ? lse + row * attn->n_heads + h : NULL, attn->n_heads);
+                          norm ? norm + 2 * (row * attn->n_heads + h) : NULL,
+                          2 * attn->n_heads);
             }
         }
     }

@@ -91,9 +91,9 @@ void mal_cpu_rope(struct mal_backend *be, const struct mal_rope *rope, float *x,
 
 /* attn_fwd.c, attn_bwd.c */
 void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                      int64_t ld_out, float *lse);
+                      int64_t ld_out, float *norm);
 void mal_cpu_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
-                      const float *out, int64_t ld_out, const float *lse,
+                      const float *out, int64_t ld_out, const float *norm,
                       const float *dout, int64_t ld_dout,
                       const struct mal_attn_grads *grads);
 

@@ -10,7 +10,7 @@
 #include "core/simd.h"
 
 enum {
-    LANES = 16,
+    LANES = 32,
     QUAD = 4,    /* rows of weights read side by side */
     DOTS = 64,   /* columns of c by one thread at a time */
     SUMS = 4096, /* the same where rows are added up, times rows of c */
@@ -36,24 +36,21 @@ struct block {
 
 /* ---- Weights stored (n,k): dot products ---- */
 
-/* Of n_rows rows of weights from row j on; n_rows and m are constant. */
-MAL_INLINE void dot_rows(int m, int n_rows, enum mal_dtype dtype, const struct block *s,
-                         int64_t j) {
+/* Of n_rows rows of weights from row j on, in `lanes` sums each; all three and m are
+ * constant. */
+MAL_INLINE void dot_rows(int m, int n_rows, int lanes, enum mal_dtype dtype,
+                         const struct block *s, int64_t j) {
     float acc[THIN_ROWS][QUAD][LANES] = {0};
     int64_t k = s->depth, lda = s->g->lda, ldb = s->g->ldb, p = 0;
-    for (; p + LANES <= k; p += LANES) {
-        float w[QUAD][LANES];
-        for (int q = 0; q < n_rows; q++) {
-            MAL_SIMD_LOOP
-            for (int l = 0; l < LANES; l++)
-                w[q][l] = weight_at(s->b, (j + q) * ldb + p + l, dtype);
-        }
-        for (int i = 0; i < m; i++) {
-            const float *a = s->a + i * lda + p;
+    const float *a = s->a;
+    const void *b = s->b;
+    for (; p + lanes <= k; p += lanes) {
+        MAL_SIMD_LOOP
+        for (int l = 0; l < lanes; l++) {
             for (int q = 0; q < n_rows; q++) {
-                MAL_SIMD_LOOP
-                for (int l = 0; l < LANES; l++)
-                    acc[i][q][l] = __builtin_fmaf(w[q][l], a[l], acc[i][q][l]);
+                float w = weight_at(b, (j + q) * ldb + p + l, dtype);
+                for (int i = 0; i < m; i++)
+                    acc[i][q][l] = __builtin_fmaf(w, a[i * lda + p + l], acc[i][q][l]);
             }
         }
     }
@@ -61,21 +58,23 @@ MAL_INLINE void dot_rows(int m, int n_rows, enum mal_dtype dtype, const struct b
         for (int q = 0; q < n_rows; q++) {
             float sum = 0;
             MAL_SIMD_SUM(sum)
-            for (int l = 0; l < LANES; l++)
+            for (int l = 0; l < lanes; l++)
                 sum += acc[i][q][l];
             for (int64_t l = p; l < k; l++)
-                sum += weight_at(s->b, (j + q) * ldb + l, dtype) * s->a[i * lda + l];
+                sum += weight_at(b, (j + q) * ldb + l, dtype) * a[i * lda + l];
             s->sums[i * s->ld + j + q] = sum;
         }
     }
 }
 
+/* One row of a hardly fills the registers; with more, reading a again for each row of
+ * weights is what counts. */
 MAL_INLINE void dots(int m, enum mal_dtype dtype, const struct block *s) {
     int64_t j = 0;
-    for (; j + QUAD <= s->cols; j += QUAD)
-        dot_rows(m, QUAD, dtype, s, j);
+    for (; m > 1 && j + QUAD <= s->cols; j += QUAD)
+        dot_rows(m, QUAD, LANES / 2, dtype, s, j);
     for (; j < s->cols; j++)
-        dot_rows(m, 1, dtype, s, j);
+        dot_rows(m, 1, LANES, dtype, s, j);
 }
 
 /* ---- Weights stored (k,n): rows of them added up ---- */

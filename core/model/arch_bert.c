@@ -161,7 +161,7 @@ static const char *const prefixes[] = {"backbone.", "bert.", NULL};
 const struct mal_arch mal_arch_bert = {
     .model_type = "bert",
     .prefixes = prefixes,
-    .edits = {.endings = {".output.dense"}, .share = 0.5, .most = 6},
+    .edits = {.names = {"output.dense"}, .share = 0.5, .most = 6},
     .configure = bert_configure,
     .bind = bert_bind,
     .derive = bert_derive,

@@ -78,7 +78,7 @@ static const char *const prefixes[] = {"transformer.", NULL};
 const struct mal_arch mal_arch_gpt2 = {
     .model_type = "gpt2",
     .prefixes = prefixes,
-    .edits = {.endings = {"mlp.c_proj"}, .share = 0.5},
+    .edits = {.names = {"mlp.c_proj"}, .share = 0.5},
     .configure = gpt2_configure,
     .bind = gpt2_bind,
 };

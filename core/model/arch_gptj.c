@@ -68,7 +68,7 @@ static const char *const prefixes[] = {"transformer.", NULL};
 const struct mal_arch mal_arch_gptj = {
     .model_type = "gptj",
     .prefixes = prefixes,
-    .edits = {.endings = {"mlp.fc_out"}, .share = 6.0 / 28},
+    .edits = {.names = {"mlp.fc_out"}, .share = 6.0 / 28},
     .configure = gptj_configure,
     .bind = gptj_bind,
     .derive = mal_derive_rotary,

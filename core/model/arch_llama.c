@@ -142,7 +142,7 @@ static const char *const prefixes[] = {"model.", NULL};
 const struct mal_arch mal_arch_llama = {
     .model_type = "llama",
     .prefixes = prefixes,
-    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
     .configure = configure,
     .bind = llama_bind,
     .derive = mal_derive_rotary,
@@ -151,7 +151,7 @@ const struct mal_arch mal_arch_llama = {
 const struct mal_arch mal_arch_mistral = {
     .model_type = "mistral",
     .prefixes = prefixes,
-    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
     .configure = mistral_configure,
     .bind = mistral_bind,
     .derive = mal_derive_rotary,
@@ -160,7 +160,7 @@ const struct mal_arch mal_arch_mistral = {
 const struct mal_arch mal_arch_qwen2 = {
     .model_type = "qwen2",
     .prefixes = prefixes,
-    .edits = {.endings = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
     .configure = qwen2_configure,
     .bind = qwen2_bind,
     .derive = mal_derive_rotary,

@@ -235,8 +235,7 @@ static const char *const prefixes[] = {NULL};
 const struct mal_arch mal_arch_t5 = {
     .model_type = "t5",
     .prefixes = prefixes,
-    .edits = {.endings = {"DenseReluDense.wi_0", "DenseReluDense.wi",
-                          "DenseReluDense.wo"},
+    .edits = {.names = {"DenseReluDense.wi_0", "DenseReluDense.wi", "DenseReluDense.wo"},
               .share = 2.0 / 24},
     .configure = t5_configure,
     .bind = t5_bind,

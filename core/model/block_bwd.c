@@ -146,7 +146,7 @@ static bool cross_bwd(const struct mal_step *s) {
                                    .ld_q = wq,
                                    .ld_kv = 2 * wkv,
                                    .all_keys = true};
-    mal_attn_bwd(pass->be, &attn, tape->aoc, wq, tape->lsec, buf->dh, wq, &grads);
+    mal_attn_bwd(pass->be, &attn, tape->aoc, wq, tape->normc, buf->dh, wq, &grads);
 
     if (mal_learns(pass, &attention->q)) {
         mal_norm_fwd(pass->be, &norm, tape->xc, buf->dh);
@@ -199,7 +199,7 @@ static void attn_op_bwd(const struct mal_step *s) {
     }
     struct mal_attn attn = mal_self_attn(s, tape->qkv);
     mal_only_queries_of(&attn, queries, tape->q, wq);
-    mal_attn_bwd(be, &attn, tape->ao, wq, tape->lse, buf->dh, wq, &grads);
+    mal_attn_bwd(be, &attn, tape->ao, wq, tape->norm, buf->dh, wq, &grads);
     rotate_back(s, queries, s->model->n_heads, grads.dq, grads.ld_q);
     rotate_back(s, &lane->kept, s->model->n_kv_heads, grads.dk, ld);
     if (widen)

@@ -144,7 +144,7 @@ static void self_fwd(const struct mal_step *s) {
     const struct mal_tape_block *tape = s->tape;
     int64_t c = model->info.n_channels, wq = mal_q_width(model);
     float *qkv = tape ? tape->qkv : buf->qkv, *q = tape ? tape->q : buf->q;
-    float *lse = tape ? buf->lse : NULL;
+    float *softmax = tape ? buf->norm : NULL;
 
     if (tape) mal_keep_rows(pass, lane, c, buf->x, c, false, tape->x1);
     project(s, attention_input(s), qkv, q);
@@ -155,10 +155,10 @@ static void self_fwd(const struct mal_step *s) {
     }
     struct mal_attn attn = mal_self_attn(s, qkv);
     if (s->last) mal_only_queries_of(&attn, &lane->top, q, wq);
-    mal_attn_fwd(pass->be, &attn, buf->ao, wq, lse);
+    mal_attn_fwd(pass->be, &attn, buf->ao, wq, softmax);
     if (tape) {
         keep(s, wq, buf->ao, tape->ao);
-        keep(s, model->n_heads, lse, tape->lse);
+        keep(s, 2 * model->n_heads, softmax, tape->norm);
     }
 
     if (s->last) { /* h is free then: it holds the top rows of x from here on */
@@ -201,7 +201,7 @@ static void cross_fwd(const struct mal_step *s) {
     const struct mal_tape_block *tape = s->tape;
     const struct mal_attention *attention = &s->block->cross;
     int64_t c = model->info.n_channels, wq = mal_q_width(model), n = mal_rows_out(s);
-    float *lse = tape ? buf->lse : NULL;
+    float *softmax = tape ? buf->norm : NULL;
 
     norm_rows(s, &attention->norm, n, buf->x, buf->h);
     if (tape) keep(s, c, buf->x, tape->xc);
@@ -211,10 +211,10 @@ static void cross_fwd(const struct mal_step *s) {
 
     struct mal_attn attn = mal_cross_attn(s, buf->qkv, source_kv(s));
     if (s->last) mal_only_queries_of(&attn, &lane->top, buf->qkv, wq);
-    mal_attn_fwd(pass->be, &attn, buf->ao, wq, lse);
+    mal_attn_fwd(pass->be, &attn, buf->ao, wq, softmax);
     if (tape) {
         keep(s, wq, buf->ao, tape->aoc);
-        keep(s, model->n_heads, lse, tape->lsec);
+        keep(s, 2 * model->n_heads, softmax, tape->normc);
     }
     mal_capture_keys(pass, lane, &attention->o, buf->ao, s->last);
     mal_linear_fwd(pass->be, &attention->o, n, buf->ao, buf->x, c, true);

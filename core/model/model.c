@@ -230,9 +230,15 @@ struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i) {
     return model->edits[i];
 }
 
-static bool ends_with(const char *text, const char *suffix) {
-    size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && strcmp(text + n - m, suffix) == 0;
+/* What stands after the last number: the name within the block. */
+static const char *name_in_block(const char *name) {
+    const char *part = name;
+    for (const char *p = name; (p = strchr(p, '.')) != NULL;) {
+        bool number = p > name && p[-1] >= '0' && p[-1] <= '9';
+        p++;
+        if (number) part = p;
+    }
+    return part;
 }
 
 static bool is_default(const struct mal_model *model, const struct mal_linear *lin) {
@@ -243,8 +249,8 @@ static bool is_default(const struct mal_model *model, const struct mal_linear *l
     if (edits->most && n > edits->most) n = edits->most;
     if (n < 1) n = 1;
     if (lin->block - stack->first < stack->n - n) return false;
-    for (const char *const *ending = edits->endings; *ending; ending++) {
-        if (ends_with(lin->name, *ending)) return true;
+    for (const char *const *name = edits->names; *name; name++) {
+        if (strcmp(name_in_block(lin->name), *name) == 0) return true;
     }
     return false;
 }

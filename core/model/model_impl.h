@@ -5,10 +5,10 @@
 
 #include "core/model/pass.h"
 
-/* Which linears are edited by default: those with one of these endings in the last
- * blocks of each stack, `share` of them, at least one and at most `most`. */
+/* Which linears are edited by default: those of these names in the last blocks of each
+ * stack, `share` of them, at least one and at most `most`. */
 struct mal_default_edits {
-    const char *endings[4]; /* NULL ends the list */
+    const char *names[4]; /* within the block; NULL ends the list */
     double share;
     int64_t most; /* 0: any number */
 };
@@ -83,7 +83,7 @@ struct mal_model {
     const float *classifier;  /* BERT's: (labels, C) */
     bool single_label;        /* it has one label */
     struct mal_matrix head;   /* (n_outputs, C); w NULL: none */
-    const float *head_bias; /* NULL: none */
+    const float *head_bias;   /* NULL: none */
     float head_scale;
 
     struct mal_stack decoder; /* what the head sits on, whatever its attention sees */
@@ -97,10 +97,10 @@ struct mal_model {
 
     struct mal_binding *bindings;
     size_t n_bindings, bindings_capacity;
-    struct mal_arena weights; /* every tensor of the base model */
-    int64_t n_derived;        /* floats besides */
-    int64_t head_bytes;       /* logits of one slice of the head at most */
-    struct mal_arena scratch; /* buffers of the running pass */
+    struct mal_arena weights;    /* every tensor of the base model */
+    int64_t n_derived;           /* floats besides */
+    int64_t head_bytes;          /* logits of one slice of the head at most */
+    struct mal_arena scratch;    /* buffers of the running pass */
     struct mal_tape_block *tape; /* (n_layers) */
 };
 

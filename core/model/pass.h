@@ -25,18 +25,18 @@ struct mal_kv_cache {
  * R: kept rows, in the last block the top rows. Q = n_heads * head_size, W = Q + 2 *
  * n_kv_heads * head_size. */
 struct mal_tape_block {
-    float *x1;  /* (M, C) input of the block */
-    float *qkv; /* (N, W) of all rows: keys and values of earlier rows matter */
-    float *q;   /* (R, Q) queries */
-    float *ao;  /* (R, Q) output of the attention */
-    float *lse; /* (R, H) */
-    float *x2;  /* (R, C) input of the MLP's norm; of the attention's where norms come
-                   after; of the MLP where the norm is shared */
-    float *ff;  /* (R, F) before the activation */
-    float *ff2; /* (R, F) what the activation is multiplied with */
-    float *x3;  /* (R, C) input of the MLP's norm that comes after */
-    float *xc, *qc, *aoc, *lsec; /* (R, C), (R, Q), (R, Q), (R, H): cross-attention */
-    float *kvc; /* (source rows, 2 KV) */
+    float *x1;   /* (M, C) input of the block */
+    float *qkv;  /* (N, W) of all rows: keys and values of earlier rows matter */
+    float *q;    /* (R, Q) queries */
+    float *ao;   /* (R, Q) output of the attention */
+    float *norm; /* (R, 2 H) of its softmax, see mal_attn_fwd() */
+    float *x2;   /* (R, C) input of the MLP's norm; of the attention's where norms come
+                    after; of the MLP where the norm is shared */
+    float *ff;   /* (R, F) before the activation */
+    float *ff2;  /* (R, F) what the activation is multiplied with */
+    float *x3;   /* (R, C) input of the MLP's norm that comes after */
+    float *xc, *qc, *aoc, *normc; /* (R, C), (R, Q), (R, Q), (R, 2 H): cross-attention */
+    float *kvc;                   /* (source rows, 2 KV) */
 };
 
 /* Buffers of a lane's forward and backward pass. */
@@ -45,7 +45,7 @@ struct mal_pass_buffers {
     float *qkv;   /* (N, W) */
     float *q;     /* (R, Q) */
     float *ao;    /* (N, max(C, Q)) */
-    float *lse;   /* (N, H) */
+    float *norm;  /* (N, 2 H) */
     float *ff;    /* (N, F) */
     float *ff2;   /* (N, F) */
     float *kvc;   /* (source rows, 2 KV) */

@@ -37,7 +37,7 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
         .qkv = mal_arena_floats(arena, lane->n_tokens * mal_qkv_width(model)),
         .q = mal_arena_floats(arena, r * q),
         .ao = mal_arena_floats(arena, r * q),
-        .lse = mal_arena_floats(arena, r * model->n_heads),
+        .norm = mal_arena_floats(arena, r * 2 * model->n_heads),
         .x2 = mal_arena_floats(arena, r * c),
         .ff = mal_arena_floats(arena, r * f),
     };
@@ -47,7 +47,7 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
         tape.xc = mal_arena_floats(arena, r * c);
         tape.qc = mal_arena_floats(arena, r * q);
         tape.aoc = mal_arena_floats(arena, r * q);
-        tape.lsec = mal_arena_floats(arena, r * model->n_heads);
+        tape.normc = mal_arena_floats(arena, r * 2 * model->n_heads);
         tape.kvc =
             mal_arena_floats(arena, pass->source.n_tokens * 2 * mal_kv_width(model));
     }
@@ -82,7 +82,7 @@ static void layout_lane(const struct mal_model *model, const struct mal_pass *pa
     lane->y = mal_arena_floats(arena, top * c);
     if (pass->backward) {
         bool apart = stack->norms != MAL_NORM_BEFORE;
-        buf.lse = mal_arena_floats(arena, n * model->n_heads);
+        buf.norm = mal_arena_floats(arena, n * 2 * model->n_heads);
         buf.dr = mal_arena_floats(arena, apart ? m * c : 0);
         buf.dff = mal_arena_floats(arena, m * f);
         buf.dff2 = mal_arena_floats(arena, is_gated(stack) ? m * f : 0);

@@ -5,6 +5,7 @@
 #include "core/alloc.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/text.h"
 #include "core/tokenizer/parts.h"
 #include "core/utf8.h"
 
@@ -83,8 +84,9 @@ static bool push_token(const struct mal_tokenizer *tok, const char *name,
                        struct mal_ids *out, const char *where, struct mal_error *err) {
     int32_t id = mal_vocab_find(&tok->vocab, name, strlen(name));
     if (id < 0) {
+        char shown[MAL_TEXT_SHOWN];
         return mal_fail(err, MAL_INVALID, "%s: '%s' is not in the vocabulary",
-                        mal_file_shown(where), name);
+                        mal_file_shown(where), mal_text_shown(shown, name));
     }
     return mal_ids_push(out, id, err);
 }

@@ -126,18 +126,18 @@ static void bench_gemm(struct mal_backend *be) {
 
 struct attn_op {
     struct mal_attn attn;
-    float *out, *lse, *dout;
+    float *out, *norm, *dout;
     struct mal_attn_grads grads;
 };
 
 static void attn_fwd_step(struct mal_backend *be, const void *op) {
     const struct attn_op *o = op;
-    mal_attn_fwd(be, &o->attn, o->out, 0, o->lse);
+    mal_attn_fwd(be, &o->attn, o->out, 0, o->norm);
 }
 
 static void attn_bwd_step(struct mal_backend *be, const void *op) {
     const struct attn_op *o = op;
-    mal_attn_bwd(be, &o->attn, o->out, 0, o->lse, o->dout, 0, &o->grads);
+    mal_attn_bwd(be, &o->attn, o->out, 0, o->norm, o->dout, 0, &o->grads);
 }
 
 /* GPT-2 small's heads: 12 of 64, on n_seqs sequences of `length`. */
@@ -184,7 +184,7 @@ static void bench_attn_of(struct mal_backend *be, int64_t n_seqs, int64_t length
                      .rel_bias = kinds[t].bias ? mem[8] : NULL,
                      .rel_span = span},
             .out = mem[3],
-            .lse = floats(be, rows * 12),
+            .norm = floats(be, rows * 24),
             .dout = mem[4],
             .grads = {.dq = mem[5], .dk = mem[6], .dv = mem[7]},
         };
@@ -193,7 +193,7 @@ static void bench_attn_of(struct mal_backend *be, int64_t n_seqs, int64_t length
         printf("%4lld x %5lld  %-22s  forward %8.2f ms, backward %8.2f ms\n",
                (long long)n_seqs, (long long)length, kinds[t].name, 1e3 * fwd, 1e3 * bwd);
         fflush(stdout);
-        mal_backend_free(be, op.lse);
+        mal_backend_free(be, op.norm);
     }
     for (int i = 0; i < 9; i++)
         mal_backend_free(be, mem[i]);

@@ -61,7 +61,7 @@ struct attn_data {
     int64_t n_queries, n_keys, row_q, row_k; /* row_*: floats without padding */
     int64_t ld_out, ld_dq, ld_dkv;
     float *q, *k, *v, *dout, *rel_bias;
-    float *dev_out, *dev_lse, *dev_dout, *dq, *dk, *dv;
+    float *dev_out, *dev_norm, *dev_dout, *dq, *dk, *dv;
     bool all_keys;
     int64_t n_grads; /* rows of dk and dv */
     float *before;   /* what both hold at first */
@@ -115,7 +115,7 @@ static void attn_open(struct device *dev, const struct attn_case *c, bool all_ke
     a->ld_dkv = a->row_k + 5 * c->pad;
     a->dev_out = strided(dev, NULL, a->n_queries, a->row_q, a->ld_out);
     a->dev_dout = strided(dev, a->dout, a->n_queries, a->row_q, a->ld_out);
-    a->dev_lse = device_floats(dev, NULL, a->n_queries * c->heads);
+    a->dev_norm = device_floats(dev, NULL, a->n_queries * 2 * c->heads);
     a->dq = strided(dev, NULL, a->n_queries, a->row_q, a->ld_dq);
     a->n_grads = all_keys ? a->n_keys : a->n_queries;
     a->before = random_floats(dev, a->n_grads * a->ld_dkv);
@@ -147,8 +147,8 @@ static void attn_open(struct device *dev, const struct attn_case *c, bool all_ke
 }
 
 static void attn_run(struct device *dev, struct attn_data *a) {
-    mal_attn_fwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse);
-    mal_attn_bwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_lse, a->dev_dout,
+    mal_attn_fwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_norm);
+    mal_attn_bwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_norm, a->dev_dout,
                  a->ld_out,
                  &(struct mal_attn_grads){.dq = a->dq,
                                           .dk = a->dk,
@@ -177,9 +177,11 @@ static void check_attn_fwd(struct device *dev, const struct attn_case *c) {
     ref_attn(&a.attn, a.q_start, a.k_start, a.k_len, a.rel_bias, q, k, v, out, lse);
     mal_attn_fwd(dev->be, &a.attn, a.dev_out, a.ld_out, NULL);
     float *without = dense(dev, a.dev_out, a.n_queries, a.row_q, a.ld_out);
-    mal_attn_fwd(dev->be, &a.attn, a.dev_out, a.ld_out, a.dev_lse);
+    mal_attn_fwd(dev->be, &a.attn, a.dev_out, a.ld_out, a.dev_norm);
     float *got = dense(dev, a.dev_out, a.n_queries, a.row_q, a.ld_out);
-    float *got_lse = host_floats(dev, a.dev_lse, a.n_queries * c->heads);
+    float *got_lse = host_floats(dev, a.dev_norm, a.n_queries * 2 * c->heads);
+    for (int64_t i = 0; i < a.n_queries * c->heads; i++)
+        got_lse[i] = got_lse[2 * i] + got_lse[2 * i + 1];
     check_floats("out", a.n_queries * a.row_q, got, out, 2e-6, 0);
     check_floats("lse", a.n_queries * c->heads, got_lse, lse, 2e-6, 1e-7);
     assert_memory_equal(got, without, (size_t)(a.n_queries * a.row_q) * sizeof *got);
