@@ -5,8 +5,10 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/json.h"
 
 static const int64_t most = 1 << 24;
@@ -95,6 +97,53 @@ bool mal_config_head_size(struct mal_model *model, const char *width_key,
     }
     model->head_size = width / model->n_heads;
     return true;
+}
+
+/* ---- Tokens that end a text ---- */
+
+static bool read_end(const struct mal_model *model, const json_t *value, int32_t *out,
+                     const char *where, struct mal_error *err) {
+    json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (id < 0 || id >= model->info.n_vocab) {
+        return mal_fail(err, MAL_INVALID, "%s: eos_token_id is not a token id below %lld",
+                        where, (long long)model->info.n_vocab);
+    }
+    *out = (int32_t)id;
+    return true;
+}
+
+/* Replaces model->ends by those `config` has, if it has any. */
+static bool read_ends(struct mal_model *model, const json_t *config, const char *where,
+                      struct mal_error *err) {
+    const json_t *value = json_object_get(config, "eos_token_id");
+    bool list = json_is_array(value);
+    size_t n = list ? json_array_size(value) : 1;
+    if (!value || json_is_null(value) || n == 0) return true;
+    int32_t *ends = mal_calloc(n, sizeof *ends);
+    if (!ends) return mal_fail(err, MAL_NO_MEMORY, "%s", where);
+    mal_free(model->ends);
+    model->ends = ends;
+    model->n_ends = n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = list ? json_array_get(value, i) : value;
+        if (!read_end(model, id, &ends[i], where, err)) return false;
+    }
+    return true;
+}
+
+bool mal_config_eos(struct mal_model *model, struct mal_error *err) {
+    if (!read_ends(model, config_of(model), path_of(model), err)) return false;
+    model->info.eos = model->n_ends > 0 ? model->ends[0] : -1;
+    char *path = mal_file_join(mal_checkpoint_dir(model->ckpt), "generation_config.json");
+    if (!path) return mal_fail(err, MAL_NO_MEMORY, "%s", path_of(model));
+    json_t *config = NULL;
+    bool there = access(path, F_OK) == 0;
+    bool ok = !there || (mal_json_load(&config, path, err) &&
+                         read_ends(model, config, path, err));
+    json_decref(config);
+    mal_free(path);
+    if (ok && model->info.eos < 0 && model->n_ends > 0) model->info.eos = model->ends[0];
+    return ok;
 }
 
 /* ---- Rotary positions ---- */

@@ -34,4 +34,8 @@ bool mal_config_eps(struct mal_model *model, const char *key, double value,
 bool mal_config_head_size(struct mal_model *model, const char *width_key,
                           const char *heads_key, struct mal_error *err) MAL_CHECK;
 
+/* model->info.eos and model->ends, from "eos_token_id": an id or a list of them. What is
+ * generated ends as generation_config.json says, where it says something. */
+bool mal_config_eos(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+
 #endif

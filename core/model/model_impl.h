@@ -66,6 +66,8 @@ struct mal_model {
     struct mal_hash fingerprint; /* once has_fingerprint */
     bool has_fingerprint;
     const char *prefix; /* of the backbone's tensors in this checkpoint */
+    int32_t *ends;      /* (n_ends), owned: tokens that end what is generated */
+    size_t n_ends;
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;
     enum mal_act act;
