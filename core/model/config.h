@@ -10,6 +10,9 @@ bool mal_config_size(const struct mal_model *model, const char *key, int64_t *ou
                      struct mal_error *err) MAL_CHECK; /* 1 or more; must be there */
 bool mal_config_size_opt(const struct mal_model *model, const char *key, int64_t *out,
                          struct mal_error *err) MAL_CHECK;
+/* `absent` where there is no such member, `null` where it is null. */
+bool mal_config_size_or(const struct mal_model *model, const char *key, int64_t absent,
+                        int64_t null, int64_t *out, struct mal_error *err) MAL_CHECK;
 bool mal_config_real_opt(const struct mal_model *model, const char *key, double *out,
                          struct mal_error *err) MAL_CHECK;
 bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *out,
