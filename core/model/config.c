@@ -149,9 +149,12 @@ bool mal_config_eos(struct mal_model *model, struct mal_error *err) {
     char *path = mal_file_join(mal_checkpoint_dir(model->ckpt), "generation_config.json");
     if (!path) return mal_fail(err, MAL_NO_MEMORY, "%s", path_of(model));
     json_t *config = NULL;
-    bool there = access(path, F_OK) == 0;
-    bool ok = !there ||
-              (mal_json_load(&config, path, err) && read_ends(model, config, path, err));
+    bool ok = access(path, F_OK) != 0 || mal_json_load(&config, path, err);
+    if (ok && config) {
+        ok = json_is_object(config) || mal_fail(err, MAL_CORRUPT, "%s: %s, not an object",
+                                                path, mal_json_type(config));
+        ok = ok && read_ends(model, config, path, err);
+    }
     json_decref(config);
     mal_free(path);
     if (ok && model->info.eos < 0 && model->n_ends > 0) model->info.eos = model->ends[0];
