@@ -220,13 +220,14 @@ static bool decode_base64(const char *text, size_t n, unsigned char *out, size_t
 bool mal_read_precompiled(struct mal_tokenizer *tok, const json_t *part,
                           const char *where, struct mal_error *err) {
     const char *text;
-    struct mal_normalizer step;
+    struct mal_normalizer step = {0};
     if (!mal_json_string(part, "precompiled_charsmap", &text, where, err)) return false;
     size_t n = strlen(text), n_map = 0;
     unsigned char *map = mal_malloc(n + 1);
-    if (!map)
+    if (!map) {
         return mal_fail(err, MAL_NO_MEMORY, "%s: precompiled_charsmap",
                         mal_file_shown(where));
+    }
     bool ok = decode_base64(text, n, map, &n_map) ||
               mal_part_must_be("precompiled_charsmap", "base64", where, err);
     ok = ok && mal_charsmap_create(&step, map, n_map, where, err) &&

@@ -56,11 +56,13 @@ static bool join(const struct mal_pieces *pieces, const char *between, size_t n_
 bool mal_decode(const struct mal_decoders *list, struct mal_pieces *tokens, bool raw,
                 struct mal_string *out, struct mal_error *err) {
     struct mal_pieces made = {0}, *in = tokens, *next = &made;
-    bool ok = true;
+    /* Tokens of no bytes have a text, too. */
+    bool ok = mal_string_reserve(&tokens->text, 1, err);
     for (size_t i = 0; ok && i < list->n; i++) {
         const struct mal_decoder *step = &list->steps[i];
         next->n = next->text.bytes = 0;
-        ok = step->run(step->data, in, raw, next, err);
+        ok = mal_string_reserve(&next->text, 1, err) &&
+             step->run(step->data, in, raw, next, err);
         struct mal_pieces *last = in;
         in = next;
         next = last;

@@ -36,7 +36,7 @@ static bool read_fixed(struct mal_proto *proto, size_t bytes, uint64_t *out,
 
 static bool read_bytes(struct mal_proto *proto, struct mal_proto_field *out,
                        struct mal_error *err) {
-    uint64_t n;
+    uint64_t n = 0;
     if (!read_varint(proto, &n, err)) return false;
     if (n > (size_t)(proto->end - proto->at)) {
         return mal_fail(
@@ -51,7 +51,7 @@ static bool read_bytes(struct mal_proto *proto, struct mal_proto_field *out,
 
 bool mal_proto_next(struct mal_proto *proto, struct mal_proto_field *out, bool *out_found,
                     struct mal_error *err) {
-    uint64_t tag;
+    uint64_t tag = 0;
     *out_found = proto->at < proto->end;
     if (!*out_found) return true;
     if (!read_varint(proto, &tag, err)) return false;

@@ -24,15 +24,20 @@ struct node {
     uint32_t unit, from, to, depth;
 };
 
+/* The free units are a list. */
+struct link {
+    uint32_t next, prev;
+    bool is_base;
+};
+
 struct builder {
     struct mal_trie *trie;
     struct key *keys;
     struct node *queue;
     size_t n_queue, queue_capacity;
-    uint32_t *next, *prev; /* list of the free units */
-    bool *is_base;
+    struct link *links; /* one per unit */
     size_t capacity;
-    uint32_t first;
+    uint32_t first; /* free unit */
 };
 
 static int by_text(const void *a, const void *b) {
@@ -48,44 +53,40 @@ static bool grow(struct builder *b, size_t capacity) {
     struct mal_trie_unit *units =
         mal_realloc(b->trie->units, capacity * sizeof *b->trie->units);
     if (units) b->trie->units = units;
-    uint32_t *next = mal_realloc(b->next, capacity * sizeof *next);
-    if (next) b->next = next;
-    uint32_t *prev = mal_realloc(b->prev, capacity * sizeof *prev);
-    if (prev) b->prev = prev;
-    bool *is_base = mal_realloc(b->is_base, capacity * sizeof *is_base);
-    if (is_base) b->is_base = is_base;
+    struct link *links = mal_realloc(b->links, capacity * sizeof *links);
+    if (links) b->links = links;
+    if (!units || !links) return false;
     b->capacity = capacity;
-    return units && next && prev && is_base;
+    return true;
 }
 
 /* A block of free units, put before the others. */
 static bool add_block(struct builder *b) {
     size_t n = b->trie->n_units;
-    if (n + BLOCK > b->capacity && !grow(b, 2 * n + BLOCK)) return false;
+    if ((!b->links || n + BLOCK > b->capacity) && !grow(b, 2 * n + BLOCK)) return false;
     for (size_t i = n; i < n + BLOCK; i++) {
         b->trie->units[i] = (struct mal_trie_unit){0, -1, MAL_TRIE_FREE};
-        b->is_base[i] = false;
-        b->next[i] = (uint32_t)i + 1;
-        b->prev[i] = i == n ? NONE : (uint32_t)i - 1;
+        b->links[i] =
+            (struct link){(uint32_t)i + 1, i == n ? NONE : (uint32_t)i - 1, false};
     }
-    b->next[n + BLOCK - 1] = b->first;
-    if (b->first != NONE) b->prev[b->first] = (uint32_t)n + BLOCK - 1;
+    b->links[n + BLOCK - 1].next = b->first;
+    if (b->first != NONE) b->links[b->first].prev = (uint32_t)n + BLOCK - 1;
     b->first = (uint32_t)n;
     b->trie->n_units = n + BLOCK;
     return true;
 }
 
 static void take(struct builder *b, uint32_t unit) {
-    uint32_t next = b->next[unit], prev = b->prev[unit];
-    if (next != NONE) b->prev[next] = prev;
-    if (prev != NONE) b->next[prev] = next;
+    uint32_t next = b->links[unit].next, prev = b->links[unit].prev;
+    if (next != NONE) b->links[next].prev = prev;
+    if (prev != NONE) b->links[prev].next = next;
     if (b->first == unit) b->first = next;
 }
 
 static bool fits(const struct builder *b, uint32_t base, const unsigned char *labels,
                  size_t n) {
     /* Block 0 stays empty: base 0 is that of a node without children. */
-    if (base < BLOCK || b->is_base[base]) return false;
+    if (base < BLOCK || b->links[base].is_base) return false;
     for (size_t i = 0; i < n; i++) {
         if (b->trie->units[base ^ labels[i]].label != MAL_TRIE_FREE) return false;
     }
@@ -95,7 +96,7 @@ static bool fits(const struct builder *b, uint32_t base, const unsigned char *la
 static bool find_base(struct builder *b, const unsigned char *labels, size_t n,
                       uint32_t *out) {
     uint32_t unit = b->first;
-    for (int i = 0; unit != NONE && i < MAX_TRIES; i++, unit = b->next[unit]) {
+    for (int i = 0; unit != NONE && i < MAX_TRIES; i++, unit = b->links[unit].next) {
         *out = unit ^ labels[0];
         if (fits(b, *out, labels, n)) return true;
     }
@@ -137,7 +138,7 @@ static bool add_children(struct builder *b, struct node node) {
         labels[n++] = (unsigned char)b->keys[i].text[node.depth];
     if (n == 0) return true;
     if (!find_base(b, labels, n, &base)) return false;
-    b->is_base[base] = true;
+    b->links[base].is_base = true;
     b->trie->units[node.unit].base = base;
     uint32_t from = node.from;
     for (size_t i = 0; i < n; i++) {
@@ -183,9 +184,7 @@ bool mal_trie_create(struct mal_trie *out, const struct mal_vocab *vocab,
     bool ok = build(&b, vocab);
     mal_free(b.keys);
     mal_free(b.queue);
-    mal_free(b.next);
-    mal_free(b.prev);
-    mal_free(b.is_base);
+    mal_free(b.links);
     if (ok) return true;
     mal_trie_finish(out);
     return mal_fail(err, MAL_NO_MEMORY, "%s: vocabulary", mal_file_shown(where));

@@ -1,7 +1,9 @@
-/* fuzz_tokenizer.c - a hostile tokenizer.json, and a hostile text for it.
+/* fuzz_tokenizer.c - a hostile tokenizer.json or SentencePiece model, and a hostile text
+ * for it.
  *
- * The input is the file, a zero byte, the text. What opens must give text back for its
- * own ids. */
+ * The input is a JSON file, a zero byte, the text; or, where it does not begin like an
+ * object, a model file, the text, one byte that says how long the text is. What opens
+ * must give text back for its own ids. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,15 +27,32 @@ static void use(const struct mal_tokenizer *tok, const char *text, size_t bytes)
         assert(ok);
         mal_free(back);
     }
+    ids.n = 0;
+    if (!mal_tokenizer_encode_after(tok, text, bytes, &ids, &err)) assert(ids.n == 0);
     mal_ids_finish(&ids);
 }
 
+/* Where the file ends and the text begins and ends. */
+static void split(const uint8_t *data, size_t bytes, size_t *out_file, size_t *out_text,
+                  size_t *out_end) {
+    if (bytes > 0 && data[0] == '{') {
+        const uint8_t *zero = memchr(data, 0, bytes);
+        *out_file = zero ? (size_t)(zero - data) : bytes;
+        *out_text = zero ? *out_file + 1 : bytes;
+        *out_end = bytes;
+        return;
+    }
+    *out_end = bytes ? bytes - 1 : 0;
+    size_t n_text = bytes ? data[bytes - 1] : 0;
+    *out_text = *out_file = n_text < *out_end ? *out_end - n_text : 0;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
-    static char path[64];
-    if (!path[0])
-        snprintf(path, sizeof path, "/tmp/malmend-fuzz-%ld.json", (long)getpid());
-    const uint8_t *zero = bytes ? memchr(data, 0, bytes) : NULL;
-    size_t n_file = zero ? (size_t)(zero - data) : bytes;
+    char path[64];
+    size_t n_file, text, end;
+    split(data, bytes, &n_file, &text, &end);
+    snprintf(path, sizeof path, "/tmp/malmend-fuzz-%ld.%s", (long)getpid(),
+             bytes > 0 && data[0] == '{' ? "json" : "model");
     FILE *file = fopen(path, "wb");
     if (!file) abort();
     fwrite(data, 1, n_file, file);
@@ -41,7 +60,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct mal_error err = {0};
     struct mal_tokenizer *tok = NULL;
     if (mal_tokenizer_open_file(&tok, path, &err)) {
-        if (zero) use(tok, (const char *)zero + 1, bytes - n_file - 1);
+        use(tok, (const char *)data + text, end - text);
         mal_tokenizer_close(tok);
     }
     remove(path);
