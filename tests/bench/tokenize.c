@@ -65,7 +65,7 @@ int main(int argc, char **argv) {
     char *text = NULL;
     size_t bytes;
     if (argc != 4) {
-        fprintf(stderr, "usage: bench_tokenize TOKENIZER TEXT RUNS\n");
+        (void)fprintf(stderr, "usage: bench_tokenize TOKENIZER TEXT RUNS\n");
         return 2;
     }
     bool is_dir = stat(argv[1], &st) == 0 && S_ISDIR(st.st_mode);
@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
         (is_dir ? mal_tokenizer_open : mal_tokenizer_open_file)(&tok, argv[1], &err) &&
         mal_file_read(&text, &bytes, argv[2], (size_t)1 << 30, &err) &&
         measure(tok, text, bytes, (int)strtol(argv[3], NULL, 10), &err);
-    if (!ok) fprintf(stderr, "bench_tokenize: %s\n", err.text);
+    if (!ok) (void)fprintf(stderr, "bench_tokenize: %s\n", err.text);
     mal_free(text);
     mal_tokenizer_close(tok);
     return ok ? 0 : 1;
