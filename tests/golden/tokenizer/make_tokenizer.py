@@ -7,7 +7,8 @@ texts with the ids that Hugging Face's `tokenizers` gives for them.
 The text they are trained on is invented. Byte-level BPE, one vocabulary: gpt2 (GPT-2's
 pre-tokenizer), llama3 (a Split pattern, merges ignored for whole words, a template that puts a
 token before and one behind), added (added tokens with every flag, a space put before the text),
-qwen2 (NFC), forms (several normalizers, added tokens that match normalized text), bert-bytes (BERT's
+qwen2 (NFC), kinds (a pattern that tells kinds of letters apart, as Mistral's newer models have),
+forms (several normalizers, added tokens that match normalized text), bert-bytes (BERT's
 normalizer and words, of which a byte-level model shows every byte). WordPiece, another: bert (as an
 uncased BERT has it, punctuation tidied when decoded), wordpiece (everything else than there)."""
 import json
@@ -36,6 +37,10 @@ Temperature -3.5 degrees, 50% off, a+b=c, f(x) = x^2, e-mail: nobody@velmark.exa
 
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
          r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+KINDS = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+         r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 FIXED = [
     "", " ", "  ", "\n", "\r\n", "\t", " \n ", "   leading", "trailing   ", "two  spaces",
@@ -153,7 +158,11 @@ def more_variants(base):
                           "strip_accents": None, "lowercase": True}
     bert["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "BertPreTokenizer"},
                                                                    byte_level]}
-    return {"qwen2": qwen2, "forms": forms, "bert-bytes": bert}
+    kinds = json.loads(copy)
+    kinds["normalizer"] = None
+    kinds["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": KINDS}, "behavior": "Isolated", "invert": False}, byte_level]}
+    return {"qwen2": qwen2, "forms": forms, "bert-bytes": bert, "kinds": kinds}
 
 
 def wordpiece_variants(base):
@@ -186,6 +195,7 @@ def wordpiece_variants(base):
 
 
 UNICODE = [
+    "a\u1c89b\u1c8ac\U00010d4ed\U000105c0e\u0897's \u0897'S", "aBcDEfG AbC's \u01c5x\u02b0Y",
     "a\u33ffb\u3400c\u4dbfd\u4dc0e\u4dffe\u9fffg\ua000h", "a\uf900b\ufaffc\ufb00d", "a\U0002a6dfb\U0002a6e0c\U0002a700d",
     "a\U0002b73fb\U0002b740c\U0002b81fd\U0002b820e\U0002b91ff\U0002b920g\U0002ceafh\U0002ceb0i",
     "a\U0002f800b\U0002fa1fc\U0002fa20d",
