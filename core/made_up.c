@@ -139,8 +139,8 @@ static bool add_sentence(const struct mal_tokenizer *tok, const struct mal_ids *
     struct mal_ids ids = {0};
     bool ok = true;
     for (size_t i = 0; ok && i < start->n + gen->n_ids; i++) {
-        ok = mal_ids_push(&ids, i < start->n ? start->ids[i] : gen->ids[i - start->n],
-                          err);
+        int32_t id = i < start->n ? start->ids[i] : gen->ids[i - start->n];
+        if (id < mal_tokenizer_size(tok)) ok = mal_ids_push(&ids, id, err);
     }
     ok = ok && mal_tokenizer_decode(tok, ids.ids, ids.n, true, false, &text, &bytes, err);
     struct sentence sentence = {0};

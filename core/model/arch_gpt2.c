@@ -68,9 +68,8 @@ static bool gpt2_bind(struct mal_model *model, struct mal_error *err) {
         if (!bind_block(model, l, err)) return false;
     }
     if (!mal_bind_norm(model, "ln_f", &model->decoder.final_norm, err)) return false;
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    return mal_bind_matrix(model, tied ? "wte.weight" : "lm_head.weight", v, c,
-                           &model->head, err);
+    return mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
+           mal_bind_head(model, "wte.weight", tied, err);
 }
 
 static const char *const prefixes[] = {"transformer.", NULL};

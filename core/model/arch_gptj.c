@@ -20,7 +20,7 @@ static bool gptj_configure(struct mal_model *model, struct mal_error *err) {
     if (!mal_config_eps(model, "layer_norm_epsilon", 1e-5, err)) return false;
     if (!mal_config_act(model, "activation_function", "gelu_new", err)) return false;
 
-    int64_t rotated = model->head_size;
+    int64_t rotated = 64;
     if (!mal_config_size_opt(model, "rotary_dim", &rotated, err)) return false;
     if (!mal_config_rotary(model, "rotary_dim", rotated, true, err)) return false;
     if (!mal_open_stack(&model->decoder, info->n_layers, err)) return false;
@@ -58,8 +58,7 @@ static bool gptj_bind(struct mal_model *model, struct mal_error *err) {
     bool tied = false;
     return mal_bind_norm(model, "ln_f", &model->decoder.final_norm, err) &&
            mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
-           mal_bind_matrix(model, tied ? "wte.weight" : "lm_head.weight", v, c,
-                           &model->head, err) &&
+           mal_bind_head(model, "wte.weight", tied, err) &&
            mal_bind_tensor(model, "lm_head.bias", 1, &v, &model->head_bias, err);
 }
 

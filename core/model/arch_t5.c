@@ -165,17 +165,35 @@ static bool bind_stack(struct mal_model *model, const char *side, struct mal_sta
     return mal_bind_norm(model, name, &stack->final_norm, err);
 }
 
+/* Tied as they all are, any of them stands for the others. */
+static const char *find_embeddings(const struct mal_model *model) {
+    static const char *const names[] = {"shared.weight", "encoder.embed_tokens.weight",
+                                        "decoder.embed_tokens.weight", "lm_head.weight"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (mal_has_tensor(model, names[i])) return names[i];
+    }
+    return names[0];
+}
+
+/* "tie_word_embeddings" has come to mean that the head's input is scaled. */
+static bool read_head_scale(struct mal_model *model, struct mal_error *err) {
+    bool scaled = true;
+    if (!mal_config_bool_opt(model, "tie_word_embeddings", &scaled, err) ||
+        !mal_config_bool_opt(model, "scale_decoder_outputs", &scaled, err)) {
+        return false;
+    }
+    if (scaled) model->head_scale = 1.0F / sqrtf((float)model->info.n_channels);
+    return true;
+}
+
 static bool t5_bind(struct mal_model *model, struct mal_error *err) {
     int64_t c = model->info.n_channels, v = model->info.n_vocab;
-    const char *shared = "shared.weight", *head = "lm_head.weight";
-    bool tied = true;
-    if (!mal_has_tensor(model, shared)) shared = "encoder.embed_tokens.weight";
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    if (tied) model->head_scale = 1.0F / sqrtf((float)c);
-    return mal_bind_matrix(model, shared, v, c, &model->tokens, err) &&
+    const char *embeddings = find_embeddings(model);
+    return read_head_scale(model, err) &&
+           mal_bind_matrix(model, embeddings, v, c, &model->tokens, err) &&
            bind_stack(model, "encoder", &model->encoder, &model->relative.encoder, err) &&
            bind_stack(model, "decoder", &model->decoder, &model->relative.decoder, err) &&
-           mal_bind_matrix(model, tied ? shared : head, v, c, &model->head, err);
+           mal_bind_head(model, embeddings, true, err);
 }
 
 /* ---- Relative positions ---- */

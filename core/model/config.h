@@ -10,6 +10,9 @@ bool mal_config_size(const struct mal_model *model, const char *key, int64_t *ou
                      struct mal_error *err) MAL_CHECK; /* 1 or more; must be there */
 bool mal_config_size_opt(const struct mal_model *model, const char *key, int64_t *out,
                          struct mal_error *err) MAL_CHECK;
+/* `absent` where there is no such member, `null` where it is null. */
+bool mal_config_size_or(const struct mal_model *model, const char *key, int64_t absent,
+                        int64_t null, int64_t *out, struct mal_error *err) MAL_CHECK;
 bool mal_config_real_opt(const struct mal_model *model, const char *key, double *out,
                          struct mal_error *err) MAL_CHECK;
 bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *out,
@@ -33,5 +36,9 @@ bool mal_config_eps(struct mal_model *model, const char *key, double value,
 /* model->head_size = `width` / model->n_heads, which must come out even. */
 bool mal_config_head_size(struct mal_model *model, const char *width_key,
                           const char *heads_key, struct mal_error *err) MAL_CHECK;
+
+/* model->info.eos and model->ends, from "eos_token_id": an id or a list of them. What is
+ * generated ends as generation_config.json says, where it says something. */
+bool mal_config_eos(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 
 #endif

@@ -45,7 +45,7 @@ struct mal_model_info {
                           "supported"; 0: there is no head */
     int64_t n_parameters;
     enum mal_dtype dtype;  /* most common in the checkpoint */
-    int32_t eos;           /* -1: none */
+    int32_t eos;           /* the first token that ends a text, -1: none */
     int32_t decoder_start; /* what an encoder-decoder's answer begins with */
 };
 
@@ -55,6 +55,8 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
 void mal_model_close(struct mal_model *model); /* takes NULL */
 
 const struct mal_model_info *mal_model_info(const struct mal_model *model);
+/* Whether the token ends what is generated: there may be several such. */
+bool mal_model_ends(const struct mal_model *model, int32_t id);
 struct mal_backend *mal_model_backend(const struct mal_model *model);
 const struct mal_checkpoint *mal_model_checkpoint(const struct mal_model *model);
 

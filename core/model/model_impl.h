@@ -66,6 +66,8 @@ struct mal_model {
     struct mal_hash fingerprint; /* once has_fingerprint */
     bool has_fingerprint;
     const char *prefix; /* of the backbone's tensors in this checkpoint */
+    int32_t *ends;      /* (n_ends), owned: tokens that end what is generated */
+    size_t n_ends;
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;
     enum mal_act act;
@@ -138,6 +140,10 @@ bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
 bool mal_bind_matrix(struct mal_model *model, const char *name, int64_t rows,
                      int64_t columns, struct mal_matrix *dst,
                      struct mal_error *err) MAL_CHECK;
+/* model->head: "lm_head.weight". If `tied`, the token embeddings, which are bound already,
+ * where that is missing or the same; as transformers 5 has it, another one stands. */
+bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
+                   struct mal_error *err) MAL_CHECK;
 /* Whether the checkpoint has the tensor. */
 bool mal_has_tensor(const struct mal_model *model, const char *name);
 /* "<name>.weight" and, unless RMS, "<name>.bias"; or as they were called first, gamma and

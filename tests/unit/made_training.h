@@ -5,13 +5,18 @@
 #ifndef MAL_TEST_MADE_TRAINING_H
 #define MAL_TEST_MADE_TRAINING_H
 
-#include "random_gpt2.h"
+#include "random_model.h"
 
 #include "core/train/state.h"
 #include "core/train/trainer_impl.h"
 
-static const struct random_gpt2 made_sizes = {
-    .layers = 3, .channels = 8, .heads = 2, .inner = 12, .vocab = 23, .context = 16};
+static const struct random_model made_sizes = {.family = RANDOM_GPT2,
+                                               .layers = 3,
+                                               .channels = 8,
+                                               .heads = 2,
+                                               .inner = 12,
+                                               .vocab = 23,
+                                               .context = 16};
 
 /* Two shapes, of one of them two modules. */
 static const char *const made_modules[] = {"h.1.mlp.c_proj", "h.2.mlp.c_fc",
