@@ -88,8 +88,13 @@ static struct mal_attn attn_of(const struct mal_step *s,
                              .window = attention->window};
 }
 
+/* An encoder reads its prompts whole, in one pass. */
+static const struct mal_kv_cache *self_cache(const struct mal_step *s) {
+    return s->stack->causal ? s->pass->cache : NULL;
+}
+
 struct mal_attn mal_self_attn(const struct mal_step *s, const float *qkv) {
-    const struct mal_kv_cache *cache = s->pass->cache;
+    const struct mal_kv_cache *cache = self_cache(s);
     int64_t wq = mal_q_width(s->model), wkv = mal_kv_width(s->model);
     struct mal_attn attn = attn_of(s, &s->block->self);
     attn.q = qkv;
@@ -148,10 +153,10 @@ static void self_fwd(const struct mal_step *s) {
 
     if (tape) mal_keep_rows(pass, lane, c, buf->x, c, false, tape->x1);
     project(s, attention_input(s), qkv, q);
-    if (pass->cache) {
+    if (self_cache(s)) {
         int64_t kv = 2 * mal_kv_width(model);
         mal_scatter_rows(pass->be, lane->n_tokens, kv, pass->cache_rows, qkv + wq,
-                         mal_qkv_width(model), pass->cache->kv[s->index], kv);
+                         mal_qkv_width(model), self_cache(s)->kv[s->index], kv);
     }
     struct mal_attn attn = mal_self_attn(s, qkv);
     if (s->last) mal_only_queries_of(&attn, &lane->top, q, wq);
