@@ -174,16 +174,29 @@ static bool rows_of_step(const struct group *group, struct mal_rows *out,
     return true;
 }
 
+/* Ids that only pad the model's vocabulary say nothing. */
+static bool write_text(const struct mal_tokenizer *tok, struct mal_generation *gen,
+                       struct mal_error *err) {
+    int32_t size = mal_tokenizer_size(tok);
+    size_t n = 0;
+    int32_t *ids = mal_malloc((gen->n_ids + 1) * sizeof *ids);
+    if (!ids) return mal_fail(err, MAL_NO_MEMORY, "generated text");
+    for (size_t i = 0; i < gen->n_ids; i++) {
+        if (gen->ids[i] < size) ids[n++] = gen->ids[i];
+    }
+    mal_free(gen->text);
+    gen->text = NULL;
+    bool ok = mal_tokenizer_decode(tok, ids, n, true, false, &gen->text, &gen->text_bytes,
+                                   err);
+    mal_free(ids);
+    return ok;
+}
+
 /* Ends the stream where a stop text begins. */
 static bool check_stop(struct group *group, struct stream *s, struct mal_error *err) {
     struct mal_generation *gen = s->gen;
     if (gen->n_stop == 0) return true;
-    mal_free(gen->text);
-    gen->text = NULL;
-    if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false, &gen->text,
-                              &gen->text_bytes, err)) {
-        return false;
-    }
+    if (!write_text(group->tok, gen, err)) return false;
     for (size_t i = 0; i < gen->n_stop; i++) {
         char *at = strstr(gen->text, gen->stop[i]);
         if (!at) continue;
@@ -304,12 +317,7 @@ static bool run_group(struct group *group, bool (*tick)(void *), void *tick_arg,
     for (size_t i = 0; i < group->n; i++) {
         struct mal_generation *gen = group->streams[i].gen;
         if (group->streams[i].cut) continue;
-        mal_free(gen->text);
-        gen->text = NULL;
-        if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false,
-                                  &gen->text, &gen->text_bytes, err)) {
-            return false;
-        }
+        if (!write_text(group->tok, gen, err)) return false;
     }
     return true;
 }
