@@ -2,6 +2,7 @@
  * edited. */
 #include "core/model/model_impl.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -232,7 +233,8 @@ struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i) {
 
 static bool ends_with(const char *text, const char *suffix) {
     size_t n = strlen(text), m = strlen(suffix);
-    return n >= m && strcmp(text + n - m, suffix) == 0;
+    if (n <= m || strcmp(text + n - m, suffix) != 0) return false;
+    return suffix[0] != '.' || isdigit((unsigned char)text[n - m - 1]);
 }
 
 static bool is_default(const struct mal_model *model, const struct mal_linear *lin) {

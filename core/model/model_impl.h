@@ -5,8 +5,9 @@
 
 #include "core/model/pass.h"
 
-/* Which linears are edited by default: those with one of these endings in the last
- * blocks of each stack, `share` of them, at least one and at most `most`. */
+/* Which linears are edited by default: those with one of these endings (one that begins
+ * with a dot follows the block's number) in the last blocks of each stack, `share` of
+ * them, at least one and at most `most`. */
 struct mal_default_edits {
     const char *endings[4]; /* NULL ends the list */
     double share;
