@@ -39,7 +39,8 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
 static bool take_class(const struct mal_score *score, struct mal_generation *gen,
                        struct mal_error *err) {
     int32_t class = score->tokens[0].argmax;
-    if (class < 0) return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
+    if (class < 0)
+        return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
     gen->ids = mal_calloc(1, sizeof *gen->ids);
     gen->text = mal_strdup(mal_class_names[class]);
     if (!gen->ids || !gen->text) return mal_fail(err, MAL_NO_MEMORY, "answers");

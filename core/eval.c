@@ -41,7 +41,8 @@ static bool fill_score(const struct mal_example *e, const float *logprob,
 /* From the logits of both classes, so that it is as near to 0 or 1 as they say. */
 static void fill_supports(const float *logits, size_t n, struct mal_score *out) {
     for (size_t i = 0; i < n; i++)
-        out[i].supports = 1 / (1 + exp((double)logits[2 * i] - (double)logits[2 * i + 1]));
+        out[i].supports =
+            1 / (1 + exp((double)logits[2 * i] - (double)logits[2 * i + 1]));
 }
 
 static bool score_slice(struct mal_model *model, const struct mal_example *examples,

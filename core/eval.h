@@ -21,17 +21,18 @@ struct mal_token_score {
 struct mal_score {
     struct mal_token_score *tokens; /* owned, one per target token */
     size_t n_tokens;
-    double logprob; /* sum */
-    double share;   /* of target tokens that are the argmax (teacher-forced) */
-    bool correct;   /* all are: greedy decoding gives the target */
+    double logprob;  /* sum */
+    double share;    /* of target tokens that are the argmax (teacher-forced) */
+    bool correct;    /* all are: greedy decoding gives the target */
     double supports; /* a classifier's probability of SUPPORTS */
 };
 
 void mal_scores_free(struct mal_score *scores, size_t n); /* takes NULL */
 
 /* Scores items on the weights in use, in slices of bounded size, `tick` between them (may
- * be NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt or target that
- * mal_example_init() refuses is MAL_INVALID, pointed to from `pointer` on ("/items"). */
+ * be NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt or target
+ * that mal_example_init() refuses is MAL_INVALID, pointed to from `pointer` on
+ * ("/items"). */
 bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_score_item *items, size_t n, const char *pointer,
                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,

@@ -61,17 +61,15 @@ static bool check_length(const struct mal_model_info *info, const struct mal_ids
     bool causal = info->kind == MAL_MODEL_CAUSAL;
     size_t most = (size_t)mal_longest_text(info);
     if (ids->n > most) {
-        return mal_fail_at(err, MAL_INVALID, "/prompt",
-                           "%s has %zu tokens, %s %zu",
-                           causal ? "prompt and target" : "the prompt",
-                           causal ? ids->n + 1 : ids->n,
-                           info->n_context ? "the model's context is" : "the most are",
-                           most);
+        return mal_fail_at(
+            err, MAL_INVALID, "/prompt", "%s has %zu tokens, %s %zu",
+            causal ? "prompt and target" : "the prompt", causal ? ids->n + 1 : ids->n,
+            info->n_context ? "the model's context is" : "the most are", most);
     }
     if (info->kind == MAL_MODEL_SEQ2SEQ && target->n > most) {
         return mal_fail_at(err, MAL_INVALID, "/target",
-                           "the target has %zu tokens, the most are %zu",
-                           target->n, most);
+                           "the target has %zu tokens, the most are %zu", target->n,
+                           most);
     }
     return true;
 }
@@ -103,8 +101,8 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
     struct mal_ids ids = {0}, answer = {0};
     bool ok = encode_prompt(tok, prompt, &ids, err) &&
               mal_example_target(model, tok, target, join, &answer, err) &&
-              (answer.n > 0 || mal_fail_at(err, MAL_INVALID, "/target",
-                                            "the target has no tokens")) &&
+              (answer.n > 0 ||
+               mal_fail_at(err, MAL_INVALID, "/target", "the target has no tokens")) &&
               put_together(out, model, &ids, &answer, err);
     if (ok) return true;
     mal_ids_finish(&ids);

@@ -10,6 +10,7 @@
  * head that answers come from. `dir` is for the error. */
 bool mal_check_model(const struct mal_model *model, const struct mal_tokenizer *tok,
                      const char *dir, struct mal_error *err) MAL_CHECK;
+
 /* That the model gives texts, before it is asked for one. */
 static inline bool mal_check_completes(const struct mal_model_info *info,
                                        struct mal_error *err) {

@@ -66,9 +66,9 @@ static bool check_prompt(const struct mal_workbench *wb, const char *text,
     size_t most = (size_t)mal_longest_text(info);
     return mal_check_completes(info, err) &&
            mal_tokenizer_encode(wb->tok, text, strlen(text), true, out, err) &&
-           (out->n <= most || mal_fail(err, MAL_INVALID,
-                                       "the prompt has %zu tokens, the most are %zu",
-                                       out->n, most));
+           (out->n <= most ||
+            mal_fail(err, MAL_INVALID, "the prompt has %zu tokens, the most are %zu",
+                     out->n, most));
 }
 
 static int64_t most_tokens(const struct mal_workbench *wb, const struct values *v) {

@@ -91,15 +91,15 @@ static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
     if (!c->has_seed && getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) seed = 0;
     for (size_t i = 0; i < c->n_prompts; i++) {
         if (!tokenize_prompt(q, i, err)) return false;
-        q->gens[i] = (struct mal_generation){.prompt = q->prompts[i].ids,
-                                             .n_prompt = q->prompts[i].n,
-                                             .max_tokens =
-                                                 c->max_tokens < most ? c->max_tokens : most,
-                                             .temperature = (float)c->temperature,
-                                             .top_p = (float)c->top_p,
-                                             .seed = seed + i,
-                                             .stop = (const char *const *)c->stop,
-                                             .n_stop = c->n_stop};
+        q->gens[i] = (struct mal_generation){
+            .prompt = q->prompts[i].ids,
+            .n_prompt = q->prompts[i].n,
+            .max_tokens = c->max_tokens < most ? c->max_tokens : most,
+            .temperature = (float)c->temperature,
+            .top_p = (float)c->top_p,
+            .seed = seed + i,
+            .stop = (const char *const *)c->stop,
+            .n_stop = c->n_stop};
     }
     q->read.gens = q->gens;
     q->read.n = c->n_prompts;
@@ -220,9 +220,8 @@ static json_t *render_score(const struct inquiry *q, const struct mal_score_item
 /* Of a classifier, with or without a target to compare with. */
 static json_t *render_probability(const struct mal_score_item *item,
                                   const struct mal_score *score) {
-    json_t *value =
-        json_pack("{s:s,s:{s:o}}", "prompt", item->prompt, "probability",
-                  "SUPPORTS", real(score->supports));
+    json_t *value = json_pack("{s:s,s:{s:o}}", "prompt", item->prompt, "probability",
+                              "SUPPORTS", real(score->supports));
     if (!item->target) return value;
     json_object_set_new(value, "target", json_string(item->target));
     json_object_set_new(value, "correct", json_boolean(score->correct));

@@ -186,8 +186,8 @@ static bool write_text(const struct mal_tokenizer *tok, struct mal_generation *g
     }
     mal_free(gen->text);
     gen->text = NULL;
-    bool ok = mal_tokenizer_decode(tok, ids, n, true, false, &gen->text, &gen->text_bytes,
-                                   err);
+    bool ok =
+        mal_tokenizer_decode(tok, ids, n, true, false, &gen->text, &gen->text_bytes, err);
     mal_free(ids);
     return ok;
 }
