@@ -2,7 +2,9 @@
  * own sentences with another's ending to teach, and others as they are to keep.
  *
  * Half of the sentences are sampled from the first words of given facts, so that they are
- * about the same sort of thing. */
+ * about the same sort of thing. A model that continues no texts is asked its user's
+ * prompts with words exchanged for any of the vocabulary, half of the words or all: it is
+ * taught the answer to another, a classifier its other class. */
 #ifndef MAL_MADE_UP_H
 #define MAL_MADE_UP_H
 
