@@ -20,7 +20,8 @@ bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *o
 bool mal_config_string_opt(const struct mal_model *model, const char *key,
                            const char **out, struct mal_error *err) MAL_CHECK;
 
-/* A setting of transformers that is not here: an error if the member is there and true. */
+/* A setting of transformers that is not here: an error if the member is there and true.
+ */
 bool mal_config_refuse(const struct mal_model *model, const char *key,
                        struct mal_error *err) MAL_CHECK;
 

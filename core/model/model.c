@@ -94,6 +94,7 @@ void mal_model_close(struct mal_model *model) {
     for (size_t i = 0; i < model->n_linears; i++)
         mal_free(model->linears[i]->name); /* they live inside the blocks */
     mal_free(model->linears);
+    mal_free(model->own);
     mal_free(model->encoder.blocks);
     mal_free(model->decoder.blocks);
     mal_free(model->tape);
