@@ -165,13 +165,27 @@ static bool bind_stack(struct mal_model *model, const char *side, struct mal_sta
     return mal_bind_norm(model, name, &stack->final_norm, err);
 }
 
+/* "tie_word_embeddings" says that the head is the token embeddings, and scaled. From
+ * version 5 on transformers writes true whatever is so: then "scale_decoder_outputs" is
+ * there, and the head is its own where the checkpoint has one. */
+static bool read_tied(struct mal_model *model, bool *out_tied, bool *out_scaled,
+                      struct mal_error *err) {
+    static const char key[] = "scale_decoder_outputs";
+    *out_tied = true;
+    if (!mal_config_bool_opt(model, "tie_word_embeddings", out_tied, err)) return false;
+    *out_scaled = *out_tied;
+    if (!json_object_get(mal_checkpoint_config(model->ckpt), key)) return true;
+    *out_tied = !mal_has_tensor(model, "lm_head.weight");
+    return mal_config_bool_opt(model, key, out_scaled, err);
+}
+
 static bool t5_bind(struct mal_model *model, struct mal_error *err) {
     int64_t c = model->info.n_channels, v = model->info.n_vocab;
     const char *shared = "shared.weight", *head = "lm_head.weight";
-    bool tied = true;
+    bool tied, scaled;
     if (!mal_has_tensor(model, shared)) shared = "encoder.embed_tokens.weight";
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    if (tied) model->head_scale = 1.0F / sqrtf((float)c);
+    if (!read_tied(model, &tied, &scaled, err)) return false;
+    if (scaled) model->head_scale = 1.0F / sqrtf((float)c);
     return mal_bind_matrix(model, shared, v, c, &model->tokens, err) &&
            bind_stack(model, "encoder", &model->encoder, &model->relative.encoder, err) &&
            bind_stack(model, "decoder", &model->decoder, &model->relative.decoder, err) &&
