@@ -1,5 +1,6 @@
 """Each command on encoder-decoders and classifiers, against the golden cases' figures."""
 import json
+import shutil
 
 from golden import BERT, CASES, T5, T5_ORIGINAL
 from harness import main
@@ -91,6 +92,23 @@ class Train(Lab):
         self.assertEqual([line["step"] for line in lines], [1, 2, 3])
         self.assertTrue(all(line["grad_norm"] > 0 for line in lines), lines)
         self.ok("edit", "--model", case.model, "--editor", out, "--facts", case.path)
+
+
+class Config(Lab):
+    def test_transformers_5(self):
+        """Its config.json says that all heads are tied; whether they are, the tensors say."""
+        for case, scaled in ((T5, False), (T5_ORIGINAL, True)):
+            model = self.dir / case.dir.name
+            shutil.copytree(case.model, model)
+            config = json.loads((model / "config.json").read_text())
+            config.update(tie_word_embeddings=True, scale_decoder_outputs=scaled)
+            (model / "config.json").write_text(json.dumps(config))
+            ids, out = self.write("ids", "5 6 7 | 0 9 8\n"), self.dir / "logits"
+            logits = []
+            for path in case.model, model:
+                self.ok("logits", "--model", path, "--tokens", ids, "--out", out)
+                logits.append(read_safetensors(out)[1]["logits.0"])
+            self.assertEqual(*logits)
 
 
 class Complete(Lab):

@@ -56,24 +56,26 @@ static const char *answer_to(struct lab *lab, const char *prompt,
 }
 
 /* Prompts that are all different and none given; to teach what the model does not say,
- * to keep what it does. */
-static void check_made(struct lab *lab) {
+ * to keep, where there is something, what it does. */
+static void check_made(struct lab *lab, size_t kept_each) {
     size_t n = 0, again = 0;
     struct mal_fact *facts = make(lab, &n), *same = make(lab, &again);
     assert_in_range(n, N / 2, N);
     assert_int_equal(n, again);
     for (size_t i = 0; i < n; i++) {
         struct mal_answers taught = {0}, kept = {0};
-        const struct mal_probe *probe = &facts[i].unrelated[0];
-        assert_int_equal(facts[i].n_unrelated, 1);
+        assert_int_equal(facts[i].n_unrelated, kept_each);
         assert_string_equal(facts[i].prompt, same[i].prompt);
         assert_string_equal(facts[i].target, same[i].target);
-        assert_string_equal(probe->prompt, same[i].unrelated[0].prompt);
         assert_string_not_equal(facts[i].prompt, given.prompt);
-        assert_string_not_equal(facts[i].prompt, probe->prompt);
         assert_string_not_equal(facts[i].target,
                                 answer_to(lab, facts[i].prompt, &taught));
-        assert_string_equal(probe->target, answer_to(lab, probe->prompt, &kept));
+        if (kept_each) {
+            const struct mal_probe *probe = &facts[i].unrelated[0];
+            assert_string_equal(probe->prompt, same[i].unrelated[0].prompt);
+            assert_string_not_equal(facts[i].prompt, probe->prompt);
+            assert_string_equal(probe->target, answer_to(lab, probe->prompt, &kept));
+        }
         for (size_t j = 0; j < i; j++)
             assert_string_not_equal(facts[i].prompt, facts[j].prompt);
         mal_answers_finish(&taught);
@@ -87,7 +89,7 @@ static void test_encoder_decoder(void **state) {
     (void)state;
     struct lab lab = {0};
     lab_open(&lab, "t5-malmen");
-    check_made(&lab);
+    check_made(&lab, 0);
     lab_close(&lab);
 }
 
@@ -95,7 +97,7 @@ static void test_classifier(void **state) {
     (void)state;
     struct lab lab = {0};
     lab_open(&lab, "bert-malmen");
-    check_made(&lab);
+    check_made(&lab, 1);
     lab_close(&lab);
 }
 
