@@ -36,7 +36,7 @@ static const struct mal_option options[] = {
     {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
      "Seed of the draws.", .min = 0, .max = 9e15},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable output."},
     {0},

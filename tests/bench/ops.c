@@ -1,7 +1,8 @@
 /* ops.c - what products with weights in 16 bits cost beside those in fp32, and attention
  * with windows, biases and in both directions beside plain causal attention.
  *
- * bench_ops [gemm|attn|convert]: one of them alone. */
+ * bench_ops [gemm|attn|convert|all [DEVICE]]: one of them alone; "cpu:bf16" is the CPU
+ * with products in bf16. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,12 +248,12 @@ int main(int argc, char **argv) {
     mal_cpu_prepare(argv);
     struct mal_backend *be;
     struct mal_error err = {0};
-    if (!mal_backend_create(&be, "cpu", &err)) {
+    if (!mal_backend_create(&be, argc > 2 ? argv[2] : "cpu", &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     printf("%s\n", mal_backend_describe(be));
-    const char *which = argc > 1 ? argv[1] : "";
+    const char *which = argc > 1 && strcmp(argv[1], "all") != 0 ? argv[1] : "";
     if (!*which || strcmp(which, "gemm") == 0) bench_gemm(be);
     if (!*which || strcmp(which, "attn") == 0) bench_attn(be);
     if (!*which || strcmp(which, "convert") == 0) bench_convert(be);
