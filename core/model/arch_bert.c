@@ -20,18 +20,10 @@ struct bert {
 };
 
 static bool bert_configure(struct mal_model *model, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    info->kind = MAL_MODEL_CLASSIFIER;
+    model->info.kind = MAL_MODEL_CLASSIFIER;
     model->own = mal_calloc(1, sizeof(struct bert));
     if (!model->own) return mal_fail(err, MAL_NO_MEMORY, "model");
-    if (!mal_config_size(model, "num_hidden_layers", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "hidden_size", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "intermediate_size", &model->n_inner, err)) return false;
-    if (!mal_config_size(model, "num_attention_heads", &model->n_heads, err))
-        return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "max_position_embeddings", &info->n_context, err))
-        return false;
+    if (!mal_config_sizes(model, err)) return false;
     if (!mal_config_head_size(model, "hidden_size", "num_attention_heads", err))
         return false;
     model->n_kv_heads = model->n_heads;
@@ -46,10 +38,10 @@ static bool bert_configure(struct mal_model *model, struct mal_error *err) {
                         "%s: position_embedding_type \"%s\" is not supported",
                         mal_checkpoint_config_path(model->ckpt), positions);
     }
-    if (!mal_open_stack(&model->decoder, info->n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.norms = MAL_NORM_AFTER;
-    for (int64_t l = 0; l < info->n_layers; l++)
-        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
     return true;
 }
 

@@ -66,16 +66,9 @@ static bool read_buckets(struct mal_model *model, struct mal_error *err) {
 
 static bool open_stacks(struct mal_model *model, int64_t n_encoder, int64_t n_decoder,
                         struct mal_error *err) {
-    if (!mal_open_stack(&model->encoder, n_encoder, err)) return false;
-    if (!mal_open_stack(&model->decoder, n_decoder, err)) return false;
     model->decoder.causal = true;
-    for (int64_t l = 0; l < n_encoder; l++)
-        model->encoder.blocks[l].self.scale = 1;
-    for (int64_t l = 0; l < n_decoder; l++) {
-        model->decoder.blocks[l].self.scale = 1;
-        model->decoder.blocks[l].cross.scale = 1;
-    }
-    return true;
+    return mal_open_stack(&model->encoder, n_encoder, 1, err) &&
+           mal_open_stack(&model->decoder, n_decoder, 1, err);
 }
 
 static bool t5_configure(struct mal_model *model, struct mal_error *err) {

@@ -16,10 +16,14 @@ enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 /* ---- Opening ---- */
 
-bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) {
+bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
+                    struct mal_error *err) {
     stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
+    if (!stack->blocks) return mal_fail(err, MAL_NO_MEMORY, "model blocks");
     stack->n = n;
-    return stack->blocks || mal_fail(err, MAL_NO_MEMORY, "model blocks");
+    for (int64_t l = 0; l < n; l++)
+        stack->blocks[l].self.scale = stack->blocks[l].cross.scale = scale;
+    return true;
 }
 
 /* Of the backbone's tensors: checkpoints of one model come in several forms. */

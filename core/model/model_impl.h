@@ -113,8 +113,9 @@ static inline int64_t mal_qkv_width(const struct mal_model *model) {
 
 /* ---- For arch->configure ---- */
 
-/* n blocks, all zero. */
-bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) MAL_CHECK;
+/* n blocks, zero but for the scale of their attention. */
+bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
+                    struct mal_error *err) MAL_CHECK;
 
 /* model->rotary, `size` channels of each head being rotated. Asks for the memory that
  * mal_derive_rotary() fills. */
