@@ -12,15 +12,7 @@
 
 /* Heads of keys are kv_heads where nothing is said of them, all where null is. */
 static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    if (!mal_config_size(model, "num_hidden_layers", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "hidden_size", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "intermediate_size", &model->n_inner, err)) return false;
-    if (!mal_config_size(model, "num_attention_heads", &model->n_heads, err))
-        return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "max_position_embeddings", &info->n_context, err))
-        return false;
+    if (!mal_config_sizes(model, err)) return false;
     if (!mal_config_size_or(model, "num_key_value_heads", kv_heads, model->n_heads,
                             &model->n_kv_heads, err)) {
         return false;
@@ -44,10 +36,10 @@ static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_erro
     if (!mal_config_eps(model, "rms_norm_eps", 1e-6, err)) return false;
     if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
     if (!mal_config_rotary(model, "head_dim", model->head_size, false, err)) return false;
-    if (!mal_open_stack(&model->decoder, model->info.n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.causal = true;
-    for (int64_t l = 0; l < model->decoder.n; l++)
-        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
     return true;
 }
 

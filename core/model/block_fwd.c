@@ -9,12 +9,6 @@ static void norm_rows(const struct mal_step *s, const struct mal_norm_weights *w
     mal_norm_fwd(s->pass->be, &norm, x, y);
 }
 
-static void swap_x_h(struct mal_lane *lane) {
-    float *x = lane->buf.x;
-    lane->buf.x = lane->buf.h;
-    lane->buf.h = x;
-}
-
 /* The rows of a tape that has a row for each one that goes out. */
 static void keep(const struct mal_step *s, int64_t c, const float *x, float *y) {
     if (s->tape) mal_keep_rows(s->pass, s->lane, c, x, c, s->last, y);
@@ -170,7 +164,7 @@ static void self_fwd(const struct mal_step *s) {
         if (s->stack->norms == MAL_NORM_SHARED)
             mal_top_rows(pass, lane, c, buf->h, c, lane->y);
         mal_top_rows(pass, lane, c, buf->x, c, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
     int64_t n = mal_rows_out(s);
     mal_capture_keys(pass, lane, &s->block->self.o, buf->ao, s->last);
@@ -178,7 +172,7 @@ static void self_fwd(const struct mal_step *s) {
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x2);
         norm_rows(s, &s->block->self.norm, n, buf->x, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
 }
 
@@ -272,7 +266,7 @@ static void mlp_fwd(const struct mal_step *s) {
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x3);
         norm_rows(s, &mlp->norm, n, buf->x, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
 }
 

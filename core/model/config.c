@@ -161,6 +161,33 @@ bool mal_config_eos(struct mal_model *model, struct mal_error *err) {
     return ok;
 }
 
+bool mal_config_sizes(struct mal_model *model, struct mal_error *err) {
+    struct mal_model_info *info = &model->info;
+    return mal_config_size(model, "num_hidden_layers", &info->n_layers, err) &&
+           mal_config_size(model, "hidden_size", &info->n_channels, err) &&
+           mal_config_size(model, "intermediate_size", &model->n_inner, err) &&
+           mal_config_size(model, "num_attention_heads", &model->n_heads, err) &&
+           mal_config_size(model, "vocab_size", &info->n_vocab, err) &&
+           mal_config_size(model, "max_position_embeddings", &info->n_context, err);
+}
+
+bool mal_config_sizes_gpt(struct mal_model *model, struct mal_error *err) {
+    struct mal_model_info *info = &model->info;
+    if (!mal_config_size(model, "n_layer", &info->n_layers, err) ||
+        !mal_config_size(model, "n_embd", &info->n_channels, err) ||
+        !mal_config_size(model, "n_head", &model->n_heads, err) ||
+        !mal_config_size(model, "vocab_size", &info->n_vocab, err) ||
+        !mal_config_size(model, "n_positions", &info->n_context, err) ||
+        !mal_config_head_size(model, "n_embd", "n_head", err)) {
+        return false;
+    }
+    model->n_kv_heads = model->n_heads;
+    model->n_inner = 4 * info->n_channels;
+    return mal_config_size_opt(model, "n_inner", &model->n_inner, err) &&
+           mal_config_eps(model, "layer_norm_epsilon", 1e-5, err) &&
+           mal_config_act(model, "activation_function", "gelu_new", err);
+}
+
 /* ---- Rotary positions ---- */
 
 struct scaling {

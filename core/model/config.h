@@ -20,7 +20,15 @@ bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *o
 bool mal_config_string_opt(const struct mal_model *model, const char *key,
                            const char **out, struct mal_error *err) MAL_CHECK;
 
-/* A setting of transformers that is not here: an error if the member is there and true. */
+/* Layers, channels, heads, vocabulary and context as most models have them
+ * ("num_hidden_layers", "hidden_size", ...). */
+bool mal_config_sizes(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+/* As GPT-2 and GPT-J have them ("n_layer", "n_embd", ...), with head_size, n_kv_heads,
+ * norm_eps and act. */
+bool mal_config_sizes_gpt(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+
+/* A setting of transformers that is not here: an error if the member is there and true.
+ */
 bool mal_config_refuse(const struct mal_model *model, const char *key,
                        struct mal_error *err) MAL_CHECK;
 

@@ -16,10 +16,14 @@ enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 /* ---- Opening ---- */
 
-bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) {
+bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
+                    struct mal_error *err) {
     stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
+    if (!stack->blocks) return mal_fail(err, MAL_NO_MEMORY, "model blocks");
     stack->n = n;
-    return stack->blocks || mal_fail(err, MAL_NO_MEMORY, "model blocks");
+    for (int64_t l = 0; l < n; l++)
+        stack->blocks[l].self.scale = stack->blocks[l].cross.scale = scale;
+    return true;
 }
 
 /* Of the backbone's tensors: checkpoints of one model come in several forms. */
@@ -94,6 +98,7 @@ void mal_model_close(struct mal_model *model) {
     for (size_t i = 0; i < model->n_linears; i++)
         mal_free(model->linears[i]->name); /* they live inside the blocks */
     mal_free(model->linears);
+    mal_free(model->own);
     mal_free(model->encoder.blocks);
     mal_free(model->decoder.blocks);
     mal_free(model->tape);

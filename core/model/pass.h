@@ -113,6 +113,13 @@ static inline int64_t mal_rows_out(const struct mal_step *step) {
     return step->last ? step->lane->top.n : step->lane->n_tokens;
 }
 
+/* What was written beside the residual stream takes its place. */
+static inline void mal_swap_x_h(struct mal_lane *lane) {
+    float *x = lane->buf.x;
+    lane->buf.x = lane->buf.h;
+    lane->buf.h = x;
+}
+
 /* ---- Layers over a pass ---- */
 
 /* y (n, d_out) = x W + b, rows of stride ld_y, added to y when `add`. */

@@ -66,15 +66,16 @@ bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
                       struct mal_error *err) MAL_CHECK;
 /* An error where the model has no head. */
 bool mal_need_head(const struct mal_model *model, struct mal_error *err) MAL_CHECK;
-/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->main.y into head->logits.
+/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->main.y into
+ * head->logits.
  */
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
                      const struct mal_head_buffers *head, int64_t row0, int64_t n);
 
 /* The loss of each head row into head->logprob, and the gradient of the sum of
- * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the label, kept
- * as log p; or, with the final hidden states y0 (top, C) of the base model, KL(base ||
- * now), kept so. */
+ * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the
+ * label, kept as log p; or, with the final hidden states y0 (top, C) of the base model,
+ * KL(base || now), kept so. */
 void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                   const struct mal_head_buffers *head, const float *y0);
 

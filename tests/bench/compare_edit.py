@@ -1,6 +1,6 @@
 """Times `malmend edit` against the PyTorch implementation of the same equations, in one run.
 
-    make_gpt2.py DIR
+    make_model.py DIR
     compare_edit.py DIR --malmend build/daemon/malmend [--facts 256 1024] [--runs 3] [--out FILE]
 
 Both get the same facts, editor and thread count, in turn: A B A B. Figures are medians; memory is

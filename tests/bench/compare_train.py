@@ -1,6 +1,6 @@
 """Times a step of `malmend train` against the PyTorch implementation of the same step, in one run.
 
-    make_gpt2.py DIR
+    make_model.py DIR
     compare_train.py DIR --malmend build/daemon/malmend [--n-edits 64 256] [--steps 4] [--runs 2]
                      [--out FILE]
 

@@ -1,26 +1,14 @@
-"""Makes what the benchmarks run on: a random checkpoint of GPT-2 small's shape (124 M parameters,
-50,257 tokens) with a made-up byte-level tokenizer, a MALMEN editor of the paper's size, and invented
-facts about as long as zsRE's (20 prompt tokens, 3 to 4 target tokens); for training, the same editor
-with empty statistics and the reference's loss (init.safetensors), and facts with rephrases and probes
-(train.json).
-
-    make_gpt2.py DIR [--facts 256 1024] [--train 1280]
-
-Needs numpy, safetensors and tokenizers."""
-import argparse
+"""What needs no data from elsewhere: a made-up byte-level tokenizer of GPT-2's size, a MALMEN editor of
+the paper's size, and invented facts about as long as zsRE's (20 prompt tokens, 3 to 4 target tokens)."""
 import itertools
 import json
-import os
 import random
 import string
 
 import numpy
 from safetensors.numpy import save_file
-from tokenizers import Tokenizer
 
-LAYERS, CHANNELS, HEADS, CONTEXT, VOCAB = 12, 768, 12, 1024, 50257
-RANK, BLOCKS = 1920, 2
-MODULES = [f"transformer.h.{i}.mlp.c_proj" for i in range(6, 12)]
+VOCAB, RANK, BLOCKS = 50257, 1920, 2
 
 
 def byte_letters():
@@ -61,38 +49,10 @@ def make_tokenizer(path):
                              "merges": [f"{a} {b}" for a, b in merges]}}, file)
 
 
-def make_model(directory, rng):
-    def normal(*shape):
-        return rng.standard_normal(shape, dtype=numpy.float32) * numpy.float32(0.02)
-
-    c = CHANNELS
-    tensors = {"transformer.wte.weight": normal(VOCAB, c),
-               "transformer.wpe.weight": normal(CONTEXT, c)}
-    for i in range(LAYERS):
-        h = f"transformer.h.{i}."
-        for name, d_in, d_out in (("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c),
-                                  ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)):
-            tensors[h + name + ".weight"] = normal(d_in, d_out)
-            tensors[h + name + ".bias"] = normal(d_out)
-        for name in ("ln_1", "ln_2"):
-            tensors[h + name + ".weight"] = 1 + normal(c)
-            tensors[h + name + ".bias"] = normal(c)
-    tensors["transformer.ln_f.weight"] = 1 + normal(c)
-    tensors["transformer.ln_f.bias"] = normal(c)
-    save_file(tensors, os.path.join(directory, "model.safetensors"), {"format": "pt"})
-    with open(os.path.join(directory, "config.json"), "w", encoding="utf-8") as file:
-        json.dump({"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "n_layer": LAYERS,
-                   "n_embd": c, "n_head": HEADS, "n_positions": CONTEXT, "n_inner": None,
-                   "vocab_size": VOCAB, "activation_function": "gelu_new",
-                   "layer_norm_epsilon": 1e-5, "tie_word_embeddings": True,
-                   "eos_token_id": VOCAB - 1, "torch_dtype": "float32"}, file)
-
-
-def make_editor(path, rng, loss="token_sum", trained_rows=10000):
+def make_editor(path, modules, d_in, d_out, rng, loss="token_sum", trained_rows=10000):
     """A network that is not the identity, so that nothing can be skipped. trained_rows 0: its
     statistics are empty, as before training."""
-    d_in, d_out, size = 4 * CHANNELS, CHANNELS, 5 * CHANNELS
-    shape, n = f"({d_in}, {d_out})", len(MODULES)
+    size, shape, n = d_in + d_out, f"({d_in}, {d_out})", len(modules)
 
     def normal(*dims, scale):
         return rng.standard_normal(dims, dtype=numpy.float32) * numpy.float32(scale)
@@ -113,13 +73,15 @@ def make_editor(path, rng, loss="token_sum", trained_rows=10000):
         tensors[block + "scale.weight"] = numpy.ones((n, size), numpy.float32)
         tensors[block + "shift.weight"] = normal(n, size, scale=1e-2)
     save_file(tensors, path, {"format": "malmend-editor-1", "method": "malmen",
-                              "modules": json.dumps(MODULES), "tokens": "answer",
+                              "modules": json.dumps(modules), "tokens": "answer",
                               "loss": loss, "micro_batch": "32", "rank": str(RANK),
                               "blocks": str(BLOCKS)})
 
 
-def make_facts(path, n, tokenizer, rng, measured=False):
+def make_facts(n, tokenizer, measured=False):
     """measured: each with a rephrase and an unrelated probe that has a target, for training."""
+    rng = random.Random(n)
+
     def words(tokens):
         text = ""
         while len(tokenizer.encode(text).ids) < tokens:
@@ -133,29 +95,4 @@ def make_facts(path, n, tokenizer, rng, measured=False):
     for one in facts if measured else ():
         one["rephrases"] = [words(rng.randint(14, 26)) + "?"]
         one["unrelated"] = [fact()]
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({"facts": facts}, file)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("directory")
-    parser.add_argument("--facts", type=int, nargs="+", default=[256, 1024])
-    parser.add_argument("--train", type=int, default=1280)
-    args = parser.parse_args()
-    model = os.path.join(args.directory, "model")
-    os.makedirs(model, exist_ok=True)
-    rng = numpy.random.default_rng(7)
-    make_tokenizer(os.path.join(model, "tokenizer.json"))
-    make_model(model, rng)
-    make_editor(os.path.join(args.directory, "editor.safetensors"), rng)
-    make_editor(os.path.join(args.directory, "init.safetensors"), rng, "microbatch_mean", 0)
-    tokenizer = Tokenizer.from_file(os.path.join(model, "tokenizer.json"))
-    for n in args.facts:
-        make_facts(os.path.join(args.directory, f"facts-{n}.json"), n, tokenizer,
-                   random.Random(n))
-    make_facts(os.path.join(args.directory, "train.json"), args.train, tokenizer,
-               random.Random(args.train), measured=True)
-
-
-main()
+    return facts
