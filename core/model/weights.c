@@ -141,7 +141,8 @@ static bool bind_linear(struct mal_model *model, const char *where,
                                .of_source = block < model->encoder.n,
                                .block = block,
                                .edit = -1};
-    lin->name = mal_strdup(full);
+    if (!register_linear(model, lin, err)) return false;
+    lin->name = mal_strdup(full); /* freed with those that are registered */
     if (!lin->name) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
 
     struct mal_checkpoint_tensor source;
@@ -152,11 +153,8 @@ static bool bind_linear(struct mal_model *model, const char *where,
     lin->dtype = source.tensor->dtype;
     lin->w_dtype = kept_as(lin->dtype);
     if (!bind_source(model, source, lin->w_dtype, &lin->w0, err)) return false;
-    if (spec->bias) {
-        snprintf(full, sizeof full, "%s.bias", name);
-        if (!mal_bind_tensor(model, full, 1, &lin->d_out, &lin->bias, err)) return false;
-    }
-    return register_linear(model, lin, err);
+    snprintf(full, sizeof full, "%s.bias", name);
+    return !spec->bias || mal_bind_tensor(model, full, 1, &lin->d_out, &lin->bias, err);
 }
 
 bool mal_bind_linears(struct mal_model *model, const char *where,

@@ -19,8 +19,8 @@ struct sequences {
 /* Label rows: all, some, the last; sequences of one token; labels left out. */
 static const struct sequences mixed = {5, {7, 9, 5, 1, 6}, {0, 4, 4, 0, 2}};
 static const struct sequences whole = {3, {4, 6, 3}, {0, 0, 0}};
-static const struct sequences last = {3, {5, 8, 2}, {4, 7, 1}};
-static const struct sequences *const all_sequences[] = {&mixed, &whole, &last};
+static const struct sequences tails = {3, {5, 8, 2}, {4, 7, 1}};
+static const struct sequences *const all_sequences[] = {&mixed, &whole, &tails};
 
 /* What an encoder reads beside them. */
 static const int32_t source_lengths[MAX_SEQS] = {3, 8, 1, 9, 6, 2, 4, 7};
