@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
-#include "core/example.h"
+#include "core/eval.h"
 
 enum { FREE_TOKENS = 8 }; /* of an answer whose length nobody said */
 
@@ -16,7 +16,12 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
     size_t bytes = strlen(probe->prompt);
     while (bytes > 0 && probe->prompt[bytes - 1] == ' ')
         bytes--;
+    size_t most = (size_t)mal_longest_text(mal_model_info(model));
     bool ok = mal_tokenizer_encode(tok, probe->prompt, bytes, true, prompt, err);
+    if (ok && prompt->n > most) {
+        ok = mal_fail(err, MAL_INVALID, "the prompt has %zu tokens, the most are %zu",
+                      prompt->n, most);
+    }
     if (ok && probe->target) {
         ok = mal_example_target(model, tok, probe->target, join, &target, err);
     }
@@ -27,6 +32,52 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
                                 .top_p = 1};
     mal_ids_finish(&target);
     return ok;
+}
+
+/* ---- A classifier's ---- */
+
+static bool take_class(const struct mal_score *score, struct mal_generation *gen,
+                       struct mal_error *err) {
+    int32_t class = score->tokens[0].argmax;
+    if (class < 0)
+        return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
+    gen->ids = mal_calloc(1, sizeof *gen->ids);
+    gen->text = mal_strdup(mal_class_names[class]);
+    if (!gen->ids || !gen->text) return mal_fail(err, MAL_NO_MEMORY, "answers");
+    gen->ids[gen->n_ids++] = class;
+    gen->text_bytes = strlen(gen->text);
+    return true;
+}
+
+static bool classify(struct mal_model *model, struct mal_answers *answers,
+                     bool (*tick)(void *), void *tick_arg, struct mal_error *err) {
+    size_t n = answers->n;
+    struct mal_example *examples = mal_calloc(n, sizeof *examples);
+    struct mal_score *scores = mal_calloc(n, sizeof *scores);
+    int32_t any = -1;
+    bool ok = (examples && scores) || mal_fail(err, MAL_NO_MEMORY, "answers");
+    for (size_t i = 0; ok && i < n; i++) { /* lent, not owned */
+        examples[i] = (struct mal_example){.ids = answers->prompts[i].ids,
+                                           .n = (int32_t)answers->prompts[i].n,
+                                           .target = &any,
+                                           .n_target = 1};
+    }
+    ok = ok && mal_score_examples(model, examples, n, tick, tick_arg, scores, err);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = take_class(&scores[i], &answers->gens[i], err);
+    mal_scores_free(scores, n);
+    mal_free(examples);
+    return ok;
+}
+
+/* ---- Any ---- */
+
+static bool answer(struct mal_model *model, const struct mal_tokenizer *tok,
+                   struct mal_answers *answers, bool (*tick)(void *), void *tick_arg,
+                   struct mal_error *err) {
+    if (mal_model_info(model)->kind == MAL_MODEL_CLASSIFIER)
+        return classify(model, answers, tick, tick_arg, err);
+    return mal_generate(model, tok, answers->gens, answers->n, tick, tick_arg, err);
 }
 
 bool mal_answers_make(struct mal_model *model, const struct mal_tokenizer *tok,
@@ -49,7 +100,7 @@ bool mal_answers_make(struct mal_model *model, const struct mal_tokenizer *tok,
             if (!ok) mal_fail_wrap(err, "fact %zu, unrelated prompt %zu", i, j);
         }
     }
-    ok = ok && mal_generate(model, tok, answers.gens, answers.n, tick, tick_arg, err);
+    ok = ok && answer(model, tok, &answers, tick, tick_arg, err);
     if (!ok) {
         mal_answers_finish(&answers);
         return false;

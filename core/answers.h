@@ -14,8 +14,9 @@ struct mal_answers {
 };
 
 /* Greedy answers on the weights in use, of as many tokens as the probe's target has (8
- * where it has none), for at most `max` probes of `facts` in order. A probe whose prompt
- * does not fit the context is MAL_INVALID. */
+ * where it has none), for at most `max` probes of `facts` in order. A classifier's is one
+ * id, its class, and the class's name. A probe whose prompt does not fit the context is
+ * MAL_INVALID. */
 bool mal_answers_make(struct mal_model *model, const struct mal_tokenizer *tok,
                       const struct mal_fact *facts, size_t n_facts, size_t max,
                       bool (*tick)(void *), void *tick_arg, struct mal_answers *out,

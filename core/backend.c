@@ -17,7 +17,11 @@
 /* ---- Choosing a device ---- */
 
 static bool create_cpu(struct mal_backend **out, int index, struct mal_error *err) {
-    return mal_cpu_create(out, err);
+    return mal_cpu_create(out, false, err);
+}
+
+static bool create_cpu_bf16(struct mal_backend **out, int index, struct mal_error *err) {
+    return mal_cpu_create(out, true, err);
 }
 
 static bool create_cuda(struct mal_backend **out, int index, struct mal_error *err) {
@@ -35,6 +39,7 @@ static const struct {
 } constructors[] = {
     {"auto", false, create_cpu},
     {"cpu", false, create_cpu},
+    {"cpu:bf16", false, create_cpu_bf16},
     {"cuda", true, create_cuda},
 };
 
@@ -59,8 +64,8 @@ bool mal_backend_create(struct mal_backend **out, const char *device,
         if (matches(device, constructors[i].name, constructors[i].indexed, &index))
             return constructors[i].create(out, index, err);
     }
-    return mal_fail(err, MAL_INVALID, "device '%.64s': must be auto, cpu or cuda:N",
-                    device);
+    return mal_fail(err, MAL_INVALID,
+                    "device '%.64s': must be auto, cpu, cpu:bf16 or cuda:N", device);
 }
 
 void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,

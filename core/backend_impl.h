@@ -128,7 +128,9 @@ struct mal_backend {
 void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
                       const char *name);
 
-bool mal_cpu_create(struct mal_backend **out, struct mal_error *err) MAL_CHECK;
+/* `bf16`: products with bf16 weights are computed in bf16; MAL_DEVICE where the processor
+ * has no instructions for it. */
+bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) MAL_CHECK;
 
 #ifdef __cplusplus
 }

@@ -6,7 +6,6 @@
 #include <stdio.h>
 
 #include "core/alloc.h"
-#include "core/example.h"
 
 enum {
     SLICE_TOKENS = 1024
@@ -39,17 +38,28 @@ static bool fill_score(const struct mal_example *e, const float *logprob,
     return true;
 }
 
+/* From the logits of both classes, so that it is as near to 0 or 1 as they say. */
+static void fill_supports(const float *logits, size_t n, struct mal_score *out) {
+    for (size_t i = 0; i < n; i++)
+        out[i].supports =
+            1 / (1 + exp((double)logits[2 * i] - (double)logits[2 * i + 1]));
+}
+
 static bool score_slice(struct mal_model *model, const struct mal_example *examples,
                         size_t n, struct mal_score *out, struct mal_error *err) {
     struct mal_packed packed = {0};
     if (!mal_examples_pack(examples, NULL, n, &packed, err)) return false;
+    bool classes = mal_model_info(model)->kind == MAL_MODEL_CLASSIFIER;
     size_t rows = (size_t)packed.n_labels;
-    float *logprob = mal_malloc(rows * sizeof *logprob);
+    float *logprob = mal_malloc(3 * rows * sizeof *logprob);
     int32_t *rank = mal_malloc(2 * rows * sizeof *rank);
     bool ok = (logprob && rank) || mal_fail(err, MAL_NO_MEMORY, "scores");
-    struct mal_row_scores wanted = {
-        .logprob = logprob, .rank = rank, .argmax = rank + rows};
+    struct mal_row_scores wanted = {.logprob = logprob,
+                                    .rank = rank,
+                                    .argmax = rank + rows,
+                                    .logits = classes ? logprob + rows : NULL};
     ok = ok && mal_model_score(model, &packed.batch, &wanted, err);
+    if (ok && classes) fill_supports(wanted.logits, n, out);
     size_t row = 0;
     for (size_t i = 0; ok && i < n; i++) {
         ok = fill_score(&examples[i], logprob + row, rank + row, rank + rows + row,
@@ -62,9 +72,9 @@ static bool score_slice(struct mal_model *model, const struct mal_example *examp
     return ok;
 }
 
-static bool score_all(struct mal_model *model, const struct mal_example *examples,
-                      size_t n, bool (*tick)(void *), void *tick_arg,
-                      struct mal_score *out, struct mal_error *err) {
+bool mal_score_examples(struct mal_model *model, const struct mal_example *examples,
+                        size_t n, bool (*tick)(void *), void *tick_arg,
+                        struct mal_score *out, struct mal_error *err) {
     for (size_t i = 0; i < n;) {
         size_t end = i;
         int64_t tokens = 0;
@@ -87,14 +97,16 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
     bool ok = (examples && scores) || mal_fail(err, MAL_NO_MEMORY, "scores");
     for (size_t i = 0; ok && i < n; i++) {
         struct mal_error own = {0};
-        ok = mal_example_init(&examples[i], model, tok, items[i].prompt, items[i].target,
-                              items[i].join, &own);
+        ok = items[i].target
+                 ? mal_example_init(&examples[i], model, tok, items[i].prompt,
+                                    items[i].target, items[i].join, &own)
+                 : mal_example_open(&examples[i], model, tok, items[i].prompt, &own);
         if (ok) continue;
-        char at[128];
-        snprintf(at, sizeof at, "%s/%zu", pointer, i);
+        char at[256];
+        snprintf(at, sizeof at, "%s/%zu%s", pointer, i, own.pointer);
         mal_fail_at(err, own.status, at, "%s", own.text);
     }
-    ok = ok && score_all(model, examples, n, tick, tick_arg, scores, err);
+    ok = ok && mal_score_examples(model, examples, n, tick, tick_arg, scores, err);
     mal_examples_free(examples, n);
     if (!ok) {
         mal_scores_free(scores, n);

@@ -2,13 +2,12 @@
 #ifndef MAL_EVAL_H
 #define MAL_EVAL_H
 
+#include "core/example.h"
 #include "core/facts.h"
-#include "core/model/model.h"
-#include "core/tokenizer/tokenizer.h"
 
 /* One prompt and what should follow it. */
 struct mal_score_item {
-    const char *prompt, *target; /* borrowed */
+    const char *prompt, *target; /* borrowed; of a classifier the target may be NULL */
     const char *join;            /* NULL: one space */
 };
 
@@ -22,21 +21,26 @@ struct mal_token_score {
 struct mal_score {
     struct mal_token_score *tokens; /* owned, one per target token */
     size_t n_tokens;
-    double logprob; /* sum */
-    double share;   /* of target tokens that are the argmax (teacher-forced) */
-    bool correct;   /* all are: greedy decoding gives the target */
+    double logprob;  /* sum */
+    double share;    /* of target tokens that are the argmax (teacher-forced) */
+    bool correct;    /* all are: greedy decoding gives the target */
+    double supports; /* a classifier's probability of SUPPORTS */
 };
 
 void mal_scores_free(struct mal_score *scores, size_t n); /* takes NULL */
 
 /* Scores items on the weights in use, in slices of bounded size, `tick` between them (may
- * be NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt with target
- * longer than the context is MAL_INVALID naming the item by `pointer` ("/items/%zu",
- * index appended). */
+ * be NULL; false: MAL_CANCELLED). *out (n) is owned by the caller. A prompt or target
+ * that mal_example_init() refuses is MAL_INVALID, pointed to from `pointer` on
+ * ("/items"). */
 bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_score_item *items, size_t n, const char *pointer,
                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
                      struct mal_error *err) MAL_CHECK;
+/* The same of examples: out (n) of the caller, its tokens owned. */
+bool mal_score_examples(struct mal_model *model, const struct mal_example *examples,
+                        size_t n, bool (*tick)(void *), void *tick_arg,
+                        struct mal_score *out, struct mal_error *err) MAL_CHECK;
 
 /* Shares 0..1; NaN where nothing was there to measure. */
 struct mal_measures {

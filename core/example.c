@@ -13,8 +13,8 @@ static bool class_of(const char *target, struct mal_ids *out, struct mal_error *
     for (int32_t i = 0; i < 2; i++) {
         if (strcmp(target, mal_class_names[i]) == 0) return mal_ids_push(out, i, err);
     }
-    return mal_fail(
-        err, MAL_INVALID,
+    return mal_fail_at(
+        err, MAL_INVALID, "/target",
         "the target is neither \"%s\" nor \"%s\", what a fact checker answers",
         mal_class_names[1], mal_class_names[0]);
 }
@@ -25,7 +25,8 @@ bool mal_example_target(const struct mal_model *model, const struct mal_tokenize
     enum mal_model_kind kind = mal_model_info(model)->kind;
     while (*target == ' ')
         target++;
-    if (*target == 0) return mal_fail(err, MAL_INVALID, "the target is empty");
+    if (*target == 0)
+        return mal_fail_at(err, MAL_INVALID, "/target", "the target is empty");
     if (kind == MAL_MODEL_CLASSIFIER) return class_of(target, out, err);
     if (kind == MAL_MODEL_SEQ2SEQ)
         return mal_tokenizer_encode(tok, target, strlen(target), false, out, err);
@@ -47,9 +48,30 @@ static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
     size_t bytes = strlen(prompt);
     while (bytes > 0 && prompt[bytes - 1] == ' ')
         bytes--;
-    if (bytes == 0) return mal_fail(err, MAL_INVALID, "the prompt is empty");
+    if (bytes == 0)
+        return mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt is empty");
     return mal_tokenizer_encode(tok, prompt, bytes, true, out, err) &&
-           (out->n > 0 || mal_fail(err, MAL_INVALID, "the prompt has no tokens"));
+           (out->n > 0 ||
+            mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt has no tokens"));
+}
+
+/* `ids` is what the model reads, of a causal one with the target's all but last. */
+static bool check_length(const struct mal_model_info *info, const struct mal_ids *ids,
+                         const struct mal_ids *target, struct mal_error *err) {
+    bool causal = info->kind == MAL_MODEL_CAUSAL;
+    size_t most = (size_t)mal_longest_text(info);
+    if (ids->n > most) {
+        return mal_fail_at(
+            err, MAL_INVALID, "/prompt", "%s has %zu tokens, %s %zu",
+            causal ? "prompt and target" : "the prompt", causal ? ids->n + 1 : ids->n,
+            info->n_context ? "the model's context is" : "the most are", most);
+    }
+    if (info->kind == MAL_MODEL_SEQ2SEQ && target->n > most) {
+        return mal_fail_at(err, MAL_INVALID, "/target",
+                           "the target has %zu tokens, the most are %zu", target->n,
+                           most);
+    }
+    return true;
 }
 
 /* Takes both lists over. */
@@ -62,12 +84,7 @@ static bool put_together(struct mal_example *out, const struct mal_model *model,
     for (size_t i = 0; causal && i + 1 < target->n; i++) {
         if (!mal_ids_push(ids, target->ids[i], err)) return false;
     }
-    if (info->n_context && (int64_t)ids->n > info->n_context) {
-        return mal_fail(
-            err, MAL_INVALID, "%s has %zu tokens, the model's context is %lld",
-            causal ? "prompt and target" : "the prompt",
-            causal ? n_prompt + target->n : n_prompt, (long long)info->n_context);
-    }
+    if (!check_length(info, ids, target, err)) return false;
     *out = (struct mal_example){.ids = ids->ids,
                                 .n = (int32_t)ids->n,
                                 .from = causal ? (int32_t)n_prompt - 1 : 0,
@@ -84,7 +101,8 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
     struct mal_ids ids = {0}, answer = {0};
     bool ok = encode_prompt(tok, prompt, &ids, err) &&
               mal_example_target(model, tok, target, join, &answer, err) &&
-              (answer.n > 0 || mal_fail(err, MAL_INVALID, "the target has no tokens")) &&
+              (answer.n > 0 ||
+               mal_fail_at(err, MAL_INVALID, "/target", "the target has no tokens")) &&
               put_together(out, model, &ids, &answer, err);
     if (ok) return true;
     mal_ids_finish(&ids);

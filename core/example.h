@@ -6,6 +6,15 @@
 #include "core/model/model.h"
 #include "core/tokenizer/tokenizer.h"
 
+/* The most tokens of a prompt, and of an encoder-decoder's answer: the model's context;
+ * where it has none, a bound on what one request may cost: T5, which has none, was
+ * trained on 512. */
+enum { MAL_LONGEST_TEXT = 4096 };
+
+static inline int64_t mal_longest_text(const struct mal_model_info *info) {
+    return info->n_context ? info->n_context : MAL_LONGEST_TEXT;
+}
+
 /* What the model reads, and what it is to answer.
  * Causal models: ids = tok(prompt) ++ tok(join target), without the last; the last prompt
  * token and the target tokens after it are the rows that predict the target.
@@ -24,8 +33,9 @@ struct mal_example {
 };
 
 /* Spaces at the seam are trimmed, then prompt and target are joined by `join` (NULL: one
- * space), which only causal models need. An empty prompt or target, one longer than the
- * context, or a classifier's target that is not a class, is MAL_INVALID. */
+ * space), which only causal models need. An empty prompt or target, one that is too long,
+ * or a classifier's target that is not a class, is MAL_INVALID with the pointer "/prompt"
+ * or "/target". */
 bool mal_example_init(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       const char *target, const char *join,

@@ -1,10 +1,9 @@
 /* made_up.c - sentences sampled from a model, cut into facts and unrelated prompts. */
-#include "core/made_up.h"
-
 #include <ctype.h>
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/made_up_impl.h"
 #include "core/utf8.h"
 
 enum {
@@ -117,11 +116,7 @@ static bool cut(const char *text, bool ended, struct sentence *out,
     return (out->prompt && out->ending) || mal_fail(err, MAL_NO_MEMORY, "sentences");
 }
 
-static bool is_known(const struct sentences *s, const struct mal_fact *like,
-                     size_t n_like, const char *prompt) {
-    for (size_t i = 0; i < s->n; i++) {
-        if (strcmp(s->list[i].prompt, prompt) == 0) return true;
-    }
+bool mal_made_up_known(const struct mal_fact *like, size_t n_like, const char *prompt) {
     for (size_t i = 0; i < n_like; i++) {
         if (strcmp(like[i].prompt, prompt) == 0) return true;
         for (size_t j = 0; j < like[i].n_prompts; j++) {
@@ -129,6 +124,14 @@ static bool is_known(const struct sentences *s, const struct mal_fact *like,
         }
     }
     return false;
+}
+
+static bool is_known(const struct sentences *s, const struct mal_fact *like,
+                     size_t n_like, const char *prompt) {
+    for (size_t i = 0; i < s->n; i++) {
+        if (strcmp(s->list[i].prompt, prompt) == 0) return true;
+    }
+    return mal_made_up_known(like, n_like, prompt);
 }
 
 static bool add_sentence(const struct mal_tokenizer *tok, const struct mal_ids *start,
@@ -139,8 +142,8 @@ static bool add_sentence(const struct mal_tokenizer *tok, const struct mal_ids *
     struct mal_ids ids = {0};
     bool ok = true;
     for (size_t i = 0; ok && i < start->n + gen->n_ids; i++) {
-        ok = mal_ids_push(&ids, i < start->n ? start->ids[i] : gen->ids[i - start->n],
-                          err);
+        int32_t id = i < start->n ? start->ids[i] : gen->ids[i - start->n];
+        if (id < mal_tokenizer_size(tok)) ok = mal_ids_push(&ids, id, err);
     }
     ok = ok && mal_tokenizer_decode(tok, ids.ids, ids.n, true, false, &text, &bytes, err);
     struct sentence sentence = {0};
@@ -248,6 +251,9 @@ bool mal_facts_make_up(struct mal_model *model, const struct mal_tokenizer *tok,
                        const struct mal_fact *like, size_t n_like, size_t n,
                        bool (*tick)(void *), void *tick_arg, struct mal_fact **out,
                        size_t *out_n, struct mal_error *err) {
+    if (mal_model_info(model)->kind != MAL_MODEL_CAUSAL)
+        return mal_made_up_texts(model, tok, like, n_like, n, tick, tick_arg, out, out_n,
+                                 err);
     struct sentences s = {0};
     struct mal_fact *facts = NULL;
     size_t made = 0;

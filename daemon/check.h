@@ -6,9 +6,20 @@
 #include "core/model/model.h"
 #include "core/tokenizer/tokenizer.h"
 
-/* Every token of the tokenizer must be one of the model's. `dir` is for the error. */
-bool mal_check_vocabulary(const struct mal_tokenizer *tok, const struct mal_model *model,
-                          const char *dir, struct mal_error *err) MAL_CHECK;
+/* Every token of the tokenizer must be one of the model's, and the model must have the
+ * head that answers come from. `dir` is for the error. */
+bool mal_check_model(const struct mal_model *model, const struct mal_tokenizer *tok,
+                     const char *dir, struct mal_error *err) MAL_CHECK;
+
+/* That the model gives texts, before it is asked for one. */
+static inline bool mal_check_completes(const struct mal_model_info *info,
+                                       struct mal_error *err) {
+    if (info->kind != MAL_MODEL_CLASSIFIER) return true;
+    return mal_fail(err, MAL_INVALID,
+                    "this model (%s) is a fact checker and completes no text; POST "
+                    "/v1/scores of 'malmend serve' says how probable it holds a claim",
+                    info->architecture);
+}
 
 /* Checks facts as a batch will: tokenizes each; touches no device. *out_tokens: target
  * tokens. The first text that does not fit is an error with its pointer

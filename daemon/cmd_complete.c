@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/example.h"
+#include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/options.h"
 #include "daemon/report.h"
@@ -34,7 +36,7 @@ static const struct mal_option options[] = {
     {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
      "Seed of the draws.", .min = 0, .max = 9e15},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable output."},
     {0},
@@ -58,16 +60,31 @@ static void print(const struct mal_generation *gen, bool json) {
     json_decref(out);
 }
 
+static bool check_prompt(const struct mal_workbench *wb, const char *text,
+                         struct mal_ids *out, struct mal_error *err) {
+    const struct mal_model_info *info = mal_model_info(wb->model);
+    size_t most = (size_t)mal_longest_text(info);
+    return mal_check_completes(info, err) &&
+           mal_tokenizer_encode(wb->tok, text, strlen(text), true, out, err) &&
+           (out->n <= most ||
+            mal_fail(err, MAL_INVALID, "the prompt has %zu tokens, the most are %zu",
+                     out->n, most));
+}
+
+static int64_t most_tokens(const struct mal_workbench *wb, const struct values *v) {
+    int64_t most = mal_longest_text(mal_model_info(wb->model));
+    return v->max_tokens < most ? v->max_tokens : most;
+}
+
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_workbench wb = {0};
     struct mal_ids prompt = {0};
     struct mal_generation gen = {0};
-    bool ok =
-        mal_workbench_open(&wb, v->model, v->device, NULL, v->delta, err) &&
-        mal_tokenizer_encode(wb.tok, v->prompt, strlen(v->prompt), true, &prompt, err);
+    bool ok = mal_workbench_open(&wb, v->model, v->device, NULL, v->delta, err) &&
+              check_prompt(&wb, v->prompt, &prompt, err);
     gen = (struct mal_generation){.prompt = prompt.ids,
                                   .n_prompt = prompt.n,
-                                  .max_tokens = v->max_tokens,
+                                  .max_tokens = ok ? most_tokens(&wb, v) : 0,
                                   .temperature = (float)v->temperature,
                                   .top_p = (float)v->top_p,
                                   .seed = (uint64_t)v->seed};

@@ -44,7 +44,7 @@ static const struct mal_option options[] = {
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable report."},
     {0},

@@ -52,7 +52,7 @@ static const struct mal_option options[] = {
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
      "The editor file to write.", .required = true},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable report."},
     {0},

@@ -34,7 +34,7 @@ static const struct mal_option options[] = {
      "Write the last hidden states instead: hidden.0, ... (positions, channels). Not for "
      "T5."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable errors."},
     {0},

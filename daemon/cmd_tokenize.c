@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
@@ -22,7 +23,8 @@ struct values {
 
 static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
-     "Model directory as on the Hugging Face hub; only its tokenizer is read.",
+     "Model directory as on the Hugging Face hub, of which only the tokenizer is read; or "
+     "a tokenizer's file.",
      .required = true},
     {"decode", MAL_OPTION_FLAG, offsetof(struct values, decode), NULL, NULL,
      "From ids to text."},
@@ -122,9 +124,17 @@ static bool decode_line(const struct mal_tokenizer *tok, const struct values *v,
     return ok;
 }
 
+static bool open_tokenizer(struct mal_tokenizer **out, const char *path,
+                           struct mal_error *err) {
+    struct stat info;
+    bool file = stat(path, &info) == 0 && S_ISREG(info.st_mode);
+    return file ? mal_tokenizer_open_file(out, path, err)
+                : mal_tokenizer_open(out, path, err);
+}
+
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_tokenizer *tok;
-    if (!mal_tokenizer_open(&tok, v->model, err)) return false;
+    if (!open_tokenizer(&tok, v->model, err)) return false;
     char *line = NULL;
     size_t capacity = 0, i_line = 0;
     bool ok = true;

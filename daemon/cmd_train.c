@@ -95,7 +95,7 @@ static const struct mal_option options[] = {
     {"max-memory", MAL_OPTION_BYTES, AT(max_memory), "BYTES", NULL,
      "Refuses to begin when a step could take more beside the model; what is free now.",
      .min = 1, .max = 9e15},
-    {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto", "auto, cpu or cuda:N."},
+    {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto", "auto, cpu, cpu:bf16 or cuda:N."},
     {"json", MAL_OPTION_FLAG, AT(json), NULL, NULL,
      "A JSON line per step and validation instead of a progress bar."},
     {0},

@@ -90,7 +90,7 @@ static bool open_parts(struct mal_engine *engine,
     if (!mal_model_open(&engine->model, options->model_dir, engine->be, err))
         return false;
     if (!mal_tokenizer_open(&engine->tok, options->model_dir, err)) return false;
-    if (!mal_check_vocabulary(engine->tok, engine->model, options->model_dir, err))
+    if (!mal_check_model(engine->model, engine->tok, options->model_dir, err))
         return false;
     const char *editor_path = mal_engine_editor_path(options);
     if (editor_path && !open_editor(engine, editor_path, err)) return false;

@@ -10,6 +10,8 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/example.h"
+#include "daemon/check.h"
 #include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
@@ -63,17 +65,21 @@ static bool tokenize_prompt(struct inquiry *q, size_t i, struct mal_error *err) 
     }
     if (!ids->n && info->eos >= 0 && !mal_ids_push(ids, info->eos, err)) return false;
     if (!ids->n) return mal_fail_at(err, MAL_INVALID, pointer, "the prompt is empty");
-    if (info->n_context && ids->n >= (size_t)info->n_context) {
-        return mal_fail_at(err, MAL_INVALID, pointer,
-                           "the prompt has %zu tokens, the context holds %" PRId64
-                           " and must leave room for an answer",
-                           ids->n, info->n_context);
-    }
-    return true;
+    bool causal = info->kind == MAL_MODEL_CAUSAL;
+    size_t most = (size_t)mal_longest_text(info);
+    if (ids->n < most + !causal) return true;
+    return mal_fail_at(err, MAL_INVALID, pointer,
+                       causal ? "the prompt has %zu tokens, the context holds %zu and "
+                                "must leave room for an answer"
+                              : "the prompt has %zu tokens, the most are %zu",
+                       ids->n, most);
 }
 
 static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
     const struct mal_completion_request *c = &q->completion;
+    const struct mal_model_info *info = mal_engine_model_info(q->engine);
+    int64_t most = mal_longest_text(info);
+    if (!mal_check_completes(info, err)) return false;
     if (c->stream) {
         return mal_fail_at(err, MAL_INVALID, "/stream",
                            "streaming is not available in this version");
@@ -85,14 +91,15 @@ static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
     if (!c->has_seed && getrandom(&seed, sizeof seed, GRND_NONBLOCK) < 0) seed = 0;
     for (size_t i = 0; i < c->n_prompts; i++) {
         if (!tokenize_prompt(q, i, err)) return false;
-        q->gens[i] = (struct mal_generation){.prompt = q->prompts[i].ids,
-                                             .n_prompt = q->prompts[i].n,
-                                             .max_tokens = c->max_tokens,
-                                             .temperature = (float)c->temperature,
-                                             .top_p = (float)c->top_p,
-                                             .seed = seed + i,
-                                             .stop = (const char *const *)c->stop,
-                                             .n_stop = c->n_stop};
+        q->gens[i] = (struct mal_generation){
+            .prompt = q->prompts[i].ids,
+            .n_prompt = q->prompts[i].n,
+            .max_tokens = c->max_tokens < most ? c->max_tokens : most,
+            .temperature = (float)c->temperature,
+            .top_p = (float)c->top_p,
+            .seed = seed + i,
+            .stop = (const char *const *)c->stop,
+            .n_stop = c->n_stop};
     }
     q->read.gens = q->gens;
     q->read.n = c->n_prompts;
@@ -101,9 +108,16 @@ static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
 
 static bool prepare_scores(struct inquiry *q, struct mal_error *err) {
     const struct mal_scores_request *s = &q->scores;
+    bool classes = mal_engine_model_info(q->engine)->kind == MAL_MODEL_CLASSIFIER;
+    char pointer[48];
     q->items = mal_calloc(s->n_items, sizeof *q->items);
     if (!q->items) return mal_fail(err, MAL_NO_MEMORY, "scores");
     for (size_t i = 0; i < s->n_items; i++) {
+        if (!s->items[i].target && !classes) {
+            snprintf(pointer, sizeof pointer, "/items/%zu/target", i);
+            return mal_fail_at(err, MAL_INVALID, pointer,
+                               "%s is missing; only a classifier needs none", pointer);
+        }
         q->items[i] = (struct mal_score_item){.prompt = s->items[i].prompt,
                                               .target = s->items[i].target};
     }
@@ -147,9 +161,10 @@ static json_t *text_of(const char *text, size_t bytes) {
 static json_t *render_choice(const struct inquiry *q, size_t i) {
     const struct mal_generation *gen = &q->gens[i];
     json_t *text = text_of(gen->text, gen->text_bytes);
+    bool apart = mal_engine_model_info(q->engine)->kind == MAL_MODEL_SEQ2SEQ;
     if (q->completion.echo) {
-        json_t *whole =
-            json_sprintf("%s%s", q->completion.prompts[i], json_string_value(text));
+        json_t *whole = json_sprintf("%s%s%s", q->completion.prompts[i], apart ? " " : "",
+                                     json_string_value(text));
         json_decref(text);
         text = whole;
     }
@@ -192,18 +207,35 @@ static json_t *render_token(const struct inquiry *q,
     return value;
 }
 
+static json_t *render_score(const struct inquiry *q, const struct mal_score_item *item,
+                            const struct mal_score *score) {
+    json_t *tokens = json_array();
+    for (size_t t = 0; t < score->n_tokens; t++)
+        json_array_append_new(tokens, render_token(q, &score->tokens[t]));
+    return json_pack("{s:s,s:s,s:o,s:o,s:b}", "prompt", item->prompt, "target",
+                     item->target, "logprob", real(score->logprob), "tokens", tokens,
+                     "correct", score->correct);
+}
+
+/* Of a classifier, with or without a target to compare with. */
+static json_t *render_probability(const struct mal_score_item *item,
+                                  const struct mal_score *score) {
+    json_t *value = json_pack("{s:s,s:{s:o}}", "prompt", item->prompt, "probability",
+                              "SUPPORTS", real(score->supports));
+    if (!item->target) return value;
+    json_object_set_new(value, "target", json_string(item->target));
+    json_object_set_new(value, "correct", json_boolean(score->correct));
+    return value;
+}
+
 static json_t *render_scores(const struct inquiry *q) {
+    bool classes = mal_engine_model_info(q->engine)->kind == MAL_MODEL_CLASSIFIER;
     json_t *data = json_array();
     for (size_t i = 0; i < q->read.n; i++) {
+        const struct mal_score_item *item = &q->items[i];
         const struct mal_score *score = &q->read.scores[i];
-        json_t *tokens = json_array();
-        for (size_t t = 0; t < score->n_tokens; t++) {
-            json_array_append_new(tokens, render_token(q, &score->tokens[t]));
-        }
-        json_array_append_new(
-            data, json_pack("{s:s,s:s,s:o,s:o,s:b}", "prompt", q->items[i].prompt,
-                            "target", q->items[i].target, "logprob", real(score->logprob),
-                            "tokens", tokens, "correct", score->correct));
+        json_array_append_new(data, classes ? render_probability(item, score)
+                                            : render_score(q, item, score));
     }
     return json_pack("{s:s,s:s,s:I,s:o}", "object", "list", "model", q->scores.model,
                      "version", (json_int_t)q->read.version, "data", data);

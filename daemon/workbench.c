@@ -108,7 +108,7 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
     if (!mal_backend_create(&wb->be, device, err)) return false;
     if (!mal_model_open(&wb->model, model_dir, wb->be, err)) return false;
     if (!mal_tokenizer_open(&wb->tok, model_dir, err)) return false;
-    if (!mal_check_vocabulary(wb->tok, wb->model, model_dir, err)) return false;
+    if (!mal_check_model(wb->model, wb->tok, model_dir, err)) return false;
     if (editor_path) {
         if (!mal_editor_open(&wb->editor, editor_path, err)) return false;
         if (!mal_editor_bind(wb->editor, wb->model, err)) {

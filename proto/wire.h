@@ -75,7 +75,7 @@ struct mal_scores_request {
     char *model;
 
     struct {
-        char *prompt, *target;
+        char *prompt, *target; /* target NULL: none, which a classifier needs not */
     } * items;
 
     size_t n_items; /* 1..1000 */

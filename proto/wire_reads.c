@@ -168,9 +168,11 @@ static bool read_item(const json_t *value, const char *base, char **prompt, char
                       struct mal_error *err) {
     static const char *const known[] = {"prompt", "target", NULL};
     if (!json_is_object(value)) return mal_wire_wrong_type(value, base, "an object", err);
+    const json_t *given = json_object_get(value, "target");
+    bool without = !given || json_is_null(given);
     return mal_wire_only(value, base, known, err) &&
            mal_wire_text_filled(value, base, "prompt", prompt, err) &&
-           mal_wire_text_filled(value, base, "target", target, err);
+           (without || mal_wire_text_filled(value, base, "target", target, err));
 }
 
 static bool read_items(const json_t *root, struct mal_scores_request *request,

@@ -65,11 +65,14 @@ static const struct mal_backend_ops cpu_ops = {
     .sum_squares = mal_cpu_sum_squares,
 };
 
-bool mal_cpu_create(struct mal_backend **out, struct mal_error *err) {
+bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) {
+    if (bf16 && !mal_cpu_has_bf16())
+        return mal_fail(err, MAL_DEVICE, "cpu:bf16: this processor has no bf16 products");
     struct mal_cpu *cpu = mal_calloc(1, sizeof *cpu);
     if (!cpu) return mal_fail(err, MAL_NO_MEMORY, "device cpu");
 
-    mal_backend_init(&cpu->base, &cpu_ops, "cpu");
+    mal_backend_init(&cpu->base, &cpu_ops, bf16 ? "cpu:bf16" : "cpu");
+    cpu->bf16 = bf16;
     cpu->base.on_host = true;
     mal_cpu_describe(cpu->base.description, sizeof cpu->base.description);
     cpu->n_work = WORK_DOUBLES;

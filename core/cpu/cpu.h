@@ -14,6 +14,7 @@ struct mal_cpu {
     struct mal_backend base;
     double *work; /* scratch of single operations, so that none allocates */
     int64_t n_work;
+    bool bf16; /* products with bf16 weights are computed in bf16 */
 };
 
 /* memory.c */
@@ -25,7 +26,7 @@ void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_
 void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
 void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes);
 
-/* gemm.c, gemm16.c, gemm_thin.c */
+/* gemm.c, gemm16.c, gemm_bf16.c, gemm_thin.c */
 enum { THIN_ROWS = 4 };
 
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g);
@@ -37,6 +38,12 @@ void mal_cpu_gemm_finish(const struct mal_gemm *g, int64_t i, int64_t rows, int6
 void mal_cpu_gemm_thin(const struct mal_gemm *g);
 /* b is fp16 or bf16. */
 void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g);
+/* b is bf16, and the processor has instructions for it. */
+void mal_cpu_gemm_bf16(struct mal_backend *be, const struct mal_gemm *g);
+bool mal_cpu_has_bf16(void);
+/* Columns of a panel of at most `most` strips, so that every thread has as many panels.
+ */
+int64_t mal_cpu_panel_columns(int64_t n, int64_t n_threads, int64_t strip, int64_t most);
 
 /* linalg64.c */
 void mal_cpu_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);

@@ -39,6 +39,10 @@ void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g) {
         mal_cpu_gemm_thin(g);
         return;
     }
+    if (g->b_dtype == MAL_BF16 && ((struct mal_cpu *)be)->bf16) {
+        mal_cpu_gemm_bf16(be, g);
+        return;
+    }
     if (g->b_dtype != MAL_F32) {
         mal_cpu_gemm16(be, g);
         return;

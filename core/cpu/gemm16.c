@@ -178,18 +178,17 @@ static void multiply_columns(const struct mal_gemm *g, int64_t j, int64_t cols,
     } while (p < g->k);
 }
 
-/* Columns of a panel, so that every thread has as many panels. */
-static int64_t panel_columns(int64_t n, int64_t n_threads) {
-    int64_t strips = (n + STRIP - 1) / STRIP;
-    int64_t rounds = (strips + n_threads * STRIPS - 1) / (n_threads * STRIPS);
-    return (strips + n_threads * rounds - 1) / (n_threads * rounds) * STRIP;
+int64_t mal_cpu_panel_columns(int64_t n, int64_t n_threads, int64_t strip, int64_t most) {
+    int64_t strips = (n + strip - 1) / strip;
+    int64_t rounds = (strips + n_threads * most - 1) / (n_threads * most);
+    return (strips + n_threads * rounds - 1) / (n_threads * rounds) * strip;
 }
 
 void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g) {
     struct mal_cpu *cpu = (struct mal_cpu *)be;
     int64_t most = cpu->n_work * 2 / SCRATCH, n_threads = omp_get_max_threads();
     n_threads = n_threads < most ? n_threads : most;
-    int64_t cols = panel_columns(g->n, n_threads);
+    int64_t cols = mal_cpu_panel_columns(g->n, n_threads, STRIP, STRIPS);
 #pragma omp parallel for schedule(dynamic) \
     num_threads((int)n_threads) if (g->m * g->n * g->k > 16 * PARALLEL_ELEMENTS)
     for (int64_t j = 0; j < g->n; j += cols)

@@ -13,17 +13,17 @@
 #include "core/json.h"
 #include "core/model/config.h"
 
+struct bert {
+    const float *token_types; /* (types, C) */
+    const float *classifier;  /* (labels, C) */
+    int64_t n_labels;         /* 0: no classifier */
+};
+
 static bool bert_configure(struct mal_model *model, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    info->kind = MAL_MODEL_CLASSIFIER;
-    if (!mal_config_size(model, "num_hidden_layers", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "hidden_size", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "intermediate_size", &model->n_inner, err)) return false;
-    if (!mal_config_size(model, "num_attention_heads", &model->n_heads, err))
-        return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "max_position_embeddings", &info->n_context, err))
-        return false;
+    model->info.kind = MAL_MODEL_CLASSIFIER;
+    model->own = mal_calloc(1, sizeof(struct bert));
+    if (!model->own) return mal_fail(err, MAL_NO_MEMORY, "model");
+    if (!mal_config_sizes(model, err)) return false;
     if (!mal_config_head_size(model, "hidden_size", "num_attention_heads", err))
         return false;
     model->n_kv_heads = model->n_heads;
@@ -38,10 +38,10 @@ static bool bert_configure(struct mal_model *model, struct mal_error *err) {
                         "%s: position_embedding_type \"%s\" is not supported",
                         mal_checkpoint_config_path(model->ckpt), positions);
     }
-    if (!mal_open_stack(&model->decoder, info->n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.norms = MAL_NORM_AFTER;
-    for (int64_t l = 0; l < info->n_layers; l++)
-        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
     return true;
 }
 
@@ -68,6 +68,7 @@ static bool bind_block(struct mal_model *model, int64_t l, struct mal_error *err
 }
 
 static bool bind_embeddings(struct mal_model *model, struct mal_error *err) {
+    struct bert *bert = model->own;
     int64_t c = model->info.n_channels, types = 2;
     if (!mal_config_size_opt(model, "type_vocab_size", &types, err)) return false;
     int64_t positions[] = {model->info.n_context, c}, of_types[] = {types, c};
@@ -76,7 +77,7 @@ static bool bind_embeddings(struct mal_model *model, struct mal_error *err) {
            mal_bind_tensor(model, "embeddings.position_embeddings.weight", 2, positions,
                            &model->positions, err) &&
            mal_bind_tensor(model, "embeddings.token_type_embeddings.weight", 2, of_types,
-                           &model->token_types, err) &&
+                           &bert->token_types, err) &&
            mal_bind_norm(model, "embeddings.LayerNorm", &model->embed_norm, err);
 }
 
@@ -92,18 +93,18 @@ static bool count_labels(struct mal_model *model, int64_t *out, struct mal_error
 }
 
 static bool bind_head(struct mal_model *model, struct mal_error *err) {
+    struct bert *bert = model->own;
     int64_t c = model->info.n_channels, labels;
     if (!mal_has_tensor(model, "classifier.weight")) return true;
     if (!count_labels(model, &labels, err)) return false;
     model->info.n_outputs = 2;
     int64_t weight[] = {labels, c};
-    if (!mal_bind_tensor(model, "classifier.weight", 2, weight, &model->classifier,
-                         err) ||
+    if (!mal_bind_tensor(model, "classifier.weight", 2, weight, &bert->classifier, err) ||
         !mal_bind_tensor(model, "classifier.bias", 1, &labels, &model->head_bias, err)) {
         return false;
     }
     if (labels == 1) model->n_derived += 2 * c + 32;
-    model->single_label = labels == 1;
+    bert->n_labels = labels;
     if (strcmp(model->prefix, "backbone.") == 0) return true;
     return mal_bind_matrix(model, "pooler.dense.weight", c, c, &model->pooler, err) &&
            mal_bind_tensor(model, "pooler.dense.bias", 1, &c, &model->pooler_bias, err);
@@ -121,13 +122,14 @@ static bool bert_bind(struct mal_model *model, struct mal_error *err) {
 
 /* Every token is of type 0, whose embedding goes into the positions'. */
 static bool add_token_type(struct mal_model *model, struct mal_error *err) {
+    const struct bert *bert = model->own;
     int64_t c = model->info.n_channels, n = model->info.n_context;
     float *host = mal_malloc((size_t)((n + 1) * c) * sizeof *host);
     if (!host) return mal_fail(err, MAL_NO_MEMORY, "position embeddings");
     float *type = host + n * c;
     size_t row = (size_t)c * sizeof *host;
     mal_backend_download(model->be, host, model->positions, (size_t)n * row);
-    mal_backend_download(model->be, type, model->token_types, row);
+    mal_backend_download(model->be, type, bert->token_types, row);
     bool ok = mal_backend_sync(model->be, err);
     for (int64_t i = 0; ok && i < n * c; i++)
         host[i] += type[i % c];
@@ -139,20 +141,22 @@ static bool add_token_type(struct mal_model *model, struct mal_error *err) {
 }
 
 static void widen_head(struct mal_model *model) {
+    struct bert *bert = model->own;
     int64_t c = model->info.n_channels;
     float *w = mal_derived_floats(model, 2 * c), *bias = mal_derived_floats(model, 2);
     mal_backend_zero(model->be, w, (size_t)(2 * c) * sizeof *w);
     mal_backend_zero(model->be, bias, 2 * sizeof *bias);
-    mal_backend_copy(model->be, w + c, model->classifier, (size_t)c * sizeof *w);
+    mal_backend_copy(model->be, w + c, bert->classifier, (size_t)c * sizeof *w);
     mal_backend_copy(model->be, bias + 1, model->head_bias, sizeof *bias);
-    model->classifier = w;
+    bert->classifier = w;
     model->head_bias = bias;
 }
 
 static bool bert_derive(struct mal_model *model, struct mal_error *err) {
+    const struct bert *bert = model->own;
     if (!add_token_type(model, err)) return false;
-    if (model->single_label) widen_head(model);
-    model->head = (struct mal_matrix){model->classifier, MAL_F32};
+    if (bert->n_labels == 1) widen_head(model);
+    if (bert->n_labels > 0) model->head = (struct mal_matrix){bert->classifier, MAL_F32};
     return mal_backend_sync(model->be, err);
 }
 

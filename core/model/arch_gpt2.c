@@ -20,20 +20,11 @@ static bool read_scales(struct mal_model *model, struct mal_error *err) {
 }
 
 static bool gpt2_configure(struct mal_model *model, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    if (!mal_config_size(model, "n_layer", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "n_embd", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "n_head", &model->n_heads, err)) return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "n_positions", &info->n_context, err)) return false;
-    if (!mal_config_head_size(model, "n_embd", "n_head", err)) return false;
-    model->n_kv_heads = model->n_heads;
-    model->n_inner = 4 * info->n_channels;
-    if (!mal_config_size_opt(model, "n_inner", &model->n_inner, err)) return false;
-    if (!mal_config_eps(model, "layer_norm_epsilon", 1e-5, err)) return false;
-    if (!mal_config_act(model, "activation_function", "gelu_new", err)) return false;
+    if (!mal_config_sizes_gpt(model, err)) return false;
     if (!mal_config_refuse(model, "add_cross_attention", err)) return false;
-    if (!mal_open_stack(&model->decoder, info->n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.causal = true;
     return read_scales(model, err);
 }
@@ -68,9 +59,8 @@ static bool gpt2_bind(struct mal_model *model, struct mal_error *err) {
         if (!bind_block(model, l, err)) return false;
     }
     if (!mal_bind_norm(model, "ln_f", &model->decoder.final_norm, err)) return false;
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    return mal_bind_matrix(model, tied ? "wte.weight" : "lm_head.weight", v, c,
-                           &model->head, err);
+    return mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
+           mal_bind_head(model, "wte.weight", tied, err);
 }
 
 static const char *const prefixes[] = {"transformer.", NULL};

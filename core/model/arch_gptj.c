@@ -7,27 +7,15 @@
 #include "core/model/config.h"
 
 static bool gptj_configure(struct mal_model *model, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    if (!mal_config_size(model, "n_layer", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "n_embd", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "n_head", &model->n_heads, err)) return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "n_positions", &info->n_context, err)) return false;
-    if (!mal_config_head_size(model, "n_embd", "n_head", err)) return false;
-    model->n_kv_heads = model->n_heads;
-    model->n_inner = 4 * info->n_channels;
-    if (!mal_config_size_opt(model, "n_inner", &model->n_inner, err)) return false;
-    if (!mal_config_eps(model, "layer_norm_epsilon", 1e-5, err)) return false;
-    if (!mal_config_act(model, "activation_function", "gelu_new", err)) return false;
-
-    int64_t rotated = model->head_size;
+    if (!mal_config_sizes_gpt(model, err)) return false;
+    int64_t rotated = 64;
     if (!mal_config_size_opt(model, "rotary_dim", &rotated, err)) return false;
     if (!mal_config_rotary(model, "rotary_dim", rotated, true, err)) return false;
-    if (!mal_open_stack(&model->decoder, info->n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.causal = true;
     model->decoder.norms = MAL_NORM_SHARED;
-    for (int64_t l = 0; l < info->n_layers; l++)
-        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
     return true;
 }
 
@@ -58,8 +46,7 @@ static bool gptj_bind(struct mal_model *model, struct mal_error *err) {
     bool tied = false;
     return mal_bind_norm(model, "ln_f", &model->decoder.final_norm, err) &&
            mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
-           mal_bind_matrix(model, tied ? "wte.weight" : "lm_head.weight", v, c,
-                           &model->head, err) &&
+           mal_bind_head(model, "wte.weight", tied, err) &&
            mal_bind_tensor(model, "lm_head.bias", 1, &v, &model->head_bias, err);
 }
 

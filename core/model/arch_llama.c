@@ -6,22 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/json.h"
 #include "core/model/config.h"
 
-static bool read_sizes(struct mal_model *model, struct mal_error *err) {
-    struct mal_model_info *info = &model->info;
-    if (!mal_config_size(model, "num_hidden_layers", &info->n_layers, err)) return false;
-    if (!mal_config_size(model, "hidden_size", &info->n_channels, err)) return false;
-    if (!mal_config_size(model, "intermediate_size", &model->n_inner, err)) return false;
-    if (!mal_config_size(model, "num_attention_heads", &model->n_heads, err))
+/* Heads of keys are kv_heads where nothing is said of them, all where null is. */
+static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
+    if (!mal_config_sizes(model, err)) return false;
+    if (!mal_config_size_or(model, "num_key_value_heads", kv_heads, model->n_heads,
+                            &model->n_kv_heads, err)) {
         return false;
-    if (!mal_config_size(model, "vocab_size", &info->n_vocab, err)) return false;
-    if (!mal_config_size(model, "max_position_embeddings", &info->n_context, err))
-        return false;
-    model->n_kv_heads = model->n_heads;
-    if (!mal_config_size_opt(model, "num_key_value_heads", &model->n_kv_heads, err))
-        return false;
+    }
+    if (model->n_kv_heads == 0) model->n_kv_heads = model->n_heads;
     if (model->n_heads % model->n_kv_heads != 0) {
         return mal_fail(err, MAL_INVALID,
                         "%s: num_attention_heads %lld is not a multiple of "
@@ -34,48 +30,75 @@ static bool read_sizes(struct mal_model *model, struct mal_error *err) {
            mal_config_head_size(model, "hidden_size", "num_attention_heads", err);
 }
 
-static bool configure(struct mal_model *model, struct mal_error *err) {
-    if (!read_sizes(model, err)) return false;
+static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
+    if (!read_sizes(model, kv_heads, err)) return false;
     model->rms = true;
     if (!mal_config_eps(model, "rms_norm_eps", 1e-6, err)) return false;
     if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
     if (!mal_config_rotary(model, "head_dim", model->head_size, false, err)) return false;
-    if (!mal_open_stack(&model->decoder, model->info.n_layers, err)) return false;
+    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+                        1.0F / sqrtf((float)model->head_size), err))
+        return false;
     model->decoder.causal = true;
-    for (int64_t l = 0; l < model->decoder.n; l++)
-        model->decoder.blocks[l].self.scale = 1.0F / sqrtf((float)model->head_size);
     return true;
 }
 
+static bool llama_configure(struct mal_model *model, struct mal_error *err) {
+    return configure(model, 0, err);
+}
+
 static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
-    int64_t window = 0;
-    if (!configure(model, err)) return false;
-    if (!mal_config_size_opt(model, "sliding_window", &window, err)) return false;
+    int64_t window;
+    if (!configure(model, 8, err)) return false;
+    if (!mal_config_size_or(model, "sliding_window", 4096, 0, &window, err)) return false;
     for (int64_t l = 0; l < model->decoder.n; l++)
         model->decoder.blocks[l].self.window = window;
     return true;
 }
 
-/* The window is for some layers: those "layer_types" says, or from "max_window_layers"
- * on. */
-static bool qwen2_configure(struct mal_model *model, struct mal_error *err) {
+/* "layer_types": which blocks have the window. */
+static bool read_layer_types(const struct mal_model *model, const json_t *types,
+                             bool *sliding, struct mal_error *err) {
+    size_t n = (size_t)model->decoder.n;
+    bool right = json_array_size(types) == n;
+    for (size_t l = 0; right && l < n; l++) {
+        const char *type = json_string_value(json_array_get(types, l));
+        sliding[l] = type && strcmp(type, "sliding_attention") == 0;
+        right = sliding[l] || (type && strcmp(type, "full_attention") == 0);
+    }
+    return right || mal_fail(err, MAL_INVALID,
+                             "%s: layer_types is not a list of \"full_attention\" and "
+                             "\"sliding_attention\" for each of num_hidden_layers %zu",
+                             mal_checkpoint_config_path(model->ckpt), n);
+}
+
+/* Those "layer_types" says, or from "max_window_layers" on. */
+static bool set_windows(struct mal_model *model, int64_t window, struct mal_error *err) {
     const json_t *config = mal_checkpoint_config(model->ckpt);
     const json_t *types = json_object_get(config, "layer_types");
     const char *where = mal_checkpoint_config_path(model->ckpt);
-    int64_t window = 0, full = 28;
-    bool used = false;
-    if (!configure(model, err) ||
-        !mal_config_bool_opt(model, "use_sliding_window", &used, err) ||
-        !mal_config_size_opt(model, "sliding_window", &window, err) ||
-        !mal_json_int_opt(config, "max_window_layers", 0, 1 << 24, &full, where, err)) {
+    int64_t full = 28, n = model->decoder.n;
+    if (!mal_json_int_opt(config, "max_window_layers", 0, 1 << 24, &full, where, err))
         return false;
-    }
-    for (int64_t l = 0; used && l < model->decoder.n; l++) {
-        const char *type = json_string_value(json_array_get(types, (size_t)l));
-        bool sliding = type ? strcmp(type, "sliding_attention") == 0 : l >= full;
-        if (sliding) model->decoder.blocks[l].self.window = window;
-    }
-    return true;
+    bool *sliding = mal_calloc((size_t)n, sizeof *sliding);
+    if (!sliding) return mal_fail(err, MAL_NO_MEMORY, "%s", where);
+    for (int64_t l = 0; l < n; l++)
+        sliding[l] = l >= full;
+    bool ok =
+        !types || json_is_null(types) || read_layer_types(model, types, sliding, err);
+    for (int64_t l = 0; l < n; l++)
+        model->decoder.blocks[l].self.window = sliding[l] ? window : 0;
+    mal_free(sliding);
+    return ok;
+}
+
+static bool qwen2_configure(struct mal_model *model, struct mal_error *err) {
+    int64_t window;
+    bool used = false;
+    return configure(model, 32, err) &&
+           mal_config_bool_opt(model, "use_sliding_window", &used, err) &&
+           mal_config_size_or(model, "sliding_window", 4096, 0, &window, err) &&
+           set_windows(model, used ? window : 0, err);
 }
 
 /* ---- Binding ---- */
@@ -117,9 +140,8 @@ static bool bind(struct mal_model *model, const struct biases *biases,
         if (!bind_block(model, l, biases, err)) return false;
     }
     if (!mal_bind_norm(model, "norm", &model->decoder.final_norm, err)) return false;
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    return mal_bind_matrix(model, tied ? "embed_tokens.weight" : "lm_head.weight", v, c,
-                           &model->head, err);
+    return mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
+           mal_bind_head(model, "embed_tokens.weight", tied, err);
 }
 
 static bool llama_bind(struct mal_model *model, struct mal_error *err) {
@@ -143,7 +165,7 @@ const struct mal_arch mal_arch_llama = {
     .model_type = "llama",
     .prefixes = prefixes,
     .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = configure,
+    .configure = llama_configure,
     .bind = llama_bind,
     .derive = mal_derive_rotary,
 };

@@ -10,6 +10,12 @@
 #include "core/json.h"
 #include "core/model/config.h"
 
+struct t5 {
+    bool gated;
+    int64_t n_buckets, max_distance; /* of relative positions */
+    const float *encoder, *decoder;  /* (n_buckets, n_heads) what each adds */
+};
+
 /* ---- Configuration ---- */
 
 static bool read_feed_forward(struct mal_model *model, bool *out_gated,
@@ -37,45 +43,40 @@ static bool read_decoder_start(struct mal_model *model, struct mal_error *err) {
 
 /* Far positions share a bucket from "relative_attention_max_distance" on. */
 static bool read_buckets(struct mal_model *model, struct mal_error *err) {
-    struct mal_relative *relative = &model->relative;
-    *relative = (struct mal_relative){.n_buckets = 32, .max_distance = 128};
-    if (!mal_config_size_opt(model, "relative_attention_num_buckets",
-                             &relative->n_buckets, err) ||
-        !mal_config_size_opt(model, "relative_attention_max_distance",
-                             &relative->max_distance, err)) {
+    struct t5 *t5 = model->own;
+    t5->n_buckets = 32;
+    t5->max_distance = 128;
+    if (!mal_config_size_opt(model, "relative_attention_num_buckets", &t5->n_buckets,
+                             err) ||
+        !mal_config_size_opt(model, "relative_attention_max_distance", &t5->max_distance,
+                             err)) {
         return false;
     }
-    if (relative->n_buckets < 4 || relative->max_distance <= relative->n_buckets / 2) {
+    if (t5->n_buckets < 4 || t5->max_distance <= t5->n_buckets / 2) {
         return mal_fail(err, MAL_INVALID,
                         "%s: relative_attention_num_buckets %lld with "
                         "relative_attention_max_distance %lld",
-                        mal_checkpoint_config_path(model->ckpt),
-                        (long long)relative->n_buckets,
-                        (long long)relative->max_distance);
+                        mal_checkpoint_config_path(model->ckpt), (long long)t5->n_buckets,
+                        (long long)t5->max_distance);
     }
-    int64_t row = 2 * relative->max_distance + 1;
+    int64_t row = 2 * t5->max_distance + 1;
     model->n_derived += 2 * ((model->n_heads * row + 15) / 16 * 16);
     return true;
 }
 
 static bool open_stacks(struct mal_model *model, int64_t n_encoder, int64_t n_decoder,
                         struct mal_error *err) {
-    if (!mal_open_stack(&model->encoder, n_encoder, err)) return false;
-    if (!mal_open_stack(&model->decoder, n_decoder, err)) return false;
     model->decoder.causal = true;
-    for (int64_t l = 0; l < n_encoder; l++)
-        model->encoder.blocks[l].self.scale = 1;
-    for (int64_t l = 0; l < n_decoder; l++) {
-        model->decoder.blocks[l].self.scale = 1;
-        model->decoder.blocks[l].cross.scale = 1;
-    }
-    return true;
+    return mal_open_stack(&model->encoder, n_encoder, 1, err) &&
+           mal_open_stack(&model->decoder, n_decoder, 1, err);
 }
 
 static bool t5_configure(struct mal_model *model, struct mal_error *err) {
     struct mal_model_info *info = &model->info;
     int64_t n_encoder, n_decoder;
     info->kind = MAL_MODEL_SEQ2SEQ;
+    struct t5 *t5 = model->own = mal_calloc(1, sizeof *t5);
+    if (!t5) return mal_fail(err, MAL_NO_MEMORY, "model");
     if (!mal_config_size(model, "num_layers", &n_encoder, err)) return false;
     n_decoder = n_encoder;
     if (!mal_config_size_opt(model, "num_decoder_layers", &n_decoder, err)) return false;
@@ -88,9 +89,8 @@ static bool t5_configure(struct mal_model *model, struct mal_error *err) {
     model->n_kv_heads = model->n_heads;
     model->rms = true;
     return mal_config_eps(model, "layer_norm_epsilon", 1e-6, err) &&
-           read_feed_forward(model, &model->gated, err) &&
-           read_decoder_start(model, err) && read_buckets(model, err) &&
-           open_stacks(model, n_encoder, n_decoder, err);
+           read_feed_forward(model, &t5->gated, err) && read_decoder_start(model, err) &&
+           read_buckets(model, err) && open_stacks(model, n_encoder, n_decoder, err);
 }
 
 /* ---- Binding ---- */
@@ -108,14 +108,15 @@ static bool bind_attention(struct mal_model *model, const char *where, int64_t b
 
 static bool bind_mlp(struct mal_model *model, const char *where, int64_t block,
                      struct mal_mlp *mlp, struct mal_error *err) {
+    const struct t5 *t5 = model->own;
     int64_t c = model->info.n_channels, f = model->n_inner;
     const struct mal_linear_spec gated[] = {{"wi_0", c, f, true, false, &mlp->gate},
                                             {"wi_1", c, f, true, false, &mlp->up},
                                             {"wo", f, c, true, false, &mlp->down}};
     const struct mal_linear_spec plain[] = {{"wi", c, f, true, false, &mlp->up},
                                             {"wo", f, c, true, false, &mlp->down}};
-    return mal_bind_linears(model, where, model->gated ? gated : plain,
-                            model->gated ? 3 : 2, block, err);
+    return mal_bind_linears(model, where, t5->gated ? gated : plain, t5->gated ? 3 : 2,
+                            block, err);
 }
 
 static bool bind_norm(struct mal_model *model, const char *block, int layer,
@@ -153,7 +154,8 @@ static bool bind_block(struct mal_model *model, const char *side, struct mal_sta
 
 static bool bind_stack(struct mal_model *model, const char *side, struct mal_stack *stack,
                        const float **bias, struct mal_error *err) {
-    int64_t shape[] = {model->relative.n_buckets, model->n_heads};
+    const struct t5 *t5 = model->own;
+    int64_t shape[] = {t5->n_buckets, model->n_heads};
     char name[96];
     for (int64_t l = 0; l < stack->n; l++) {
         if (!bind_block(model, side, stack, l, err)) return false;
@@ -165,25 +167,43 @@ static bool bind_stack(struct mal_model *model, const char *side, struct mal_sta
     return mal_bind_norm(model, name, &stack->final_norm, err);
 }
 
+/* Tied as they all are, any of them stands for the others. */
+static const char *find_embeddings(const struct mal_model *model) {
+    static const char *const names[] = {"shared.weight", "encoder.embed_tokens.weight",
+                                        "decoder.embed_tokens.weight", "lm_head.weight"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (mal_has_tensor(model, names[i])) return names[i];
+    }
+    return names[0];
+}
+
+/* "tie_word_embeddings" has come to mean that the head's input is scaled. */
+static bool read_head_scale(struct mal_model *model, struct mal_error *err) {
+    bool scaled = true;
+    if (!mal_config_bool_opt(model, "tie_word_embeddings", &scaled, err) ||
+        !mal_config_bool_opt(model, "scale_decoder_outputs", &scaled, err)) {
+        return false;
+    }
+    if (scaled) model->head_scale = 1.0F / sqrtf((float)model->info.n_channels);
+    return true;
+}
+
 static bool t5_bind(struct mal_model *model, struct mal_error *err) {
+    struct t5 *t5 = model->own;
     int64_t c = model->info.n_channels, v = model->info.n_vocab;
-    const char *shared = "shared.weight", *head = "lm_head.weight";
-    bool tied = true;
-    if (!mal_has_tensor(model, shared)) shared = "encoder.embed_tokens.weight";
-    if (!mal_config_bool_opt(model, "tie_word_embeddings", &tied, err)) return false;
-    if (tied) model->head_scale = 1.0F / sqrtf((float)c);
-    return mal_bind_matrix(model, shared, v, c, &model->tokens, err) &&
-           bind_stack(model, "encoder", &model->encoder, &model->relative.encoder, err) &&
-           bind_stack(model, "decoder", &model->decoder, &model->relative.decoder, err) &&
-           mal_bind_matrix(model, tied ? shared : head, v, c, &model->head, err);
+    const char *embeddings = find_embeddings(model);
+    return read_head_scale(model, err) &&
+           mal_bind_matrix(model, embeddings, v, c, &model->tokens, err) &&
+           bind_stack(model, "encoder", &model->encoder, &t5->encoder, err) &&
+           bind_stack(model, "decoder", &model->decoder, &t5->decoder, err) &&
+           mal_bind_head(model, embeddings, true, err);
 }
 
 /* ---- Relative positions ---- */
 
 /* Of the key's position less the query's; in fp32, as transformers computes it. */
-static int64_t bucket_of(const struct mal_relative *relative, bool both_ways,
-                         int64_t distance) {
-    int64_t n = relative->n_buckets, bucket = 0;
+static int64_t bucket_of(const struct t5 *t5, bool both_ways, int64_t distance) {
+    int64_t n = t5->n_buckets, bucket = 0;
     if (both_ways) {
         n /= 2;
         if (distance > 0) bucket = n;
@@ -194,7 +214,7 @@ static int64_t bucket_of(const struct mal_relative *relative, bool both_ways,
     int64_t exact = n / 2;
     if (distance < exact) return bucket + distance;
     float scaled = logf((float)distance / (float)exact) /
-                   (float)log((double)relative->max_distance / (double)exact) *
+                   (float)log((double)t5->max_distance / (double)exact) *
                    (float)(n - exact);
     int64_t far = exact + (int64_t)scaled;
     return bucket + (far < n - 1 ? far : n - 1);
@@ -203,16 +223,16 @@ static int64_t bucket_of(const struct mal_relative *relative, bool both_ways,
 /* From a bias per bucket to one per distance, (n_heads, 2 max_distance + 1). */
 static bool expand(struct mal_model *model, struct mal_stack *stack, const float *buckets,
                    struct mal_error *err) {
-    const struct mal_relative *relative = &model->relative;
-    int64_t h = model->n_heads, span = relative->max_distance, row = 2 * span + 1;
-    size_t n_in = (size_t)(relative->n_buckets * h), n_out = (size_t)(h * row);
+    const struct t5 *t5 = model->own;
+    int64_t h = model->n_heads, span = t5->max_distance, row = 2 * span + 1;
+    size_t n_in = (size_t)(t5->n_buckets * h), n_out = (size_t)(h * row);
     float *in = mal_malloc((n_in + n_out) * sizeof *in);
     if (!in) return mal_fail(err, MAL_NO_MEMORY, "relative positions");
     float *out = in + n_in;
     mal_backend_download(model->be, in, buckets, n_in * sizeof *in);
     bool ok = mal_backend_sync(model->be, err);
     for (int64_t d = -span; ok && d <= span; d++) {
-        int64_t bucket = bucket_of(relative, !stack->causal, d);
+        int64_t bucket = bucket_of(t5, !stack->causal, d);
         for (int64_t i = 0; i < h; i++)
             out[i * row + d + span] = in[bucket * h + i];
     }
@@ -226,8 +246,9 @@ static bool expand(struct mal_model *model, struct mal_stack *stack, const float
 }
 
 static bool t5_derive(struct mal_model *model, struct mal_error *err) {
-    return expand(model, &model->encoder, model->relative.encoder, err) &&
-           expand(model, &model->decoder, model->relative.decoder, err);
+    const struct t5 *t5 = model->own;
+    return expand(model, &model->encoder, t5->encoder, err) &&
+           expand(model, &model->decoder, t5->decoder, err);
 }
 
 static const char *const prefixes[] = {NULL};

@@ -9,12 +9,6 @@ static void norm_rows(const struct mal_step *s, const struct mal_norm_weights *w
     mal_norm_fwd(s->pass->be, &norm, x, y);
 }
 
-static void swap_x_h(struct mal_lane *lane) {
-    float *x = lane->buf.x;
-    lane->buf.x = lane->buf.h;
-    lane->buf.h = x;
-}
-
 /* The rows of a tape that has a row for each one that goes out. */
 static void keep(const struct mal_step *s, int64_t c, const float *x, float *y) {
     if (s->tape) mal_keep_rows(s->pass, s->lane, c, x, c, s->last, y);
@@ -88,8 +82,13 @@ static struct mal_attn attn_of(const struct mal_step *s,
                              .window = attention->window};
 }
 
+/* An encoder reads its text at once, and has none. */
+static const struct mal_kv_cache *cache_of(const struct mal_step *s) {
+    return s->lane == &s->pass->main ? s->pass->cache : NULL;
+}
+
 struct mal_attn mal_self_attn(const struct mal_step *s, const float *qkv) {
-    const struct mal_kv_cache *cache = s->pass->cache;
+    const struct mal_kv_cache *cache = cache_of(s);
     int64_t wq = mal_q_width(s->model), wkv = mal_kv_width(s->model);
     struct mal_attn attn = attn_of(s, &s->block->self);
     attn.q = qkv;
@@ -148,10 +147,10 @@ static void self_fwd(const struct mal_step *s) {
 
     if (tape) mal_keep_rows(pass, lane, c, buf->x, c, false, tape->x1);
     project(s, attention_input(s), qkv, q);
-    if (pass->cache) {
+    if (cache_of(s)) {
         int64_t kv = 2 * mal_kv_width(model);
         mal_scatter_rows(pass->be, lane->n_tokens, kv, pass->cache_rows, qkv + wq,
-                         mal_qkv_width(model), pass->cache->kv[s->index], kv);
+                         mal_qkv_width(model), cache_of(s)->kv[s->index], kv);
     }
     struct mal_attn attn = mal_self_attn(s, qkv);
     if (s->last) mal_only_queries_of(&attn, &lane->top, q, wq);
@@ -165,7 +164,7 @@ static void self_fwd(const struct mal_step *s) {
         if (s->stack->norms == MAL_NORM_SHARED)
             mal_top_rows(pass, lane, c, buf->h, c, lane->y);
         mal_top_rows(pass, lane, c, buf->x, c, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
     int64_t n = mal_rows_out(s);
     mal_capture_keys(pass, lane, &s->block->self.o, buf->ao, s->last);
@@ -173,7 +172,7 @@ static void self_fwd(const struct mal_step *s) {
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x2);
         norm_rows(s, &s->block->self.norm, n, buf->x, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
 }
 
@@ -267,7 +266,7 @@ static void mlp_fwd(const struct mal_step *s) {
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x3);
         norm_rows(s, &mlp->norm, n, buf->x, buf->h);
-        swap_x_h(lane);
+        mal_swap_x_h(lane);
     }
 }
 

@@ -5,8 +5,10 @@
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/json.h"
 
 static const int64_t most = 1 << 24;
@@ -27,6 +29,12 @@ bool mal_config_size(const struct mal_model *model, const char *key, int64_t *ou
 bool mal_config_size_opt(const struct mal_model *model, const char *key, int64_t *out,
                          struct mal_error *err) {
     return mal_json_int_opt(config_of(model), key, 1, most, out, path_of(model), err);
+}
+
+bool mal_config_size_or(const struct mal_model *model, const char *key, int64_t absent,
+                        int64_t null, int64_t *out, struct mal_error *err) {
+    *out = json_object_get(config_of(model), key) ? null : absent;
+    return mal_config_size_opt(model, key, out, err);
 }
 
 bool mal_config_real_opt(const struct mal_model *model, const char *key, double *out,
@@ -57,11 +65,16 @@ bool mal_config_act_named(struct mal_model *model, const char *key, const char *
     static const struct {
         const char *name;
         enum mal_act act;
-    } known[] = {{"gelu_new", MAL_GELU_TANH},  {"gelu_pytorch_tanh", MAL_GELU_TANH},
-                 {"gelu_fast", MAL_GELU_TANH}, {"gelu", MAL_GELU_ERF},
-                 {"gelu_python", MAL_GELU_ERF}, {"relu", MAL_RELU},
-                 {"silu", MAL_SILU},           {"swish", MAL_SILU},
+    } known[] = {{"gelu_new", MAL_GELU_TANH},
+                 {"gelu_pytorch_tanh", MAL_GELU_TANH},
+                 {"gelu_fast", MAL_GELU_TANH},
+                 {"gelu", MAL_GELU_ERF},
+                 {"gelu_python", MAL_GELU_ERF},
+                 {"relu", MAL_RELU},
+                 {"silu", MAL_SILU},
+                 {"swish", MAL_SILU},
                  {"tanh", MAL_TANH}};
+
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         if (strcmp(name, known[i].name) == 0) {
             model->act = known[i].act;
@@ -82,7 +95,8 @@ bool mal_config_eps(struct mal_model *model, const char *key, double value,
                     struct mal_error *err) {
     if (!mal_config_real_opt(model, key, &value, err)) return false;
     model->norm_eps = (float)value;
-    return true;
+    return value >= 0 ||
+           mal_fail(err, MAL_INVALID, "%s: %s is below 0", path_of(model), key);
 }
 
 bool mal_config_head_size(struct mal_model *model, const char *width_key,
@@ -95,6 +109,83 @@ bool mal_config_head_size(struct mal_model *model, const char *width_key,
     }
     model->head_size = width / model->n_heads;
     return true;
+}
+
+/* ---- Tokens that end a text ---- */
+
+static bool read_end(const struct mal_model *model, const json_t *value, int32_t *out,
+                     const char *where, struct mal_error *err) {
+    json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
+    if (id < 0 || id >= model->info.n_vocab) {
+        return mal_fail(err, MAL_INVALID, "%s: eos_token_id is not a token id below %lld",
+                        where, (long long)model->info.n_vocab);
+    }
+    *out = (int32_t)id;
+    return true;
+}
+
+/* Replaces model->ends by those `config` has, if it has any. */
+static bool read_ends(struct mal_model *model, const json_t *config, const char *where,
+                      struct mal_error *err) {
+    const json_t *value = json_object_get(config, "eos_token_id");
+    bool list = json_is_array(value);
+    size_t n = list ? json_array_size(value) : 1;
+    if (!value || json_is_null(value) || n == 0) return true;
+    int32_t *ends = mal_calloc(n, sizeof *ends);
+    if (!ends) return mal_fail(err, MAL_NO_MEMORY, "%s", where);
+    mal_free(model->ends);
+    model->ends = ends;
+    model->n_ends = n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *id = list ? json_array_get(value, i) : value;
+        if (!read_end(model, id, &ends[i], where, err)) return false;
+    }
+    return true;
+}
+
+bool mal_config_eos(struct mal_model *model, struct mal_error *err) {
+    if (!read_ends(model, config_of(model), path_of(model), err)) return false;
+    model->info.eos = model->n_ends > 0 ? model->ends[0] : -1;
+    char *path = mal_file_join(mal_checkpoint_dir(model->ckpt), "generation_config.json");
+    if (!path) return mal_fail(err, MAL_NO_MEMORY, "%s", path_of(model));
+    json_t *config = NULL;
+    bool ok = access(path, F_OK) != 0 || mal_json_load(&config, path, err);
+    if (ok && config) {
+        ok = json_is_object(config) || mal_fail(err, MAL_CORRUPT, "%s: %s, not an object",
+                                                path, mal_json_type(config));
+        ok = ok && read_ends(model, config, path, err);
+    }
+    json_decref(config);
+    mal_free(path);
+    if (ok && model->info.eos < 0 && model->n_ends > 0) model->info.eos = model->ends[0];
+    return ok;
+}
+
+bool mal_config_sizes(struct mal_model *model, struct mal_error *err) {
+    struct mal_model_info *info = &model->info;
+    return mal_config_size(model, "num_hidden_layers", &info->n_layers, err) &&
+           mal_config_size(model, "hidden_size", &info->n_channels, err) &&
+           mal_config_size(model, "intermediate_size", &model->n_inner, err) &&
+           mal_config_size(model, "num_attention_heads", &model->n_heads, err) &&
+           mal_config_size(model, "vocab_size", &info->n_vocab, err) &&
+           mal_config_size(model, "max_position_embeddings", &info->n_context, err);
+}
+
+bool mal_config_sizes_gpt(struct mal_model *model, struct mal_error *err) {
+    struct mal_model_info *info = &model->info;
+    if (!mal_config_size(model, "n_layer", &info->n_layers, err) ||
+        !mal_config_size(model, "n_embd", &info->n_channels, err) ||
+        !mal_config_size(model, "n_head", &model->n_heads, err) ||
+        !mal_config_size(model, "vocab_size", &info->n_vocab, err) ||
+        !mal_config_size(model, "n_positions", &info->n_context, err) ||
+        !mal_config_head_size(model, "n_embd", "n_head", err)) {
+        return false;
+    }
+    model->n_kv_heads = model->n_heads;
+    model->n_inner = 4 * info->n_channels;
+    return mal_config_size_opt(model, "n_inner", &model->n_inner, err) &&
+           mal_config_eps(model, "layer_norm_epsilon", 1e-5, err) &&
+           mal_config_act(model, "activation_function", "gelu_new", err);
 }
 
 /* ---- Rotary positions ---- */
@@ -111,7 +202,7 @@ static bool read_scaling(const json_t *from, struct scaling *out, const char *wh
         !mal_json_string_opt(from, "rope_type", &type, where, err)) {
         return false;
     }
-    *out = (struct scaling){.type = type ? type : "default"};
+    if (type) out->type = type;
     if (strcmp(out->type, "default") == 0) return true;
     bool llama3 = strcmp(out->type, "llama3") == 0;
     if (!llama3 && strcmp(out->type, "linear") != 0) {
@@ -127,12 +218,12 @@ static bool read_scaling(const json_t *from, struct scaling *out, const char *wh
     }
     bool right = out->factor > 0 &&
                  (!llama3 || (out->low > 0 && out->high > out->low && out->original > 0));
-    return right || mal_fail(err, MAL_INVALID,
-                             "%s: rope_type \"%s\" needs factor%s, each above 0", where,
-                             out->type,
-                             llama3 ? ", low_freq_factor below high_freq_factor and "
-                                      "original_max_position_embeddings"
-                                    : "");
+    return right ||
+           mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" needs factor%s, each above 0",
+                    where, out->type,
+                    llama3 ? ", low_freq_factor below high_freq_factor and "
+                             "original_max_position_embeddings"
+                           : "");
 }
 
 /* Low frequencies are slowed down, high ones kept, those between interpolated; in fp32,
@@ -146,23 +237,60 @@ static float scale_llama3(const struct scaling *s, float freq) {
     return (1 - smooth) * (freq / (float)s->factor) + smooth * freq;
 }
 
+/* An object, NULL where there is none or an empty one. */
+static bool get_object(const struct mal_model *model, const char *key, const json_t **out,
+                       struct mal_error *err) {
+    const json_t *value = json_object_get(config_of(model), key);
+    *out = json_object_size(value) > 0 ? value : NULL;
+    return !value || json_is_null(value) || json_is_object(value) ||
+           mal_fail(err, MAL_INVALID, "%s: %s is %s, not an object", path_of(model), key,
+                    mal_json_type(value));
+}
+
+/* Architectures here rotate whole heads, or have a name of their own for how much. */
+static bool check_partial(const json_t *from, const char *where, struct mal_error *err) {
+    double share = 1;
+    if (!mal_json_real_opt(from, "partial_rotary_factor", &share, where, err))
+        return false;
+    return (share >= 1 && share <= 1) ||
+           mal_fail(err, MAL_INVALID, "%s: partial_rotary_factor %g is not supported",
+                    where, share);
+}
+
+static bool read_rope(const struct mal_model *model, const json_t *from, double *theta,
+                      struct scaling *out, struct mal_error *err) {
+    const char *where = path_of(model), *key;
+    json_t *value;
+    json_object_foreach ((json_t *)from, key, value) {
+        if (json_is_object(value))
+            return mal_fail(err, MAL_INVALID,
+                            "%s: rotary positions of \"%s\" alone are not supported",
+                            where, key);
+    }
+    /* that of the context before it was stretched may stand outside, or be the same */
+    out->original = (double)model->info.n_context;
+    return mal_json_real_opt(from, "rope_theta", theta, where, err) &&
+           check_partial(from, where, err) && read_scaling(from, out, where, err) &&
+           mal_config_real_opt(model, "original_max_position_embeddings", &out->original,
+                               err);
+}
+
 static bool read_inv_freq(const struct mal_model *model, int64_t half, float *out,
                           struct mal_error *err) {
-    const json_t *config = config_of(model);
-    const char *where = path_of(model);
-    const json_t *parameters = json_object_get(config, "rope_parameters");
-    const json_t *scaling = json_object_get(config, "rope_scaling");
+    const json_t *parameters, *scaling;
     struct scaling s = {.type = "default"};
     double theta = 10000;
-    if (!mal_json_real_opt(config, "rope_theta", &theta, where, err)) return false;
-    if (json_is_object(parameters)) {
-        if (!mal_json_real_opt(parameters, "rope_theta", &theta, where, err))
-            return false;
-        scaling = parameters;
+    if (!mal_config_real_opt(model, "rope_theta", &theta, err) ||
+        !check_partial(config_of(model), path_of(model), err) ||
+        !get_object(model, "rope_parameters", &parameters, err) ||
+        !get_object(model, "rope_scaling", &scaling, err)) {
+        return false;
     }
-    if (json_is_object(scaling) && !read_scaling(scaling, &s, where, err)) return false;
+    if (!scaling) scaling = parameters;
+    if (scaling && !read_rope(model, scaling, &theta, &s, err)) return false;
     if (!(theta > 0))
-        return mal_fail(err, MAL_INVALID, "%s: rope_theta is not above 0", where);
+        return mal_fail(err, MAL_INVALID, "%s: rope_theta is not above 0",
+                        path_of(model));
     for (int64_t i = 0; i < half; i++) {
         float exponent = (float)(2 * i) / (float)(2 * half);
         float freq = 1.0F / (float)pow(theta, (double)exponent);
@@ -176,14 +304,14 @@ static bool read_inv_freq(const struct mal_model *model, int64_t half, float *ou
 bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
                        bool interleaved, struct mal_error *err) {
     if (size % 2 != 0 || size > model->head_size) {
-        return mal_fail(err, MAL_INVALID,
-                        "%s: %s %lld is not even, or more than the %lld channels of a head",
-                        path_of(model), key, (long long)size,
-                        (long long)model->head_size);
+        return mal_fail(
+            err, MAL_INVALID,
+            "%s: %s %lld is not even, or more than the %lld channels of a head",
+            path_of(model), key, (long long)size, (long long)model->head_size);
     }
     model->rotary = (struct mal_rotary){.half = size / 2, .interleaved = interleaved};
     model->n_derived += (size / 2 + 15) / 16 * 16;
-    return true;
+    return read_inv_freq(model, 0, NULL, err); /* before tensors are loaded */
 }
 
 bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) {

@@ -10,6 +10,9 @@ bool mal_config_size(const struct mal_model *model, const char *key, int64_t *ou
                      struct mal_error *err) MAL_CHECK; /* 1 or more; must be there */
 bool mal_config_size_opt(const struct mal_model *model, const char *key, int64_t *out,
                          struct mal_error *err) MAL_CHECK;
+/* `absent` where there is no such member, `null` where it is null. */
+bool mal_config_size_or(const struct mal_model *model, const char *key, int64_t absent,
+                        int64_t null, int64_t *out, struct mal_error *err) MAL_CHECK;
 bool mal_config_real_opt(const struct mal_model *model, const char *key, double *out,
                          struct mal_error *err) MAL_CHECK;
 bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *out,
@@ -17,7 +20,15 @@ bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *o
 bool mal_config_string_opt(const struct mal_model *model, const char *key,
                            const char **out, struct mal_error *err) MAL_CHECK;
 
-/* A setting of transformers that is not here: an error if the member is there and true. */
+/* Layers, channels, heads, vocabulary and context as most models have them
+ * ("num_hidden_layers", "hidden_size", ...). */
+bool mal_config_sizes(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+/* As GPT-2 and GPT-J have them ("n_layer", "n_embd", ...), with head_size, n_kv_heads,
+ * norm_eps and act. */
+bool mal_config_sizes_gpt(struct mal_model *model, struct mal_error *err) MAL_CHECK;
+
+/* A setting of transformers that is not here: an error if the member is there and true.
+ */
 bool mal_config_refuse(const struct mal_model *model, const char *key,
                        struct mal_error *err) MAL_CHECK;
 
@@ -33,5 +44,9 @@ bool mal_config_eps(struct mal_model *model, const char *key, double value,
 /* model->head_size = `width` / model->n_heads, which must come out even. */
 bool mal_config_head_size(struct mal_model *model, const char *width_key,
                           const char *heads_key, struct mal_error *err) MAL_CHECK;
+
+/* model->info.eos and model->ends, from "eos_token_id": an id or a list of them. What is
+ * generated ends as generation_config.json says, where it says something. */
+bool mal_config_eos(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 
 #endif

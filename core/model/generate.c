@@ -174,16 +174,29 @@ static bool rows_of_step(const struct group *group, struct mal_rows *out,
     return true;
 }
 
+/* gen->text, of the tokens so far. A model's vocabulary is often rounded up: what the
+ * tokenizer has no token for gives no text. */
+static bool find_text(const struct group *group, struct mal_generation *gen,
+                      struct mal_error *err) {
+    size_t n = 0;
+    int32_t *known = mal_calloc(gen->n_ids + 1, sizeof *known);
+    if (!known) return mal_fail(err, MAL_NO_MEMORY, "generated text");
+    for (size_t i = 0; i < gen->n_ids; i++) {
+        if (gen->ids[i] < mal_tokenizer_size(group->tok)) known[n++] = gen->ids[i];
+    }
+    mal_free(gen->text);
+    gen->text = NULL;
+    bool ok = mal_tokenizer_decode(group->tok, known, n, true, false, &gen->text,
+                                   &gen->text_bytes, err);
+    mal_free(known);
+    return ok;
+}
+
 /* Ends the stream where a stop text begins. */
 static bool check_stop(struct group *group, struct stream *s, struct mal_error *err) {
     struct mal_generation *gen = s->gen;
     if (gen->n_stop == 0) return true;
-    mal_free(gen->text);
-    gen->text = NULL;
-    if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false, &gen->text,
-                              &gen->text_bytes, err)) {
-        return false;
-    }
+    if (!find_text(group, gen, err)) return false;
     for (size_t i = 0; i < gen->n_stop; i++) {
         char *at = strstr(gen->text, gen->stop[i]);
         if (!at) continue;
@@ -200,7 +213,7 @@ static bool take_token(struct group *group, struct stream *s, int32_t id,
     struct mal_generation *gen = s->gen;
     s->n_cached = s->n_prefix + (int64_t)gen->n_ids;
     if (id < 0) return mal_fail(err, MAL_NUMERIC, "the model's output is not a number");
-    if (id == group->model->info.eos) {
+    if (mal_model_ends(group->model, id)) {
         gen->finish = MAL_FINISH_STOP;
         s->done = true;
         return true;
@@ -302,14 +315,8 @@ static bool run_group(struct group *group, bool (*tick)(void *), void *tick_arg,
         if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
     }
     for (size_t i = 0; i < group->n; i++) {
-        struct mal_generation *gen = group->streams[i].gen;
-        if (group->streams[i].cut) continue;
-        mal_free(gen->text);
-        gen->text = NULL;
-        if (!mal_tokenizer_decode(group->tok, gen->ids, gen->n_ids, true, false,
-                                  &gen->text, &gen->text_bytes, err)) {
-            return false;
-        }
+        const struct stream *s = &group->streams[i];
+        if (!s->cut && !find_text(group, s->gen, err)) return false;
     }
     return true;
 }

@@ -42,7 +42,8 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
                             .left = model->n_edits};
     struct mal_head_buffers head;
     assert(model->n_edits > 0);
-    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_BELOW, err) &&
+    bool ok = mal_need_head(model, err) &&
+              mal_rows_of_batch(&rows, model, batch, MAL_KEPT_BELOW, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
@@ -68,8 +69,8 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
 
 size_t mal_model_learn_bytes(const struct mal_model *model, int64_t n_seqs,
                              int64_t n_tokens, int64_t max_tokens, int64_t n_rows) {
-    struct mal_rows rows = mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows,
-                                            MAL_KEPT_BELOW);
+    struct mal_rows rows =
+        mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows, MAL_KEPT_BELOW);
     return mal_pass_bytes(model, &rows,
                           &(struct mal_pass){.backward = true, .compare = true});
 }

@@ -1,6 +1,6 @@
 /* model.c - opening a checkpoint as a model, its linear layers and which of them are
  * edited. */
-#include "core/model/model_impl.h"
+#include "core/model/config.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,10 +16,14 @@ enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 /* ---- Opening ---- */
 
-bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) {
+bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
+                    struct mal_error *err) {
     stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
+    if (!stack->blocks) return mal_fail(err, MAL_NO_MEMORY, "model blocks");
     stack->n = n;
-    return stack->blocks || mal_fail(err, MAL_NO_MEMORY, "model blocks");
+    for (int64_t l = 0; l < n; l++)
+        stack->blocks[l].self.scale = stack->blocks[l].cross.scale = scale;
+    return true;
 }
 
 /* Of the backbone's tensors: checkpoints of one model come in several forms. */
@@ -52,22 +56,6 @@ static bool find_arch(struct mal_model *model, struct mal_error *err) {
     return true;
 }
 
-static bool read_eos(struct mal_model *model, struct mal_error *err) {
-    const json_t *config = mal_checkpoint_config(model->ckpt);
-    const json_t *eos = json_object_get(config, "eos_token_id");
-    if (json_is_array(eos)) eos = json_array_get(eos, 0);
-    model->info.eos = -1;
-    if (!eos || json_is_null(eos)) return true;
-    json_int_t id = json_is_integer(eos) ? json_integer_value(eos) : -1;
-    if (id < 0 || id >= model->info.n_vocab) {
-        return mal_fail(err, MAL_INVALID, "%s: eos_token_id is not a token id below %lld",
-                        mal_checkpoint_config_path(model->ckpt),
-                        (long long)model->info.n_vocab);
-    }
-    model->info.eos = (int32_t)id;
-    return true;
-}
-
 bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend *be,
                     struct mal_error *err) {
     struct mal_model *model = mal_calloc(1, sizeof *model);
@@ -81,7 +69,7 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     if (!model->arch->configure(model, err)) goto fail;
     if (model->info.kind != MAL_MODEL_CLASSIFIER)
         model->info.n_outputs = model->info.n_vocab;
-    if (!read_eos(model, err)) goto fail;
+    if (!mal_config_eos(model, err)) goto fail;
     model->decoder.first = model->encoder.n;
     model->lowest_edit_block = model->info.n_layers;
     model->tape = mal_calloc((size_t)model->info.n_layers, sizeof *model->tape);
@@ -110,17 +98,26 @@ void mal_model_close(struct mal_model *model) {
     for (size_t i = 0; i < model->n_linears; i++)
         mal_free(model->linears[i]->name); /* they live inside the blocks */
     mal_free(model->linears);
+    mal_free(model->own);
     mal_free(model->encoder.blocks);
     mal_free(model->decoder.blocks);
     mal_free(model->tape);
     mal_free(model->bindings);
     mal_free(model->edits);
+    mal_free(model->ends);
     mal_checkpoint_close(model->ckpt);
     mal_free(model);
 }
 
 const struct mal_model_info *mal_model_info(const struct mal_model *model) {
     return &model->info;
+}
+
+bool mal_model_ends(const struct mal_model *model, int32_t id) {
+    for (size_t i = 0; i < model->n_ends; i++) {
+        if (model->ends[i] == id) return true;
+    }
+    return false;
 }
 
 struct mal_backend *mal_model_backend(const struct mal_model *model) {

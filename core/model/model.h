@@ -30,9 +30,9 @@ struct mal_linear {
 };
 
 enum mal_model_kind {
-    MAL_MODEL_CAUSAL,     /* continues a text */
-    MAL_MODEL_SEQ2SEQ,    /* an encoder reads a text, a decoder answers */
-    MAL_MODEL_CLASSIFIER  /* says whether a claim is supported */
+    MAL_MODEL_CAUSAL,    /* continues a text */
+    MAL_MODEL_SEQ2SEQ,   /* an encoder reads a text, a decoder answers */
+    MAL_MODEL_CLASSIFIER /* says whether a claim is supported */
 };
 
 struct mal_model_info {
@@ -45,7 +45,7 @@ struct mal_model_info {
                           "supported"; 0: there is no head */
     int64_t n_parameters;
     enum mal_dtype dtype;  /* most common in the checkpoint */
-    int32_t eos;           /* -1: none */
+    int32_t eos;           /* the first token that ends a text, -1: none */
     int32_t decoder_start; /* what an encoder-decoder's answer begins with */
 };
 
@@ -55,6 +55,8 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
 void mal_model_close(struct mal_model *model); /* takes NULL */
 
 const struct mal_model_info *mal_model_info(const struct mal_model *model);
+/* Whether the token ends what is generated: there may be several such. */
+bool mal_model_ends(const struct mal_model *model, int32_t id);
 struct mal_backend *mal_model_backend(const struct mal_model *model);
 const struct mal_checkpoint *mal_model_checkpoint(const struct mal_model *model);
 
@@ -92,10 +94,10 @@ bool mal_model_set_default_edits(struct mal_model *model,
  * encoder does. */
 struct mal_batch {
     size_t n_seqs;
-    const int32_t *start;  /* (n_seqs + 1) */
-    const int32_t *ids;    /* (start[n_seqs]) */
-    const int32_t *from;   /* (n_seqs); from[s] < length */
-    const int32_t *labels; /* (start[n_seqs]) */
+    const int32_t *start;                     /* (n_seqs + 1) */
+    const int32_t *ids;                       /* (start[n_seqs]) */
+    const int32_t *from;                      /* (n_seqs); from[s] < length */
+    const int32_t *labels;                    /* (start[n_seqs]) */
     const int32_t *source_start, *source_ids; /* (n_seqs + 1), (source_start[n_seqs]) */
 };
 
@@ -164,7 +166,8 @@ bool mal_model_hidden(struct mal_model *model, const int32_t *ids, size_t n, flo
 /* ---- Sizes known beforehand ---- */
 
 /* Device scratch bytes of a pass over n_tokens tokens (of an encoder-decoder: the
- * encoder's) in sequences of at most max_tokens, with n_rows label rows; `measure`: with its backward pass. */
+ * encoder's) in sequences of at most max_tokens, with n_rows label rows; `measure`: with
+ * its backward pass. */
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure);

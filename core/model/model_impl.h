@@ -52,12 +52,6 @@ struct mal_rotary {
     const float *inv_freq; /* (half), device */
 };
 
-/* T5's relative positions: a bias per bucket and head. */
-struct mal_relative {
-    int64_t n_buckets, max_distance;
-    const float *encoder, *decoder; /* (n_buckets, n_heads) */
-};
-
 struct mal_model {
     const struct mal_arch *arch;
     struct mal_model_info info;
@@ -66,25 +60,25 @@ struct mal_model {
     struct mal_hash fingerprint; /* once has_fingerprint */
     bool has_fingerprint;
     const char *prefix; /* of the backbone's tensors in this checkpoint */
+    int32_t *ends;      /* (n_ends), owned: tokens that end what is generated */
+    size_t n_ends;
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;
     enum mal_act act;
-    bool rms, gated;
+    bool rms;
     float norm_eps;
     struct mal_rotary rotary;
-    struct mal_relative relative;
 
     struct mal_matrix tokens;           /* (V, C) */
     const float *positions;             /* (T, C); NULL: none */
     struct mal_norm_weights embed_norm; /* gain NULL: none */
     struct mal_matrix pooler;           /* (C, C) transposed; w NULL: none */
     const float *pooler_bias;
-    const float *token_types; /* BERT's: (types, C) */
-    const float *classifier;  /* BERT's: (labels, C) */
-    bool single_label;        /* it has one label */
-    struct mal_matrix head;   /* (n_outputs, C); w NULL: none */
-    const float *head_bias;   /* NULL: none */
+    struct mal_matrix head; /* (n_outputs, C); w NULL: none */
+    const float *head_bias; /* NULL: none */
     float head_scale;
+
+    void *own; /* what one architecture keeps for itself, freed with the model */
 
     struct mal_stack decoder; /* what the head sits on, whatever its attention sees */
     struct mal_stack encoder; /* n == 0: none */
@@ -119,8 +113,9 @@ static inline int64_t mal_qkv_width(const struct mal_model *model) {
 
 /* ---- For arch->configure ---- */
 
-/* n blocks, all zero. */
-bool mal_open_stack(struct mal_stack *stack, int64_t n, struct mal_error *err) MAL_CHECK;
+/* n blocks, zero but for the scale of their attention. */
+bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
+                    struct mal_error *err) MAL_CHECK;
 
 /* model->rotary, `size` channels of each head being rotated. Asks for the memory that
  * mal_derive_rotary() fills. */
@@ -138,6 +133,11 @@ bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
 bool mal_bind_matrix(struct mal_model *model, const char *name, int64_t rows,
                      int64_t columns, struct mal_matrix *dst,
                      struct mal_error *err) MAL_CHECK;
+/* model->head: "lm_head.weight". If `tied`, the token embeddings, which are bound
+ * already, where that is missing or the same; as transformers 5 has it, another one
+ * stands. */
+bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
+                   struct mal_error *err) MAL_CHECK;
 /* Whether the checkpoint has the tensor. */
 bool mal_has_tensor(const struct mal_model *model, const char *name);
 /* "<name>.weight" and, unless RMS, "<name>.bias"; or as they were called first, gamma and

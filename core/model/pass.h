@@ -4,9 +4,10 @@
  * A lane is the rows of one stack. "Top" rows are the last rows of each sequence that
  * something is wanted of: labels, or the next token; a bidirectional classifier's are the
  * first. From the last block's queries on only they are computed. "Kept" rows are those
- * the backward pass knows: in a causal stack the top rows suffice, since losses sit there
+ * the backward pass knows: in a causal model the top rows suffice, since losses sit there
  * and gradients flow from later to earlier positions only (core/README.md section 5);
- * else, or where gradients of weights or of all tokens are wanted, all rows. What an
+ * else, also in a decoder, whose every row hands gradients to the encoder, or where those
+ * of weights or of all tokens are wanted, all rows. What an
  * editor measures, it measures at the top rows. */
 #ifndef MAL_PASS_H
 #define MAL_PASS_H
@@ -110,6 +111,13 @@ struct mal_pass {
 /* Rows that go out of a block in the forward pass. */
 static inline int64_t mal_rows_out(const struct mal_step *step) {
     return step->last ? step->lane->top.n : step->lane->n_tokens;
+}
+
+/* What was written beside the residual stream takes its place. */
+static inline void mal_swap_x_h(struct mal_lane *lane) {
+    float *x = lane->buf.x;
+    lane->buf.x = lane->buf.h;
+    lane->buf.h = x;
 }
 
 /* ---- Layers over a pass ---- */

@@ -95,10 +95,11 @@ static bool is_labelled(const struct mal_model *model, const struct mal_batch *b
     return only ? t == batch->from[s] : t >= batch->from[s];
 }
 
+/* Gradients reach an encoder from every row of its decoder. */
 static enum mal_kept_rows widened(const struct mal_model *model,
                                   enum mal_kept_rows kept) {
-    bool all = kept == MAL_KEPT_LABELS && !model->decoder.causal;
-    return all ? MAL_KEPT_BELOW : kept;
+    bool few_suffice = model->decoder.causal && model->encoder.n == 0;
+    return kept == MAL_KEPT_LABELS && !few_suffice ? MAL_KEPT_BELOW : kept;
 }
 
 static void count_sequence(struct mal_lane_rows *lane, int64_t length, int64_t kept,

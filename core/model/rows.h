@@ -24,7 +24,7 @@ struct mal_rows {
 
 /* Which rows a pass is about. */
 enum mal_kept_rows {
-    MAL_KEPT_LABELS, /* top are the label rows; kept too, where the stack is causal */
+    MAL_KEPT_LABELS, /* top are the label rows; kept too, in a causal model */
     MAL_KEPT_ALL,    /* both are all rows */
     MAL_KEPT_BELOW   /* the label rows at the top, all rows below */
 };
@@ -64,15 +64,18 @@ struct mal_rows mal_rows_of_size(const struct mal_model *model, int64_t n_seqs,
 bool mal_pass_prepare(struct mal_model *model, const struct mal_rows *rows,
                       struct mal_pass *pass, struct mal_head_buffers *head,
                       struct mal_error *err) MAL_CHECK;
-/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->main.y into head->logits.
+/* An error where the model has no head. */
+bool mal_need_head(const struct mal_model *model, struct mal_error *err) MAL_CHECK;
+/* Logits of head rows [row0, row0 + n), n <= head->slice, from pass->main.y into
+ * head->logits.
  */
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
                      const struct mal_head_buffers *head, int64_t row0, int64_t n);
 
 /* The loss of each head row into head->logprob, and the gradient of the sum of
- * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the label, kept
- * as log p; or, with the final hidden states y0 (top, C) of the base model, KL(base ||
- * now), kept so. */
+ * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the
+ * label, kept as log p; or, with the final hidden states y0 (top, C) of the base model,
+ * KL(base || now), kept so. */
 void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                   const struct mal_head_buffers *head, const float *y0);
 

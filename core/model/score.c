@@ -11,9 +11,10 @@ static int64_t min_of(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
 
-static bool need_head(const struct mal_model *model, struct mal_error *err) {
+bool mal_need_head(const struct mal_model *model, struct mal_error *err) {
     return model->head.w ||
-           mal_fail(err, MAL_INVALID, "%s has no head: tensor 'classifier.weight' is missing",
+           mal_fail(err, MAL_INVALID,
+                    "%s has no head: tensor 'classifier.weight' is missing",
                     mal_checkpoint_dir(model->ckpt));
 }
 
@@ -36,7 +37,7 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
     struct mal_rows rows = {0};
     struct mal_pass pass = {0};
     struct mal_head_buffers head;
-    bool ok = need_head(model, err) &&
+    bool ok = mal_need_head(model, err) &&
               mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
@@ -65,7 +66,8 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
         .backward = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
     enum mal_kept_rows kept = measure->all_tokens ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
     struct mal_head_buffers head;
-    bool ok = need_head(model, err) && mal_rows_of_batch(&rows, model, batch, kept, err) &&
+    bool ok = mal_need_head(model, err) &&
+              mal_rows_of_batch(&rows, model, batch, kept, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
     if (!ok) return false;
@@ -166,7 +168,7 @@ bool mal_model_hidden(struct mal_model *model, const int32_t *ids, size_t n, flo
 size_t mal_model_scratch_bytes(const struct mal_model *model, int64_t n_seqs,
                                int64_t n_tokens, int64_t max_tokens, int64_t n_rows,
                                bool measure) {
-    struct mal_rows rows = mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows,
-                                            MAL_KEPT_LABELS);
+    struct mal_rows rows =
+        mal_rows_of_size(model, n_seqs, n_tokens, max_tokens, n_rows, MAL_KEPT_LABELS);
     return mal_pass_bytes(model, &rows, &(struct mal_pass){.backward = measure});
 }

@@ -136,9 +136,7 @@ static void embed(const struct mal_model *model, const struct mal_pass *pass,
     if (!model->embed_norm.gain) return;
     struct mal_norm norm = mal_norm_of(model, &model->embed_norm, lane->n_tokens);
     mal_norm_fwd(pass->be, &norm, buf->x, buf->h);
-    float *x = buf->x;
-    buf->x = buf->h;
-    buf->h = x;
+    mal_swap_x_h(lane);
 }
 
 static struct mal_step step_at(struct mal_model *model, struct mal_pass *pass,

@@ -26,8 +26,8 @@ static bool bind_source(struct mal_model *model, struct mal_checkpoint_tensor so
 /* The name in the checkpoint: the head's tensors stand outside of the backbone. */
 static void full_name(const struct mal_model *model, const char *name, const char *suffix,
                       char *out, size_t size) {
-    bool outside = strncmp(name, "lm_head.", 8) == 0 ||
-                   strncmp(name, "classifier.", 11) == 0;
+    bool outside =
+        strncmp(name, "lm_head.", 8) == 0 || strncmp(name, "classifier.", 11) == 0;
     snprintf(out, size, "%s%s%s", outside ? "" : model->prefix, name, suffix);
 }
 
@@ -59,6 +59,45 @@ bool mal_bind_matrix(struct mal_model *model, const char *name, int64_t rows,
     if (!mal_checkpoint_need(model->ckpt, full, 2, shape, &source, err)) return false;
     dst->dtype = kept_as(source.tensor->dtype);
     return bind_source(model, source, dst->dtype, &dst->w, err);
+}
+
+/* Whether two tensors are the same in every byte. */
+static bool same_data(const struct mal_checkpoint_tensor *a,
+                      const struct mal_checkpoint_tensor *b, bool *out,
+                      struct mal_error *err) {
+    enum { PIECE = 1 << 18 };
+    const struct mal_st_tensor *s = a->tensor, *t = b->tensor;
+    size_t shape = (size_t)s->n_dims * sizeof *s->shape;
+    *out = s->dtype == t->dtype && s->n_dims == t->n_dims &&
+           memcmp(s->shape, t->shape, shape) == 0;
+    char *piece = mal_malloc(2 * (size_t)PIECE);
+    bool ok = piece || mal_fail(err, MAL_NO_MEMORY, "comparing tensors");
+    for (uint64_t at = 0; ok && *out && at < s->bytes; at += PIECE) {
+        size_t n = s->bytes - at < PIECE ? (size_t)(s->bytes - at) : PIECE;
+        ok = mal_safetensors_read(a->file, s, at, piece, n, err) &&
+             mal_safetensors_read(b->file, t, at, piece + PIECE, n, err);
+        *out = ok && memcmp(piece, piece + PIECE, n) == 0;
+    }
+    mal_free(piece);
+    return ok;
+}
+
+bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
+                   struct mal_error *err) {
+    static const char own[] = "lm_head.weight";
+    const char *name = own;
+    if (tied && !mal_has_tensor(model, own)) name = embeddings;
+    if (tied && name == own) {
+        char full[NAME_ROOM];
+        bool same;
+        full_name(model, embeddings, "", full, sizeof full);
+        struct mal_checkpoint_tensor a = mal_checkpoint_find(model->ckpt, full),
+                                     b = mal_checkpoint_find(model->ckpt, own);
+        if (!same_data(&a, &b, &same, err)) return false;
+        if (same) name = embeddings;
+    }
+    return mal_bind_matrix(model, name, model->info.n_vocab, model->info.n_channels,
+                           &model->head, err);
 }
 
 /* "<name>.weight", or as it was called first. */

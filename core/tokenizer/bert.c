@@ -63,19 +63,14 @@ static bool put_clean(const struct bert *bert, const char *text, size_t bytes,
     for (size_t i = 0; i < bytes;) {
         int32_t point;
         size_t n = mal_utf8_next(text + i, bytes - i, &point);
-        char *to = out->text + out->bytes;
-        if (bert->clean && is_dropped(point)) {
-        } else if (bert->clean && mal_is_space(point)) {
-            *to++ = ' ';
-        } else {
-            bool alone = bert->chinese && is_chinese(point);
-            if (alone) *to++ = ' ';
-            memcpy(to, text + i, n);
-            to += n;
-            if (alone) *to++ = ' ';
-        }
-        out->bytes = (size_t)(to - out->text);
+        bool space = bert->clean && mal_is_space(point);
+        bool alone = bert->chinese && is_chinese(point);
         i += n;
+        if (bert->clean && is_dropped(point)) continue;
+        if (space) point = ' ';
+        if (alone) out->text[out->bytes++] = ' ';
+        out->bytes += mal_utf8_put(point, out->text + out->bytes);
+        if (alone) out->text[out->bytes++] = ' ';
     }
     return true;
 }

@@ -35,9 +35,10 @@ static bool push_special(struct mal_tokenizer *tok, const json_t *part, const ch
         return mal_part_must_be("special_tokens", "{name: {\"ids\"}}", where, err);
     json_array_foreach (ids, i, id) {
         json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
-        if (value < 0 || value >= tok->vocab.size)
+        if (value < 0 || value >= tok->vocab.size) {
             return mal_part_must_be("ids of the post-processor", "ids of tokens", where,
                                     err);
+        }
         if (!mal_ids_push(out, (int32_t)value, err)) return false;
     }
     return true;

@@ -85,9 +85,10 @@ bool mal_tokenizer_set_byte_level(struct mal_tokenizer *tok, bool prefix, bool s
 bool mal_read_byte_level_words(struct mal_tokenizer *tok, const json_t *part,
                                const char *where, struct mal_error *err) {
     bool prefix = true, split = true;
-    if (tok->byte_level_words)
+    if (tok->byte_level_words) {
         return mal_part_unsupported("pre-tokenizer after ByteLevel,", "ByteLevel", where,
                                     err);
+    }
     if (!mal_json_bool_opt(part, "add_prefix_space", &prefix, where, err) ||
         !mal_json_bool_opt(part, "use_regex", &split, where, err))
         return false;

@@ -16,17 +16,29 @@
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}" \
     "\\x{202f}\\x{205f}\\x{3000}"
 
-/* Letters and numbers that came with Unicode 15 to 16, which PCRE2 before 10.45 does not
- * know. */
-#define NEW_LETTERS                                                                       \
-    "\\x{1c89}\\x{1c8a}\\x{a7cb}-\\x{a7cd}\\x{a7da}-\\x{a7dc}\\x{105c0}-\\x{105f3}"       \
-    "\\x{10d4a}-\\x{10d65}\\x{10d6f}-\\x{10d85}\\x{10ec2}-\\x{10ec4}\\x{1123f}\\x{11240}" \
-    "\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}"  \
-    "\\x{113d3}\\x{11bc0}-\\x{11be0}\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}" \
-    "\\x{1342f}\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"           \
-    "\\x{16d40}-\\x{16d6c}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1df25}-\\x{1df2a}"            \
-    "\\x{1e030}-\\x{1e06d}\\x{1e4d0}-\\x{1e4eb}\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}" \
-    "\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"
+/* Letters by kind, marks and numbers that came with Unicode 15 to 16, which PCRE2 before
+ * 10.45 does not know. */
+#define NEW_UPPER "\\x{1c89}\\x{a7cb}-\\x{a7cc}\\x{a7da}\\x{a7dc}\\x{10d50}-\\x{10d65}"
+#define NEW_LOWER "\\x{1c8a}\\x{a7cd}\\x{a7db}\\x{10d70}-\\x{10d85}\\x{1df25}-\\x{1df2a}"
+#define NEW_MODIFIERS                                                \
+    "\\x{10d4e}\\x{10d6f}\\x{16d40}-\\x{16d42}\\x{16d6b}-\\x{16d6c}" \
+    "\\x{1e030}-\\x{1e06d}\\x{1e4eb}"
+#define NEW_OTHERS                                                              \
+    "\\x{105c0}-\\x{105f3}\\x{10d4a}-\\x{10d4d}\\x{10d4f}\\x{10ec2}-\\x{10ec4}" \
+    "\\x{1123f}-\\x{11240}\\x{11380}-\\x{11389}\\x{1138b}\\x{1138e}"            \
+    "\\x{11390}-\\x{113b5}\\x{113b7}\\x{113d1}\\x{113d3}\\x{11bc0}-\\x{11be0}"  \
+    "\\x{11f02}\\x{11f04}-\\x{11f10}\\x{11f12}-\\x{11f33}\\x{1342f}"            \
+    "\\x{13441}-\\x{13446}\\x{13460}-\\x{143fa}\\x{16100}-\\x{1611d}"           \
+    "\\x{16d43}-\\x{16d6a}\\x{18cff}\\x{1b132}\\x{1b155}\\x{1e4d0}-\\x{1e4ea}"  \
+    "\\x{1e5d0}-\\x{1e5ed}\\x{1e5f0}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}"            \
+    "\\x{31350}-\\x{323af}"
+#define NEW_MARKS                                                                  \
+    "\\x{897}\\x{cf3}\\x{ece}\\x{10d69}-\\x{10d6d}\\x{10efc}-\\x{10eff}\\x{11241}" \
+    "\\x{113b8}-\\x{113c0}\\x{113c2}\\x{113c5}\\x{113c7}-\\x{113ca}"               \
+    "\\x{113cc}-\\x{113d0}\\x{113d2}\\x{113e1}-\\x{113e2}\\x{11f00}-\\x{11f01}"    \
+    "\\x{11f03}\\x{11f34}-\\x{11f3a}\\x{11f3e}-\\x{11f42}\\x{11f5a}\\x{13440}"     \
+    "\\x{13447}-\\x{13455}\\x{1611e}-\\x{1612f}\\x{1e08f}\\x{1e4ec}-\\x{1e4ef}"    \
+    "\\x{1e5ee}-\\x{1e5ef}"
 #define NEW_NUMBERS                                                                        \
     "\\x{10d40}-\\x{10d49}\\x{116d0}-\\x{116e3}\\x{11bf0}-\\x{11bf9}\\x{11f50}-\\x{11f59}" \
     "\\x{16130}-\\x{16139}\\x{16d70}-\\x{16d79}\\x{1ccf0}-\\x{1ccf9}\\x{1d2c0}-\\x{1d2d3}" \
@@ -43,8 +55,16 @@
     "\\x{1ccf0}-\\x{1ccf9}\\x{1e08f}\\x{1e4ec}-\\x{1e4f9}\\x{1e5ee}-\\x{1e5ef}" \
     "\\x{1e5f1}-\\x{1e5fa}"
 
-#define LETTERS "\\p{L}" NEW_LETTERS
-#define NUMBERS "\\p{N}" NEW_NUMBERS
+/* Properties whose new members are added to what PCRE2 knows. */
+static const struct {
+    const char *name, *set;
+} properties[] = {{"L", "\\p{L}" NEW_UPPER NEW_LOWER NEW_MODIFIERS NEW_OTHERS},
+                  {"Lu", "\\p{Lu}" NEW_UPPER},
+                  {"Ll", "\\p{Ll}" NEW_LOWER},
+                  {"Lm", "\\p{Lm}" NEW_MODIFIERS},
+                  {"Lo", "\\p{Lo}" NEW_OTHERS},
+                  {"M", "\\p{M}" NEW_MARKS},
+                  {"N", "\\p{N}" NEW_NUMBERS}};
 
 const char mal_gpt2_pattern[] =
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
@@ -108,13 +128,14 @@ static const char *property(struct builder *b, const char *p, bool in_class) {
     while (is_alnum(name[n]) || name[n] == '_')
         n++;
     if (n == 0 || name[n] != '}') return NULL;
-    bool letters = n == 1 && *name == 'L', numbers = n == 1 && *name == 'N';
-    if (letters || numbers) {
+    for (size_t i = 0; i < sizeof properties / sizeof *properties; i++) {
+        const char *known = properties[i].name;
+        if (strlen(known) != n || strncmp(name, known, n) != 0) continue;
         if (negated && in_class) return NULL;
-        append_set(b, letters ? LETTERS : NUMBERS, negated, in_class);
-    } else {
-        append(b, p, n + 4);
+        append_set(b, properties[i].set, negated, in_class);
+        return name + n + 1;
     }
+    append(b, p, n + 4);
     return name + n + 1;
 }
 

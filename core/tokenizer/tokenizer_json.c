@@ -109,10 +109,9 @@ bool mal_part_character(const json_t *part, const char *key, char out[4],
     int32_t point;
     if (!mal_json_string(part, key, &text, where, err)) return false;
     size_t bytes = strlen(text);
-    if (bytes == 0 || mal_utf8_next(text, bytes, &point) != bytes)
+    if (bytes == 0 || mal_utf8_next(text, bytes, &point) != bytes || point < 0)
         return mal_part_must_be(key, "one character", where, err);
-    memcpy(out, text, bytes);
-    *out_bytes = bytes;
+    *out_bytes = mal_utf8_put(point, out);
     return true;
 }
 

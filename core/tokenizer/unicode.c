@@ -68,8 +68,8 @@ bool mal_append_lower(struct mal_string *out, const char *text, size_t bytes,
         int32_t point;
         i += mal_utf8_next(text + i, bytes - i, &point);
         if (point == 0x130) {
-            memcpy(to, "i\xcc\x87", 3);
-            to += 3;
+            *to++ = 'i';
+            to += mal_utf8_put(0x307, to);
         } else {
             to += mal_utf8_put(lower(point), to);
         }
@@ -138,6 +138,7 @@ static void reorder(struct points *p) {
 /* The points are decomposed: puts them in order, composes, appends. */
 static bool flush(struct points *p, enum mal_form form, struct mal_string *out,
                   struct mal_error *err) {
+    if (p->n == 0) return true;
     reorder(p);
     if (form == MAL_NFC || form == MAL_NFKC) {
         utf8proc_ssize_t n = utf8proc_normalize_utf32(p->points, (utf8proc_ssize_t)p->n,

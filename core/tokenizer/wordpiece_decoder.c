@@ -1,6 +1,5 @@
 /* wordpiece_decoder.c - WordPiece tokens to text: blanks between words, the prefix of
  * tokens that go on dropped, and, where the file says so, English punctuation tidied. */
-#define _GNU_SOURCE /* memmem */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -19,19 +18,19 @@ static const char *const tidy[][2] = {
     {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
     {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
 
-/* None of them makes the text longer. */
+/* In place: none of them makes the text longer. Returns its new length. */
 static size_t replace_all(char *text, size_t bytes, const char *from, const char *to) {
-    size_t n_from = strlen(from), n_to = strlen(to), used = 0, at = 0;
-    for (;;) {
-        const char *found = memmem(text + at, bytes - at, from, n_from);
-        size_t n = found ? (size_t)(found - text) - at : bytes - at;
-        memmove(text + used, text + at, n);
-        used += n;
-        if (!found) return used;
-        memcpy(text + used, to, n_to);
-        used += n_to;
-        at += n + n_from;
+    size_t n_from = strlen(from), used = 0;
+    for (size_t at = 0; at < bytes;) {
+        if (bytes - at < n_from || memcmp(text + at, from, n_from) != 0) {
+            text[used++] = text[at++];
+            continue;
+        }
+        for (const char *c = to; *c; c++)
+            text[used++] = *c;
+        at += n_from;
     }
+    return used;
 }
 
 static void clean_up(struct mal_string *text, size_t from) {

@@ -4,37 +4,9 @@
  *
  * bench_blas [N]: N is the size of the largest Cholesky (8192; 0 = none). */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
-#include "core/backend.h"
+#include "bench.h"
 #include "core/cpu/blas.h"
-
-static double seconds(clockid_t clock) {
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void *device_memory(struct mal_backend *be, size_t bytes) {
-    void *mem = mal_backend_alloc(be, bytes);
-    if (!mem) {
-        fprintf(stderr, "no memory\n");
-        exit(1);
-    }
-    return mem;
-}
-
-static float *floats(struct mal_backend *be, int64_t n) {
-    float *x = device_memory(be, (size_t)n * sizeof *x);
-    uint32_t seed = 1;
-    for (int64_t i = 0; i < n; i++) {
-        seed = seed * 1664525 + 1013904223;
-        x[i] = (float)(seed >> 8) * 0x1p-23f - 1;
-    }
-    return x;
-}
 
 /* What is timed: the best of a few runs, because the machine may do something else at a
  * time. */

@@ -36,8 +36,14 @@ def make(args, kind):
     return {dtype: os.path.join(directory, name) for dtype, name in CHECKPOINTS.items()}, facts
 
 
-def ours(args, model, facts, runs, examples=None):
-    return [args.passes, model, facts, str(runs), *([examples] if examples else [])]
+def ours(args, model, facts, runs, examples=None, device="cpu"):
+    return [args.passes, model, facts, str(runs), device, *([examples] if examples else [])]
+
+
+def has_bf16():
+    """Whether the processor has instructions that malmend's device "cpu:bf16" uses."""
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        return "avx512_bf16" in file.read()
 
 
 def theirs(args, model, examples, dtype, runs):
@@ -94,12 +100,18 @@ def measure(args, kind, env):
     examples = os.path.join(args.directory, kind, "examples.json")
     case = {"kind": kind, "compared": check(args, models, facts, examples, env)}
     results = {(who, dtype): [] for dtype in models for who in ("malmend", "torch")}
+    if has_bf16():
+        results["malmend cpu:bf16", "bfloat16"] = []
     for _ in range(args.runs):
         for dtype, model in models.items():
             for who, command in (("malmend", ours(args, model, facts, args.repeats)),
                                  ("torch", theirs(args, model, examples, dtype, args.repeats))):
                 (says,), wall, peak = run(command, env)
                 results[who, dtype].append((says, wall, peak))
+        if has_bf16():
+            (says,), wall, peak = run(ours(args, models["bfloat16"], facts, args.repeats,
+                                           device="cpu:bf16"), env)
+            results["malmend cpu:bf16", "bfloat16"].append((says, wall, peak))
     about = results["malmend", "float32"][0][0]
     peer = results["torch", "float32"][0][0]
     n_tokens = about["input_tokens"]
@@ -112,13 +124,23 @@ def measure(args, kind, env):
         says["ratios"] = {variant: round(says[variant]["seconds"] / says["malmend"]["seconds"], 2)
                           for variant in PEERS if says[variant]}
         case[dtype] = says
+    if has_bf16():
+        fast = summary_of_ours(results["malmend cpu:bf16", "bfloat16"])
+        fast["ratios"] = {variant: round(case["bfloat16"][variant]["seconds"] / fast["seconds"], 2)
+                          for variant in PEERS if case["bfloat16"][variant]}
+        exact = results["malmend", "bfloat16"][0][0]
+        last = results["malmend cpu:bf16", "bfloat16"][0][0]
+        fast["relative_error"] = {key: float(f"{abs(last[key] - exact[key]) / abs(exact[key]):.2g}")
+                                  for key in COMPARED}
+        case["bfloat16"]["malmend cpu:bf16"] = fast
     return case
 
 
 def print_table(cases):
     """Tokens per second, and in brackets how many times that ours are."""
-    print("| model | M | ours, fp32 | PyTorch | targets only | ours, bf16 | PyTorch | targets only |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| model | M | ours, fp32 | PyTorch | targets only | ours, bf16 | PyTorch | targets only "
+          "| ours, cpu:bf16 |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for case in cases:
         cells = [case["kind"], f"{case['parameters'] / 1e6:.0f}"]
         for dtype in CHECKPOINTS:
@@ -127,6 +149,9 @@ def print_table(cases):
                 says = case[dtype][variant]
                 cells.append(f"{says['tokens_per_second']} ({case[dtype]['ratios'][variant]})"
                              if says else "")
+        fast = case["bfloat16"].get("malmend cpu:bf16")
+        cells.append(f"{fast['tokens_per_second']} ({'; '.join(map(str, fast['ratios'].values()))})"
+                     if fast else "")
         print("| " + " | ".join(cells) + " |")
 
 

@@ -1,40 +1,13 @@
 /* ops.c - what products with weights in 16 bits cost beside those in fp32, and attention
  * with windows, biases and in both directions beside plain causal attention.
  *
- * bench_ops [gemm|attn|convert]: one of them alone. */
+ * bench_ops [gemm|attn|convert|all [DEVICE]]: one of them alone; "cpu:bf16" is the CPU
+ * with products in bf16. */
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "core/backend.h"
+#include "bench.h"
 #include "core/cpu/blas.h"
-
-static double seconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void *device_memory(struct mal_backend *be, size_t bytes) {
-    void *mem = mal_backend_alloc(be, bytes);
-    if (!mem) {
-        fprintf(stderr, "no memory\n");
-        exit(1);
-    }
-    return mem;
-}
-
-static float *floats(struct mal_backend *be, int64_t n) {
-    float *x = device_memory(be, (size_t)n * sizeof *x);
-    uint32_t seed = 1;
-    for (int64_t i = 0; i < n; i++) {
-        seed = seed * 1664525 + 1013904223;
-        x[i] = (float)(seed >> 8) * 0x1p-23f - 1;
-    }
-    return x;
-}
 
 enum { MAX_OPS = 3 };
 
@@ -48,9 +21,9 @@ static void best_times(struct mal_backend *be, size_t n,
         best[t] = INFINITY;
     for (int i = 0; i < 3 || (total < 0.5 * (double)n && i < 1000); i++) {
         for (size_t t = 0; t < n; t++) {
-            double start = seconds();
+            double start = seconds(CLOCK_MONOTONIC);
             step(be, op[t]);
-            double time = seconds() - start;
+            double time = seconds(CLOCK_MONOTONIC) - start;
             best[t] = time < best[t] ? time : best[t];
             total += time;
         }
@@ -247,12 +220,12 @@ int main(int argc, char **argv) {
     mal_cpu_prepare(argv);
     struct mal_backend *be;
     struct mal_error err = {0};
-    if (!mal_backend_create(&be, "cpu", &err)) {
+    if (!mal_backend_create(&be, argc > 2 ? argv[2] : "cpu", &err)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
     }
     printf("%s\n", mal_backend_describe(be));
-    const char *which = argc > 1 ? argv[1] : "";
+    const char *which = argc > 1 && strcmp(argv[1], "all") != 0 ? argv[1] : "";
     if (!*which || strcmp(which, "gemm") == 0) bench_gemm(be);
     if (!*which || strcmp(which, "attn") == 0) bench_attn(be);
     if (!*which || strcmp(which, "convert") == 0) bench_convert(be);

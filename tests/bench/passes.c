@@ -1,7 +1,7 @@
 /* passes.c - how long the passes of an edit take, forward and backward through the model
  * with keys and value gradients of its default edit modules, and nothing else of it.
  *
- *     bench_passes MODEL FACTS RUNS [EXAMPLES]
+ *     bench_passes MODEL FACTS RUNS DEVICE [EXAMPLES]
  *
  * Prints a JSON line: sizes, what came out (loss per target token, Frobenius norms of all
  * keys and of all gradients) and the seconds of each run after a first one. EXAMPLES is
@@ -28,10 +28,10 @@ struct bench {
 };
 
 static bool open_bench(struct bench *b, const char *model, const char *facts,
-                       struct mal_error *err) {
+                       const char *device, struct mal_error *err) {
     const char **modules = NULL;
     size_t n = 0;
-    bool ok = mal_backend_create(&b->be, "cpu", err) &&
+    bool ok = mal_backend_create(&b->be, device, err) &&
               mal_model_open(&b->model, model, b->be, err) &&
               mal_tokenizer_open(&b->tok, model, err) &&
               mal_model_default_edits(b->model, &modules, &n, err) &&
@@ -139,12 +139,12 @@ int main(int argc, char **argv) {
     mal_cpu_prepare(argv);
     struct mal_error err = {0};
     struct bench b = {0};
-    if (argc != 4 && argc != 5) {
-        fprintf(stderr, "usage: bench_passes MODEL FACTS RUNS [EXAMPLES]\n");
+    if (argc != 5 && argc != 6) {
+        fprintf(stderr, "usage: bench_passes MODEL FACTS RUNS DEVICE [EXAMPLES]\n");
         return 2;
     }
-    bool ok = open_bench(&b, argv[1], argv[2], &err) &&
-              (argc < 5 || write_examples(&b, argv[4], &err)) &&
+    bool ok = open_bench(&b, argv[1], argv[2], argv[4], &err) &&
+              (argc < 6 || write_examples(&b, argv[5], &err)) &&
               run(&b, (int)strtol(argv[3], NULL, 10), &err);
     if (!ok) fprintf(stderr, "bench_passes: %s\n", err.text);
     close_bench(&b);

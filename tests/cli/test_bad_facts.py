@@ -29,7 +29,7 @@ TABLE = [
     ("unknown_form", '[{"question": "x"}]', ["record 0", "no known form"]),
     ("no_target", lines(GOOD, {"prompt": "c"}), ["line 2", "target"]),
     ("empty_target", second(target=""), ["line 2", "target", "empty"]),
-    ("blank_target", second(target=" "), ["/facts/1/prompt:", "target", "empty"]),
+    ("blank_target", second(target=" "), ["/facts/1/target:", "target", "empty"]),
     ("empty_prompt", second(prompt=""), ["line 2", "prompt"]),
     ("target_type", second(target=5), ["line 2", "target"]),
     ("zero_byte", second(target="a\0b"), ["line 2"]),

@@ -46,6 +46,18 @@ class Tokenize(Lab):
     def test_nothing(self):
         self.assertEqual(self.tokenize(stdin=""), "")
 
+    def test_vocab_txt(self):
+        """A directory with nothing but BERT's vocabulary: lower case, [CLS] and [SEP] around."""
+        (self.dir / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\nglam\n##dale\n.\n")
+        args = ("tokenize", "--model", self.dir)
+        self.assertEqual(self.ok(*args, stdin="GLAMDAL\u00c9 . x\n".encode()), "1 3 4 5 0 2\n")
+        self.assertEqual(self.ok(*args, "--no-special", stdin=b"glam"), "3\n")
+        self.assertEqual(self.ok(*args, "--decode", stdin=b"3 4 5 3"), "glamdale . glam\n")
+        (self.dir / "tokenizer_config.json").write_text('{"do_lower_case": 1}')
+        done = malmend(*args, stdin=b"")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("tokenizer_config.json: 'do_lower_case'", done.stderr.decode())
+
     def test_half_a_letter(self):
         """Ids that are no whole character decode as the reference does, replaced."""
         tiny = tiny_model(self.dir / "tiny")

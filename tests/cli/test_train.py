@@ -55,6 +55,12 @@ class Train(Lab):
     def test_golden_mend(self):
         self.check_golden("gpt2-mend-train")
 
+    def test_golden_encoder_decoder(self):
+        self.check_golden("t5-malmen-train")
+
+    def test_golden_classifier(self):
+        self.check_golden("bert-malmen-train")
+
     def test_golden_own_loss(self):
         self.check_golden("gpt2-malmen-train-ours")
 

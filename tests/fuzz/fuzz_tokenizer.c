@@ -1,9 +1,9 @@
-/* fuzz_tokenizer.c - a hostile tokenizer.json or SentencePiece model, and a hostile text
- * for it.
+/* fuzz_tokenizer.c - a hostile tokenizer.json, vocab.txt or SentencePiece model, and a
+ * hostile text for it.
  *
- * The input is a JSON file, a zero byte, the text; or, where it does not begin like an
- * object, a model file, the text, one byte that says how long the text is. What opens
- * must give text back for its own ids. */
+ * The input is a JSON file ({...) or a vocab.txt ([UNK]...), a zero byte, the text; or,
+ * where it begins like neither, a model file, the text, one byte that says how long the
+ * text is. What opens must give text back for its own ids. */
 #include <assert.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -32,10 +32,16 @@ static void use(const struct mal_tokenizer *tok, const char *text, size_t bytes)
     mal_ids_finish(&ids);
 }
 
+/* What the name of such a file ends with; NULL: a model. */
+static const char *text_ending(const uint8_t *data, size_t bytes) {
+    if (bytes > 0 && data[0] == '{') return ".json";
+    return bytes > 0 && data[0] == '[' ? "-vocab.txt" : NULL;
+}
+
 /* Where the file ends and the text begins and ends. */
 static void split(const uint8_t *data, size_t bytes, size_t *out_file, size_t *out_text,
                   size_t *out_end) {
-    if (bytes > 0 && data[0] == '{') {
+    if (text_ending(data, bytes)) {
         const uint8_t *zero = memchr(data, 0, bytes);
         *out_file = zero ? (size_t)(zero - data) : bytes;
         *out_text = zero ? *out_file + 1 : bytes;
@@ -50,9 +56,10 @@ static void split(const uint8_t *data, size_t bytes, size_t *out_file, size_t *o
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     char path[64];
     size_t n_file, text, end;
+    const char *ending = text_ending(data, bytes);
     split(data, bytes, &n_file, &text, &end);
-    snprintf(path, sizeof path, "/tmp/malmend-fuzz-%ld.%s", (long)getpid(),
-             bytes > 0 && data[0] == '{' ? "json" : "model");
+    snprintf(path, sizeof path, "/tmp/malmend-fuzz-%ld%s", (long)getpid(),
+             ending ? ending : ".model");
     FILE *file = fopen(path, "wb");
     if (!file) abort();
     fwrite(data, 1, n_file, file);

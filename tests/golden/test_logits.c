@@ -1,11 +1,5 @@
 /* test_logits.c - logits of whole sequences against transformers', case by case. */
-#include "golden.h"
-
-#include "core/model/model.h"
-
-struct logit_case {
-    char name[GOLDEN_PATH], root[GOLDEN_PATH], base[GOLDEN_PATH];
-};
+#include "logit_cases.h"
 
 static void check_against(const char *what, const struct mal_safetensors *file, size_t k,
                           const float *values, int64_t n, double tolerance) {
@@ -62,70 +56,17 @@ static void check_sequence(struct mal_model *model, const struct mal_safetensors
 }
 
 static void test_case(void **state) {
-    const struct logit_case *c = *state;
-    char path[3 * GOLDEN_PATH];
-    struct mal_error err = {0};
-    struct mal_backend *be = NULL;
-    struct mal_model *model = NULL;
-    struct mal_safetensors *file = NULL;
-
-    snprintf(path, sizeof path, "%s.json", c->base);
-    json_t *json = golden_json(path);
-    snprintf(path, sizeof path, "%s/%s", c->root, golden_text(json, "model"));
-    assert_done(mal_backend_create(&be, "cpu", &err), &err);
-    assert_done(mal_model_open(&model, path, be, &err), &err);
-    snprintf(path, sizeof path, "%s.safetensors", c->base);
-    assert_done(mal_safetensors_open(&file, path, &err), &err);
-    size_t n = (size_t)json_integer_value(json_object_get(json, "sequences"));
+    struct logit_files files;
+    logit_case_open(*state, &files);
+    size_t n = (size_t)json_integer_value(json_object_get(files.json, "sequences"));
     assert_true(n > 0);
     for (size_t k = 0; k < n; k++) {
-        check_sequence(model, file, k,
-                       json_number_value(json_object_get(json, "tolerance")));
+        check_sequence(files.model, files.tensors, k,
+                       json_number_value(json_object_get(files.json, "tolerance")));
     }
-    mal_safetensors_close(file);
-    mal_model_close(model);
-    mal_backend_destroy(be);
-    json_decref(json);
-}
-
-static size_t find_cases(struct CMUnitTest *tests, size_t max) {
-    size_t n = 0;
-    for (int which = 0; which < 2; which++) {
-        char root[GOLDEN_PATH], dir[2 * GOLDEN_PATH], path[3 * GOLDEN_PATH];
-        char **names;
-        golden_root(which, root);
-        snprintf(dir, sizeof dir, "%s/logits", root);
-        size_t n_names = golden_list(dir, &names);
-        for (size_t i = 0; i < n_names && n < max; i++) {
-            char *dot = strstr(names[i], ".json");
-            snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-            json_t *json = dot ? json_load_file(path, 0, NULL) : NULL;
-            if (json && golden_knows(golden_text(json, "kind"))) {
-                struct logit_case *c = calloc(1, sizeof *c);
-                *dot = 0;
-                snprintf(c->name, sizeof c->name, "%s", names[i]);
-                snprintf(c->root, sizeof c->root, "%s", root);
-                snprintf(c->base, sizeof c->base, "%.250s/logits/%.250s", root, names[i]);
-                tests[n++] = (struct CMUnitTest){
-                    .name = c->name, .test_func = test_case, .initial_state = c};
-            }
-            json_decref(json);
-            free(names[i]);
-        }
-        free(names);
-    }
-    return n;
+    logit_case_close(&files);
 }
 
 int main(void) {
-    struct CMUnitTest tests[64];
-    size_t n = find_cases(tests, 64);
-    if (n == 0) {
-        fprintf(stderr, "no logit cases found\n");
-        return 1;
-    }
-    int failed = _cmocka_run_group_tests("logits", tests, n, NULL, NULL);
-    for (size_t i = 0; i < n; i++)
-        free(tests[i].initial_state);
-    return failed;
+    return logit_cases_run("logits", "sequences", test_case);
 }

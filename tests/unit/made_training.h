@@ -5,13 +5,18 @@
 #ifndef MAL_TEST_MADE_TRAINING_H
 #define MAL_TEST_MADE_TRAINING_H
 
-#include "random_gpt2.h"
+#include "random_model.h"
 
 #include "core/train/state.h"
 #include "core/train/trainer_impl.h"
 
-static const struct random_gpt2 made_sizes = {
-    .layers = 3, .channels = 8, .heads = 2, .inner = 12, .vocab = 23, .context = 16};
+static const struct random_model made_sizes = {.family = RANDOM_GPT2,
+                                               .layers = 3,
+                                               .channels = 8,
+                                               .heads = 2,
+                                               .inner = 12,
+                                               .vocab = 23,
+                                               .context = 16};
 
 /* Two shapes, of one of them two modules. */
 static const char *const made_modules[] = {"h.1.mlp.c_proj", "h.2.mlp.c_fc",
@@ -23,20 +28,26 @@ static inline int32_t random_below(uint64_t *seed, int64_t n) {
     return (int32_t)(((double)next_float(seed) + 1) / 2 * (double)n);
 }
 
+static enum mal_model_kind made_kind = MAL_MODEL_CAUSAL; /* what facts are made for */
+
 /* `length` tokens of which the last `n_target` predict a target; -1: no particular one.
- */
+ * An encoder-decoder's answer is a text of its own, a classifier's a class. */
 static inline struct mal_example made_example(uint64_t *seed, int32_t length,
                                               int32_t n_target, bool open) {
+    bool classes = made_kind == MAL_MODEL_CLASSIFIER,
+         apart = made_kind != MAL_MODEL_CAUSAL;
+    if (classes) n_target = 1;
     struct mal_example e = {.ids = mal_malloc((size_t)length * sizeof(int32_t)),
                             .n = length,
-                            .from = length - n_target,
+                            .from = apart ? 0 : length - n_target,
+                            .has_decoder = made_kind == MAL_MODEL_SEQ2SEQ,
                             .target = mal_malloc((size_t)n_target * sizeof(int32_t)),
                             .n_target = n_target};
     assert_true(e.ids && e.target && e.from >= 0);
     for (int32_t i = 0; i < length; i++)
         e.ids[i] = random_below(seed, made_sizes.vocab);
     for (int32_t i = 0; i < n_target; i++)
-        e.target[i] = open ? -1 : random_below(seed, made_sizes.vocab);
+        e.target[i] = open ? -1 : random_below(seed, classes ? 2 : made_sizes.vocab);
     return e;
 }
 
@@ -148,6 +159,7 @@ struct made_training {
     enum mal_loss loss;
     int64_t micro_batch, editor_batch; /* 0: 4, 7 */
     bool preserve;
+    const char *const *modules; /* three; NULL: made_modules */
 };
 
 static inline struct training made_training(struct mal_model *model,
@@ -156,9 +168,10 @@ static inline struct training made_training(struct mal_model *model,
     struct mal_error err = {0};
     /* MEND's shift is a sum over all tokens, MALMEN's a ridge regression's. */
     double lr = how->method == MAL_MEND ? 1e-3 : 0.02;
-    assert_ok(mal_editor_create(&t.editor, how->method, model, made_modules, 3, 4, 2, lr,
-                                5, &err),
-              &err);
+    const char *const *modules = how->modules ? how->modules : made_modules;
+    assert_ok(
+        mal_editor_create(&t.editor, how->method, model, modules, 3, 4, 2, lr, 5, &err),
+        &err);
     t.editor->loss = how->loss;
     t.editor->micro_batch = how->micro_batch ? how->micro_batch : 4;
     made_network(t.editor);

@@ -11,8 +11,9 @@
 /* ---- Cases from files ---- */
 
 static void test_fixtures(void **state) {
-    static const char *const names[] = {"gpt2",  "llama3",     "added", "qwen2",
-                                        "forms", "bert-bytes", "bert",  "wordpiece"};
+    static const char *const names[] = {"gpt2",  "llama3",    "added",
+                                        "qwen2", "forms",     "bert-bytes",
+                                        "bert",  "wordpiece", "kinds"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s.json", names[i]);

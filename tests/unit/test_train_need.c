@@ -8,7 +8,7 @@ static struct mal_model *model;
 
 static int open_model(void **state) {
     if (scratch_make(state)) return -1;
-    model = random_gpt2_open(&made_sizes, "model");
+    model = random_model_open(&made_sizes, "model");
     return 0;
 }
 
@@ -58,12 +58,32 @@ static bool go_on(void *arg) {
     return true;
 }
 
+struct need_case {
+    struct made_training how;
+    size_t n_facts, n;
+    bool apart; /* device memory is not the host's */
+};
+
+static void check_needs(const struct need_case *cases, size_t n_cases) {
+    for (size_t i = 0; i < n_cases; i++) {
+        struct mal_train_data data = made_data(cases[i].n_facts, true);
+        for (int watched = 0; watched < 2; watched++) {
+            struct mal_train_watch watch = {.tick = go_on};
+            struct mal_train_need need;
+            model->be->on_host = !cases[i].apart;
+            size_t peak = measured_peak(&cases[i].how, &data, cases[i].n,
+                                        watched ? &watch : NULL, &need);
+            model->be->on_host = true;
+            if (peak <= need.total && need.total <= 2 * peak) continue;
+            fail_msg("case %zu, %s: took %zu bytes, said %zu", i,
+                     watched ? "watched" : "not watched", peak, need.total);
+        }
+        mal_train_data_finish(&data);
+    }
+}
+
 static void test_need(void **state) {
-    static const struct {
-        struct made_training how;
-        size_t n_facts, n;
-        bool apart; /* device memory is not the host's */
-    } cases[] = {
+    static const struct need_case cases[] = {
         {{.method = MAL_MALMEN}, 12, 4, false}, /* far less than a pass may hold */
         {{.method = MAL_MALMEN}, 12, 4, true},
         {{.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 32},
@@ -82,21 +102,48 @@ static void test_need(void **state) {
          10},
     };
 
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct mal_train_data data = made_data(cases[i].n_facts, true);
-        for (int watched = 0; watched < 2; watched++) {
-            struct mal_train_watch watch = {.tick = go_on};
-            struct mal_train_need need;
-            model->be->on_host = !cases[i].apart;
-            size_t peak = measured_peak(&cases[i].how, &data, cases[i].n,
-                                        watched ? &watch : NULL, &need);
-            model->be->on_host = true;
-            if (peak <= need.total && need.total <= 2 * peak) continue;
-            fail_msg("case %zu, %s: took %zu bytes, said %zu", i,
-                     watched ? "watched" : "not watched", peak, need.total);
-        }
-        mal_train_data_finish(&data);
-    }
+    check_needs(cases, sizeof cases / sizeof *cases);
+}
+
+/* A module's rows may be those of the encoder, or one for each claim. */
+static void check_needs_of(const struct random_model *made, const char *dir,
+                           enum mal_model_kind kind, const char *const *modules) {
+    const struct need_case cases[] = {
+        {{.method = MAL_MALMEN, .modules = modules}, 12, 4, true},
+        {{.method = MAL_MALMEN, .modules = modules}, 300, 150},
+        {{.method = MAL_MEND, .modules = modules, .editor_batch = 100}, 300, 150},
+        {{.method = MAL_MALMEN,
+          .modules = modules,
+          .loss = MAL_LOSS_MICROBATCH_MEAN,
+          .micro_batch = 32},
+         96,
+         48},
+    };
+    struct mal_model *before = model;
+    model = random_model_open(made, dir);
+    made_kind = kind;
+    check_needs(cases, sizeof cases / sizeof *cases);
+    made_kind = MAL_MODEL_CAUSAL;
+    mal_model_close(model);
+    model = before;
+}
+
+static void test_need_of_encoder_decoders(void **state) {
+    static const char *const both[] = {"encoder.block.1.layer.1.DenseReluDense.wo",
+                                       "decoder.block.1.layer.1.EncDecAttention.k",
+                                       "decoder.block.2.layer.2.DenseReluDense.wi_0"};
+    static const char *const decoder[] = {"decoder.block.1.layer.2.DenseReluDense.wo",
+                                          "decoder.block.2.layer.1.EncDecAttention.q",
+                                          "decoder.block.2.layer.2.DenseReluDense.wi_0"};
+    check_needs_of(&random_models[RANDOM_T5], "both", MAL_MODEL_SEQ2SEQ, both);
+    check_needs_of(&random_models[RANDOM_T5], "decoder", MAL_MODEL_SEQ2SEQ, decoder);
+}
+
+static void test_need_of_classifiers(void **state) {
+    static const char *const modules[] = {"encoder.layer.1.output.dense",
+                                          "encoder.layer.2.attention.self.value",
+                                          "encoder.layer.2.intermediate.dense"};
+    check_needs_of(&random_models[RANDOM_BERT], "bert", MAL_MODEL_CLASSIFIER, modules);
 }
 
 /* All sequences of `n` tokens that predict one, and as many of every fact. */
@@ -130,6 +177,8 @@ static void test_need_of_all_tokens(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_need),
+        cmocka_unit_test(test_need_of_encoder_decoders),
+        cmocka_unit_test(test_need_of_classifiers),
         cmocka_unit_test(test_need_of_the_shortest),
         cmocka_unit_test(test_need_of_all_tokens),
     };

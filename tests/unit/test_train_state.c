@@ -8,7 +8,7 @@ static struct mal_model *model;
 
 static int open_model(void **state) {
     if (scratch_make(state)) return -1;
-    model = random_gpt2_open(&made_sizes, "model");
+    model = random_model_open(&made_sizes, "model");
     return 0;
 }
 

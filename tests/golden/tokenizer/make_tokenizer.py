@@ -7,7 +7,8 @@ texts with the ids that Hugging Face's `tokenizers` gives for them.
 The text they are trained on is invented. Byte-level BPE, one vocabulary: gpt2 (GPT-2's
 pre-tokenizer), llama3 (a Split pattern, merges ignored for whole words, a template that puts a
 token before and one behind), added (added tokens with every flag, a space put before the text),
-qwen2 (NFC), forms (several normalizers, added tokens that match normalized text), bert-bytes (BERT's
+qwen2 (NFC), kinds (a pattern that tells kinds of letters apart, as Mistral's newer models have),
+forms (several normalizers, added tokens that match normalized text), bert-bytes (BERT's
 normalizer and words, of which a byte-level model shows every byte). WordPiece, another: bert (as an
 uncased BERT has it, punctuation tidied when decoded), wordpiece (everything else than there)."""
 import json
@@ -36,6 +37,10 @@ Temperature -3.5 degrees, 50% off, a+b=c, f(x) = x^2, e-mail: nobody@velmark.exa
 
 SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
          r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+KINDS = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+         r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}"
+         r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 FIXED = [
     "", " ", "  ", "\n", "\r\n", "\t", " \n ", "   leading", "trailing   ", "two  spaces",
@@ -153,7 +158,11 @@ def more_variants(base):
                           "strip_accents": None, "lowercase": True}
     bert["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [{"type": "BertPreTokenizer"},
                                                                    byte_level]}
-    return {"qwen2": qwen2, "forms": forms, "bert-bytes": bert}
+    kinds = json.loads(copy)
+    kinds["normalizer"] = None
+    kinds["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": KINDS}, "behavior": "Isolated", "invert": False}, byte_level]}
+    return {"qwen2": qwen2, "forms": forms, "bert-bytes": bert, "kinds": kinds}
 
 
 def wordpiece_variants(base):
@@ -174,7 +183,7 @@ def wordpiece_variants(base):
 
     other = json.loads(copy)
     other["normalizer"] = {"type": "BertNormalizer", "clean_text": False, "handle_chinese_chars": False,
-                           "strip_accents": True, "lowercase": False}
+                           "strip_accents": None, "lowercase": False}
     other["model"].update(unk_token="<unk>", continuing_subword_prefix="@", max_input_chars_per_word=12,
                           vocab={"<unk>" if t == "[UNK]" else t.replace("##", "@") if t != "##" else t: i
                                  for t, i in vocab.items()})
@@ -186,6 +195,10 @@ def wordpiece_variants(base):
 
 
 UNICODE = [
+    "a\u1c89b\u1c8ac\U00010d4ed\U000105c0e\u0897's \u0897'S", "aBcDEfG AbC's \u01c5x\u02b0Y",
+    "a\u33ffb\u3400c\u4dbfd\u4dc0e\u4dffe\u9fffg\ua000h", "a\uf900b\ufaffc\ufb00d", "a\U0002a6dfb\U0002a6e0c\U0002a700d",
+    "a\U0002b73fb\U0002b740c\U0002b81fd\U0002b820e\U0002b91ff\U0002b920g\U0002ceafh\U0002ceb0i",
+    "a\U0002f800b\U0002fa1fc\U0002fa20d",
     "\u0130stanbul \u0130\u0130", "\u03a3\u03af\u03c3\u03c5\u03c6\u03bf\u03c2 \u03a3\u0391\u03a3", "\u1e9e \ufb01x \ufb01 \u017f", "\uac00\u11a8 \u1100\u1161\u11a8",
     "a\u0345\u0334\u0301 b\u0301\u0327", "\u0301\u0300 x", "\u0344\u0958\u2126\u212b", "\u00ad\u200b\u200d\ufeff",
     "e\u0301" + "\u0327\u0301" * 20, "\x00\x01a\x7fb\x9f\ufffd", "\u00e9\x01\u0301", "\u2028a\u2029b\x0bc\x0c",
@@ -227,7 +240,8 @@ def texts():
     return FIXED + [line for line in TEXT.splitlines() if line] + made
 
 
-def write(name, data, all_texts):
+def write(name, data, all_texts, odd=()):
+    """`odd`: ids that no text gives, to be decoded."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     tok = Tokenizer.from_str(text)
     cases = []
@@ -235,6 +249,7 @@ def write(name, data, all_texts):
         plain = tok.encode(t, add_special_tokens=False).ids
         cases.append({"text": t, "ids": tok.encode(t).ids, "ids_no_special": plain,
                       "decoded": tok.decode(plain, skip_special_tokens=False)})
+    cases += [{"decode": ids, "decoded": tok.decode(ids, skip_special_tokens=False)} for ids in odd]
     with open(os.path.join(HERE, name + ".json"), "w") as f:
         f.write(text + "\n")
     with open(os.path.join(HERE, name + ".cases.json"), "w") as f:
@@ -247,8 +262,11 @@ def main():
     base = train()
     for name, data in variants(base).items():
         write(name, data, texts())
-    for name, data in {**more_variants(base), **wordpiece_variants(wordpiece())}.items():
+    for name, data in more_variants(base).items():
         write(name, data, texts() + unicode_texts())
+    for name, data in wordpiece_variants(wordpiece()).items():
+        go_on = [i for t, i in data["model"]["vocab"].items() if t[0] in "#@" and len(t) > 1]
+        write(name, data, texts() + unicode_texts(), [go_on[30:33], [2, *go_on[:2]], [go_on[9]], []])
 
 
 if __name__ == "__main__":
