@@ -3,11 +3,12 @@
     compare_models.py DIR --passes build/tests/bench/bench_passes --data DATA
                       [--kinds gpt2 llama ...] [--facts 256] [--runs 3] [--repeats 1] [--out FILE]
 
-Makes the models below DIR (make_model.py) where they are not. bench_passes on the fp32 and on the bf16
-checkpoint and torch_passes.py in fp32 and in bf16 take turns, with the same facts, edit modules and
-threads: A B C D A B C D. Figures are medians over all passes, each process having a first one that does
-not count. A token is one of the input, without padding. What is computed is compared first, with
-PyTorch in fp32 on either checkpoint: losses that are 1e-4 apart end it."""
+Makes the models below DIR (make_model.py) where they are not. bench_passes and torch_passes.py on the
+fp32 and on the bf16 checkpoint (PyTorch in its type) take turns, with the same facts, edit modules and
+threads, and bench_passes on "cpu:bf16" where the processor has that: A B C D E A B C D E. Figures are
+medians over all passes, each process having a first one that does not count. A token is one of the
+input, without padding. What is computed is compared first, with PyTorch in fp32 on either checkpoint:
+losses that are 1e-4 apart end it."""
 import argparse
 import datetime
 import importlib.metadata
