@@ -80,37 +80,56 @@ static void test_packing(void **state) {
     }
 }
 
-/* A position does not see those after it, but for a classifier's; and it sees at least
- * the one before it, but for the first. */
-static void test_what_is_seen(void **state) {
-    struct mal_error err = {0};
-    int32_t ids[9], source[6];
-    int64_t v = model->info.n_outputs, n = is_classifier() ? 1 : 9;
-    float before[9 * 512], after[9 * 512];
-    uint64_t seed = 5;
-    for (int i = 0; i < 9; i++)
-        ids[i] = random_id(&seed, model->info.n_vocab);
-    for (int i = 0; i < 6; i++)
-        source[i] = random_id(&seed, model->info.n_vocab);
-    assert_ok(mal_model_logits(model, source, 6, ids, 9, before, &err), &err);
-    for (int changed = 0; changed < 9; changed++) {
-        int32_t id = ids[changed];
-        ids[changed] = (id + 1) % (int32_t)model->info.n_vocab;
-        assert_ok(mal_model_logits(model, source, 6, ids, 9, after, &err), &err);
-        ids[changed] = id;
-        for (int64_t t = 0; t < n; t++) {
-            bool same = memcmp(before + t * v, after + t * v, (size_t)v * 4) == 0;
-            if (is_classifier() || t == changed || t == changed + 1) assert_false(same);
-            if (!is_classifier() && t < changed) assert_true(same);
-        }
+/* How far back something may be and still be seen: through every block's window. */
+static int reach(void) {
+    int64_t n = 0;
+    for (int64_t l = 0; l < model->decoder.n; l++) {
+        int64_t window = model->decoder.blocks[l].self.window;
+        if (window == 0) return INT32_MAX;
+        n += window - 1;
     }
-    for (int changed = 0; changed < 6 && is_seq2seq(); changed++) {
-        source[changed] = (source[changed] + 1) % (int32_t)model->info.n_vocab;
-        assert_ok(mal_model_logits(model, source, 6, ids, 9, after, &err), &err);
-        for (int64_t t = 0; t < n; t++)
-            assert_memory_not_equal(before + t * v, after + t * v, (size_t)v * 4);
-        source[changed] = (source[changed] + (int32_t)model->info.n_vocab - 1) %
-                          (int32_t)model->info.n_vocab;
+    return (int)n;
+}
+
+enum { SEEN = 9, SOURCE = 6 };
+
+struct texts {
+    int32_t ids[SEEN], source[SOURCE];
+};
+
+static void every_logit(const struct texts *t, float *out) {
+    struct mal_error err = {0};
+    assert_ok(mal_model_logits(model, t->source, SOURCE, t->ids, SEEN, out, &err), &err);
+}
+
+/* Which rows' logits a change of one id moves: of those before it none, as far as a
+ * window reaches its own and those after it. Every row of a classifier moves its only
+ * one, every row of a source all. */
+static void test_what_is_seen(void **state) {
+    static float before[SEEN * 512], after[SEEN * 512];
+    struct texts t;
+    int64_t v = model->info.n_outputs;
+    size_t bytes = (size_t)v * sizeof *before;
+    int n = is_classifier() ? 1 : SEEN, seen = reach();
+    uint64_t seed = 5;
+    for (int i = 0; i < SEEN; i++)
+        t.ids[i] = random_id(&seed, model->info.n_vocab);
+    for (int i = 0; i < SOURCE; i++)
+        t.source[i] = random_id(&seed, model->info.n_vocab);
+    every_logit(&t, before);
+    for (int changed = 0; changed < SEEN + (is_seq2seq() ? SOURCE : 0); changed++) {
+        bool of_source = changed >= SEEN;
+        int32_t *at = of_source ? &t.source[changed - SEEN] : &t.ids[changed], id = *at;
+        *at = (id + 1) % (int32_t)model->info.n_vocab;
+        every_logit(&t, after);
+        *at = id;
+        for (int row = 0; row < n; row++) {
+            bool sees =
+                is_classifier() || of_source || (row >= changed && row - changed <= seen);
+            bool moved = memcmp(before + row * v, after + row * v, bytes) != 0;
+            if (moved != sees)
+                fail_msg("id %d, row %d: moved %d", changed, row, (int)moved);
+        }
     }
 }
 
