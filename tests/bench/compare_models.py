@@ -1,13 +1,14 @@
 """Times the passes of an edit, forward and backward, beside PyTorch for each architecture, in one run.
 
     compare_models.py DIR --passes build/tests/bench/bench_passes --data DATA
-                      [--kinds gpt2 llama ...] [--facts 512] [--runs 3] [--repeats 3] [--out FILE]
+                      [--kinds gpt2 llama ...] [--facts 256] [--runs 3] [--repeats 1] [--out FILE]
 
-Makes the models below DIR (make_model.py) where they are not. bench_passes on the fp32 and on the bf16
-checkpoint and torch_passes.py in fp32 and in bf16 take turns, with the same facts, edit modules and
-threads: A B C D A B C D. Figures are medians over all passes, each process having a first one that does
-not count. A token is one of the input, without padding. What is computed is compared first, with
-PyTorch in fp32 on either checkpoint: losses that are 1e-4 apart end it."""
+Makes the models below DIR (make_model.py) where they are not. bench_passes and torch_passes.py on the
+fp32 and on the bf16 checkpoint (PyTorch in its type) take turns, with the same facts, edit modules and
+threads, and bench_passes on "cpu:bf16" where the processor has that: A B C D E A B C D E. Figures are
+medians over all passes, each process having a first one that does not count. A token is one of the
+input, without padding. What is computed is compared first, with PyTorch in fp32 on either checkpoint:
+losses that are 1e-4 apart end it."""
 import argparse
 import datetime
 import importlib.metadata
@@ -161,9 +162,9 @@ def main():
     parser.add_argument("--passes", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
-    parser.add_argument("--facts", type=int, default=512)
+    parser.add_argument("--facts", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3, help="turns")
-    parser.add_argument("--repeats", type=int, default=3, help="passes of a process in its turn")
+    parser.add_argument("--repeats", type=int, default=1, help="passes of a process in its turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out")
     args = parser.parse_args()
