@@ -57,6 +57,10 @@ static const struct pair same[] = {
      "\"high_freq_factor\":4}}",
      "{\"rope_scaling\":{\"rope_type\":\"llama3\",\"factor\":4,\"low_freq_factor\":1,"
      "\"high_freq_factor\":4,\"original_max_position_embeddings\":16}}"},
+    {RANDOM_LLAMA3, "{}",
+     "{\"original_max_position_embeddings\":64,\"rope_scaling\":{\"rope_type\":"
+     "\"llama3\",\"factor\":4,\"low_freq_factor\":1,\"high_freq_factor\":4,"
+     "\"original_max_position_embeddings\":9}}"},
     {RANDOM_LLAMA, "{\"rope_theta\":\"absent\"}", "{\"rope_theta\":10000}"},
     {RANDOM_LLAMA, "{}", "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":1}}"},
     {RANDOM_LLAMA, "{}", "{\"partial_rotary_factor\":1.0,\"pretraining_tp\":1}"},
