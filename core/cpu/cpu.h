@@ -26,7 +26,7 @@ void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_
 void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t bytes);
 void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes);
 
-/* gemm.c, gemm16.c, gemm_bf16.c, gemm_thin.c */
+/* gemm.c, gemm16.c, gemm_bf16.c, gemm_panels.c, gemm_thin.c */
 enum { THIN_ROWS = 4 };
 
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g);
@@ -41,9 +41,24 @@ void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g);
 /* b is bf16, and the processor has instructions for it. */
 void mal_cpu_gemm_bf16(struct mal_backend *be, const struct mal_gemm *g);
 bool mal_cpu_has_bf16(void);
-/* Columns of a panel of at most `most` strips, so that every thread has as many panels.
- */
-int64_t mal_cpu_panel_columns(int64_t n, int64_t n_threads, int64_t strip, int64_t most);
+
+/* How weights are made ready in panels and multiplied with (gemm_panels.c); words are of
+ * 32 bits. */
+struct mal_panels {
+    int64_t strip;         /* columns */
+    int64_t strips, depth; /* strips and rows of a panel, at most */
+    int64_t panel_words;
+    int64_t scratch_words; /* the panel and, behind it, what multiply() works in */
+    /* Rows [p, p + depth) and columns [j, j + cols) of op(b). */
+    void (*make)(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
+                 int64_t cols, void *panel);
+    /* Adds the product of all rows of op(a) with them to c. */
+    void (*multiply)(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
+                     int64_t cols, const void *panel, void *scratch);
+};
+
+void mal_cpu_gemm_panels(struct mal_backend *be, const struct mal_gemm *g,
+                         const struct mal_panels *panels);
 
 /* linalg64.c */
 void mal_cpu_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);

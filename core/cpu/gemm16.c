@@ -3,7 +3,6 @@
  * Each thread widens a panel of weights into scratch that stays in its cache, in strips
  * as wide as the blocks of tile.h, and multiplies all rows of a with it; weights are read
  * once and never widened as a whole. */
-#include <omp.h>
 #include <string.h>
 
 #include "core/cpu/cpu.h"
@@ -115,7 +114,8 @@ static void widen_edge(int64_t depth, int64_t cols, const uint16_t *x, int64_t r
 
 /* Rows [p, p + depth) and columns [j, j + cols) of op(b) as strips. */
 static void make_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
-                       int64_t cols, float *y) {
+                       int64_t cols, void *panel) {
+    float *y = panel;
     bool f16 = g->b_dtype == MAL_F16;
     int64_t row = g->trans_b ? 1 : g->ldb, col = g->trans_b ? g->ldb : 1;
     const uint16_t *x = (const uint16_t *)g->b + p * row + j * col;
@@ -152,14 +152,16 @@ static void copy_rows(const struct mal_gemm *g, int64_t i, int64_t rows, int64_t
 
 /* Adds the product with rows [p, p + depth) of op(b). */
 static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
-                           int64_t cols, const float *panel, float *a) {
+                           int64_t cols, const void *panel, void *scratch) {
+    const float *b = panel;
+    float *a = scratch;
     for (int64_t i = 0; i < g->m; i += ROWS) {
         int64_t rows = g->m - i < ROWS ? g->m - i : ROWS;
         copy_rows(g, i, rows, p, depth, a);
         for (int64_t s = 0; s < cols; s += STRIP) {
             _Alignas(64) float sums[ROWS * STRIP];
             memset(sums, 0, (size_t)(rows * STRIP) * sizeof *sums);
-            mal_cpu_tile(rows, STRIP, depth, a, depth, 1, panel + s * depth, STRIP, sums,
+            mal_cpu_tile(rows, STRIP, depth, a, depth, 1, b + s * depth, STRIP, sums,
                          STRIP);
             mal_cpu_gemm_finish(g, i, rows, j + s, cols - s < STRIP ? cols - s : STRIP,
                                 p == 0, sums, STRIP);
@@ -167,31 +169,14 @@ static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, i
     }
 }
 
-static void multiply_columns(const struct mal_gemm *g, int64_t j, int64_t cols,
-                             float *panel) {
-    int64_t p = 0;
-    do { /* once for k = 0 too */
-        int64_t depth = g->k - p < DEPTH ? g->k - p : DEPTH;
-        make_panel(g, p, depth, j, cols, panel);
-        multiply_panel(g, p, depth, j, cols, panel, panel + PANEL);
-        p += depth;
-    } while (p < g->k);
-}
-
-int64_t mal_cpu_panel_columns(int64_t n, int64_t n_threads, int64_t strip, int64_t most) {
-    int64_t strips = (n + strip - 1) / strip;
-    int64_t rounds = (strips + n_threads * most - 1) / (n_threads * most);
-    return (strips + n_threads * rounds - 1) / (n_threads * rounds) * strip;
-}
+static const struct mal_panels panels = {.strip = STRIP,
+                                         .strips = STRIPS,
+                                         .depth = DEPTH,
+                                         .panel_words = PANEL,
+                                         .scratch_words = SCRATCH,
+                                         .make = make_panel,
+                                         .multiply = multiply_panel};
 
 void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g) {
-    struct mal_cpu *cpu = (struct mal_cpu *)be;
-    int64_t most = cpu->n_work * 2 / SCRATCH, n_threads = omp_get_max_threads();
-    n_threads = n_threads < most ? n_threads : most;
-    int64_t cols = mal_cpu_panel_columns(g->n, n_threads, STRIP, STRIPS);
-#pragma omp parallel for schedule(dynamic) \
-    num_threads((int)n_threads) if (g->m * g->n * g->k > 16 * PARALLEL_ELEMENTS)
-    for (int64_t j = 0; j < g->n; j += cols)
-        multiply_columns(g, j, g->n - j < cols ? g->n - j : cols,
-                         (float *)cpu->work + omp_get_thread_num() * SCRATCH);
+    mal_cpu_gemm_panels(be, g, &panels);
 }

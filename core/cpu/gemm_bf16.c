@@ -4,7 +4,6 @@
  *
  * As in gemm16.c each thread keeps a panel of weights in its cache and multiplies all
  * rows of a with it; here as pairs of neighbours along k, one pair a 32-bit word. */
-#include <omp.h>
 #include <string.h>
 
 #include "core/cpu/cpu.h"
@@ -76,7 +75,8 @@ static void pair_edge(int64_t depth, int64_t cols, const uint16_t *x, int64_t ro
 
 /* Rows [p, p + depth) and columns [j, j + cols) of op(b) as strips of pairs. */
 static void make_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
-                       int64_t cols, uint32_t *y) {
+                       int64_t cols, void *panel) {
+    uint32_t *y = panel;
     int64_t row = g->trans_b ? 1 : g->ldb, col = g->trans_b ? g->ldb : 1;
     const uint16_t *x = (const uint16_t *)g->b + p * row + j * col;
     int64_t n_pairs = (depth + 1) / 2;
@@ -155,41 +155,32 @@ static BF16_CODE void multiply_strip(int64_t rows, int64_t n_pairs, const uint32
 
 /* Adds the product with rows [p, p + depth) of op(b). */
 static void multiply_panel(const struct mal_gemm *g, int64_t p, int64_t depth, int64_t j,
-                           int64_t cols, const uint32_t *panel, uint32_t *a) {
+                           int64_t cols, const void *panel, void *scratch) {
+    const uint32_t *b = panel;
+    uint32_t *a = scratch;
     int64_t n_pairs = (depth + 1) / 2;
     for (int64_t i = 0; i < g->m; i += ROWS) {
         int64_t rows = g->m - i < ROWS ? g->m - i : ROWS;
         round_rows(g, i, rows, p, depth, a);
         for (int64_t s = 0; s < cols; s += STRIP) {
             _Alignas(64) float sums[ROWS * STRIP];
-            multiply_strip(rows, n_pairs, a, panel + s * n_pairs, sums);
+            multiply_strip(rows, n_pairs, a, b + s * n_pairs, sums);
             mal_cpu_gemm_finish(g, i, rows, j + s, cols - s < STRIP ? cols - s : STRIP,
                                 p == 0, sums, STRIP);
         }
     }
 }
 
-static void multiply_columns(const struct mal_gemm *g, int64_t j, int64_t cols,
-                             uint32_t *panel) {
-    int64_t p = 0;
-    do { /* once for k = 0 too */
-        int64_t depth = g->k - p < DEPTH ? g->k - p : DEPTH;
-        make_panel(g, p, depth, j, cols, panel);
-        multiply_panel(g, p, depth, j, cols, panel, panel + PANEL);
-        p += depth;
-    } while (p < g->k);
-}
+static const struct mal_panels panels = {.strip = STRIP,
+                                         .strips = STRIPS,
+                                         .depth = DEPTH,
+                                         .panel_words = PANEL,
+                                         .scratch_words = SCRATCH,
+                                         .make = make_panel,
+                                         .multiply = multiply_panel};
 
 void mal_cpu_gemm_bf16(struct mal_backend *be, const struct mal_gemm *g) {
-    struct mal_cpu *cpu = (struct mal_cpu *)be;
-    int64_t most = cpu->n_work * 2 / SCRATCH, n_threads = omp_get_max_threads();
-    n_threads = n_threads < most ? n_threads : most;
-    int64_t cols = mal_cpu_panel_columns(g->n, n_threads, STRIP, STRIPS);
-#    pragma omp parallel for schedule(dynamic) \
-        num_threads((int)n_threads) if (g->m * g->n * g->k > 16 * PARALLEL_ELEMENTS)
-    for (int64_t j = 0; j < g->n; j += cols)
-        multiply_columns(g, j, g->n - j < cols ? g->n - j : cols,
-                         (uint32_t *)cpu->work + omp_get_thread_num() * SCRATCH);
+    mal_cpu_gemm_panels(be, g, &panels);
 }
 
 #else

@@ -1,8 +1,6 @@
 /* test_model.c - what must hold of a model's passes whatever its weights are, on the demo
  * model: packing changes nothing, the cache changes nothing, what is left out of the
  * backward pass is exact, and gradients are those of the loss. */
-#include "scratch.h"
-
 #include <math.h>
 
 #include "core/alloc.h"
@@ -11,9 +9,7 @@
 #include "core/model/model_impl.h"
 #include "core/model/sample.h"
 
-static struct mal_backend *be;
-static struct mal_model *model;
-static struct mal_tokenizer *tok;
+#include "demo_model.h" /* its `model` would be shadowed in what comes before */
 
 static const char *const prompts[] = {"The country in which Glastwold lies is",
                                       "By trade, Kudo Bockman is a", "The",
@@ -22,25 +18,6 @@ static const char *const targets[] = {"Bulovia", "chemist", "river Thames of lon
                                       "Kalese"};
 
 enum { N = sizeof prompts / sizeof *prompts };
-
-static int open_model(void **state) {
-    (void)state;
-    char dir[512];
-    struct mal_error err = {0};
-    snprintf(dir, sizeof dir, "%s/tests/demo/model", getenv("MAL_SOURCE_ROOT"));
-    assert_ok(mal_backend_create(&be, "cpu", &err), &err);
-    assert_ok(mal_model_open(&model, dir, be, &err), &err);
-    assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
-    return 0;
-}
-
-static int close_model(void **state) {
-    (void)state;
-    mal_tokenizer_close(tok);
-    mal_model_close(model);
-    mal_backend_destroy(be);
-    return 0;
-}
 
 static void make_examples(struct mal_example examples[N]) {
     struct mal_error err = {0};
@@ -490,5 +467,5 @@ int main(void) {
         cmocka_unit_test(test_sampling),    cmocka_unit_test(test_distribution),
         cmocka_unit_test(test_examples),
     };
-    return cmocka_run_group_tests_name("model", tests, open_model, close_model);
+    return cmocka_run_group_tests_name("model", tests, demo_open, demo_close);
 }
