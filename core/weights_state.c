@@ -491,6 +491,10 @@ void mal_weights_destroy(struct mal_weights_state *ws) {
 
 /* ---- Reading ---- */
 
+struct mal_model *mal_weights_model(const struct mal_weights_state *ws) {
+    return ws->model;
+}
+
 int64_t mal_weights_live(const struct mal_weights_state *ws) {
     return live_version(ws)->number;
 }

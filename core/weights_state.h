@@ -29,6 +29,7 @@ bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model,
 void mal_weights_destroy(
     struct mal_weights_state *ws); /* takes NULL; the model reads base again */
 
+struct mal_model *mal_weights_model(const struct mal_weights_state *ws);
 int64_t mal_weights_live(const struct mal_weights_state *ws);
 bool mal_weights_has(const struct mal_weights_state *ws, int64_t version);
 /* Hash and norms of a version in memory. */

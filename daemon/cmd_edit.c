@@ -5,19 +5,17 @@
 #include <stdlib.h>
 
 #include "core/clock.h"
-#include "core/editor/instant.h"
-#include "core/eval.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/measures.h"
 #include "daemon/options.h"
 #include "daemon/report.h"
-#include "daemon/workbench.h"
+#include "daemon/teacher.h"
 
 struct values {
-    char *model, *editor, *data, *facts, *out, *save_model, *preserve, *repair_rounds,
-        *device;
-    double preserve_weight;
+    char *model, *editor, *data, *facts, *out, *save_model, *preserve, *device;
+    int64_t repair_rounds;
+    double preserve_weight, repair_tau;
     bool verify, json;
 };
 
@@ -39,8 +37,10 @@ static const struct mal_option options[] = {
      MAL_HELP_PRESERVE},
     {"preserve-weight", MAL_OPTION_REAL, offsetof(struct values, preserve_weight), "W",
      NULL, MAL_HELP_PRESERVE_WEIGHT, 0, INFINITY},
-    {"repair-rounds", MAL_OPTION_CHOICE, offsetof(struct values, repair_rounds), "0", "0",
-     MAL_HELP_REPAIR_ROUNDS},
+    {"repair-rounds", MAL_OPTION_INT, offsetof(struct values, repair_rounds), "N", "4",
+     MAL_HELP_REPAIR_ROUNDS, 0, 1000},
+    {"repair-tau", MAL_OPTION_REAL, offsetof(struct values, repair_tau), "P", "0.9",
+     MAL_HELP_REPAIR_TAU, 0, 1},
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
@@ -58,7 +58,7 @@ static const struct mal_option_set set = {
 
 struct outcome {
     struct mal_instant_report made; /* zero: the editor was given */
-    struct mal_edit_report report;
+    struct mal_taught taught;
     struct mal_measures before, after;
     char weights_hash[MAL_HASH_HEX];
     double seconds_open, seconds_total;
@@ -99,43 +99,35 @@ static bool measure(struct mal_workbench *wb, const struct mal_fact *facts, size
     return true;
 }
 
-static bool apply(struct mal_workbench *wb, const struct mal_delta *delta,
-                  struct outcome *outcome, struct mal_error *err) {
-    double begin = mal_clock_seconds();
-    if (!mal_weights_prepare(wb->ws, delta, NULL, NULL, err)) return false;
-    mal_weights_publish(wb->ws, 1);
-    mal_weights_use(wb->ws, 1);
-    struct mal_hash hash = mal_weights_hash(wb->ws, 1);
+static bool teach(struct mal_workbench *wb, const struct values *v,
+                  const struct mal_fact *facts, size_t n, struct outcome *outcome,
+                  struct mal_error *err) {
+    struct mal_teacher_options how = {.max_rounds = v->repair_rounds,
+                                          .tau = v->repair_tau};
+    struct ticker ticker = {.json = v->json};
+    struct mal_progress progress = {tick, &ticker};
+    struct mal_teacher *teacher = NULL;
+    bool ok = mal_teacher_create(&teacher, wb, &how, err) &&
+              mal_teacher_teach(teacher, facts, n, &progress, &outcome->taught, err);
+    if (ticker.started) mal_bar_finish(&ticker.bar);
+    mal_teacher_destroy(teacher);
+    if (!ok) return false;
+    struct mal_hash hash = mal_weights_hash(wb->ws, mal_weights_live(wb->ws));
     mal_hash_hex(&hash, outcome->weights_hash);
-    double hash_seconds = mal_weights_hash_seconds(wb->ws),
-           *seconds = outcome->report.seconds;
-    seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin - hash_seconds;
-    seconds[MAL_STAGE_HASH] = hash_seconds;
     return true;
 }
 
 static bool edit(struct mal_workbench *wb, const struct values *v,
                  const struct mal_fact *facts, size_t n, struct outcome *outcome,
                  struct mal_error *err) {
-    struct ticker ticker = {.json = v->json};
-    struct mal_progress progress = {tick, &ticker};
-    struct mal_delta delta = {0};
-    struct mal_normalizer *norms = NULL;
-    bool running = wb->editor->method == MAL_ULTRAEDIT;
-    if (running && !(norms = mal_editor_norms(wb->editor, err))) return false;
     bool ok = !v->verify || measure(wb, facts, n, &outcome->before, err);
     ok = ok && mal_workbench_preserve(wb, v->preserve, v->preserve_weight, v->json, err);
-    ok = ok && mal_edit_run(wb->model, wb->tok, wb->editor, norms, wb->preserve, facts, n,
-                            &progress, &delta, &outcome->report, err);
-    if (ticker.started) mal_bar_finish(&ticker.bar);
-    ok = ok && apply(wb, &delta, outcome, err);
+    ok = ok && teach(wb, v, facts, n, outcome, err);
     ok = ok && (!v->verify || measure(wb, facts, n, &outcome->after, err));
     double begin = mal_clock_seconds();
     ok = ok && (!v->out || mal_workbench_write_delta(wb, v->out, err));
     ok = ok && (!v->save_model || mal_workbench_save_model(wb, v->save_model, err));
-    outcome->report.seconds[MAL_STAGE_PERSIST] = mal_clock_seconds() - begin;
-    mal_norms_free(norms, wb->editor->n_shapes);
-    mal_delta_finish(&delta);
+    outcome->taught.report.seconds[MAL_STAGE_PERSIST] = mal_clock_seconds() - begin;
     return ok;
 }
 
@@ -156,14 +148,16 @@ static json_t *editor_json(const struct mal_editor *editor,
 
 static void print_json(const struct values *v, const struct mal_workbench *wb,
                        const struct outcome *o) {
-    json_t *seconds = mal_seconds_json(o->report.seconds, MAL_N_STAGES);
+    json_t *seconds = mal_seconds_json(o->taught.report.seconds, MAL_N_STAGES);
     json_object_set_new(seconds, "open", json_real(o->seconds_open));
     json_object_set_new(seconds, "total", json_real(o->seconds_total));
     json_t *out = json_pack(
-        "{s:I,s:I,s:I,s:f,s:s,s:o,s:o}", "facts", (json_int_t)o->report.n_facts, "tokens",
-        (json_int_t)o->report.n_tokens, "input_tokens",
-        (json_int_t)o->report.n_input_tokens, "loss", o->report.loss, "weights_hash",
-        o->weights_hash, "editor", editor_json(wb->editor, &o->made), "seconds", seconds);
+        "{s:I,s:I,s:I,s:I,s:f,s:s,s:o,s:o}", "facts",
+        (json_int_t)o->taught.report.n_facts, "rounds", (json_int_t)o->taught.n_rounds,
+        "tokens", (json_int_t)o->taught.report.n_tokens, "input_tokens",
+        (json_int_t)o->taught.report.n_input_tokens, "loss", o->taught.report.loss,
+        "weights_hash", o->weights_hash, "editor", editor_json(wb->editor, &o->made),
+        "seconds", seconds);
     if (v->verify) {
         json_object_set_new(out, "before", mal_measures_json(&o->before));
         json_object_set_new(out, "after", mal_measures_json(&o->after));
@@ -181,12 +175,14 @@ static void print_measures(const char *when, const struct mal_measures *m) {
 }
 
 static void print_text(const struct values *v, const struct outcome *o) {
-    printf("%zu facts, %lld edit tokens, %.2f s (opening the model %.2f s)\n",
-           o->report.n_facts, (long long)o->report.n_tokens, o->seconds_total,
-           o->seconds_open);
+    printf(
+        "%zu facts, %lld edit tokens, %lld rounds of repair, %.2f s (opening the model "
+        "%.2f s)\n",
+        o->taught.report.n_facts, (long long)o->taught.report.n_tokens,
+        (long long)o->taught.n_rounds, o->seconds_total, o->seconds_open);
     for (int s = 0; s < MAL_N_STAGES; s++) {
         printf("  %-9s %8.3f s\n", mal_stage_name((enum mal_stage)s),
-               o->report.seconds[s]);
+               o->taught.report.seconds[s]);
     }
     printf("weights %s\n", o->weights_hash);
     if (!v->verify) return;
@@ -214,7 +210,7 @@ static bool run(const struct values *v, struct mal_error *err) {
     double search_seconds = mal_clock_seconds() - begin_search;
     if (ok) mal_workbench_warn(&wb, n);
     ok = ok && edit(&wb, v, facts, n, &outcome, err);
-    outcome.report.seconds[MAL_STAGE_SEARCH] = v->editor ? 0 : search_seconds;
+    outcome.taught.report.seconds[MAL_STAGE_SEARCH] = v->editor ? 0 : search_seconds;
     outcome.seconds_total = mal_clock_seconds() - begin;
     if (ok && v->json) print_json(v, &wb, &outcome);
     if (ok && !v->json) print_text(v, &outcome);

@@ -12,10 +12,10 @@
 #include "daemon/report.h"
 
 struct values {
-    char *model, *editor, *data, *update, *preserve, *repair_rounds, *report, *per_fact;
+    char *model, *editor, *data, *update, *preserve, *report, *per_fact;
     char *device;
-    int64_t n_edits, batches;
-    double preserve_weight;
+    int64_t n_edits, batches, repair_rounds;
+    double preserve_weight, repair_tau;
     bool reset, json;
 };
 
@@ -40,8 +40,10 @@ static const struct mal_option options[] = {
      MAL_HELP_PRESERVE},
     {"preserve-weight", MAL_OPTION_REAL, offsetof(struct values, preserve_weight), "W",
      NULL, MAL_HELP_PRESERVE_WEIGHT, 0, INFINITY},
-    {"repair-rounds", MAL_OPTION_CHOICE, offsetof(struct values, repair_rounds), "0", "0",
-     MAL_HELP_REPAIR_ROUNDS},
+    {"repair-rounds", MAL_OPTION_INT, offsetof(struct values, repair_rounds), "N", "4",
+     MAL_HELP_REPAIR_ROUNDS, 0, 1000},
+    {"repair-tau", MAL_OPTION_REAL, offsetof(struct values, repair_tau), "P", "0.9",
+     MAL_HELP_REPAIR_TAU, 0, 1},
     {"reset", MAL_OPTION_FLAG, offsetof(struct values, reset), NULL, NULL,
      "Return to the base model before each batch; then nothing is said of retention."},
     {"report", MAL_OPTION_TEXT, offsetof(struct values, report), "FILE", NULL,
@@ -104,7 +106,9 @@ static bool evaluate(const struct values *v, struct mal_workbench *wb,
     struct mal_eval_plan plan = {.facts = facts,
                                  .n_facts = n,
                                  .n_edits = (size_t)v->n_edits,
-                                 .joint = strcmp(v->update, "joint") == 0,
+                                 .teacher = {.joint = strcmp(v->update, "joint") == 0,
+                                             .max_rounds = v->repair_rounds,
+                                             .tau = v->repair_tau},
                                  .reset = v->reset,
                                  .silent = v->json};
     char *name = mal_file_base(v->model);

@@ -3,11 +3,13 @@
  * so that the base model's answers of each are made once and compared with ever after. */
 #include "daemon/eval.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 #include "core/answers.h"
 #include "core/clock.h"
-#include "core/editor/joint.h"
 #include "daemon/report.h"
+#include "daemon/teacher.h"
 
 enum {
     SLICE_FACTS = 64,
@@ -28,9 +30,8 @@ struct run {
     struct mal_eval *out;
     struct slice *slices;
     size_t n_slices;
-    struct mal_score *now;        /* (n_items) what was measured last */
-    struct mal_normalizer *norms; /* UltraEdit's running statistics */
-    struct mal_joint *joint;
+    struct mal_score *now; /* (n_items) what was measured last */
+    struct mal_teacher *teacher;
     struct mal_bar bar; /* in facts edited or scored */
     int64_t done;
 };
@@ -180,7 +181,7 @@ static bool measure_after(struct run *run, size_t b, struct mal_error *err) {
         run->out->after_scores[i] = run->now[i];
         run->now[i] = (struct mal_score){0};
     }
-    batch->seconds[MAL_STAGE_VERIFY] = mal_clock_seconds() - begin;
+    batch->seconds_measuring = mal_clock_seconds() - begin;
     return true;
 }
 
@@ -200,63 +201,18 @@ static bool show_edit(void *arg, enum mal_stage stage, int64_t done, int64_t tot
     return true;
 }
 
-static bool renew_norms(struct run *run, struct mal_error *err) {
-    if (run->wb->editor->method != MAL_ULTRAEDIT) return true;
-    mal_norms_free(run->norms, run->wb->editor->n_shapes);
-    run->norms = mal_editor_norms(run->wb->editor, err);
-    return run->norms != NULL;
-}
-
-static bool make_delta(struct run *run, const struct mal_eval_batch *batch,
-                       struct mal_delta *out, struct mal_edit_report *report,
-                       struct mal_error *err) {
-    struct mal_workbench *wb = run->wb;
-    struct edit_tick tick = {run, batch->n_facts};
-    struct mal_progress progress = {.tick = show_edit, .arg = &tick};
-    const struct mal_fact *facts = run->plan->facts + batch->first;
-    bool from_base = run->plan->reset || run->plan->joint;
-    mal_weights_use(wb->ws, from_base ? 0 : mal_weights_live(wb->ws));
-    if (run->plan->reset && !renew_norms(run, err)) return false;
-    if (!run->joint) {
-        return mal_edit_run(wb->model, wb->tok, wb->editor, run->norms, wb->preserve,
-                            facts, batch->n_facts, &progress, out, report, err);
-    }
-    return mal_joint_add(run->joint, wb->tok, run->norms, facts, batch->n_facts,
-                         &progress, report, err) &&
-           mal_joint_solve(run->joint, &progress, out, report, err);
-}
-
-/* The one delta of a replay from the base. */
-static bool hand_over(void *arg, size_t i, struct mal_delta *out, struct mal_error *err) {
-    struct mal_delta *delta = arg;
-    (void)i;
-    (void)err;
-    *out = *delta;
-    *delta = (struct mal_delta){0};
-    return true;
-}
-
 static bool edit_batch(struct run *run, struct mal_eval_batch *batch,
                        struct mal_error *err) {
-    struct mal_weights_state *ws = run->wb->ws;
-    struct mal_edit_report report = {0};
-    struct mal_delta delta = {0};
-    if (!make_delta(run, batch, &delta, &report, err)) return false;
-    double begin = mal_clock_seconds();
-    bool from_base = run->plan->reset || run->plan->joint;
-    bool ok = from_base ? mal_weights_prepare_replay(ws, 1, hand_over, &delta, err)
-                        : mal_weights_prepare(ws, &delta, NULL, NULL, err);
-    mal_delta_finish(&delta);
-    if (!ok) return false;
-    int64_t version = mal_weights_live(ws) + 1;
-    mal_weights_publish(ws, version);
-    mal_weights_use(ws, version);
-    for (int s = 0; s < MAL_N_STAGES; s++)
-        batch->seconds[s] = report.seconds[s];
-    batch->seconds[MAL_STAGE_HASH] = mal_weights_hash_seconds(ws);
-    batch->seconds[MAL_STAGE_APPLY] =
-        mal_clock_seconds() - begin - batch->seconds[MAL_STAGE_HASH];
-    batch->n_tokens = report.n_tokens;
+    struct edit_tick tick = {run, batch->n_facts};
+    struct mal_progress progress = {.tick = show_edit, .arg = &tick};
+    struct mal_taught taught;
+    if (run->plan->reset && !mal_teacher_reset(run->teacher, err)) return false;
+    if (!mal_teacher_teach(run->teacher, run->plan->facts + batch->first, batch->n_facts,
+                           &progress, &taught, err))
+        return false;
+    memcpy(batch->seconds, taught.report.seconds, sizeof batch->seconds);
+    batch->n_tokens = taught.report.n_tokens;
+    batch->n_rounds = taught.n_rounds;
     step(run, batch->n_facts);
     return true;
 }
@@ -273,10 +229,8 @@ static int64_t total_work(const struct mal_eval *eval, const struct mal_eval_pla
 }
 
 static bool run_batches(struct run *run, struct mal_error *err) {
-    struct mal_workbench *wb = run->wb;
-    bool joint = run->plan->joint && !run->plan->reset;
-    if (!renew_norms(run, err) || !measure_before(run, err)) return false;
-    if (joint && !mal_joint_create(&run->joint, wb->model, wb->editor, wb->preserve, err))
+    if (!measure_before(run, err) ||
+        !mal_teacher_create(&run->teacher, run->wb, &run->plan->teacher, err))
         return false;
     for (size_t b = 0; b < run->out->n_batches; b++) {
         if (edit_batch(run, &run->out->batches[b], err) && measure_after(run, b, err))
@@ -312,8 +266,7 @@ bool mal_eval_run(struct mal_workbench *wb, const struct mal_eval_plan *plan,
         mal_answers_finish(&run.slices[s].base);
     mal_free(run.slices);
     if (run.now) mal_scores_free(run.now, out->n_items);
-    mal_norms_free(run.norms, wb->editor->n_shapes);
-    mal_joint_destroy(run.joint);
+    mal_teacher_destroy(run.teacher);
     return ok;
 }
 

@@ -3,23 +3,24 @@
 #ifndef MAL_DAEMON_EVAL_H
 #define MAL_DAEMON_EVAL_H
 
-#include "core/editor/edit.h"
 #include "core/eval.h"
-#include "daemon/workbench.h"
+#include "daemon/teacher.h"
 
 struct mal_eval_plan {
     const struct mal_fact *facts; /* (n_facts) to be edited, in order; borrowed */
     size_t n_facts;
     size_t n_edits; /* facts of a batch; the last one may have fewer */
-    bool joint;     /* all facts so far solved together; else each batch on the last */
-    bool reset;     /* back to the base before each batch */
-    bool silent;    /* no progress bar */
+    struct mal_teacher_options teacher;
+    bool reset;  /* back to the base before each batch */
+    bool silent; /* no progress bar */
 };
 
 struct mal_eval_batch {
     size_t first, n_facts;
     int64_t n_tokens;              /* edit tokens */
-    double seconds[MAL_N_STAGES];  /* up to MAL_STAGE_VERIFY */
+    int64_t n_rounds;              /* of repair */
+    double seconds[MAL_N_STAGES];  /* of the edit, repair included */
+    double seconds_measuring;      /* what was measured then */
     struct mal_measures measures;  /* its own facts, right after it */
     struct mal_measures retention; /* all facts up to here, then; unless reset */
 };

@@ -17,10 +17,12 @@ static json_t *batches_json(const struct mal_eval *eval) {
         const struct mal_eval_batch *batch = &eval->batches[b];
         json_array_append_new(
             list,
-            json_pack("{s:I,s:I,s:I,s:o,s:o}", "batch", (json_int_t)b, "facts",
+            json_pack("{s:I,s:I,s:I,s:I,s:o,s:f,s:o}", "batch", (json_int_t)b, "facts",
                       (json_int_t)batch->n_facts, "tokens", (json_int_t)batch->n_tokens,
-                      "seconds", mal_seconds_json(batch->seconds, MAL_STAGE_PERSIST),
-                      "measures", mal_measures_json(&batch->measures)));
+                      "rounds", (json_int_t)batch->n_rounds, "seconds",
+                      mal_seconds_json(batch->seconds, MAL_STAGE_PERSIST),
+                      "seconds_measuring", batch->seconds_measuring, "measures",
+                      mal_measures_json(&batch->measures)));
     }
     return list;
 }
@@ -47,16 +49,18 @@ static json_t *editor_json(const struct mal_editor *editor) {
 }
 
 static const char *update_name(const struct mal_eval_plan *plan) {
-    return plan->joint ? "joint" : "sequential";
+    return plan->teacher.joint ? "joint" : "sequential";
 }
 
 json_t *mal_eval_json(const struct mal_eval *eval, const struct mal_eval_plan *plan,
                       const struct mal_eval_setup *setup) {
     json_t *report = json_pack(
-        "{s:o,s:o,s:o,s:o,s:s,s:b,s:I,s:s}", "before", mal_measures_json(&eval->before),
-        "after", mal_measures_json(&eval->after), "batches", batches_json(eval), "editor",
-        editor_json(setup->editor), "update", update_name(plan), "reset", plan->reset,
-        "n_edits", (json_int_t)plan->n_edits, "model", setup->model);
+        "{s:o,s:o,s:o,s:o,s:s,s:{s:I,s:f},s:b,s:I,s:s}", "before",
+        mal_measures_json(&eval->before), "after", mal_measures_json(&eval->after),
+        "batches", batches_json(eval), "editor", editor_json(setup->editor), "update",
+        update_name(plan), "repair", "rounds", (json_int_t)plan->teacher.max_rounds,
+        "tau", plan->teacher.tau, "reset", plan->reset, "n_edits",
+        (json_int_t)plan->n_edits, "model", setup->model);
     if (!plan->reset) json_object_set_new(report, "retention", retention_json(eval));
     if (setup->preserve) {
         json_object_set_new(report, "preserve",

@@ -15,8 +15,12 @@
     "What the preserved tokens count for altogether, in edit tokens per input of an " \
     "edited layer. Without it the editor's own weights, or 0.5."
 
-#define MAL_HELP_REPAIR_ROUNDS \
-    "Rounds of repair after the solve: 0, the paper's single pass, is all there is yet."
+#define MAL_HELP_REPAIR_ROUNDS                                                            \
+    "Rounds in which facts that are still wrong are measured again and solved for; 0 is " \
+    "the paper's single pass. MEND has none."
+#define MAL_HELP_REPAIR_TAU                                                          \
+    "A fact is wrong while one of its target's tokens is not the model's first, or " \
+    "less probable than this."
 
 struct mal_workbench {
     struct mal_backend *be;

@@ -137,3 +137,17 @@ bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) {
     return solve_forward(pace, n, m, l, b, err) && solve_backward(pace, n, m, l, b, err);
 }
+
+bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
+                             const double *l, double *b, struct mal_error *err) {
+    int64_t rows = MAL_SLICE_FMA / (n * n + 1);
+    if (rows < MIN_ROWS) rows = MIN_ROWS;
+    if (!pace->tick) rows = m;
+    for (int64_t i = 0; i < m; i += rows) {
+        int64_t k = min64(rows, m - i);
+        mal_trsm64(pace->be, true, true, k, n, l, n, b + i * n, n);
+        mal_trsm64(pace->be, true, false, k, n, l, n, b + i * n, n);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}

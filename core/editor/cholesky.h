@@ -36,5 +36,8 @@ bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const c
 /* b (n,m) := (l l')^-1 b */
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) MAL_CHECK;
+/* The same on rows: b (m,n) := b (l l')^-1 */
+bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
+                             const double *l, double *b, struct mal_error *err) MAL_CHECK;
 
 #endif

@@ -1,6 +1,8 @@
 /* edit_diffs.c - value differences of rows, a slice of rows at a time. */
 #include "core/editor/edit_diffs.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 #include "core/arena.h"
 #include "core/clock.h"
@@ -13,22 +15,42 @@ struct mal_edit_diffs {
     struct mal_backend *be;
     struct mal_hypernet **nets; /* per shape */
     struct mal_arena scratch;
-    int32_t *iota; /* (NET_ROWS) 0, 1, ... device */
+    int32_t *iota;  /* (NET_ROWS) 0, 1, ... device */
+    bool untrained; /* no blocks, and one step for all modules */
+    float lr;
+    float **means; /* (n_shapes) owned, of the untrained form */
 };
+
+/* The statistics of the untrained form, without the gradients' mean. */
+static bool without_mean(struct mal_edit_diffs *diffs, size_t s,
+                         struct mal_editor_shape *shape, struct mal_error *err) {
+    float *mean = mal_calloc((size_t)shape->size, sizeof *mean);
+    if (!mean) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    memcpy(mean, shape->norm.mean, (size_t)shape->d_in * sizeof *mean);
+    diffs->means[s] = shape->norm.mean = mean;
+    return true;
+}
+
+static bool open_net(struct mal_edit_diffs *diffs, const struct mal_normalizer *norms,
+                     size_t s, struct mal_error *err) {
+    const struct mal_editor *editor = diffs->editor;
+    struct mal_editor_shape shape = editor->shapes[s];
+    if (norms) shape.norm = norms[s];
+    if (diffs->untrained && !without_mean(diffs, s, &shape, err)) return false;
+    int64_t n_blocks = diffs->untrained ? 0 : editor->n_blocks;
+    return mal_hypernet_create(&diffs->nets[s], &shape, editor->rank, n_blocks, diffs->be,
+                               err);
+}
 
 static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer *norms,
                       struct mal_error *err) {
     const struct mal_editor *editor = diffs->editor;
     size_t scratch = 0;
     diffs->nets = mal_calloc(editor->n_shapes, sizeof *diffs->nets);
-    if (!diffs->nets) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    diffs->means = mal_calloc(editor->n_shapes, sizeof *diffs->means);
+    if (!diffs->nets || !diffs->means) return mal_fail(err, MAL_NO_MEMORY, "networks");
     for (size_t s = 0; s < editor->n_shapes; s++) {
-        struct mal_editor_shape shape = editor->shapes[s];
-        if (norms) shape.norm = norms[s];
-        if (!mal_hypernet_create(&diffs->nets[s], &shape, editor->rank, editor->n_blocks,
-                                 diffs->be, err)) {
-            return false;
-        }
+        if (!open_net(diffs, norms, s, err)) return false;
         size_t bytes = mal_hypernet_scratch_bytes(diffs->nets[s], NET_ROWS);
         if (bytes > scratch) scratch = bytes;
     }
@@ -43,13 +65,11 @@ static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer 
     return mal_backend_sync(diffs->be, err);
 }
 
-bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor *editor,
-                           const struct mal_normalizer *norms, struct mal_backend *be,
-                           struct mal_error *err) {
+static bool create(struct mal_edit_diffs **out, const struct mal_edit_diffs *what,
+                   const struct mal_normalizer *norms, struct mal_error *err) {
     struct mal_edit_diffs *diffs = mal_calloc(1, sizeof *diffs);
     if (!diffs) return mal_fail(err, MAL_NO_MEMORY, "networks");
-    diffs->editor = editor;
-    diffs->be = be;
+    *diffs = *what;
     if (!open_nets(diffs, norms, err)) {
         mal_edit_diffs_destroy(diffs);
         return false;
@@ -58,13 +78,31 @@ bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor 
     return true;
 }
 
+bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor *editor,
+                           const struct mal_normalizer *norms, struct mal_backend *be,
+                           struct mal_error *err) {
+    return create(out, &(struct mal_edit_diffs){.editor = editor, .be = be}, norms, err);
+}
+
+bool mal_edit_diffs_create_untrained(struct mal_edit_diffs **out,
+                                     const struct mal_editor *editor,
+                                     const struct mal_normalizer *norms, double lr,
+                                     struct mal_backend *be, struct mal_error *err) {
+    struct mal_edit_diffs what = {
+        .editor = editor, .be = be, .untrained = true, .lr = (float)lr};
+    return create(out, &what, norms, err);
+}
+
 void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
     if (!diffs) return;
     mal_backend_free(diffs->be, diffs->iota);
     mal_arena_finish(&diffs->scratch);
     for (size_t s = 0; diffs->nets && s < diffs->editor->n_shapes; s++)
         mal_hypernet_destroy(diffs->nets[s]);
+    for (size_t s = 0; diffs->means && s < diffs->editor->n_shapes; s++)
+        mal_free(diffs->means[s]);
     mal_free(diffs->nets);
+    mal_free(diffs->means);
     mal_free(diffs);
 }
 
@@ -86,7 +124,9 @@ static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, 
     }
     bool ultra =
         editor->method == MAL_ULTRAEDIT; /* <u_hat, u_hat> instead of <u, u_hat> */
-    float lr = ultra ? (float)editor->lr : shape->lr[module->row];
+    float lr = diffs->untrained ? diffs->lr
+               : ultra          ? (float)editor->lr
+                                : shape->lr[module->row];
     mal_edit_diffs(diffs->be, n, d_in, d_out, lr, ultra ? h : u, ultra ? size : d_in, h,
                    size, h + d_in, size, g, d_out);
 }

@@ -12,14 +12,20 @@ enum { SLICE_TOKENS = 2048 }; /* of one pass through the model where nobody wait
 
 /* ---- Text to rows ---- */
 
-static bool add_example(struct mal_edit_rows *rows, const struct mal_tokenizer *tok,
-                        const struct mal_fact *fact, size_t i, const char *prompt,
-                        const char *field, struct mal_error *err) {
+struct texts {
+    struct mal_example *examples;
+    size_t n;
+};
+
+static bool add_example(struct texts *texts, const struct mal_model *model,
+                        const struct mal_tokenizer *tok, const struct mal_fact *fact,
+                        size_t i, const char *prompt, const char *field,
+                        struct mal_error *err) {
     struct mal_error own = {0};
-    struct mal_example *e = &rows->own[rows->n_examples];
-    if (mal_example_init(e, rows->model, tok, prompt, fact->target, fact->join, &own)) {
+    struct mal_example *e = &texts->examples[texts->n];
+    if (mal_example_init(e, model, tok, prompt, fact->target, fact->join, &own)) {
         e->source = i;
-        rows->n_examples++;
+        texts->n++;
         return true;
     }
     char pointer[96];
@@ -27,26 +33,36 @@ static bool add_example(struct mal_edit_rows *rows, const struct mal_tokenizer *
     return mal_fail_at(err, own.status, pointer, "fact %zu: %s", i, own.text);
 }
 
-static bool tokenize(struct mal_edit_rows *rows, const struct mal_tokenizer *tok,
-                     const struct mal_fact *facts, size_t n_facts,
-                     struct mal_error *err) {
+static bool add_fact(struct texts *texts, const struct mal_model *model,
+                     const struct mal_tokenizer *tok, const struct mal_fact *fact,
+                     size_t i, struct mal_error *err) {
+    if (!add_example(texts, model, tok, fact, i, fact->prompt, "prompt", err))
+        return false;
+    for (size_t j = 0; j < fact->n_prompts; j++) {
+        char field[64];
+        snprintf(field, sizeof field, "prompts/%zu", j);
+        if (!add_example(texts, model, tok, fact, i, fact->prompts[j], field, err))
+            return false;
+    }
+    return true;
+}
+
+bool mal_examples_of_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
+                           const struct mal_fact *facts, size_t n_facts,
+                           struct mal_example **out, size_t *out_n,
+                           struct mal_error *err) {
     size_t n = 0;
     for (size_t i = 0; i < n_facts; i++)
         n += 1 + facts[i].n_prompts;
-    rows->own = mal_calloc(n, sizeof *rows->own);
-    if (!rows->own) return mal_fail(err, MAL_NO_MEMORY, "facts");
-    rows->examples = rows->own;
+    struct texts texts = {.examples = mal_calloc(n, sizeof *texts.examples)};
+    if (!texts.examples) return mal_fail(err, MAL_NO_MEMORY, "facts");
     for (size_t i = 0; i < n_facts; i++) {
-        if (!add_example(rows, tok, &facts[i], i, facts[i].prompt, "prompt", err))
-            return false;
-        for (size_t j = 0; j < facts[i].n_prompts; j++) {
-            char field[64];
-            snprintf(field, sizeof field, "prompts/%zu", j);
-            if (!add_example(rows, tok, &facts[i], i, facts[i].prompts[j], field, err)) {
-                return false;
-            }
-        }
+        if (add_fact(&texts, model, tok, &facts[i], i, err)) continue;
+        mal_examples_free(texts.examples, texts.n);
+        return false;
     }
+    *out = texts.examples;
+    *out_n = texts.n;
     return true;
 }
 
@@ -56,21 +72,30 @@ static bool sort_by_length(struct mal_edit_rows *rows, struct mal_error *err) {
     return mal_examples_longest_first(rows->examples, rows->n_examples, rows->order, err);
 }
 
+int64_t mal_example_rows(const struct mal_editor *editor, const struct mal_example *e,
+                         bool of_source) {
+    bool all = of_source || (editor->tokens == MAL_TOKENS_ALL && !e->has_decoder);
+    return all ? e->n : e->n_target;
+}
+
 static bool cut_micro_batches(struct mal_edit_rows *rows, struct mal_error *err) {
     size_t size = (size_t)rows->editor->micro_batch;
     rows->n_micro = (rows->n_examples + size - 1) / size;
     for (int side = 0; side < 2; side++) {
         rows->micro_rows[side] =
             mal_calloc(rows->n_micro + 1, sizeof *rows->micro_rows[side]);
-        if (!rows->micro_rows[side]) return mal_fail(err, MAL_NO_MEMORY, "facts");
+        rows->first_row[side] =
+            mal_calloc(rows->n_examples, sizeof *rows->first_row[side]);
+        if (!rows->micro_rows[side] || !rows->first_row[side])
+            return mal_fail(err, MAL_NO_MEMORY, "facts");
     }
-    bool all = rows->editor->tokens == MAL_TOKENS_ALL;
     for (size_t i = 0; i < rows->n_examples; i++) {
         const struct mal_example *e = &rows->examples[rows->order[i]];
-        rows->n_rows[0] += all && !e->has_decoder ? e->n : e->n_target;
-        rows->n_rows[1] += e->n;
-        for (int side = 0; side < 2; side++)
+        for (int side = 0; side < 2; side++) {
+            rows->first_row[side][rows->order[i]] = rows->n_rows[side];
+            rows->n_rows[side] += mal_example_rows(rows->editor, e, side);
             rows->micro_rows[side][i / size + 1] = rows->n_rows[side];
+        }
         rows->report->n_input_tokens += e->n;
     }
     rows->report->n_tokens = rows->n_rows[0];
@@ -173,6 +198,42 @@ bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
     return ok;
 }
 
+/* Forward only. Rows of all tokens go the way of the measurement. */
+static bool keys_of_slice(struct mal_edit_rows *rows, size_t first, size_t n,
+                          int64_t row[2], float **u, struct mal_error *err) {
+    struct mal_packed packed = {0};
+    if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
+        return false;
+    for (size_t m = 0; m < rows->n_modules; m++) {
+        const struct mal_linear *lin = mal_model_edit(rows->model, m);
+        u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
+    }
+    double begin = mal_clock_seconds();
+    bool ok = mal_model_keys(rows->model, &packed.batch, u, err);
+    row[0] += packed.n_labels;
+    row[1] += packed.batch.source_start[n];
+    mal_packed_finish(&packed);
+    rows->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
+    return ok;
+}
+
+bool mal_edit_rows_keys(struct mal_edit_rows *rows, struct mal_error *err) {
+    if (rows->editor->tokens == MAL_TOKENS_ALL) return mal_edit_rows_measure(rows, err);
+    float **u = mal_calloc(rows->n_modules, sizeof *u);
+    if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    int64_t row[2] = {0}, total = (int64_t)rows->n_examples;
+    bool ok = true;
+    for (size_t first = 0; ok && first < rows->n_examples;) {
+        size_t n = slice_length(rows, first);
+        ok = keys_of_slice(rows, first, n, row, u, err);
+        first += n;
+        ok = ok && mal_progress_step(rows->progress, MAL_STAGE_FORWARD, (int64_t)first,
+                                     total, err);
+    }
+    mal_free(u);
+    return ok;
+}
+
 /* ---- Running statistics ---- */
 
 static bool take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms, size_t m,
@@ -237,7 +298,10 @@ bool mal_edit_rows_of_facts(struct mal_edit_rows *rows, struct mal_model *model,
                             struct mal_edit_report *report, struct mal_error *err) {
     double begin = mal_clock_seconds();
     open_rows(rows, model, editor, progress, report);
-    bool ok = tokenize(rows, tok, facts, n_facts, err) && prepare(rows, err);
+    bool ok = mal_examples_of_facts(model, tok, facts, n_facts, &rows->own,
+                                    &rows->n_examples, err);
+    rows->examples = rows->own;
+    ok = ok && prepare(rows, err);
     report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
     if (!ok) mal_edit_rows_finish(rows);
     return ok;
@@ -269,8 +333,10 @@ void mal_edit_rows_finish(struct mal_edit_rows *rows) {
     }
     mal_free(rows->u);
     mal_free(rows->g);
-    mal_free(rows->micro_rows[0]);
-    mal_free(rows->micro_rows[1]);
+    for (int side = 0; side < 2; side++) {
+        mal_free(rows->micro_rows[side]);
+        mal_free(rows->first_row[side]);
+    }
     mal_free(rows->order);
     if (rows->own) mal_examples_free(rows->own, rows->n_examples);
     *rows = (struct mal_edit_rows){0};

@@ -24,18 +24,29 @@ struct mal_edit_rows {
      * rows are the label rows or all tokens, and of those that have the source's. */
     int64_t *micro_rows[2];
     int64_t n_rows[2];
+    int64_t *first_row[2]; /* (n_examples) of each example, as they came, not ordered */
 
     size_t n_modules;
     float **u, **g; /* per module (rows, d_in), (rows, d_out), device, owned; the rows
                        in the order of the examples in `order` */
 };
 
+/* The texts that facts teach, tokenised: each fact's prompt, then its further prompts,
+ * `source` being the fact's index. *out is the caller's: mal_examples_free(). An error
+ * points to "/facts/i/...". */
+bool mal_examples_of_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
+                           const struct mal_fact *facts, size_t n_facts,
+                           struct mal_example **out, size_t *out_n,
+                           struct mal_error *err) MAL_CHECK;
+/* Rows of an example in modules whose rows are the source's, or are not. */
+int64_t mal_example_rows(const struct mal_editor *editor, const struct mal_example *e,
+                         bool of_source);
+
 /* Rows of module m. */
 int64_t mal_edit_rows_n(const struct mal_edit_rows *rows, size_t m);
 
-/* Tokenises the facts with their further prompts, `source` being the fact's index, orders
- * them and takes the memory of the rows, for an editor bound to `model`. An error about a
- * fact points to "/facts/i/...". On an error there is nothing to finish. */
+/* Tokenises the facts' texts, orders them and takes the memory of the rows, for an editor
+ * bound to `model`. On an error there is nothing to finish. */
 bool mal_edit_rows_of_facts(struct mal_edit_rows *rows, struct mal_model *model,
                             const struct mal_tokenizer *tok,
                             const struct mal_editor *editor, const struct mal_fact *facts,
@@ -52,6 +63,9 @@ bool mal_edit_rows_of_examples(struct mal_edit_rows *rows, struct mal_model *mod
 
 /* Fills u and g on the weights in use. */
 bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) MAL_CHECK;
+
+/* Fills u only, which takes a forward pass. */
+bool mal_edit_rows_keys(struct mal_edit_rows *rows, struct mal_error *err) MAL_CHECK;
 
 /* Takes measured rows into running statistics, norms (n_shapes of the editor). On an
  * error they may have changed. */

@@ -1,37 +1,21 @@
-/* joint.c - the sums over all facts, and the shift that follows from them. */
+/* joint.c - the systems of all live facts, and their Cholesky factors. */
 #include "core/editor/joint.h"
 
 #include <math.h>
 
 #include "core/alloc.h"
-#include "core/arena.h"
-#include "core/clock.h"
-#include "core/editor/cholesky.h"
-#include "core/editor/edit_diffs.h"
-#include "core/editor/factors.h"
+#include "core/editor/joint_impl.h"
 
-enum { MIN_DEPTH = 512 /* rows a slice of the sums takes in at least */ };
+enum { MIN_DEPTH = 512 /* rows a slice of a system takes in at least */ };
 
-struct mal_joint {
-    struct mal_model *model;
-    struct mal_backend *be;
-    const struct mal_editor *editor;
-    size_t n_modules;
-    double **a; /* per module (d_in, d_in), lower triangle, device; MEND: NULL */
-    double **v; /* per module (d_in, d_out), device */
-    struct mal_arena scratch;
-};
-
-struct ticker {
-    const struct mal_progress *progress;
-    enum mal_stage stage;
-    int64_t done, total;
-};
-
-static bool tick(void *arg) {
-    const struct ticker *t = arg;
+bool mal_joint_tick(void *arg) {
+    const struct mal_joint_ticker *t = arg;
     if (!t->progress || !t->progress->tick) return true;
     return t->progress->tick(t->progress->arg, t->stage, t->done, t->total);
+}
+
+static size_t square_bytes(int64_t n) {
+    return (size_t)(n * n) * sizeof(double);
 }
 
 /* ---- Beginning ---- */
@@ -69,39 +53,92 @@ static bool begin_system(struct mal_joint *joint, size_t m,
     return ok;
 }
 
-static bool begin(struct mal_joint *joint, const struct mal_preserve *preserve,
-                  struct mal_error *err) {
-    bool system = joint->editor->method != MAL_MEND;
+static bool begin_systems(struct mal_joint *joint, const struct mal_preserve *preserve,
+                          struct mal_error *err) {
     joint->a = mal_calloc(joint->n_modules, sizeof *joint->a);
-    joint->v = mal_calloc(joint->n_modules, sizeof *joint->v);
-    if (!joint->a || !joint->v) return mal_fail(err, MAL_NO_MEMORY, "joint system");
+    if (!joint->a) return mal_fail(err, MAL_NO_MEMORY, "joint system");
     for (size_t m = 0; m < joint->n_modules; m++) {
         const struct mal_linear *lin = mal_model_edit(joint->model, m);
-        size_t a_bytes = (size_t)(lin->d_in * lin->d_in) * sizeof(double);
-        size_t v_bytes = (size_t)(lin->d_in * lin->d_out) * sizeof(double);
-        joint->v[m] = mal_backend_alloc(joint->be, v_bytes);
-        if (system) joint->a[m] = mal_backend_alloc(joint->be, a_bytes);
-        if (!joint->v[m] || (system && !joint->a[m])) {
+        joint->a[m] = mal_backend_alloc(joint->be, square_bytes(lin->d_in));
+        if (!joint->a[m]) {
             return mal_fail(err, MAL_NO_MEMORY, "joint system: %s needs %zu bytes",
-                            lin->name, a_bytes + v_bytes);
+                            lin->name, square_bytes(lin->d_in));
         }
-        mal_backend_zero(joint->be, joint->v[m], v_bytes);
-        if (system && !begin_system(joint, m, preserve, err)) return false;
+        if (!begin_system(joint, m, preserve, err)) return false;
     }
+    return true;
+}
+
+static bool begin_small(struct mal_joint *joint, struct mal_error *err) {
+    double eye[MAL_JOINT_EYE * MAL_JOINT_EYE] = {0};
+    for (int i = 0; i < MAL_JOINT_EYE; i++)
+        eye[i * MAL_JOINT_EYE + i] = 1;
+    joint->info = mal_backend_alloc(joint->be, 4 * sizeof *joint->info);
+    joint->eye = mal_backend_alloc(joint->be, sizeof eye);
+    if (!joint->info || !joint->eye) return mal_fail(err, MAL_NO_MEMORY, "joint system");
+    mal_backend_upload(joint->be, joint->eye, eye, sizeof eye);
     return mal_backend_sync(joint->be, err);
+}
+
+static int64_t widest(const struct mal_model *model) {
+    int64_t most = 0;
+    for (size_t m = 0; m < mal_model_n_edits(model); m++) {
+        int64_t n = mal_model_edit(model, m)->d_in;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+size_t mal_joint_bytes(const struct mal_model *model) {
+    size_t bytes = square_bytes(widest(model)) + square_bytes(MAL_JOINT_EYE);
+    for (size_t m = 0; m < mal_model_n_edits(model); m++)
+        bytes += square_bytes(mal_model_edit(model, m)->d_in);
+    return bytes;
+}
+
+/* One buffer at least, further ones while they fit; memory that is not there is not an
+ * error then. */
+static bool begin_factors(struct mal_joint *joint, size_t max_bytes,
+                          struct mal_error *err) {
+    size_t each = square_bytes(widest(joint->model)),
+           held = mal_joint_bytes(joint->model);
+    if (max_bytes && held > max_bytes) {
+        return mal_fail(
+            err, MAL_NO_MEMORY,
+            "the joint system of %zu modules needs %zu bytes, %zu are allowed",
+            joint->n_modules, held, max_bytes);
+    }
+    joint->factors = mal_calloc(joint->n_modules, sizeof *joint->factors);
+    joint->holder = mal_calloc(joint->n_modules, sizeof *joint->holder);
+    if (!joint->factors || !joint->holder)
+        return mal_fail(err, MAL_NO_MEMORY, "joint system");
+    for (size_t i = 0; i < joint->n_modules; i++, held += each) {
+        if (i > 0 && max_bytes && held > max_bytes) break;
+        joint->factors[i] = mal_backend_alloc(joint->be, each);
+        if (!joint->factors[i]) break;
+        joint->holder[joint->n_factors++] = -1;
+    }
+    return joint->n_factors > 0 ||
+           mal_fail(err, MAL_NO_MEMORY, "joint system: a factor needs %zu bytes", each);
 }
 
 bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                       const struct mal_editor *editor,
-                      const struct mal_preserve *preserve, struct mal_error *err) {
+                      const struct mal_preserve *preserve, size_t max_bytes,
+                      struct mal_error *err) {
+    if (editor->method == MAL_MEND) {
+        return mal_fail(err, MAL_INVALID,
+                        "MEND solves no system: its facts cannot be held in one");
+    }
     struct mal_joint *joint = mal_calloc(1, sizeof *joint);
     if (!joint) return mal_fail(err, MAL_NO_MEMORY, "joint system");
     *joint = (struct mal_joint){.model = model,
                                 .be = mal_model_backend(model),
                                 .editor = editor,
                                 .n_modules = editor->n_modules,
-                                .scratch = {.be = mal_model_backend(model)}};
-    if (!begin(joint, preserve, err)) {
+                                .whole = true};
+    if (!begin_systems(joint, preserve, err) || !begin_small(joint, err) ||
+        !begin_factors(joint, max_bytes, err)) {
         mal_joint_destroy(joint);
         return false;
     }
@@ -111,145 +148,96 @@ bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
 
 void mal_joint_destroy(struct mal_joint *joint) {
     if (!joint) return;
-    for (size_t m = 0; m < joint->n_modules; m++) {
-        if (joint->a) mal_backend_free(joint->be, joint->a[m]);
-        if (joint->v) mal_backend_free(joint->be, joint->v[m]);
-    }
-    mal_arena_finish(&joint->scratch);
+    for (size_t m = 0; joint->a && m < joint->n_modules; m++)
+        mal_backend_free(joint->be, joint->a[m]);
+    for (size_t i = 0; joint->factors && i < joint->n_modules; i++)
+        mal_backend_free(joint->be, joint->factors[i]);
+    mal_backend_free(joint->be, joint->info);
+    mal_backend_free(joint->be, joint->eye);
     mal_free(joint->a);
-    mal_free(joint->v);
+    mal_free(joint->factors);
+    mal_free(joint->holder);
     mal_free(joint);
 }
 
-/* ---- Taking facts in ---- */
+size_t mal_joint_held_bytes(const struct mal_joint *joint) {
+    return mal_joint_bytes(joint->model) +
+           (joint->n_factors - 1) * square_bytes(widest(joint->model));
+}
 
-/* v += alpha u'd and, but for MEND, a += u'u, over all rows. */
-static bool add_rows(struct mal_joint *joint, const struct mal_edit_rows *rows, size_t m,
-                     const struct mal_pace *pace, struct mal_error *err) {
-    const struct mal_linear *lin = mal_model_edit(joint->model, m);
-    const struct mal_editor_module *module = &joint->editor->modules[m];
-    bool mend = joint->editor->method == MAL_MEND;
-    const float *lr = joint->editor->shapes[module->shape].lr;
-    int64_t depth = MAL_SLICE_FMA / (lin->d_in * (lin->d_in / 2 + lin->d_out) + 1);
+bool mal_joint_is_whole(const struct mal_joint *joint) {
+    return joint->whole;
+}
+
+/* ---- Keys ---- */
+
+bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,
+                            int64_t n, const float *x, struct mal_error *err) {
+    double sum = 0;
+    mal_sum_squares(joint->be, n, x, joint->info + 2);
+    mal_backend_download(joint->be, &sum, joint->info + 2, sizeof sum);
+    if (!mal_backend_sync(joint->be, err)) return false;
+    if (isfinite(sum)) return true;
+    return mal_fail(err, MAL_NUMERIC, "module '%s': the %s have a NaN or infinite value",
+                    mal_model_edit(joint->model, m)->name, what);
+}
+
+bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
+                        int sign, const struct mal_pace *pace, struct mal_error *err) {
+    int64_t d_in = mal_model_edit(joint->model, m)->d_in;
+    int64_t depth = MAL_SLICE_FMA / (d_in * d_in / 2 + 1);
     if (depth < MIN_DEPTH) depth = MIN_DEPTH;
-    int64_t total = mal_edit_rows_n(rows, m);
-    for (int64_t i = 0; i < total; i += depth) {
-        int64_t n = total - i < depth ? total - i : depth;
-        const float *u = rows->u[m] + i * lin->d_in, *d = rows->g[m] + i * lin->d_out;
-        if (!mend) {
-            mal_syrk64(joint->be, lin->d_in, n, 1, u, lin->d_in, true, 1, joint->a[m],
-                       lin->d_in);
-        }
-        mal_gemm64(joint->be,
-                   &(struct mal_gemm64){.m = lin->d_in,
-                                        .n = lin->d_out,
-                                        .k = n,
-                                        .a = u,
-                                        .a_dtype = MAL_F32,
-                                        .trans_a = true,
-                                        .b = d,
-                                        .b_dtype = MAL_F32,
-                                        .c = joint->v[m],
-                                        .alpha = mend ? -(double)lr[module->row] : 1,
-                                        .beta = 1});
+    if (!mal_joint_check_finite(joint, m, "keys", n * d_in, u, err)) return false;
+    size_t buffer = m % joint->n_factors;
+    if (joint->holder[buffer] == (int64_t)m) joint->holder[buffer] = -1;
+    for (int64_t i = 0; i < n; i += depth) {
+        int64_t k = n - i < depth ? n - i : depth;
+        mal_syrk64(joint->be, d_in, k, sign, u + i * d_in, d_in, true, 1, joint->a[m],
+                   d_in);
         if (!mal_pace_step(pace, err)) return false;
     }
     return mal_backend_sync(joint->be, err);
 }
 
-static bool add_modules(struct mal_joint *joint, struct mal_edit_rows *rows,
-                        struct mal_edit_diffs *diffs, struct mal_error *err) {
-    struct ticker ticker = {.progress = rows->progress,
-                            .stage = MAL_STAGE_GRAM,
-                            .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = tick, .arg = &ticker};
-    for (size_t m = 0; m < joint->n_modules; m++) {
-        if (!mal_edit_diffs_run(diffs, rows, m, err)) return false;
-        double start = mal_clock_seconds();
-        ticker.done = (int64_t)m;
-        if (!add_rows(joint, rows, m, &pace, err)) return false;
-        mal_edit_rows_drop(rows, m);
-        rows->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
-    }
-    return true;
-}
-
-bool mal_joint_add(struct mal_joint *joint, const struct mal_tokenizer *tok,
-                   struct mal_normalizer *norms, const struct mal_fact *facts,
-                   size_t n_facts, const struct mal_progress *progress,
-                   struct mal_edit_report *report, struct mal_error *err) {
-    *report = (struct mal_edit_report){.n_facts = n_facts};
+bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examples,
+                        size_t n, int sign, const struct mal_progress *progress,
+                        struct mal_error *err) {
+    struct mal_edit_report report = {0};
     struct mal_edit_rows rows;
-    struct mal_edit_diffs *diffs = NULL;
-    if (!mal_edit_rows_of_facts(&rows, joint->model, tok, joint->editor, facts, n_facts,
-                                progress, report, err))
+    struct mal_joint_ticker ticker = {.progress = progress,
+                                      .stage = MAL_STAGE_GRAM,
+                                      .total = (int64_t)joint->n_modules};
+    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    if (n == 0) return true;
+    if (!mal_edit_rows_of_examples(&rows, joint->model, joint->editor, examples, n,
+                                   progress, &report, err))
         return false;
-    bool ok = mal_edit_rows_measure(&rows, err);
-    mal_model_drop_scratch(joint->model);
-    ok = ok && (!norms || mal_edit_rows_take_in(&rows, norms, err)) &&
-         mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
-         add_modules(joint, &rows, diffs, err);
-    mal_edit_diffs_destroy(diffs);
+    bool ok = mal_edit_rows_keys(&rows, err);
+    if (ok) joint->whole = false;
+    for (size_t m = 0; ok && m < joint->n_modules; m++) {
+        ticker.done = (int64_t)m;
+        ok = mal_joint_add_rows(joint, m, rows.u[m], mal_edit_rows_n(&rows, m), sign,
+                                &pace, err);
+    }
+    if (ok) joint->whole = true;
     mal_edit_rows_finish(&rows);
     return ok;
 }
 
-/* ---- Solving ---- */
+/* ---- Factors ---- */
 
-struct buffers {
-    double *info; /* (2) pivot report */
-    double *a;    /* (d_in, d_in) */
-    double *s;    /* (d_in, d_out) */
-};
-
-static struct buffers place(struct mal_arena *arena, const struct mal_linear *lin) {
-    size_t n = (size_t)lin->d_in, k = (size_t)lin->d_out;
-    return (struct buffers){.info = mal_arena_alloc(arena, 2 * sizeof(double)),
-                            .a = mal_arena_alloc(arena, n * n * sizeof(double)),
-                            .s = mal_arena_alloc(arena, n * k * sizeof(double))};
-}
-
-static bool solve_module(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
-                         struct mal_delta_part *out, struct mal_error *err) {
+bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                      const double **out, struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(joint->model, m);
-    int64_t n = lin->d_in, k = lin->d_out;
-    if (!joint->a[m])
-        return mal_part_from_dense(joint->be, lin->name, n, k, joint->v[m], out, err);
-    struct mal_arena counting;
-    mal_arena_init_counting(&counting);
-    place(&counting, lin);
-    if (!mal_arena_reserve(&joint->scratch, counting.peak, err))
-        return mal_fail_wrap(err, "module '%s': the solve", lin->name);
-    mal_arena_reset(&joint->scratch, 0);
-    struct buffers b = place(&joint->scratch, lin);
-    mal_backend_copy(joint->be, b.a, joint->a[m], (size_t)(n * n) * sizeof *b.a);
-    mal_backend_copy(joint->be, b.s, joint->v[m], (size_t)(n * k) * sizeof *b.s);
-
-    return mal_cholesky_check(pace, lin->name, "joint system", n, b.a, b.info, err) &&
-           mal_cholesky_solve(pace, n, k, b.a, b.s, err) &&
-           mal_part_from_dense(joint->be, lin->name, n, k, b.s, out, err);
-}
-
-bool mal_joint_solve(struct mal_joint *joint, const struct mal_progress *progress,
-                     struct mal_delta *out, struct mal_edit_report *report,
-                     struct mal_error *err) {
-    double start = mal_clock_seconds();
-    struct ticker ticker = {.progress = progress,
-                            .stage = MAL_STAGE_SOLVE,
-                            .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = tick, .arg = &ticker};
-    struct mal_delta delta = {.parts = mal_calloc(joint->n_modules, sizeof *delta.parts)};
-    if (!delta.parts) return mal_fail(err, MAL_NO_MEMORY, "delta");
-    for (size_t m = 0; m < joint->n_modules; m++) {
-        ticker.done = (int64_t)m;
-        if (!solve_module(joint, m, &pace, &delta.parts[m], err)) {
-            mal_delta_finish(&delta);
-            return false;
-        }
-        delta.n_parts++;
-    }
-    mal_delta_sort(&delta);
-    *out = delta;
-    report->seconds[MAL_STAGE_SOLVE] += mal_clock_seconds() - start;
+    size_t buffer = m % joint->n_factors;
+    double *factor = joint->factors[buffer];
+    *out = factor;
+    if (joint->holder[buffer] == (int64_t)m) return true;
+    joint->holder[buffer] = -1;
+    mal_backend_copy(joint->be, factor, joint->a[m], square_bytes(lin->d_in));
+    if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor,
+                            joint->info, err))
+        return false;
+    joint->holder[buffer] = (int64_t)m;
     return true;
 }

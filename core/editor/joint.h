@@ -1,37 +1,42 @@
-/* joint.h - all facts in one system (core/README.md section 3): a stream of batches whose
- * shift from the base is solved anew over everything after each, instead of added up.
+/* joint.h - all live facts in one system (core/README.md section 3).
  *
- * Per edit module A = sum u'u + w K0'K0 + e^lamda I and V = sum u'd in fp64, with keys u
- * and differences d always measured on the base weights, and S = A^-1 V. For MEND, which
- * solves nothing, S is the sum of its outer products. The order of the batches, and how
- * facts are cut into them, does not matter but for rounding. */
+ * Per edit module A = sum u'u + w K0'K0 + e^lamda I over the keys u of every live fact,
+ * in fp64. The shift S of the live weights is A^-1 sum u'd; what a change of some facts
+ * makes of it (joint_change.h) needs A, S and those facts' rows only, so its cost does
+ * not grow with the facts already there, and neither does the memory: keys and value
+ * differences are not kept. Keys are always measured on the same weights, the origin: the
+ * base. */
 #ifndef MAL_JOINT_H
 #define MAL_JOINT_H
 
-#include "core/delta.h"
 #include "core/editor/preserve.h"
-#include "core/facts.h"
+#include "core/editor/progress.h"
+#include "core/example.h"
 
 struct mal_joint;
 
-/* No facts yet. `editor` must be bound to `model`; all are borrowed, `preserve` (NULL:
- * nothing) only during the call. */
+/* Device bytes a joint system takes at least: every module's A, the largest one's
+ * Cholesky factor and small things. */
+size_t mal_joint_bytes(const struct mal_model *model);
+
+/* No facts yet. `editor` must be bound to `model`; both are borrowed, `preserve` (NULL:
+ * nothing) only during the call. Of max_bytes (0: no bound) what mal_joint_bytes() leaves
+ * holds further factors, which are otherwise made again in each round of a change; too
+ * few are MAL_NO_MEMORY saying what is needed. MEND solves no system: MAL_INVALID. */
 bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                       const struct mal_editor *editor,
-                      const struct mal_preserve *preserve,
+                      const struct mal_preserve *preserve, size_t max_bytes,
                       struct mal_error *err) MAL_CHECK;
-void mal_joint_destroy(struct mal_joint *joint); /* takes NULL */
+void mal_joint_destroy(struct mal_joint *joint);            /* takes NULL */
+size_t mal_joint_held_bytes(const struct mal_joint *joint); /* device memory in use */
 
-/* Takes facts in; the model must read its base weights. `norms` as in mal_edit_run(). On
- * an error the sums may hold a part of the batch: the joint is only to be destroyed. */
-bool mal_joint_add(struct mal_joint *joint, const struct mal_tokenizer *tok,
-                   struct mal_normalizer *norms, const struct mal_fact *facts,
-                   size_t n_facts, const struct mal_progress *progress,
-                   struct mal_edit_report *report, struct mal_error *err) MAL_CHECK;
+/* Keys of texts that are in the live weights already join A (sign 1), or leave it (-1);
+ * the model must read the origin's weights, also after a tick. */
+bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examples,
+                        size_t n, int sign, const struct mal_progress *progress,
+                        struct mal_error *err) MAL_CHECK;
 
-/* The whole difference from the base weights, dense; time is added to `report`. */
-bool mal_joint_solve(struct mal_joint *joint, const struct mal_progress *progress,
-                     struct mal_delta *out, struct mal_edit_report *report,
-                     struct mal_error *err) MAL_CHECK;
+/* False after an error amid a change of A: it is only to be destroyed. */
+bool mal_joint_is_whole(const struct mal_joint *joint);
 
 #endif

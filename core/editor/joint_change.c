@@ -1,0 +1,549 @@
+/* joint_change.c - changed rows and their residuals, and the shift they make.
+ *
+ * Texts come in groups, each measured in one go; a group's keys U and residuals R are
+ * device memory, per module. */
+#include "core/editor/joint_change.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/editor/factors.h"
+#include "core/editor/joint_impl.h"
+
+struct group {
+    struct group *next;
+    struct mal_edit_rows rows; /* u; g is gone once r is there */
+    double **r;                /* per module (rows, d_out), device, owned */
+};
+
+struct text {
+    struct mal_example example; /* its arrays borrowed */
+    const struct group *group;
+    size_t index;  /* in its group */
+    float *values; /* owned; NULL: removed */
+};
+
+struct mal_joint_change {
+    struct mal_joint *joint;
+    const struct mal_weights_state *shifts;
+    const struct mal_progress *progress;
+    struct mal_edit_report *report;
+    struct group *groups, **last;
+    struct text *texts;
+    size_t n_texts;
+    struct mal_arena scratch;
+};
+
+static const struct mal_linear *module_at(const struct mal_joint *joint, size_t m) {
+    return mal_model_edit(joint->model, m);
+}
+
+/* ---- Their life ---- */
+
+bool mal_joint_change_create(struct mal_joint_change **out, struct mal_joint *joint,
+                             const struct mal_weights_state *shifts,
+                             const struct mal_progress *progress,
+                             struct mal_edit_report *report, struct mal_error *err) {
+    struct mal_joint_change *change = mal_calloc(1, sizeof *change);
+    if (!change) return mal_fail(err, MAL_NO_MEMORY, "change");
+    *change = (struct mal_joint_change){.joint = joint,
+                                        .shifts = shifts,
+                                        .progress = progress,
+                                        .report = report,
+                                        .last = &change->groups,
+                                        .scratch = {.be = joint->be}};
+    *out = change;
+    return true;
+}
+
+static void free_group(struct mal_joint *joint, struct group *group) {
+    for (size_t m = 0; group->r && m < joint->n_modules; m++)
+        mal_backend_free(joint->be, group->r[m]);
+    mal_free(group->r);
+    mal_edit_rows_finish(&group->rows);
+    mal_free(group);
+}
+
+void mal_joint_change_destroy(struct mal_joint_change *change) {
+    if (!change) return;
+    while (change->groups) {
+        struct group *next = change->groups->next;
+        free_group(change->joint, change->groups);
+        change->groups = next;
+    }
+    for (size_t i = 0; i < change->n_texts; i++)
+        mal_free(change->texts[i].values);
+    mal_free(change->texts);
+    mal_arena_finish(&change->scratch);
+    mal_free(change);
+}
+
+/* ---- Values ---- */
+
+static int64_t rows_of(const struct mal_joint *joint, const struct mal_example *text,
+                       size_t m) {
+    return mal_example_rows(joint->editor, text, module_at(joint, m)->of_source);
+}
+
+size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_example *text) {
+    int64_t n = 0;
+    for (size_t m = 0; m < joint->n_modules; m++)
+        n += rows_of(joint, text, m) * module_at(joint, m)->d_out;
+    return (size_t)n;
+}
+
+const float *mal_joint_values(const struct mal_joint_change *change, size_t text) {
+    assert(text < change->n_texts && change->texts[text].values);
+    return change->texts[text].values;
+}
+
+struct mal_joint *mal_joint_change_system(const struct mal_joint_change *change) {
+    return change->joint;
+}
+
+size_t mal_joint_n_texts(const struct mal_joint_change *change) {
+    return change->n_texts;
+}
+
+/* The first of a text's rows in its group, of a module. */
+static int64_t first_row(const struct mal_joint *joint, const struct text *text,
+                         size_t m) {
+    return text->group->rows.first_row[module_at(joint, m)->of_source][text->index];
+}
+
+/* Where a module's part begins in a text's values. */
+static size_t values_at(const struct mal_joint *joint, const struct mal_example *text,
+                        size_t m) {
+    int64_t n = 0;
+    for (size_t i = 0; i < m; i++)
+        n += rows_of(joint, text, i) * module_at(joint, i)->d_out;
+    return (size_t)n;
+}
+
+/* ---- Groups ---- */
+
+static bool add_texts(struct mal_joint_change *change, const struct group *group,
+                      const struct mal_example *texts, size_t n, bool values,
+                      struct mal_error *err) {
+    struct text *all = mal_realloc(change->texts, (change->n_texts + n) * sizeof *all);
+    if (!all) return mal_fail(err, MAL_NO_MEMORY, "%zu texts", n);
+    change->texts = all;
+    for (size_t i = 0; i < n; i++) {
+        struct text *text = &all[change->n_texts++];
+        *text = (struct text){.example = texts[i], .group = group, .index = i};
+        if (!values) continue;
+        text->values =
+            mal_calloc(mal_joint_n_values(change->joint, &texts[i]), sizeof(float));
+        if (!text->values) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+    }
+    return true;
+}
+
+/* A group of texts whose rows have memory but are not measured yet. */
+static struct group *add_group(struct mal_joint_change *change,
+                               const struct mal_example *texts, size_t n, bool values,
+                               struct mal_edit_report *report, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    struct group *group = mal_calloc(1, sizeof *group);
+    if (!group) {
+        mal_fail(err, MAL_NO_MEMORY, "change");
+        return NULL;
+    }
+    *change->last = group;
+    change->last = &group->next;
+    if (!mal_edit_rows_of_examples(&group->rows, joint->model, joint->editor, texts, n,
+                                   change->progress, report, err) ||
+        !add_texts(change, group, texts, n, values, err))
+        return NULL;
+    group->r = mal_calloc(joint->n_modules, sizeof *group->r);
+    if (!group->r) mal_fail(err, MAL_NO_MEMORY, "change");
+    for (size_t m = 0; group->r && m < joint->n_modules; m++) {
+        int64_t rows = mal_edit_rows_n(&group->rows, m);
+        size_t bytes = (size_t)(rows * module_at(joint, m)->d_out) * sizeof(double);
+        group->r[m] = mal_backend_alloc(joint->be, bytes);
+        if (!group->r[m]) {
+            mal_fail(err, MAL_NO_MEMORY, "residuals of %lld edit tokens",
+                     (long long)rows);
+            return NULL;
+        }
+        mal_backend_zero(joint->be, group->r[m], bytes);
+    }
+    return group->r ? group : NULL;
+}
+
+static void add_seconds(struct mal_edit_report *to, const struct mal_edit_report *from) {
+    for (int s = 0; s < MAL_N_STAGES; s++)
+        to->seconds[s] += from->seconds[s];
+}
+
+/* r += alpha x, rows of fp32 differences. */
+static void add_values(struct mal_joint *joint, double alpha, const float *x, int64_t n,
+                       int64_t d_out, double *r) {
+    for (int64_t i = 0; i < n; i += MAL_JOINT_EYE) {
+        int64_t k = n - i < MAL_JOINT_EYE ? n - i : MAL_JOINT_EYE;
+        mal_gemm64(joint->be, &(struct mal_gemm64){.m = k,
+                                                   .n = d_out,
+                                                   .k = k,
+                                                   .a = joint->eye,
+                                                   .a_dtype = MAL_F64,
+                                                   .lda = MAL_JOINT_EYE,
+                                                   .b = x + i * d_out,
+                                                   .b_dtype = MAL_F32,
+                                                   .c = r + i * d_out,
+                                                   .alpha = alpha,
+                                                   .beta = 1});
+    }
+}
+
+/* r += alpha U S, S being the live shift. */
+static bool add_fitted(const struct mal_joint_change *change, const struct group *group,
+                       size_t m, double alpha, const struct mal_pace *pace,
+                       struct mal_error *err) {
+    const struct mal_linear *lin = module_at(change->joint, m);
+    const float *shift = change->shifts ? mal_weights_shift(change->shifts, m) : NULL;
+    if (!shift) return true;
+    struct mal_gemm64 product = {.m = mal_edit_rows_n(&group->rows, m),
+                                 .n = lin->d_out,
+                                 .k = lin->d_in,
+                                 .a = group->rows.u[m],
+                                 .a_dtype = MAL_F32,
+                                 .b = shift,
+                                 .b_dtype = MAL_F32,
+                                 .trans_b = lin->transposed,
+                                 .c = group->r[m],
+                                 .alpha = alpha,
+                                 .beta = 1};
+    return mal_pace_gemm64(pace, &product, err);
+}
+
+/* ---- Teaching ---- */
+
+/* The differences of a module in rows->g: into the texts' values and, less what the live
+ * shift gives already, the residuals; the keys into the system. */
+static bool take_module(struct mal_joint_change *change, struct group *group,
+                        size_t first_text, size_t m, const struct mal_pace *pace,
+                        struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    int64_t n = mal_edit_rows_n(&group->rows, m), d_out = module_at(joint, m)->d_out;
+    const float *d = group->rows.g[m];
+    if (!mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
+        return false;
+    for (size_t i = first_text; i < change->n_texts; i++) {
+        const struct text *text = &change->texts[i];
+        size_t bytes =
+            (size_t)(rows_of(joint, &text->example, m) * d_out) * sizeof(float);
+        mal_backend_download(joint->be,
+                             text->values + values_at(joint, &text->example, m),
+                             d + first_row(joint, text, m) * d_out, bytes);
+    }
+    mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
+    return add_fitted(change, group, m, -1, pace, err) &&
+           mal_joint_add_rows(joint, m, group->rows.u[m], n, 1, pace, err);
+}
+
+static bool take_modules(struct mal_joint_change *change, struct group *group,
+                         size_t first_text, struct mal_edit_diffs *diffs,
+                         struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    struct mal_joint_ticker ticker = {.progress = change->progress,
+                                      .stage = MAL_STAGE_GRAM,
+                                      .total = (int64_t)joint->n_modules};
+    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    for (size_t m = 0; m < joint->n_modules; m++) {
+        if (!mal_edit_diffs_run(diffs, &group->rows, m, err)) return false;
+        double start = mal_clock_seconds();
+        ticker.done = (int64_t)m;
+        joint->whole = false;
+        if (!take_module(change, group, first_text, m, &pace, err)) return false;
+        change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
+        mal_backend_free(joint->be, group->rows.g[m]);
+        group->rows.g[m] = NULL;
+    }
+    joint->whole = true;
+    return true;
+}
+
+bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
+                     const struct mal_example *texts, size_t n, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    struct mal_edit_diffs *diffs = NULL;
+    size_t first_text = change->n_texts;
+    if (n == 0) return true;
+    struct group *group = add_group(change, texts, n, true, change->report, err);
+    bool ok = group && mal_edit_rows_measure(&group->rows, err);
+    mal_model_drop_scratch(joint->model);
+    ok = ok && (!norms || mal_edit_rows_take_in(&group->rows, norms, err)) &&
+         mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
+         take_modules(change, group, first_text, diffs, err);
+    mal_edit_diffs_destroy(diffs);
+    return ok;
+}
+
+/* ---- Texts that are there already ---- */
+
+static struct group *measure_keys(struct mal_joint_change *change,
+                                  const struct mal_example *texts, size_t n, bool values,
+                                  struct mal_error *err) {
+    struct mal_edit_report report = {0};
+    struct group *group = add_group(change, texts, n, values, &report, err);
+    if (!group || !mal_edit_rows_keys(&group->rows, err)) return NULL;
+    for (size_t m = 0; m < change->joint->n_modules; m++) {
+        mal_backend_free(change->joint->be, group->rows.g[m]);
+        group->rows.g[m] = NULL;
+    }
+    add_seconds(change->report, &report);
+    return group;
+}
+
+bool mal_joint_reopen(struct mal_joint_change *change, const struct mal_example *texts,
+                      const float *const *values, size_t n, struct mal_error *err) {
+    size_t first_text = change->n_texts;
+    if (n == 0) return true;
+    if (!measure_keys(change, texts, n, true, err)) return false;
+    for (size_t i = 0; i < n; i++) {
+        size_t n_values = mal_joint_n_values(change->joint, &texts[i]);
+        memcpy(change->texts[first_text + i].values, values[i], n_values * sizeof(float));
+    }
+    return true;
+}
+
+/* r -= values of the group's texts */
+static bool subtract_values(struct mal_joint_change *change, const struct group *group,
+                            size_t first_text, const float *const *values, size_t m,
+                            struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    int64_t n = mal_edit_rows_n(&group->rows, m), d_out = module_at(joint, m)->d_out;
+    float *d = mal_backend_alloc(joint->be, (size_t)(n * d_out) * sizeof *d);
+    if (!d)
+        return mal_fail(err, MAL_NO_MEMORY, "values of %lld edit tokens", (long long)n);
+    for (size_t i = first_text; i < change->n_texts; i++) {
+        const struct text *text = &change->texts[i];
+        mal_backend_upload(joint->be, d + first_row(joint, text, m) * d_out,
+                           values[i - first_text] + values_at(joint, &text->example, m),
+                           (size_t)(rows_of(joint, &text->example, m) * d_out) *
+                               sizeof *d);
+    }
+    add_values(joint, -1, d, n, d_out, group->r[m]);
+    bool ok = mal_backend_sync(joint->be, err);
+    mal_backend_free(joint->be, d);
+    return ok;
+}
+
+bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
+                      const float *const *values, size_t n, bool pin,
+                      struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    size_t first_text = change->n_texts;
+    if (n == 0) return true;
+    const struct group *group = measure_keys(change, texts, n, false, err);
+    if (!group) return false;
+    double start = mal_clock_seconds();
+    struct mal_joint_ticker ticker = {.progress = change->progress,
+                                      .stage = MAL_STAGE_GRAM,
+                                      .total = (int64_t)joint->n_modules};
+    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    joint->whole = pin;
+    for (size_t m = 0; m < joint->n_modules; m++) {
+        ticker.done = (int64_t)m;
+        if (!subtract_values(change, group, first_text, values, m, err)) return false;
+        if (pin) continue;
+        if (!add_fitted(change, group, m, 1, &pace, err) ||
+            !mal_joint_add_rows(joint, m, group->rows.u[m],
+                                mal_edit_rows_n(&group->rows, m), -1, &pace, err))
+            return false;
+    }
+    joint->whole = true;
+    change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
+    return true;
+}
+
+/* ---- Improving ---- */
+
+/* The differences in rows->g of one module, into values and residuals. */
+static bool add_module(struct mal_joint_change *change, const struct mal_edit_rows *rows,
+                       const size_t *texts, size_t n, size_t m, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    const struct mal_linear *lin = module_at(joint, m);
+    int64_t total = mal_edit_rows_n(rows, m);
+    if (!mal_joint_check_finite(joint, m, "value differences", total * lin->d_out,
+                                rows->g[m], err))
+        return false;
+    float *d = mal_malloc((size_t)(total * lin->d_out) * sizeof *d);
+    if (!d) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+    mal_backend_download(joint->be, d, rows->g[m],
+                         (size_t)(total * lin->d_out) * sizeof *d);
+    bool ok = mal_backend_sync(joint->be, err);
+    for (size_t i = 0; ok && i < n; i++) {
+        const struct text *text = &change->texts[texts[i]];
+        int64_t row = rows->first_row[lin->of_source][i] * lin->d_out;
+        int64_t k = rows_of(joint, &text->example, m);
+        float *values = text->values + values_at(joint, &text->example, m);
+        for (int64_t j = 0; j < k * lin->d_out; j++)
+            values[j] += d[row + j];
+        add_values(joint, 1, rows->g[m] + row, k, lin->d_out,
+                   text->group->r[m] + first_row(joint, text, m) * lin->d_out);
+    }
+    mal_free(d);
+    return ok && mal_backend_sync(joint->be, err);
+}
+
+bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *diffs,
+                       const size_t *texts, size_t n, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    struct mal_edit_report report = {0};
+    struct mal_edit_rows rows;
+    if (n == 0) return true;
+    struct mal_example *examples = mal_calloc(n, sizeof *examples);
+    if (!examples) return mal_fail(err, MAL_NO_MEMORY, "%zu texts", n);
+    for (size_t i = 0; i < n; i++)
+        examples[i] = change->texts[texts[i]].example;
+    bool ok = mal_edit_rows_of_examples(&rows, joint->model, joint->editor, examples, n,
+                                        change->progress, &report, err);
+    if (ok) {
+        ok = mal_edit_rows_measure(&rows, err);
+        for (size_t m = 0; ok && m < joint->n_modules; m++) {
+            ok = mal_edit_diffs_run(diffs, &rows, m, err) &&
+                 add_module(change, &rows, texts, n, m, err);
+        }
+        mal_edit_rows_finish(&rows);
+    }
+    add_seconds(change->report, &report);
+    mal_free(examples);
+    return ok;
+}
+
+/* ---- The shift ---- */
+
+static int64_t total_rows(const struct mal_joint_change *change, size_t m) {
+    int64_t n = 0;
+    for (const struct group *g = change->groups; g; g = g->next)
+        n += mal_edit_rows_n(&g->rows, m);
+    return n;
+}
+
+struct buffers {
+    double *q;     /* factors: (n, d_in) the rows A'^-1 u, then orthonormal */
+    double *r;     /* (n, n) of the QR */
+    double *right; /* (n, d_out) */
+    double *s;     /* dense: (d_in, d_out) */
+};
+
+static struct buffers place(struct mal_arena *arena, const struct mal_linear *lin,
+                            int64_t n, bool factors) {
+    struct buffers b = {0};
+    size_t d_in = (size_t)lin->d_in, d_out = (size_t)lin->d_out, rows = (size_t)n;
+    if (!factors) {
+        b.s = mal_arena_alloc(arena, d_in * d_out * sizeof(double));
+        return b;
+    }
+    b.q = mal_arena_alloc(arena, rows * d_in * sizeof(double));
+    b.r = mal_arena_alloc(arena, rows * rows * sizeof(double));
+    b.right = mal_arena_alloc(arena, rows * d_out * sizeof(double));
+    return b;
+}
+
+/* S' - S = (A'^-1 U_c') R = Q (r R) */
+static bool make_factors(struct mal_joint_change *change, size_t m,
+                         const struct buffers *b, int64_t n, const double *factor,
+                         const struct mal_pace *pace, struct mal_delta_part *out,
+                         struct mal_error *err) {
+    const struct mal_linear *lin = module_at(change->joint, m);
+    struct mal_backend *be = change->joint->be;
+    int64_t row = 0;
+    for (const struct group *g = change->groups; g; g = g->next) {
+        int64_t rows = mal_edit_rows_n(&g->rows, m);
+        mal_convert(be, rows * lin->d_in, b->q + row * lin->d_in, MAL_F64, g->rows.u[m],
+                    MAL_F32);
+        row += rows;
+    }
+    if (!mal_cholesky_solve_rows(pace, lin->d_in, n, factor, b->q, err)) return false;
+    mal_qr64(be, lin->d_in, n, b->q, b->r);
+    if (!mal_pace_step(pace, err)) return false;
+    row = 0;
+    for (const struct group *g = change->groups; g; g = g->next) {
+        int64_t rows = mal_edit_rows_n(&g->rows, m);
+        struct mal_gemm64 product = {.m = n,
+                                     .n = lin->d_out,
+                                     .k = rows,
+                                     .a = b->r + row,
+                                     .a_dtype = MAL_F64,
+                                     .lda = n,
+                                     .b = g->r[m],
+                                     .b_dtype = MAL_F64,
+                                     .c = b->right,
+                                     .alpha = 1,
+                                     .beta = row > 0};
+        if (!mal_pace_gemm64(pace, &product, err)) return false;
+        row += rows;
+    }
+    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n, b->q, b->right,
+                                 out, err);
+}
+
+static bool make_dense(struct mal_joint_change *change, size_t m, const struct buffers *b,
+                       const double *factor, const struct mal_pace *pace,
+                       struct mal_delta_part *out, struct mal_error *err) {
+    const struct mal_linear *lin = module_at(change->joint, m);
+    for (const struct group *g = change->groups; g; g = g->next) {
+        struct mal_gemm64 product = {.m = lin->d_in,
+                                     .n = lin->d_out,
+                                     .k = mal_edit_rows_n(&g->rows, m),
+                                     .a = g->rows.u[m],
+                                     .a_dtype = MAL_F32,
+                                     .trans_a = true,
+                                     .b = g->r[m],
+                                     .b_dtype = MAL_F64,
+                                     .c = b->s,
+                                     .alpha = 1,
+                                     .beta = g != change->groups};
+        if (!mal_pace_gemm64(pace, &product, err)) return false;
+    }
+    return mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
+           mal_part_from_dense(change->joint->be, lin->name, lin->d_in, lin->d_out, b->s,
+                               out, err);
+}
+
+static bool make_part(struct mal_joint_change *change, size_t m,
+                      const struct mal_pace *pace, struct mal_delta_part *out,
+                      struct mal_error *err) {
+    const struct mal_linear *lin = module_at(change->joint, m);
+    int64_t n = total_rows(change, m);
+    bool factors = mal_delta_factors_pay(lin->d_in, lin->d_out, n);
+    struct mal_arena counting;
+    const double *factor = NULL;
+    mal_arena_init_counting(&counting);
+    place(&counting, lin, n, factors);
+    if (!mal_arena_reserve(&change->scratch, counting.peak, err))
+        return mal_fail_wrap(err, "module '%s': the solve", lin->name);
+    mal_arena_reset(&change->scratch, 0);
+    struct buffers b = place(&change->scratch, lin, n, factors);
+    if (!mal_joint_factor(change->joint, m, pace, &factor, err)) return false;
+    return factors ? make_factors(change, m, &b, n, factor, pace, out, err)
+                   : make_dense(change, m, &b, factor, pace, out, err);
+}
+
+bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,
+                     struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    double start = mal_clock_seconds();
+    struct mal_joint_ticker ticker = {.progress = change->progress,
+                                      .stage = MAL_STAGE_SOLVE,
+                                      .total = (int64_t)joint->n_modules};
+    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_delta delta = {.parts = mal_calloc(joint->n_modules, sizeof *delta.parts)};
+    if (!delta.parts) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    for (size_t m = 0; change->groups && m < joint->n_modules; m++) {
+        ticker.done = (int64_t)m;
+        if (!make_part(change, m, &pace, &delta.parts[delta.n_parts], err)) {
+            mal_delta_finish(&delta);
+            return false;
+        }
+        delta.n_parts++;
+    }
+    mal_delta_sort(&delta);
+    *out = delta;
+    change->report->seconds[MAL_STAGE_SOLVE] += mal_clock_seconds() - start;
+    return true;
+}
