@@ -74,6 +74,8 @@ static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
 static bool sweep(struct mal_store *store, struct mal_error *err) {
     struct mal_query q;
     mal_query_open(&q, store, MAL_SQL_SWEEP);
+    if (!mal_query_run(&q, NULL, err)) return false;
+    mal_query_open(&q, store, MAL_SQL_SWEEP_VALUES);
     return mal_query_run(&q, NULL, err);
 }
 

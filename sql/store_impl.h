@@ -117,7 +117,7 @@ struct mal_row_type {
     void (*finish)(void *row);
 };
 extern const struct mal_row_type mal_job_rows, mal_fact_rows, mal_version_rows,
-    mal_blob_rows, mal_string_rows;
+    mal_blob_rows, mal_value_rows, mal_member_rows, mal_string_rows;
 
 /* Up to `limit` rows in one owned array, NULL when there are none; closes the query.
  * *out_more (may be NULL): there was another one. */

@@ -155,6 +155,7 @@ static inline char *dump_all(sqlite3 *db) {
         "SELECT * FROM idempotency",
         "SELECT * FROM blobs",
         "SELECT blob, idx, length(data) FROM blob_chunks ORDER BY id",
+        "SELECT id, fact, version, sha256, hex(data) FROM fact_values",
     };
     struct dump dump = {0};
     for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
@@ -164,7 +165,8 @@ static inline char *dump_all(sqlite3 *db) {
     return dump.text;
 }
 
-/* "id state" of every fact in order, separated by commas, into a static buffer. */
+/* "id state" of every fact, as it is now, in order, separated by commas, into a static
+ * buffer. */
 static inline const char *fact_states(struct mal_store *store, int64_t version) {
     static char text[2048];
     struct mal_fact_row *rows = NULL;
@@ -176,9 +178,9 @@ static inline const char *fact_states(struct mal_store *store, int64_t version) 
     text[0] = '\0';
     for (size_t i = 0; i < n; i++) {
         size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "%s%s %s%s%s", i ? ", " : "",
-                 rows[i].id, mal_fact_state_name(rows[i].state),
-                 rows[i].superseded_by ? " by " : "",
+        snprintf(text + used, sizeof text - used, "%s%s%s %s%s%s", i ? ", " : "",
+                 rows[i].id, rows[i].pinned ? " pinned" : "",
+                 mal_fact_state_name(rows[i].state), rows[i].superseded_by ? " by " : "",
                  rows[i].superseded_by ? rows[i].superseded_by : "");
     }
     mal_fact_rows_free(rows, n);
