@@ -135,14 +135,15 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
                         " WHERE id = ?1 AND state = 'live'",
     [MAL_SQL_FACT_STATE] = "SELECT state FROM facts WHERE id = ?1",
     /* Members whose prompt a fact of this batch has: live ones are superseded, retracted
-       ones lose their keys. */
+       ones lose their keys. +state: by its index every job would read all that is
+       queued. */
     [MAL_SQL_SUPERSEDE] =
         "INSERT INTO fact_states (fact, version, state, by_fact)"
         " SELECT old.seq, ?1, iif(old.state = 'live', 'superseded', old.state),"
         " iif(old.state = 'live', max(new.seq), NULL)"
         " FROM version_jobs v CROSS JOIN facts new ON new.job = v.job"
         " CROSS JOIN facts old ON old.prompt = new.prompt"
-        " WHERE v.version = ?1 AND new.state = 'queued'"
+        " WHERE v.version = ?1 AND +new.state = 'queued'"
         " AND (old.state = 'live' OR old.pinned = 1) GROUP BY old.seq",
     /* Of several facts with one prompt the newest is live, as if each had come alone. */
     [MAL_SQL_TEACH] = "INSERT INTO fact_states (fact, version, state, by_fact)"
@@ -150,7 +151,7 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
                       " nullif(newest, seq) FROM"
                       " (SELECT f.seq, max(f.seq) OVER (PARTITION BY f.prompt) AS newest"
                       "  FROM version_jobs v CROSS JOIN facts f ON f.job = v.job"
-                      "  WHERE v.version = ?1 AND f.state = 'queued')",
+                      "  WHERE v.version = ?1 AND +f.state = 'queued')",
     /* Each fact ever taught gets the state it had in version ?2, rolled_back when it had
        none. */
     [MAL_SQL_RETURN] =
