@@ -61,12 +61,14 @@ static bool use_wal(struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
-/* cell_size_check: a damaged page is reported and not followed. */
+/* cell_size_check: a damaged page is reported and not followed. secure_delete, which some
+ * builds have on, would write zeros over all that is pruned. */
 static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
     return use_wal(store, err) && mal_store_exec(store,
                                                  "PRAGMA synchronous = FULL;"
                                                  "PRAGMA journal_size_limit = 67108864;"
                                                  "PRAGMA cell_size_check = ON;"
+                                                 "PRAGMA secure_delete = OFF;"
                                                  "PRAGMA trusted_schema = OFF",
                                                  err);
 }
