@@ -210,29 +210,25 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
 
     [MAL_SQL_LINKS] = "SELECT parent, to_version, keyframe = 1 OR kind = 'consolidation'"
                       " FROM versions ORDER BY version",
-    /* What stays: of each fact that is a member in a version not pruned, the values in
-       force where the paths of those versions come out of what is pruned (tips). */
+    /* What stays: of each fact that is a member in version ?1 or live in a later one, the
+       values in force where the path of ?1 comes out of what is pruned. Paths of later
+       versions go through ?1 or end above it, else they would be replayed from below. */
     [MAL_SQL_PRUNE_VALUES] =
         "DELETE FROM fact_values WHERE version < ?1 AND id NOT IN ("
-        " WITH RECURSIVE tips (tip) AS ("
-        "  SELECT DISTINCT coalesce(to_version, parent) FROM versions"
-        "  WHERE version >= ?1 AND kind <> 'consolidation'"
-        "  AND coalesce(to_version, parent) < ?1),"
-        " paths (tip, version) AS ("
-        "  SELECT tip, tip FROM tips UNION ALL"
-        "  SELECT p.tip, coalesce(v.to_version, v.parent)"
-        "  FROM paths p CROSS JOIN versions v ON v.version = p.version"
+        " WITH RECURSIVE path (version) AS ("
+        "  SELECT parent FROM versions WHERE version = ?1 AND kind <> 'consolidation'"
+        "  UNION ALL SELECT coalesce(v.to_version, v.parent)"
+        "  FROM path p CROSS JOIN versions v ON v.version = p.version"
         "  WHERE v.parent IS NOT NULL AND v.kind <> 'consolidation')"
         " SELECT id FROM (SELECT x.id AS id, max(x.version)" /* the id of the maximum */
-        "  FROM paths p CROSS JOIN fact_values x ON x.version = p.version"
-        "  CROSS JOIN versions v ON v.version = p.version"
+        "  FROM path p CROSS JOIN versions v ON v.version = p.version"
+        "  CROSS JOIN fact_values x ON x.version = p.version"
         "  WHERE v.to_version IS NULL AND (EXISTS (SELECT 1 FROM fact_states h"
-        "    WHERE h.fact = x.fact AND h.version > ?1"
-        "    AND (h.state = 'live' OR h.pinned = 1))"
+        "    WHERE h.fact = x.fact AND h.version > ?1 AND h.state = 'live')"
         "   OR (SELECT h.state = 'live' OR h.pinned = 1 FROM fact_states h"
         "    WHERE h.fact = x.fact AND h.version <= ?1"
         "    ORDER BY h.version DESC LIMIT 1))"
-        "  GROUP BY p.tip, x.fact))",
+        "  GROUP BY x.fact))",
     [MAL_SQL_PRUNE_BLOBS] = "DELETE FROM blobs WHERE version >= 1 AND version < ?1",
     [MAL_SQL_PRUNE_VERSIONS] = "UPDATE versions SET pruned = 1"
                                " WHERE version >= 1 AND version < ?1 AND pruned = 0",
