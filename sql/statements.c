@@ -210,9 +210,9 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
 
     [MAL_SQL_LINKS] = "SELECT parent, to_version, keyframe = 1 OR kind = 'consolidation'"
                       " FROM versions ORDER BY version",
-    /* What stays: of each fact that is a member in version ?1 or live in a later one, the
-       values in force where the path of ?1 comes out of what is pruned. Paths of later
-       versions go through ?1 or end above it, else they would be replayed from below. */
+    /* What stays: of each member of version ?1 the values in force before ?1. Later
+       versions whose paths come from below all come through ?1, and who lives in them is
+       a member of ?1 or was taught later: else they would be replayed from below. */
     [MAL_SQL_PRUNE_VALUES] =
         "DELETE FROM fact_values WHERE version < ?1 AND id NOT IN ("
         " WITH RECURSIVE path (version) AS ("
@@ -221,13 +221,9 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "  FROM path p CROSS JOIN versions v ON v.version = p.version"
         "  WHERE v.parent IS NOT NULL AND v.kind <> 'consolidation')"
         " SELECT id FROM (SELECT x.id AS id, max(x.version)" /* the id of the maximum */
-        "  FROM path p CROSS JOIN versions v ON v.version = p.version"
-        "  CROSS JOIN fact_values x ON x.version = p.version"
-        "  WHERE v.to_version IS NULL AND (EXISTS (SELECT 1 FROM fact_states h"
-        "    WHERE h.fact = x.fact AND h.version > ?1 AND h.state = 'live')"
-        "   OR (SELECT h.state = 'live' OR h.pinned = 1 FROM fact_states h"
-        "    WHERE h.fact = x.fact AND h.version <= ?1"
-        "    ORDER BY h.version DESC LIMIT 1))"
+        "  FROM path p CROSS JOIN fact_values x ON x.version = p.version"
+        "  WHERE (SELECT h.state = 'live' OR h.pinned = 1 FROM fact_states h"
+        "   WHERE h.fact = x.fact AND h.version <= ?1 ORDER BY h.version DESC LIMIT 1)"
         "  GROUP BY x.fact))",
     [MAL_SQL_PRUNE_BLOBS] = "DELETE FROM blobs WHERE version >= 1 AND version < ?1",
     [MAL_SQL_PRUNE_VERSIONS] = "UPDATE versions SET pruned = 1"

@@ -268,7 +268,7 @@ struct mal_retraction {
 };
 
 /* The one small transaction of a batch: the version row (its number must be last + 1, its
- * values_hash not empty exactly where values are staged), its jobs applied with their results,
+ * values_hash not empty exactly where values are staged, which a rollback has none of), its jobs applied with their results,
  * their facts that are not `rejected` live from this version. A fact taught supersedes the live one
  * with its prompt and unpins the pinned one, which stays retracted. Facts `retracted` must be live,
  * else MAL_CONFLICT naming the first that is not; a version cannot retract what it supersedes or

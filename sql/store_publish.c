@@ -50,6 +50,9 @@ static bool check_values(struct mal_store *store, const struct mal_version_row *
     mal_query_open(&q, store, MAL_SQL_VALUES_STAGED);
     mal_bind_int(&q, row->version);
     if (!mal_query_value(&q, 0, &staged, err)) return false;
+    if (staged && row->to_version >= 0) {
+        return mal_fail(err, MAL_INVALID, "a rollback has no values of its own");
+    }
     bool hashed = or_empty(row->values_hash)[0] != '\0';
     return hashed == (staged != 0) ||
            mal_fail(err, MAL_CONFLICT, "values of facts are %s",

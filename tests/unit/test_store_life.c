@@ -456,6 +456,10 @@ static void staged_values_are_swept_and_forgotten(void **state) {
     row.values_hash = hash;
     assert_fails(MAL_CONFLICT, "hashed but not staged",
                  mal_store_publish(store, &p, &err));
+    assert_done(mal_store_stage_values(store, 3, values + 1, 1, &err));
+    row.to_version = 1;
+    assert_fails(MAL_INVALID, "a rollback has no values",
+                 mal_store_publish(store, &p, &err));
     mal_store_close(store);
     store = open_store(path_of(state));
     assert_int_equal(count(store, all), 4);

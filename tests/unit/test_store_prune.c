@@ -279,13 +279,6 @@ static void check_values_of(struct mal_store *store, int version, int fact) {
     mal_free(sha256);
 }
 
-/* Whether the fact is a member in a version that is not pruned. */
-static bool is_wanted(int fact) {
-    for (int v = model.pruned_below; v < model.n_versions; v++)
-        if (is_member(&model.fates[v][fact])) return true;
-    return false;
-}
-
 /* Members have their values in every version that is not pruned. Of what is pruned no
  * other rows are left than those in force where the path of the oldest such version comes
  * out. */
@@ -294,10 +287,10 @@ static void check_values(struct mal_store *store) {
     int before = model.kinds[oldest] == MAL_VERSION_CONSOLIDATION ? 0 : oldest - 1;
     int64_t n_wanted = 0, n_kept;
     for (int fact = 0; fact < model.n_facts; fact++) {
-        if (!is_wanted(fact)) continue;
         for (int v = oldest; v < model.n_versions; v++)
-            check_values_of(store, v, fact);
-        n_wanted += in_force(before, fact) >= 0;
+            if (is_member(&model.fates[v][fact])) check_values_of(store, v, fact);
+        bool stays = is_member(&model.fates[oldest][fact]);
+        n_wanted += stays && in_force(before, fact) >= 0;
     }
     char sql[96];
     snprintf(sql, sizeof sql, "SELECT count(*) FROM fact_values WHERE version < %d",
