@@ -33,14 +33,19 @@ static bool look(struct mal_store *store, int64_t *out_schema, struct mal_error 
     return done;
 }
 
-static bool prepare_all(struct mal_store *store, struct mal_error *err) {
-    for (int i = 0; i < MAL_N_SQL; i++) {
+bool mal_store_prepare(struct mal_store *store, enum mal_sql first, enum mal_sql last,
+                       struct mal_error *err) {
+    for (int i = (int)first; i <= (int)last; i++) {
         assert(mal_sql_texts[i]);
         int rc = sqlite3_prepare_v3(store->db, mal_sql_texts[i], -1,
                                     SQLITE_PREPARE_PERSISTENT, &store->stmts[i], NULL);
         if (rc != SQLITE_OK) return mal_store_fail(store, rc, err);
     }
     return true;
+}
+
+static bool prepare_all(struct mal_store *store, struct mal_error *err) {
+    return mal_store_prepare(store, 0, MAL_N_SQL - 1, err);
 }
 
 /* Where the file system has no shared memory SQLite quietly keeps another mode. */
@@ -142,11 +147,18 @@ fail:
     return false;
 }
 
+void mal_store_disconnect(struct mal_store *store) {
+    for (int i = 0; i < MAL_N_SQL; i++) {
+        sqlite3_finalize(store->stmts[i]);
+        store->stmts[i] = NULL;
+    }
+    sqlite3_close(store->db);
+    store->db = NULL;
+}
+
 void mal_store_close(struct mal_store *store) {
     if (!store) return;
-    for (int i = 0; i < MAL_N_SQL; i++)
-        sqlite3_finalize(store->stmts[i]);
-    sqlite3_close(store->db);
+    mal_store_disconnect(store);
     if (store->lock_fd >= 0) close(store->lock_fd);
     mal_free(store->path);
     mal_free(store);

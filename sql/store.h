@@ -339,4 +339,15 @@ bool mal_store_prune(struct mal_store *writer, int64_t below, struct mal_error *
 bool mal_store_prunable(struct mal_store *store, int64_t limit, int64_t *out,
                         struct mal_error *err) MAL_CHECK;
 
+/* ---- Backup ---- */
+
+/* A copy of the database at `db` as it is committed now, in one file `out`, while another process
+ * writes; older schemas too. `progress` (may be NULL) is called between steps of 8 MiB with bytes
+ * of the whole; false gives up with MAL_CANCELLED. The copy is checked, synced and renamed from
+ * `out`.tmp-...; an `out` that exists is MAL_CONFLICT, a full disk MAL_NO_SPACE, and of a backup
+ * that fails nothing stays. Opens like any database. */
+bool mal_store_backup(const char *db, const char *out,
+                      bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                      struct mal_error *err) MAL_CHECK;
+
 #endif

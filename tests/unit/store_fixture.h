@@ -139,6 +139,15 @@ static inline int dump_row(void *arg, int n, char **values, char **names) {
     return 0;
 }
 
+/* The schema and its number; owned (free). */
+static inline char *dump_schema(sqlite3 *db) {
+    struct dump dump = {0};
+    const char *sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type,"
+                      " name; PRAGMA user_version";
+    assert_int_equal(sqlite3_exec(db, sql, dump_row, &dump, NULL), SQLITE_OK);
+    return dump.text;
+}
+
 /* Every row of every table (of chunks the ids and sizes), and the schema; owned (free).
  */
 static inline char *dump_all(sqlite3 *db) {

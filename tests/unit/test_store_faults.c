@@ -1,9 +1,6 @@
 /* test_store_faults.c - memory, disk and interruptions fail at every n-th point: each
  * operation is done wholly or not at all, and nothing leaks. */
-#include "store_fixture.h"
-
-#include <errno.h>
-#include <malloc.h>
+#include "store_faults.h"
 
 static int set_up(void **state) {
     struct place *place = calloc(1, sizeof *place);
@@ -20,70 +17,6 @@ static int tear_down(void **state) {
 
 static const char *path_of(void **state) {
     return ((struct place *)*state)->path;
-}
-
-/* ---- SQLite's memory through mal_malloc, so that its allocations fail too ---- */
-
-static bool through_tap = false;
-
-static void *sqlite_malloc(int bytes) {
-    return through_tap ? mal_malloc((size_t)bytes) : malloc((size_t)bytes);
-}
-
-static void *sqlite_realloc(void *mem, int bytes) {
-    return through_tap ? mal_realloc(mem, (size_t)bytes) : realloc(mem, (size_t)bytes);
-}
-
-static int sqlite_size(void *mem) {
-    return mem ? (int)malloc_usable_size(mem) : 0;
-}
-
-static int sqlite_roundup(int bytes) {
-    return (bytes + 7) & ~7;
-}
-
-static int sqlite_init(void *arg) {
-    return SQLITE_OK;
-}
-
-static void sqlite_shutdown(void *arg) {}
-
-static void tap_sqlite(void) {
-    static const sqlite3_mem_methods methods = {
-        sqlite_malloc,  free,        sqlite_realloc,  sqlite_size,
-        sqlite_roundup, sqlite_init, sqlite_shutdown, NULL};
-    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods), SQLITE_OK);
-}
-
-/* ---- The disk: the n-th write fails ---- */
-
-static long writes_left;
-static int write_errno;
-
-static bool write_fails(void) {
-    if (writes_left == 0 || --writes_left > 0) return false;
-    writes_left = 1; /* and all later ones */
-    errno = write_errno;
-    return true;
-}
-
-static ssize_t failing_pwrite(int fd, const void *data, size_t bytes, off_t offset) {
-    return write_fails() ? -1 : pwrite(fd, data, bytes, offset);
-}
-
-static ssize_t failing_write(int fd, const void *data, size_t bytes) {
-    return write_fails() ? -1 : write(fd, data, bytes);
-}
-
-static void fail_writes(long n, int number) {
-    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
-    writes_left = n;
-    write_errno = number;
-    bool on = n > 0;
-    const sqlite3_syscall_ptr to = (sqlite3_syscall_ptr)failing_pwrite;
-    vfs->xSetSystemCall(vfs, "pwrite", on ? to : NULL);
-    vfs->xSetSystemCall(vfs, "pwrite64", on ? to : NULL);
-    vfs->xSetSystemCall(vfs, "write", on ? (sqlite3_syscall_ptr)failing_write : NULL);
 }
 
 /* ---- One of everything ---- */

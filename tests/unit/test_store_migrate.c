@@ -71,14 +71,9 @@ static void assert_refused(const char *path, enum mal_status status, const char 
 static char *schema_of(const char *path) {
     struct mal_store *store = open_store(path);
     assert_done(mal_store_check(store, &err));
-    struct dump dump = {0};
-    const char *sql =
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
-    assert_int_equal(sqlite3_exec(store->db, sql, dump_row, &dump, NULL), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(store->db, "PRAGMA user_version", dump_row, &dump, NULL), SQLITE_OK);
+    char *schema = dump_schema(store->db);
     mal_store_close(store);
-    return dump.text;
+    return schema;
 }
 
 static void every_schema_migrates_to_the_newest(void **state) {
