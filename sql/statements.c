@@ -15,7 +15,7 @@
 /* CROSS JOIN: facts is the outer loop, whatever the planner thinks of jobs. */
 #define FACT_COLUMNS                                                           \
     "SELECT f.seq, f.id, j.id, f.idx, f.state, f.version, f.prompt, f.target," \
-    " f.fact_json, f.verified_json, s.id"                                      \
+    " f.fact_json, f.verified_json, s.id, f.pinned"                            \
     " FROM facts f CROSS JOIN jobs j ON j.seq = f.job"                         \
     " LEFT JOIN facts s ON s.seq = f.superseded_by "
 
@@ -30,7 +30,15 @@
 #define VERSION_COLUMNS                                                            \
     "SELECT version, parent, kind, created_ms, to_version, n_facts, live_facts,"   \
     " weights_hash, chain_hash, delta_hash, encoding, delta_bytes, editor_method," \
-    " editor_hash, update_mode, modules_json, measures_json, pruned FROM versions "
+    " editor_hash, update_mode, modules_json, measures_json, pruned, keyframe,"    \
+    " values_hash FROM versions "
+
+/* ?2: the version whose jobs they are */
+#define OF_JOBS \
+    "EXISTS (SELECT 1 FROM version_jobs v WHERE v.job = facts.job AND v.version = ?2)"
+
+/* The words of the partial index facts_members. */
+#define MEMBER "(f.state = 'live' OR f.pinned = 1)"
 
 const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -78,6 +86,13 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
 
     [MAL_SQL_FACT_SEQ] = "SELECT seq FROM facts WHERE id = ?1",
     [MAL_SQL_GET_FACT] = FACT_COLUMNS "WHERE f.id = ?1",
+    [MAL_SQL_GET_FACT_SEQ] = FACT_COLUMNS "WHERE f.seq = ?1",
+    [MAL_SQL_MEMBERS] =
+        FACT_COLUMNS "WHERE " MEMBER " AND f.seq > ?1 ORDER BY f.seq LIMIT ?2",
+    [MAL_SQL_MEMBERS_OF_PROMPT] =
+        FACT_COLUMNS "WHERE f.prompt = ?1 AND " MEMBER " ORDER BY f.seq",
+    [MAL_SQL_MEMBER_LIST] =
+        "SELECT f.seq, f.pinned FROM facts f WHERE " MEMBER " ORDER BY f.seq",
     [MAL_SQL_LIST_FACTS] = FACT_COLUMNS "WHERE TRUE" FACT_PAGE,
     [MAL_SQL_LIST_FACTS_IN_STATE] = FACT_COLUMNS "WHERE f.state = ?1" FACT_PAGE,
     [MAL_SQL_LIST_FACTS_OF_PROMPT] = FACT_COLUMNS "WHERE f.prompt = ?3" FACT_PAGE,
@@ -99,47 +114,66 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "SELECT b.name FROM blobs b WHERE b.version = ?1 AND b.bytes <>"
         " (SELECT coalesce(sum(length(c.data)), 0) FROM blob_chunks c"
         "  WHERE c.blob = b.id) LIMIT 1",
+    [MAL_SQL_VALUES_STAGED] =
+        "SELECT EXISTS (SELECT 1 FROM fact_values WHERE version = ?1)",
     [MAL_SQL_APPLY_JOB] =
         "UPDATE jobs SET state = 'applied', version = ?2, finished_ms = ?3,"
         " started_ms = coalesce(started_ms, ?3), result_json = ?4"
         " WHERE id = ?1 AND state IN ('queued', 'running')",
     [MAL_SQL_ADD_VERSION_JOB] = "INSERT INTO version_jobs (version, idx, job)"
                                 " SELECT ?1, ?2, seq FROM jobs WHERE id = ?3",
+    [MAL_SQL_REJECT_FACT] =
+        "UPDATE facts SET state = 'rejected' WHERE id = ?1 AND state = 'queued'"
+        " AND " OF_JOBS,
+    /* Run when the facts have followed: live now or before, or of this version's jobs. */
     [MAL_SQL_VERIFY_FACT] =
-        "UPDATE facts SET verified_json = ?3 WHERE id = ?1"
-        " AND job IN (SELECT job FROM version_jobs WHERE version = ?2)",
-    /* Live facts whose prompt a fact of this batch has. */
-    [MAL_SQL_SUPERSEDE] = "INSERT INTO fact_states (fact, version, state, by_fact)"
-                          " SELECT old.seq, ?1, 'superseded', max(new.seq)"
-                          " FROM version_jobs v CROSS JOIN facts new ON new.job = v.job"
-                          " CROSS JOIN facts old ON old.prompt = new.prompt"
-                          " WHERE v.version = ?1 AND old.state = 'live' GROUP BY old.seq",
+        "UPDATE facts SET verified_json = coalesce(?3, verified_json) WHERE id = ?1"
+        " AND (state = 'live' OR " OF_JOBS " OR EXISTS (SELECT 1 FROM fact_states h"
+        "      WHERE h.fact = facts.seq AND h.version = ?2))",
+    [MAL_SQL_RETRACT] = "INSERT INTO fact_states (fact, version, state, pinned)"
+                        " SELECT seq, ?2, 'retracted', ?3 FROM facts"
+                        " WHERE id = ?1 AND state = 'live'",
+    [MAL_SQL_FACT_STATE] = "SELECT state FROM facts WHERE id = ?1",
+    /* Members whose prompt a fact of this batch has: live ones are superseded, retracted
+       ones lose their keys. +state: by its index every job would read all that is
+       queued. */
+    [MAL_SQL_SUPERSEDE] =
+        "INSERT INTO fact_states (fact, version, state, by_fact)"
+        " SELECT old.seq, ?1, iif(old.state = 'live', 'superseded', old.state),"
+        " iif(old.state = 'live', max(new.seq), NULL)"
+        " FROM version_jobs v CROSS JOIN facts new ON new.job = v.job"
+        " CROSS JOIN facts old ON old.prompt = new.prompt"
+        " WHERE v.version = ?1 AND +new.state = 'queued'"
+        " AND (old.state = 'live' OR old.pinned = 1) GROUP BY old.seq",
     /* Of several facts with one prompt the newest is live, as if each had come alone. */
     [MAL_SQL_TEACH] = "INSERT INTO fact_states (fact, version, state, by_fact)"
                       " SELECT seq, ?1, iif(seq = newest, 'live', 'superseded'),"
                       " nullif(newest, seq) FROM"
                       " (SELECT f.seq, max(f.seq) OVER (PARTITION BY f.prompt) AS newest"
                       "  FROM version_jobs v CROSS JOIN facts f ON f.job = v.job"
-                      "  WHERE v.version = ?1)",
+                      "  WHERE v.version = ?1 AND +f.state = 'queued')",
     /* Each fact ever taught gets the state it had in version ?2, rolled_back when it had
        none. */
-    [MAL_SQL_RETURN] = "INSERT INTO fact_states (fact, version, state, by_fact)"
-                       " SELECT f.seq, ?1, coalesce(h.state, 'rolled_back'), h.by_fact"
-                       " FROM facts f LEFT JOIN fact_states h ON h.fact = f.seq"
-                       " AND h.version = (SELECT max(version) FROM fact_states"
-                       "                  WHERE fact = f.seq AND version <= ?2)"
-                       " WHERE f.version IS NOT NULL"
-                       " AND (f.state <> coalesce(h.state, 'rolled_back')"
-                       "      OR f.superseded_by IS NOT h.by_fact)",
-    [MAL_SQL_FOLLOW] = "UPDATE facts SET state = h.state, superseded_by = h.by_fact,"
-                       " version = coalesce(facts.version, h.version) FROM fact_states h"
-                       " WHERE h.version = ?1 AND h.fact = facts.seq",
+    [MAL_SQL_RETURN] =
+        "INSERT INTO fact_states (fact, version, state, by_fact, pinned)"
+        " SELECT f.seq, ?1, coalesce(h.state, 'rolled_back'), h.by_fact,"
+        " coalesce(h.pinned, 0) FROM facts f LEFT JOIN fact_states h ON h.fact = f.seq"
+        " AND h.version = (SELECT max(version) FROM fact_states"
+        "                  WHERE fact = f.seq AND version <= ?2)"
+        " WHERE f.version IS NOT NULL"
+        " AND (f.state <> coalesce(h.state, 'rolled_back')"
+        "      OR f.superseded_by IS NOT h.by_fact"
+        "      OR f.pinned <> coalesce(h.pinned, 0))",
+    [MAL_SQL_FOLLOW] =
+        "UPDATE facts SET state = h.state, superseded_by = h.by_fact,"
+        " pinned = h.pinned, version = coalesce(facts.version, h.version) FROM fact_states h"
+        " WHERE h.version = ?1 AND h.fact = facts.seq",
     [MAL_SQL_ADD_VERSION] =
         "INSERT INTO versions (version, parent, kind, created_ms, to_version, n_facts,"
         " live_facts, weights_hash, chain_hash, delta_hash, encoding, delta_bytes,"
-        " editor_method, editor_hash, update_mode, modules_json, measures_json, pruned)"
-        " VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16,"
-        " ?17, ?18)",
+        " editor_method, editor_hash, update_mode, modules_json, measures_json, pruned,"
+        " keyframe, values_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
+        " ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
 
     /* ---- Blobs ---- */
 
@@ -154,4 +188,44 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_READ_CHUNKS] = "SELECT c.idx, c.data FROM blobs b CROSS JOIN blob_chunks c"
                             " ON c.blob = b.id WHERE b.version = ?1 AND b.name = ?2"
                             " ORDER BY c.idx",
+
+    /* ---- Values of facts ---- */
+
+    [MAL_SQL_ADD_VALUES] = "INSERT INTO fact_values (fact, version, sha256, data)"
+                           " VALUES (?1, ?2, ?3, ?4)",
+    [MAL_SQL_UNSTAGE_VALUES] = "DELETE FROM fact_values WHERE version = ?1",
+    [MAL_SQL_SWEEP_VALUES] = "DELETE FROM fact_values WHERE version >"
+                             " (SELECT coalesce(max(version), -1) FROM versions)",
+    [MAL_SQL_VALUES_OF_FACT] = "SELECT version, id FROM fact_values WHERE fact = ?1"
+                               " ORDER BY version DESC",
+    [MAL_SQL_READ_VALUES] = "SELECT sha256, data FROM fact_values WHERE id = ?1",
+    [MAL_SQL_LIST_VALUES] =
+        "SELECT v.fact, f.id, v.sha256, length(v.data) FROM fact_values v"
+        " CROSS JOIN facts f ON f.seq = v.fact WHERE v.version = ?1 ORDER BY v.fact",
+    [MAL_SQL_BYTES] =
+        "SELECT (SELECT coalesce(sum(bytes), 0) FROM blobs WHERE version = ?1)"
+        " + (SELECT coalesce(sum(length(data)), 0) FROM fact_values WHERE version = ?1)",
+
+    /* ---- Pruning below version ?1 ---- */
+
+    [MAL_SQL_LINKS] = "SELECT parent, to_version, keyframe = 1 OR kind = 'consolidation'"
+                      " FROM versions ORDER BY version",
+    /* What stays: of each member of version ?1 the values in force before ?1. Later
+       versions whose paths come from below all come through ?1, and who lives in them is
+       a member of ?1 or was taught later: else they would be replayed from below. */
+    [MAL_SQL_PRUNE_VALUES] =
+        "DELETE FROM fact_values WHERE version < ?1 AND id NOT IN ("
+        " WITH RECURSIVE path (version) AS ("
+        "  SELECT parent FROM versions WHERE version = ?1 AND kind <> 'consolidation'"
+        "  UNION ALL SELECT coalesce(v.to_version, v.parent)"
+        "  FROM path p CROSS JOIN versions v ON v.version = p.version"
+        "  WHERE v.parent IS NOT NULL AND v.kind <> 'consolidation')"
+        " SELECT id FROM (SELECT x.id AS id, max(x.version)" /* the id of the maximum */
+        "  FROM path p CROSS JOIN fact_values x ON x.version = p.version"
+        "  WHERE (SELECT h.state = 'live' OR h.pinned = 1 FROM fact_states h"
+        "   WHERE h.fact = x.fact AND h.version <= ?1 ORDER BY h.version DESC LIMIT 1)"
+        "  GROUP BY x.fact))",
+    [MAL_SQL_PRUNE_BLOBS] = "DELETE FROM blobs WHERE version >= 1 AND version < ?1",
+    [MAL_SQL_PRUNE_VERSIONS] = "UPDATE versions SET pruned = 1"
+                               " WHERE version >= 1 AND version < ?1 AND pruned = 0",
 };

@@ -33,14 +33,19 @@ static bool look(struct mal_store *store, int64_t *out_schema, struct mal_error 
     return done;
 }
 
-static bool prepare_all(struct mal_store *store, struct mal_error *err) {
-    for (int i = 0; i < MAL_N_SQL; i++) {
+bool mal_store_prepare(struct mal_store *store, enum mal_sql first, enum mal_sql last,
+                       struct mal_error *err) {
+    for (int i = (int)first; i <= (int)last; i++) {
         assert(mal_sql_texts[i]);
         int rc = sqlite3_prepare_v3(store->db, mal_sql_texts[i], -1,
                                     SQLITE_PREPARE_PERSISTENT, &store->stmts[i], NULL);
         if (rc != SQLITE_OK) return mal_store_fail(store, rc, err);
     }
     return true;
+}
+
+static bool prepare_all(struct mal_store *store, struct mal_error *err) {
+    return mal_store_prepare(store, 0, MAL_N_SQL - 1, err);
 }
 
 /* Where the file system has no shared memory SQLite quietly keeps another mode. */
@@ -61,12 +66,14 @@ static bool use_wal(struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
-/* cell_size_check: a damaged page is reported and not followed. */
+/* cell_size_check: a damaged page is reported and not followed. secure_delete, which some
+ * builds have on, would write zeros over all that is pruned. */
 static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
     return use_wal(store, err) && mal_store_exec(store,
                                                  "PRAGMA synchronous = FULL;"
                                                  "PRAGMA journal_size_limit = 67108864;"
                                                  "PRAGMA cell_size_check = ON;"
+                                                 "PRAGMA secure_delete = OFF;"
                                                  "PRAGMA trusted_schema = OFF",
                                                  err);
 }
@@ -74,6 +81,8 @@ static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
 static bool sweep(struct mal_store *store, struct mal_error *err) {
     struct mal_query q;
     mal_query_open(&q, store, MAL_SQL_SWEEP);
+    if (!mal_query_run(&q, NULL, err)) return false;
+    mal_query_open(&q, store, MAL_SQL_SWEEP_VALUES);
     return mal_query_run(&q, NULL, err);
 }
 
@@ -138,11 +147,18 @@ fail:
     return false;
 }
 
+void mal_store_disconnect(struct mal_store *store) {
+    for (int i = 0; i < MAL_N_SQL; i++) {
+        sqlite3_finalize(store->stmts[i]);
+        store->stmts[i] = NULL;
+    }
+    sqlite3_close(store->db);
+    store->db = NULL;
+}
+
 void mal_store_close(struct mal_store *store) {
     if (!store) return;
-    for (int i = 0; i < MAL_N_SQL; i++)
-        sqlite3_finalize(store->stmts[i]);
-    sqlite3_close(store->db);
+    mal_store_disconnect(store);
     if (store->lock_fd >= 0) close(store->lock_fd);
     mal_free(store->path);
     mal_free(store);

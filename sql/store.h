@@ -71,6 +71,7 @@ struct mal_fact_row {
     char *fact_json;       /* the whole Fact object as accepted */
     char *verified_json;   /* {"decoded","logprob","rank"}; NULL: not measured */
     char *superseded_by;   /* id; NULL */
+    bool pinned;           /* retracted, and its keys stay in the joint system */
 };
 
 struct mal_version_row {
@@ -88,7 +89,9 @@ struct mal_version_row {
     char *update;            /* "sequential", "joint" */
     char *modules_json;      /* [{"name","shift_norm","weight_norm"}...] */
     char *measures_json;     /* object */
-    bool pruned;
+    bool pruned;             /* its blobs are gone */
+    bool keyframe;           /* its blobs hold the whole shift of every module */
+    char *values_hash;       /* hex, over what mal_store_values lists; "" or NULL: nothing */
 };
 
 void mal_job_row_finish(struct mal_job_row *row);
@@ -172,6 +175,8 @@ bool mal_store_job_facts(struct mal_store *store, const char *job, struct mal_fa
                          size_t *out_n, struct mal_error *err) MAL_CHECK;
 bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact_row *out,
                         struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
+bool mal_store_get_fact_seq(struct mal_store *store, int64_t seq, struct mal_fact_row *out,
+                            struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
 
 /* Oldest first. state -1: any. version -1: any, else facts live in that version. prompt: exactly
  * this prompt, or NULL. job: of this job, or NULL. */
@@ -187,6 +192,26 @@ bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *
                           struct mal_fact_row **out, size_t *out_n, bool *has_more,
                           struct mal_error *err) MAL_CHECK;
 void mal_fact_rows_free(struct mal_fact_row *rows, size_t n);
+
+/* Members: facts whose keys are in the joint system of the live version, which are the live ones
+ * and the pinned ones. At most one has a given prompt. All lists in the order of seq. */
+
+/* Rows after `after_seq` (0: from the first), at most `limit`. */
+bool mal_store_members(struct mal_store *store, int64_t after_seq, size_t limit,
+                       struct mal_fact_row **out, size_t *out_n,
+                       struct mal_error *err) MAL_CHECK;
+/* Those with exactly this prompt. */
+bool mal_store_members_of_prompt(struct mal_store *store, const char *prompt,
+                                 struct mal_fact_row **out, size_t *out_n,
+                                 struct mal_error *err) MAL_CHECK;
+/* What is compared with memory; *out owned (mal_free), NULL when there are none. Reads an index
+ * only. */
+struct mal_member {
+    int64_t seq;
+    bool pinned;
+};
+bool mal_store_member_list(struct mal_store *store, struct mal_member **out, size_t *out_n,
+                           struct mal_error *err) MAL_CHECK;
 
 /* ---- Versions ---- */
 
@@ -217,20 +242,40 @@ struct mal_blob {
 };
 bool mal_store_stage_blob(struct mal_store *store, int64_t version, const struct mal_blob *blob,
                           struct mal_error *err) MAL_CHECK;
-/* Forgets what was staged for an unpublished version. */
+/* Value differences of facts for a version not yet published, in commits of about 8 MiB. A second
+ * row of one fact for the same version is MAL_CONFLICT; earlier commits of the call stay. */
+struct mal_fact_values {
+    int64_t fact;       /* seq */
+    const void *data;
+    uint64_t bytes;     /* > 0 */
+    const char *sha256; /* hex of data */
+};
+bool mal_store_stage_values(struct mal_store *store, int64_t version,
+                            const struct mal_fact_values *values, size_t n,
+                            struct mal_error *err) MAL_CHECK;
+/* Forgets what was staged for an unpublished version, blobs and values. */
 bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) MAL_CHECK;
 
-/* How a fact ended in a batch. */
+/* What a fact measured in a version: a fact of its jobs, or one live before or after it. */
 struct mal_fact_result {
     const char *id;
-    const char *verified_json; /* NULL: not measured */
+    const char *verified_json; /* NULL: not measured, what was known stays */
 };
 
-/* The one small transaction of a batch: the version row (its number must be last + 1), its jobs
- * applied with their results, its facts live from this version, facts with the same prompt that
- * were live superseded; for a rollback (row->to_version >= 0) facts live at that version are live
- * again and the other live ones rolled_back. row->live_facts is filled in. Version 0 is published
- * the same way. All or nothing. */
+struct mal_retraction {
+    const char *id;
+    bool pin; /* its keys stay, without values; else it leaves the joint system */
+};
+
+/* The one small transaction of a batch: the version row (its number must be last + 1, its
+ * values_hash not empty exactly where values are staged, which a rollback has none of), its jobs applied with their results,
+ * their facts that are not `rejected` live from this version. A fact taught supersedes the live one
+ * with its prompt and unpins the pinned one, which stays retracted. Facts `retracted` must be live,
+ * else MAL_CONFLICT naming the first that is not; a version cannot retract what it supersedes or
+ * rolls back. For a rollback (row->to_version >= 0) every fact ever taught gets back the state,
+ * superseded_by and pinned it had at that version, rolled_back where it had none. Other kinds
+ * (repair, consolidation) change no states and need no jobs. row->live_facts is filled in, n_facts
+ * is what the caller says. Version 0 is published the same way. All or nothing. */
 struct mal_publish {
     struct mal_version_row *row;
     const char *const *jobs;          /* ids */
@@ -239,6 +284,10 @@ struct mal_publish {
     const struct mal_fact_result *facts;
     size_t n_facts;
     int64_t now_ms;
+    const struct mal_retraction *retracted;
+    size_t n_retracted;
+    const char *const *rejected;      /* ids of queued facts of the jobs */
+    size_t n_rejected;
 };
 bool mal_store_publish(struct mal_store *store, const struct mal_publish *publish,
                        struct mal_error *err) MAL_CHECK;
@@ -256,5 +305,49 @@ void mal_blob_rows_free(struct mal_blob_row *rows, size_t n);
 bool mal_store_read_blob(struct mal_store *store, int64_t version,
                          const struct mal_blob_row *row, void *data,
                          struct mal_error *err) MAL_CHECK;
+
+/* Values of a fact in force in a version whose path (mal_history_path, ascending) is given: the
+ * newest stored with one of its versions. *out and *sha256 owned, NULL when there are none. The
+ * caller checks the hash. */
+bool mal_store_read_values(struct mal_store *store, int64_t fact, const int64_t *path,
+                           size_t n_path, void **out, uint64_t *bytes, char **sha256,
+                           struct mal_error *err) MAL_CHECK;
+/* What is stored, or staged, with a version, in the order of seq. */
+struct mal_value_row {
+    int64_t fact; /* seq */
+    char *id, *sha256;
+    uint64_t bytes;
+};
+bool mal_store_values(struct mal_store *store, int64_t version, struct mal_value_row **out,
+                      size_t *out_n, struct mal_error *err) MAL_CHECK;
+void mal_value_rows_free(struct mal_value_row *rows, size_t n);
+
+/* Bytes of the blobs and values stored, or staged, with a version. */
+bool mal_store_bytes(struct mal_store *store, int64_t version, uint64_t *out,
+                     struct mal_error *err) MAL_CHECK;
+
+/* ---- Pruning ---- */
+
+/* One transaction: the weights of versions 1 to below - 1 are given up. Their rows stay with
+ * `pruned` set, their blobs go, and so do values of facts, except those in force for a member in a
+ * version that is not pruned: from `below` on everything reads as before. A version from `below`
+ * on that is replayed from an older one is MAL_CONFLICT naming both (a keyframe of a rollback does
+ * not help, no path has it), `below` above the live version MAL_INVALID. Nothing is rolled back to
+ * a pruned version. The file does not shrink, its pages are used again. */
+bool mal_store_prune(struct mal_store *writer, int64_t below, struct mal_error *err) MAL_CHECK;
+/* The highest `below`, at most `limit`, that mal_store_prune takes; 0: none. */
+bool mal_store_prunable(struct mal_store *store, int64_t limit, int64_t *out,
+                        struct mal_error *err) MAL_CHECK;
+
+/* ---- Backup ---- */
+
+/* A copy of the database at `db` as it is committed now, in one file `out`, while another process
+ * writes; older schemas too. `progress` (may be NULL) is called between steps of 8 MiB with bytes
+ * of the whole; false gives up with MAL_CANCELLED. The copy is checked, synced and renamed from
+ * `out`.tmp-...; an `out` that exists is MAL_CONFLICT, a full disk MAL_NO_SPACE, and of a backup
+ * that fails nothing stays. Opens like any database. */
+bool mal_store_backup(const char *db, const char *out,
+                      bool (*progress)(void *arg, uint64_t done, uint64_t total), void *arg,
+                      struct mal_error *err) MAL_CHECK;
 
 #endif

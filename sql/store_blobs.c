@@ -65,6 +65,9 @@ static bool delete_staged(struct mal_store *store, int64_t version,
     struct mal_query q;
     mal_query_open(&q, store, MAL_SQL_UNSTAGE);
     mal_bind_int(&q, version);
+    if (!mal_query_run(&q, NULL, err)) return false;
+    mal_query_open(&q, store, MAL_SQL_UNSTAGE_VALUES);
+    mal_bind_int(&q, version);
     return mal_query_run(&q, NULL, err);
 }
 

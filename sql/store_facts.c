@@ -1,7 +1,9 @@
-/* store_facts.c - facts: one, those of a job, those live in a version. */
+/* store_facts.c - facts: one, those of a job, those live in a version, the members of the
+ * joint system. */
 #include "sql/store_impl.h"
 
 #include <inttypes.h>
+#include <stdint.h>
 
 bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact_row *out,
                         struct mal_error *err) {
@@ -12,6 +14,18 @@ bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact
     if (!mal_query_row(&q, &mal_fact_rows, out, &found, err)) return false;
     return found || mal_fail(err, MAL_NOT_FOUND, "there is no fact '%s'", id);
 }
+
+bool mal_store_get_fact_seq(struct mal_store *store, int64_t seq,
+                            struct mal_fact_row *out, struct mal_error *err) {
+    struct mal_query q;
+    bool found = false;
+    mal_query_open(&q, store, MAL_SQL_GET_FACT_SEQ);
+    mal_bind_int(&q, seq);
+    if (!mal_query_row(&q, &mal_fact_rows, out, &found, err)) return false;
+    return found || mal_fail(err, MAL_NOT_FOUND, "there is no fact %" PRId64, seq);
+}
+
+/* ---- Lists ---- */
 
 /* The position of what is called `id`; `absent` when id is NULL. */
 static bool find_seq(struct mal_store *store, enum mal_sql sql, const char *what,
@@ -72,4 +86,44 @@ bool mal_store_job_facts(struct mal_store *store, const char *job,
     struct mal_fact_query query = {
         .state = -1, .version = -1, .job = job, .limit = SIZE_MAX};
     return mal_store_list_facts(store, &query, out, out_n, NULL, err);
+}
+
+/* ---- Members ---- */
+
+bool mal_store_members(struct mal_store *store, int64_t after_seq, size_t limit,
+                       struct mal_fact_row **out, size_t *out_n, struct mal_error *err) {
+    struct mal_query q;
+    void *rows;
+    mal_query_open(&q, store, MAL_SQL_MEMBERS);
+    mal_bind_int(&q, after_seq);
+    mal_bind_int(&q, mal_page_limit(limit));
+    if (!mal_query_rows(&q, &mal_fact_rows, limit, &rows, out_n, NULL, err)) return false;
+    *out = rows;
+    return true;
+}
+
+bool mal_store_members_of_prompt(struct mal_store *store, const char *prompt,
+                                 struct mal_fact_row **out, size_t *out_n,
+                                 struct mal_error *err) {
+    struct mal_query q;
+    void *rows;
+    mal_query_open(&q, store, MAL_SQL_MEMBERS_OF_PROMPT);
+    mal_bind_text(&q, prompt);
+    if (!mal_query_rows(&q, &mal_fact_rows, SIZE_MAX, &rows, out_n, NULL, err)) {
+        return false;
+    }
+    *out = rows;
+    return true;
+}
+
+bool mal_store_member_list(struct mal_store *store, struct mal_member **out,
+                           size_t *out_n, struct mal_error *err) {
+    struct mal_query q;
+    void *rows;
+    mal_query_open(&q, store, MAL_SQL_MEMBER_LIST);
+    if (!mal_query_rows(&q, &mal_member_rows, SIZE_MAX, &rows, out_n, NULL, err)) {
+        return false;
+    }
+    *out = rows;
+    return true;
 }

@@ -114,7 +114,7 @@ bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missi
     return !orphan;
 }
 
-static bool sync_directory(const char *path, struct mal_error *err) {
+bool mal_store_sync_directory(const char *path, struct mal_error *err) {
     char *copy = mal_strdup(path);
     if (!copy) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -125,7 +125,7 @@ static bool sync_directory(const char *path, struct mal_error *err) {
     return done;
 }
 
-static bool remove_leftovers(const char *path, struct mal_error *err) {
+bool mal_store_remove(const char *path, struct mal_error *err) {
     static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         char *name = concat(path, suffixes[i], "");
@@ -154,17 +154,17 @@ static bool fill(struct mal_store *fresh, struct mal_error *err) {
 bool mal_store_create(const struct mal_store *store, struct mal_error *err) {
     struct mal_store fresh = {.lock_fd = -1, .path = concat(store->path, ".new", "")};
     if (!fresh.path) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
-    bool done = remove_leftovers(fresh.path, err) && fill(&fresh, err);
+    bool done = mal_store_remove(fresh.path, err) && fill(&fresh, err);
     int rc = sqlite3_close(fresh.db);
     if (done && rc != SQLITE_OK) done = mal_store_fail(&fresh, rc, err);
     if (done && rename(fresh.path, store->path) != 0) {
         done = mal_store_fail_errno(fresh.path, errno, err);
     }
     if (done) {
-        done = sync_directory(store->path, err);
+        done = mal_store_sync_directory(store->path, err);
     } else {
         struct mal_error ignored = {0};
-        (void)!remove_leftovers(fresh.path, &ignored);
+        (void)!mal_store_remove(fresh.path, &ignored);
     }
     mal_free(fresh.path);
     return done;

@@ -40,12 +40,22 @@ bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missi
                        struct mal_error *err) MAL_CHECK;
 /* Makes a complete, empty database beside the path and renames it there. */
 bool mal_store_create(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
+/* The file and what SQLite puts beside it; what is not there is fine. */
+bool mal_store_remove(const char *path, struct mal_error *err) MAL_CHECK;
+/* Makes a rename of `path` durable. */
+bool mal_store_sync_directory(const char *path, struct mal_error *err) MAL_CHECK;
 /* Opens store->db. */
 bool mal_store_connect(struct mal_store *store, int flags,
                        struct mal_error *err) MAL_CHECK;
 /* Refuses what is not ours or is of a newer schema; changes nothing. */
 bool mal_store_inspect(struct mal_store *store, int64_t *out_schema,
                        struct mal_error *err) MAL_CHECK;
+
+/* Prepares the statements from `first` to `last`. */
+bool mal_store_prepare(struct mal_store *store, enum mal_sql first, enum mal_sql last,
+                       struct mal_error *err) MAL_CHECK;
+/* Closes store->db, if it is open, with its statements. */
+void mal_store_disconnect(struct mal_store *store);
 
 /* ---- Migrations (migrate.c) ---- */
 
@@ -117,7 +127,7 @@ struct mal_row_type {
     void (*finish)(void *row);
 };
 extern const struct mal_row_type mal_job_rows, mal_fact_rows, mal_version_rows,
-    mal_blob_rows, mal_string_rows;
+    mal_blob_rows, mal_value_rows, mal_member_rows, mal_string_rows;
 
 /* Up to `limit` rows in one owned array, NULL when there are none; closes the query.
  * *out_more (may be NULL): there was another one. */

@@ -39,6 +39,26 @@ static bool check_staged(struct mal_store *store, int64_t version,
     return !found;
 }
 
+static const char *or_empty(const char *text) {
+    return text ? text : "";
+}
+
+static bool check_values(struct mal_store *store, const struct mal_version_row *row,
+                         struct mal_error *err) {
+    struct mal_query q;
+    int64_t staged;
+    mal_query_open(&q, store, MAL_SQL_VALUES_STAGED);
+    mal_bind_int(&q, row->version);
+    if (!mal_query_value(&q, 0, &staged, err)) return false;
+    if (staged && row->to_version >= 0) {
+        return mal_fail(err, MAL_INVALID, "a rollback has no values of its own");
+    }
+    bool hashed = or_empty(row->values_hash)[0] != '\0';
+    return hashed == (staged != 0) ||
+           mal_fail(err, MAL_CONFLICT, "values of facts are %s",
+                    hashed ? "hashed but not staged" : "staged without their hash");
+}
+
 static bool apply_job(struct mal_store *store, const struct mal_publish *publish,
                       size_t i, struct mal_error *err) {
     struct mal_query q;
@@ -68,8 +88,51 @@ static bool verify_fact(struct mal_store *store, int64_t version,
     mal_bind_text(&q, fact->verified_json);
     if (!mal_query_run(&q, &n, err)) return false;
     return n == 1 ||
-           mal_fail(err, MAL_CONFLICT, "fact '%s' belongs to none of the jobs published",
-                    fact->id);
+           mal_fail(err, MAL_CONFLICT,
+                    "fact '%s' is neither live nor of the jobs published", fact->id);
+}
+
+static bool reject_fact(struct mal_store *store, int64_t version, const char *id,
+                        struct mal_error *err) {
+    struct mal_query q;
+    int64_t n;
+    mal_query_open(&q, store, MAL_SQL_REJECT_FACT);
+    mal_bind_text(&q, id);
+    mal_bind_int(&q, version);
+    if (!mal_query_run(&q, &n, err)) return false;
+    return n == 1 || mal_fail(err, MAL_CONFLICT,
+                              "fact '%s' is not a queued one of the jobs published", id);
+}
+
+/* Why a fact could not be retracted; always false. */
+static bool not_live(struct mal_store *store, const char *id, struct mal_error *err) {
+    struct mal_query q;
+    bool found = false;
+    char *state = NULL;
+    mal_query_open(&q, store, MAL_SQL_FACT_STATE);
+    mal_bind_text(&q, id);
+    if (!mal_query_row(&q, &mal_string_rows, &state, &found, err)) return false;
+    if (found) {
+        mal_fail(err, MAL_CONFLICT, "fact '%s' is %s", id, state);
+    } else {
+        mal_fail(err, MAL_NOT_FOUND, "there is no fact '%s'", id);
+    }
+    mal_string_rows.finish(&state);
+    return false;
+}
+
+static bool retract_fact(struct mal_store *store, int64_t version,
+                         const struct mal_retraction *retraction, struct mal_error *err) {
+    struct mal_query q;
+    int64_t n;
+    mal_query_open(&q, store, MAL_SQL_RETRACT);
+    mal_bind_text(&q, retraction->id);
+    mal_bind_int(&q, version);
+    mal_bind_int(&q, retraction->pin);
+    if (!mal_query_run(&q, &n, err)) {
+        return mal_fail_wrap(err, "fact '%s'", retraction->id);
+    }
+    return n == 1 || not_live(store, retraction->id, err);
 }
 
 /* Runs a statement whose parameters are the version and, unless it is -1, another one. */
@@ -82,19 +145,22 @@ static bool run_for(struct mal_store *store, enum mal_sql sql, int64_t version,
     return mal_query_run(&q, NULL, err);
 }
 
-static bool change_facts(struct mal_store *store, const struct mal_version_row *row,
+static bool change_facts(struct mal_store *store, const struct mal_publish *publish,
                          struct mal_error *err) {
+    const struct mal_version_row *row = publish->row;
+    for (size_t i = 0; i < publish->n_rejected; i++) {
+        if (!reject_fact(store, row->version, publish->rejected[i], err)) return false;
+    }
     if (!run_for(store, MAL_SQL_SUPERSEDE, row->version, -1, err)) return false;
     if (!run_for(store, MAL_SQL_TEACH, row->version, -1, err)) return false;
     if (row->to_version >= 0 &&
         !run_for(store, MAL_SQL_RETURN, row->version, row->to_version, err)) {
         return false;
     }
+    for (size_t i = 0; i < publish->n_retracted; i++) {
+        if (!retract_fact(store, row->version, &publish->retracted[i], err)) return false;
+    }
     return run_for(store, MAL_SQL_FOLLOW, row->version, -1, err);
-}
-
-static const char *or_empty(const char *text) {
-    return text ? text : "";
 }
 
 static bool insert_version(struct mal_store *store, const struct mal_version_row *row,
@@ -119,6 +185,8 @@ static bool insert_version(struct mal_store *store, const struct mal_version_row
     mal_bind_text(&q, row->modules_json ? row->modules_json : "[]");
     mal_bind_text(&q, row->measures_json ? row->measures_json : "{}");
     mal_bind_int(&q, row->pruned);
+    mal_bind_int(&q, row->keyframe);
+    mal_bind_text(&q, or_empty(row->values_hash));
     return mal_query_run(&q, NULL, err);
 }
 
@@ -127,13 +195,14 @@ static bool publish_all(struct mal_store *store, const struct mal_publish *publi
     const struct mal_version_row *row = publish->row;
     if (!check_number(store, row, err)) return false;
     if (!check_staged(store, row->version, err)) return false;
+    if (!check_values(store, row, err)) return false;
     for (size_t i = 0; i < publish->n_jobs; i++) {
         if (!apply_job(store, publish, i, err)) return false;
     }
+    if (!change_facts(store, publish, err)) return false;
     for (size_t i = 0; i < publish->n_facts; i++) {
         if (!verify_fact(store, row->version, &publish->facts[i], err)) return false;
     }
-    if (!change_facts(store, row, err)) return false;
 
     struct mal_query q;
     mal_query_open(&q, store, MAL_SQL_COUNT_LIVE);

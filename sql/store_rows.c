@@ -38,6 +38,7 @@ void mal_version_row_finish(struct mal_version_row *row) {
     mal_free(row->update);
     mal_free(row->modules_json);
     mal_free(row->measures_json);
+    mal_free(row->values_hash);
     *row = (struct mal_version_row){0};
 }
 
@@ -69,6 +70,18 @@ static void blob_row_finish(struct mal_blob_row *row) {
 void mal_blob_rows_free(struct mal_blob_row *rows, size_t n) {
     for (size_t i = 0; i < n; i++)
         blob_row_finish(&rows[i]);
+    mal_free(rows);
+}
+
+static void value_row_finish(struct mal_value_row *row) {
+    mal_free(row->id);
+    mal_free(row->sha256);
+    *row = (struct mal_value_row){0};
+}
+
+void mal_value_rows_free(struct mal_value_row *rows, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        value_row_finish(&rows[i]);
     mal_free(rows);
 }
 
@@ -116,6 +129,7 @@ static bool take_fact(struct mal_query *q, void *out, struct mal_error *err) {
     row.fact_json = mal_take_text(q);
     row.verified_json = mal_take_opt_text(q);
     row.superseded_by = mal_take_opt_text(q);
+    row.pinned = mal_take_int(q) != 0;
     if (!mal_query_taken(q, err)) {
         mal_fact_row_finish(&row);
         return false;
@@ -144,6 +158,8 @@ static bool take_version(struct mal_query *q, void *out, struct mal_error *err) 
     row.modules_json = mal_take_text(q);
     row.measures_json = mal_take_text(q);
     row.pruned = mal_take_int(q) != 0;
+    row.keyframe = mal_take_int(q) != 0;
+    row.values_hash = mal_take_text(q);
     if (!mal_query_taken(q, err)) {
         mal_version_row_finish(&row);
         return false;
@@ -166,6 +182,27 @@ static bool take_blob(struct mal_query *q, void *out, struct mal_error *err) {
     }
     *(struct mal_blob_row *)out = row;
     return true;
+}
+
+static bool take_value(struct mal_query *q, void *out, struct mal_error *err) {
+    struct mal_value_row row = {0};
+    row.fact = mal_take_int(q);
+    row.id = mal_take_text(q);
+    row.sha256 = mal_take_text(q);
+    row.bytes = (uint64_t)mal_take_int(q);
+    if (!mal_query_taken(q, err)) {
+        value_row_finish(&row);
+        return false;
+    }
+    *(struct mal_value_row *)out = row;
+    return true;
+}
+
+static bool take_member(struct mal_query *q, void *out, struct mal_error *err) {
+    struct mal_member *member = out;
+    member->seq = mal_take_int(q);
+    member->pinned = mal_take_int(q) != 0;
+    return mal_query_taken(q, err);
 }
 
 static bool take_string(struct mal_query *q, void *out, struct mal_error *err) {
@@ -196,6 +233,12 @@ static void finish_blob(void *row) {
     blob_row_finish(row);
 }
 
+static void finish_value(void *row) {
+    value_row_finish(row);
+}
+
+static void finish_member(void *row) {}
+
 static void finish_string(void *row) {
     mal_free(*(char **)row);
 }
@@ -208,6 +251,10 @@ const struct mal_row_type mal_version_rows = {sizeof(struct mal_version_row),
                                               take_version, finish_version};
 const struct mal_row_type mal_blob_rows = {sizeof(struct mal_blob_row), take_blob,
                                            finish_blob};
+const struct mal_row_type mal_value_rows = {sizeof(struct mal_value_row), take_value,
+                                            finish_value};
+const struct mal_row_type mal_member_rows = {sizeof(struct mal_member), take_member,
+                                             finish_member};
 const struct mal_row_type mal_string_rows = {sizeof(char *), take_string, finish_string};
 
 /* ---- Pages ---- */

@@ -139,6 +139,15 @@ static inline int dump_row(void *arg, int n, char **values, char **names) {
     return 0;
 }
 
+/* The schema and its number; owned (free). */
+static inline char *dump_schema(sqlite3 *db) {
+    struct dump dump = {0};
+    const char *sql = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type,"
+                      " name; PRAGMA user_version";
+    assert_int_equal(sqlite3_exec(db, sql, dump_row, &dump, NULL), SQLITE_OK);
+    return dump.text;
+}
+
 /* Every row of every table (of chunks the ids and sizes), and the schema; owned (free).
  */
 static inline char *dump_all(sqlite3 *db) {
@@ -155,6 +164,7 @@ static inline char *dump_all(sqlite3 *db) {
         "SELECT * FROM idempotency",
         "SELECT * FROM blobs",
         "SELECT blob, idx, length(data) FROM blob_chunks ORDER BY id",
+        "SELECT id, fact, version, sha256, hex(data) FROM fact_values",
     };
     struct dump dump = {0};
     for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {
@@ -164,7 +174,8 @@ static inline char *dump_all(sqlite3 *db) {
     return dump.text;
 }
 
-/* "id state" of every fact in order, separated by commas, into a static buffer. */
+/* "id state" of every fact, as it is now, in order, separated by commas, into a static
+ * buffer. */
 static inline const char *fact_states(struct mal_store *store, int64_t version) {
     static char text[2048];
     struct mal_fact_row *rows = NULL;
@@ -176,9 +187,9 @@ static inline const char *fact_states(struct mal_store *store, int64_t version) 
     text[0] = '\0';
     for (size_t i = 0; i < n; i++) {
         size_t used = strlen(text);
-        snprintf(text + used, sizeof text - used, "%s%s %s%s%s", i ? ", " : "",
-                 rows[i].id, mal_fact_state_name(rows[i].state),
-                 rows[i].superseded_by ? " by " : "",
+        snprintf(text + used, sizeof text - used, "%s%s%s %s%s%s", i ? ", " : "",
+                 rows[i].id, rows[i].pinned ? " pinned" : "",
+                 mal_fact_state_name(rows[i].state), rows[i].superseded_by ? " by " : "",
                  rows[i].superseded_by ? rows[i].superseded_by : "");
     }
     mal_fact_rows_free(rows, n);

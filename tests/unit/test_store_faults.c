@@ -1,9 +1,6 @@
 /* test_store_faults.c - memory, disk and interruptions fail at every n-th point: each
  * operation is done wholly or not at all, and nothing leaks. */
-#include "store_fixture.h"
-
-#include <errno.h>
-#include <malloc.h>
+#include "store_faults.h"
 
 static int set_up(void **state) {
     struct place *place = calloc(1, sizeof *place);
@@ -22,77 +19,37 @@ static const char *path_of(void **state) {
     return ((struct place *)*state)->path;
 }
 
-/* ---- SQLite's memory through mal_malloc, so that its allocations fail too ---- */
-
-static bool through_tap = false;
-
-static void *sqlite_malloc(int bytes) {
-    return through_tap ? mal_malloc((size_t)bytes) : malloc((size_t)bytes);
-}
-
-static void *sqlite_realloc(void *mem, int bytes) {
-    return through_tap ? mal_realloc(mem, (size_t)bytes) : realloc(mem, (size_t)bytes);
-}
-
-static int sqlite_size(void *mem) {
-    return mem ? (int)malloc_usable_size(mem) : 0;
-}
-
-static int sqlite_roundup(int bytes) {
-    return (bytes + 7) & ~7;
-}
-
-static int sqlite_init(void *arg) {
-    return SQLITE_OK;
-}
-
-static void sqlite_shutdown(void *arg) {}
-
-static void tap_sqlite(void) {
-    static const sqlite3_mem_methods methods = {
-        sqlite_malloc,  free,        sqlite_realloc,  sqlite_size,
-        sqlite_roundup, sqlite_init, sqlite_shutdown, NULL};
-    assert_int_equal(sqlite3_config(SQLITE_CONFIG_MALLOC, &methods), SQLITE_OK);
-}
-
-/* ---- The disk: the n-th write fails ---- */
-
-static long writes_left;
-static int write_errno;
-
-static bool write_fails(void) {
-    if (writes_left == 0 || --writes_left > 0) return false;
-    writes_left = 1; /* and all later ones */
-    errno = write_errno;
-    return true;
-}
-
-static ssize_t failing_pwrite(int fd, const void *data, size_t bytes, off_t offset) {
-    return write_fails() ? -1 : pwrite(fd, data, bytes, offset);
-}
-
-static ssize_t failing_write(int fd, const void *data, size_t bytes) {
-    return write_fails() ? -1 : write(fd, data, bytes);
-}
-
-static void fail_writes(long n, int number) {
-    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
-    writes_left = n;
-    write_errno = number;
-    bool on = n > 0;
-    const sqlite3_syscall_ptr to = (sqlite3_syscall_ptr)failing_pwrite;
-    vfs->xSetSystemCall(vfs, "pwrite", on ? to : NULL);
-    vfs->xSetSystemCall(vfs, "pwrite64", on ? to : NULL);
-    vfs->xSetSystemCall(vfs, "write", on ? (sqlite3_syscall_ptr)failing_write : NULL);
-}
-
 /* ---- One of everything ---- */
 
-/* Versions 0 and 1, jobs a (applied), b and c (queued), an idempotency key. */
+static bool stage_values(struct mal_store *store, int64_t version,
+                         struct mal_error *err) {
+    static char data[5000]; /* more than a page */
+    struct mal_fact_values values[] = {{1, data, sizeof data, "ff"}, {3, "x", 1, "ff"}};
+    return mal_store_stage_values(store, version, values, 2, err);
+}
+
+/* Versions 0 to 3: a taught, its last fact pinned, a keyframe. Jobs b, c and back are
+ * queued. */
 static void furnish(struct mal_store *store) {
+    static char hash[] = "h";
+    struct mal_retraction pin = {"a.2", true};
     assert_done(publish(store, 0, -1, NULL, &err));
     assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
-    assert_done(publish(store, 1, -1, "a", &err));
+    for (int64_t version = 1; version <= 3; version++) {
+        const char *job = "a";
+        struct mal_version_row row = version_row(version, -1);
+        struct mal_blob blob = {"delta/x", "{}", "data", 4, "ff"};
+        struct mal_publish p = {.row = &row,
+                                .jobs = &job,
+                                .n_jobs = version == 1,
+                                .retracted = &pin,
+                                .n_retracted = version == 2};
+        row.keyframe = version == 3;
+        row.values_hash = hash;
+        assert_done(stage_values(store, version, &err));
+        assert_done(mal_store_stage_blob(store, version, &blob, &err));
+        assert_done(mal_store_publish(store, &p, &err));
+    }
     assert_done(add_job(store, "b", 2, (const char *[]){"p", "s"}, &err));
     assert_done(add_job(store, "c", 2, (const char *[]){"q", "t"}, &err));
     assert_done(add_job(store, "back", 0, NULL, &err));
@@ -101,20 +58,38 @@ static void furnish(struct mal_store *store) {
 
 static bool do_publish(struct mal_store *store, struct mal_error *err) {
     const char *jobs[] = {"b", "c"}, *results[] = {"{}", "{}"};
-    struct mal_fact_result facts[] = {{"b.0", "{}"}, {"c.1", "{}"}};
-    struct mal_version_row row = version_row(2, -1);
+    const char *rejected[] = {"b.1"};
+    struct mal_fact_result facts[] = {{"b.0", "{}"}, {"c.1", "{}"}, {"a.0", "{}"}};
+    struct mal_version_row row = version_row(4, -1);
     struct mal_publish p = {.row = &row,
                             .jobs = jobs,
                             .job_results = results,
                             .n_jobs = 2,
                             .facts = facts,
-                            .n_facts = 2,
-                            .now_ms = 1};
+                            .n_facts = 3,
+                            .now_ms = 1,
+                            .rejected = rejected,
+                            .n_rejected = 1};
     return mal_store_publish(store, &p, err);
 }
 
 static bool do_rollback(struct mal_store *store, struct mal_error *err) {
-    return publish(store, 2, 0, "back", err);
+    return publish(store, 4, 1, "back", err);
+}
+
+static bool do_retract(struct mal_store *store, struct mal_error *err) {
+    struct mal_retraction retracted[] = {{"a.0", true}, {"a.1", false}};
+    struct mal_version_row row = version_row(4, -1);
+    struct mal_publish p = {.row = &row, .retracted = retracted, .n_retracted = 2};
+    return mal_store_publish(store, &p, err);
+}
+
+static bool do_stage(struct mal_store *store, struct mal_error *err) {
+    return stage_values(store, 4, err);
+}
+
+static bool do_prune(struct mal_store *store, struct mal_error *err) {
+    return mal_store_prune(store, 3, err);
 }
 
 static bool do_add(struct mal_store *store, struct mal_error *err) {
@@ -132,9 +107,12 @@ static bool do_start(struct mal_store *store, struct mal_error *err) {
 }
 
 static bool (*const operations[])(struct mal_store *, struct mal_error *) = {
-    do_publish, do_rollback, do_add, do_end, do_start};
+    do_publish, do_rollback, do_retract, do_prune, do_add, do_end, do_start, do_stage};
 
-enum { N_OPERATIONS = sizeof operations / sizeof operations[0] };
+enum {
+    N_OPERATIONS = sizeof operations / sizeof operations[0],
+    N_LASTING = N_OPERATIONS - 1, /* what is staged is swept by the next writer */
+};
 
 static bool read_all(struct mal_store *store, struct mal_error *err) {
     struct mal_job_row *jobs = NULL, job = {0};
@@ -142,7 +120,15 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     struct mal_version_row *versions = NULL;
     struct mal_blob_row *blobs = NULL;
     char **ids = NULL, *value = NULL, *hash = NULL, *answer = NULL;
+    struct mal_fact_row *members = NULL, *same = NULL;
+    struct mal_member *list = NULL;
+    struct mal_value_row *values = NULL;
+    void *data = NULL;
     size_t n_jobs = 0, n_facts = 0, n_versions = 0, n_blobs = 0, n_ids = 0;
+    size_t n_members = 0, n_same = 0, n_list = 0, n_values = 0;
+    const int64_t path[] = {1, 2};
+    int64_t below;
+    uint64_t bytes;
     bool more;
     struct mal_job_query any_job = {.kind = -1, .state = -1, .limit = 20};
     struct mal_fact_query live = {.state = -1, .version = 1, .limit = 2};
@@ -155,7 +141,13 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
         mal_store_version_jobs(store, 1, &ids, &n_ids, err) &&
         mal_store_blobs(store, 1, &blobs, &n_blobs, err) &&
         mal_store_get_meta(store, "k", &value, err) &&
-        mal_store_find_idempotency(store, "none", &hash, &answer, err);
+        mal_store_find_idempotency(store, "none", &hash, &answer, err) &&
+        mal_store_members(store, 0, 2, &members, &n_members, err) &&
+        mal_store_members_of_prompt(store, "r", &same, &n_same, err) &&
+        mal_store_member_list(store, &list, &n_list, err) &&
+        mal_store_values(store, 1, &values, &n_values, err) &&
+        mal_store_read_values(store, 1, path, 2, &data, &bytes, &hash, err) &&
+        mal_store_prunable(store, 3, &below, err);
     if (done) assert_string_equal(value, "v");
     mal_job_rows_free(jobs, n_jobs);
     mal_job_row_finish(&job);
@@ -165,6 +157,12 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     mal_store_strings_free(ids, n_ids);
     mal_blob_rows_free(blobs, n_blobs);
     mal_free(value);
+    mal_fact_rows_free(members, n_members);
+    mal_fact_rows_free(same, n_same);
+    mal_free(list);
+    mal_value_rows_free(values, n_values);
+    mal_free(data);
+    mal_free(hash);
     return done;
 }
 
@@ -302,11 +300,11 @@ static void full_database_is_no_space(void **state) {
     assert_done(
         mal_store_exec(store, "PRAGMA max_page_count = 1", &err)); /* as it is now */
     assert_fails(MAL_NO_SPACE, path_of(state),
-                 mal_store_stage_blob(store, 2, &blob, &err));
+                 mal_store_stage_blob(store, 4, &blob, &err));
     char *after = dump_all(store->db);
     assert_string_equal(before, after);
     assert_done(mal_store_exec(store, "PRAGMA max_page_count = 1000000", &err));
-    assert_done(mal_store_stage_blob(store, 2, &blob, &err));
+    assert_done(mal_store_stage_blob(store, 4, &blob, &err));
     free(before);
     free(after);
     mal_store_close(store);
@@ -320,7 +318,7 @@ static void disk_fails_at_each_write(void **state) {
         enum mal_status status;
     } kinds[] = {{ENOSPC, MAL_NO_SPACE}, {EIO, MAL_IO}};
 
-    for (int i = 0; i < N_OPERATIONS; i++) {
+    for (int i = 0; i < N_LASTING; i++) {
         struct mal_store *store = furnished(state, NULL);
         bool done = false;
         long n;

@@ -75,6 +75,40 @@ static void stage(struct mal_store *store, int64_t version) {
     }
 }
 
+/* Values of a few members; how many. */
+static size_t stage_values(struct mal_store *store, int64_t version) {
+    static const char large[MAL_STORE_CHUNK_BYTES];
+    static const char small[100];
+    struct mal_error err = {0};
+    struct mal_member *members;
+    struct mal_fact_values values[8];
+    size_t n;
+    must(mal_store_member_list(store, &members, &n, &err), &err);
+    size_t n_values = n < 8 ? n : 8;
+    for (size_t i = 0; i < n_values; i++) {
+        bool is_large = i == 0 && version % 16 == 5; /* a commit of its own */
+        values[i] =
+            (struct mal_fact_values){members[i].seq, is_large ? large : small,
+                                     is_large ? sizeof large : sizeof small, "ff"};
+    }
+    must(mal_store_stage_values(store, version, values, n_values, &err), &err);
+    mal_free(members);
+    return n_values;
+}
+
+/* Some live facts, to be retracted. */
+static size_t choose_live(struct mal_store *store, struct mal_fact_row **rows,
+                          size_t *n_rows, struct mal_retraction out[4]) {
+    struct mal_error err = {0};
+    struct mal_fact_query live = {.state = MAL_FACT_LIVE, .version = -1, .limit = 4};
+    bool more;
+    must(mal_store_list_facts(store, &live, rows, n_rows, &more, &err), &err);
+    size_t n = *n_rows ? draw((uint32_t)*n_rows) : 0;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (struct mal_retraction){(*rows)[i].id, draw(2)};
+    return n;
+}
+
 static void run_batch(struct mal_store *store, int fd) {
     struct mal_error err = {0};
     struct mal_job_row *jobs;
@@ -95,19 +129,39 @@ static void run_batch(struct mal_store *store, int fd) {
         must(mal_store_unstage(store, last + 1, &err), &err);
         stage(store, last + 1);
     }
-    bool back = last > 2 && draw(6) == 0;
+    static char hash[] = "h";
+    bool back = last > 2 && draw(6) == 0, retracts = !back && draw(6) == 0;
     int64_t to_version = back ? (int64_t)draw((uint32_t)last) : -1;
     struct mal_version_row row = version_row(last + 1, to_version);
-    struct mal_publish p = {
-        .row = &row, .jobs = ids, .n_jobs = back ? 0 : n, .now_ms = 2};
+    struct mal_retraction retracted[4];
+    struct mal_fact_row *live = NULL;
+    size_t n_live = 0;
+    struct mal_publish p = {.row = &row,
+                            .jobs = ids,
+                            .n_jobs = back || retracts ? 0 : n,
+                            .now_ms = 2,
+                            .retracted = retracted};
+    if (retracts) p.n_retracted = choose_live(store, &live, &n_live, retracted);
+    if (!back && stage_values(store, last + 1)) row.values_hash = hash;
+    row.keyframe = !back && draw(4) == 0;
     must(mal_store_publish(store, &p, &err), &err);
-    if (back) {
+    mal_fact_rows_free(live, n_live);
+    if (back || retracts) {
         int64_t n_requeued;
         must(mal_store_requeue_running(store, &n_requeued, &err), &err);
         ack.n_batch = 0;
     }
     mal_job_rows_free(jobs, n_queued);
     acknowledge(fd, ack);
+}
+
+static void prune(struct mal_store *store) {
+    struct mal_error err = {0};
+    int64_t last, below;
+    must(mal_store_last_version(store, &last, &err), &err);
+    if (last < 1) return;
+    must(mal_store_prunable(store, last - draw((uint32_t)last), &below, &err), &err);
+    must(mal_store_prune(store, below, &err), &err);
 }
 
 static void write_until_killed(const char *path, int fd, int64_t next_job) {
@@ -117,7 +171,9 @@ static void write_until_killed(const char *path, int fd, int64_t next_job) {
     must(mal_store_open(&store, path, &err), &err);
     must(mal_store_requeue_running(store, &n, &err), &err);
     for (;;) {
-        if (draw(3) < 2) {
+        if (draw(20) == 0) {
+            prune(store);
+        } else if (draw(3) < 2) {
             accept_job(store, fd, next_job++);
         } else {
             run_batch(store, fd);
@@ -178,12 +234,16 @@ static void check_jobs(struct mal_store *store) {
     assert_in_range(unacknowledged, 0, 1);
 }
 
-static void check_blobs(struct mal_store *store, int64_t version) {
+static void check_blobs(struct mal_store *store, int64_t version, bool pruned) {
     static char data[MAL_STORE_CHUNK_BYTES + 100000],
         wanted[MAL_STORE_CHUNK_BYTES + 100000];
     struct mal_blob_row *rows;
     size_t n;
     assert_done(mal_store_blobs(store, version, &rows, &n, &err));
+    if (version > 0 && pruned) {
+        assert_int_equal(n, 0);
+        return;
+    }
     assert_int_equal(n, 2);
     fill(wanted, blob_bytes(version, 0), version);
     for (size_t i = 0; i < n; i++) {
@@ -207,8 +267,8 @@ static void check_versions(struct mal_store *store) {
     for (int64_t version = first_new; version <= last; version++) {
         struct mal_version_row row;
         assert_done(mal_store_get_version(store, version, &row, &err));
+        check_blobs(store, version, row.pruned);
         mal_version_row_finish(&row);
-        check_blobs(store, version);
     }
     world.last_version = last;
     assert_none(
@@ -220,6 +280,13 @@ static void check_versions(struct mal_store *store) {
         "SELECT count(*) FROM blobs WHERE version > (SELECT coalesce(max(version), -1)"
         " FROM versions)");
     assert_none(
+        store, "values of no version",
+        "SELECT count(*) FROM fact_values WHERE version > (SELECT coalesce(max(version),"
+        " -1) FROM versions)");
+    assert_none(store, "versions whose values are there without a hash, or not at all",
+                "SELECT count(*) FROM versions v WHERE NOT pruned AND (values_hash <> '')"
+                " <> EXISTS (SELECT 1 FROM fact_values x WHERE x.version = v.version)");
+    assert_none(
         store, "applied jobs that are not in exactly their version",
         "SELECT count(*) FROM jobs j WHERE (j.state = 'applied') <> (SELECT count(*)"
         " FROM version_jobs v WHERE v.job = j.seq AND v.version IS j.version)");
@@ -228,12 +295,15 @@ static void check_versions(struct mal_store *store) {
                 "SELECT count(*) FROM facts f JOIN jobs j ON j.seq = f.job"
                 " WHERE (f.state = 'queued') = (j.state = 'applied')");
     assert_none(store, "facts that do not follow their history",
-                "SELECT count(*) FROM facts f WHERE f.version IS NOT NULL AND f.state <>"
-                " (SELECT state FROM fact_states h WHERE h.fact = f.seq"
-                "  ORDER BY version DESC LIMIT 1)");
+                "SELECT count(*) FROM facts f WHERE f.version IS NOT NULL AND"
+                " f.state || f.pinned <> (SELECT state || pinned FROM fact_states h"
+                "  WHERE h.fact = f.seq ORDER BY version DESC LIMIT 1)");
+    assert_none(store, "facts that are pinned and not retracted",
+                "SELECT count(*) FROM facts WHERE pinned = 1 AND state <> 'retracted'");
     assert_none(
-        store, "live facts with one prompt",
-        "SELECT count(*) - count(DISTINCT prompt) FROM facts WHERE state = 'live'");
+        store, "members with one prompt",
+        "SELECT count(*) - count(DISTINCT prompt) FROM facts WHERE state = 'live' OR"
+        " pinned = 1");
     assert_none(store, "live facts counted wrongly",
                 "SELECT count(*) FROM versions WHERE version = (SELECT max(version) FROM"
                 " versions) AND live_facts <> (SELECT count(*) FROM facts WHERE"
@@ -286,8 +356,13 @@ static void killed_writers_lose_nothing(void **state) {
     place_make(&place);
     memset(&world, 0, sizeof world);
     world.last_version = -1;
-    for (int i = N_FRESH; i < N_KILLS; i++)
-        kill_once(place.path, 80000);
+    uint32_t max_us = 80000; /* longer where the disk is too slow to get on */
+    for (int i = N_FRESH; i < N_KILLS; i++) {
+        int64_t last = world.last_version;
+        kill_once(place.path, max_us);
+        if (world.last_version == last && max_us < 300000) max_us *= 2;
+        if (world.last_version > last + 4 && max_us > 80000) max_us /= 2;
+    }
     place_remove(&place);
     print_message("# %" PRId64 " acknowledgements, %" PRId64 " jobs, %" PRId64
                   " versions\n",

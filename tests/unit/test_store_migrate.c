@@ -71,14 +71,9 @@ static void assert_refused(const char *path, enum mal_status status, const char 
 static char *schema_of(const char *path) {
     struct mal_store *store = open_store(path);
     assert_done(mal_store_check(store, &err));
-    struct dump dump = {0};
-    const char *sql =
-        "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name";
-    assert_int_equal(sqlite3_exec(store->db, sql, dump_row, &dump, NULL), SQLITE_OK);
-    assert_int_equal(
-        sqlite3_exec(store->db, "PRAGMA user_version", dump_row, &dump, NULL), SQLITE_OK);
+    char *schema = dump_schema(store->db);
     mal_store_close(store);
-    return dump.text;
+    return schema;
 }
 
 static void every_schema_migrates_to_the_newest(void **state) {
@@ -108,6 +103,103 @@ static void every_schema_migrates_to_the_newest(void **state) {
         free(migrated);
     }
     free(fresh);
+}
+
+/* As the program of schema 1 left it: taught a.0 and a.1, b.0 in place of a.0, back to 1,
+ * c.0 waits. */
+static const char content_1[] =
+    "INSERT INTO blobs VALUES (1, 1, 'delta/x', '{}', 'ff', 2);"
+    "INSERT INTO blob_chunks VALUES (1, 1, 0, x'0102');"
+    "INSERT INTO jobs (seq, id, kind, state, created_ms, finished_ms, n_facts, version,"
+    " to_version) VALUES (1, 'a', 'edit', 'applied', 1, 2, 2, 1, NULL),"
+    " (2, 'b', 'edit', 'applied', 3, 4, 1, 2, NULL),"
+    " (3, 'back', 'rollback', 'applied', 5, 6, 0, 3, 1),"
+    " (4, 'c', 'edit', 'running', 7, NULL, 1, NULL, NULL);"
+    "INSERT INTO facts VALUES (1, 'a.0', 1, 0, 'live', 1, 'p', 't', '{}', '{}', NULL),"
+    " (2, 'a.1', 1, 1, 'live', 1, 'q', 't', '{}', NULL, NULL),"
+    " (3, 'b.0', 2, 0, 'rolled_back', 2, 'p', 't', '{}', NULL, NULL),"
+    " (4, 'c.0', 4, 0, 'queued', NULL, 'q', 't', '{}', NULL, NULL);"
+    "INSERT INTO versions VALUES"
+    " (0, NULL, 'base', 0, NULL, 0, 0, 'w0', 'c0', 'd', 'none', 0, '', '', 'joint',"
+    "  '[]', '{}', 0),"
+    " (1, 0, 'edit', 2, NULL, 2, 2, 'w1', 'c1', 'd', 'factors', 2, 'malmen', 'e',"
+    "  'joint', '[]', '{}', 0),"
+    " (2, 1, 'edit', 4, NULL, 1, 2, 'w2', 'c2', 'd', 'none', 0, '', '', 'joint', '[]',"
+    "  '{}', 0),"
+    " (3, 2, 'rollback', 6, 1, 0, 2, 'w1', 'c3', 'd', 'none', 0, '', '', 'joint', '[]',"
+    "  '{}', 0);"
+    "INSERT INTO version_jobs VALUES (1, 0, 1), (2, 0, 2), (3, 0, 3);"
+    "INSERT INTO fact_states VALUES (1, 1, 'live', NULL), (2, 1, 'live', NULL),"
+    " (1, 2, 'superseded', 3), (3, 2, 'live', NULL), (1, 3, 'live', NULL),"
+    " (3, 3, 'rolled_back', NULL);"
+    "INSERT INTO idempotency VALUES ('k', 'h', '{}', 1);"
+    "INSERT INTO meta VALUES ('base_model', 'm')";
+
+static char *rows_of_schema_1(const char *path) {
+    static const char sql[] =
+        "SELECT * FROM jobs; SELECT seq, id, job, idx, state, version, prompt, target,"
+        " fact_json, verified_json, superseded_by FROM facts;"
+        "SELECT version, parent, kind, created_ms, to_version, n_facts, live_facts,"
+        " weights_hash, chain_hash, delta_hash, encoding, delta_bytes, editor_method,"
+        " editor_hash, update_mode, modules_json, measures_json, pruned FROM versions;"
+        "SELECT * FROM version_jobs; SELECT fact, version, state, by_fact FROM"
+        " fact_states; SELECT * FROM idempotency; SELECT * FROM meta;"
+        "SELECT * FROM blobs; SELECT blob, idx, hex(data) FROM blob_chunks";
+    struct dump dump = {0};
+    sqlite3 *db;
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, dump_row, &dump, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    return dump.text;
+}
+
+static void content_of_schema_1_lives_on(void **state) {
+    char mark[96];
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 1",
+             MAL_STORE_APPLICATION_ID);
+    run_sql(path_of(state), mal_sql_migrations[0]);
+    run_sql(path_of(state), content_1);
+    run_sql(path_of(state), mark);
+    char *before = rows_of_schema_1(path_of(state));
+    struct mal_store *store = open_store(path_of(state));
+    assert_done(mal_store_check(store, &err));
+    mal_store_close(store);
+    char *after = rows_of_schema_1(path_of(state));
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+
+    store = open_store(path_of(state));
+    struct mal_version_row row;
+    assert_done(mal_store_get_version(store, 3, &row, &err));
+    assert_false(row.keyframe);
+    assert_string_equal(row.values_hash, "");
+    mal_version_row_finish(&row);
+    assert_string_equal(fact_states(store, 2), "a.1 live, b.0 rolled_back");
+    struct mal_member *members;
+    size_t n;
+    assert_done(mal_store_member_list(store, &members, &n, &err));
+    assert_int_equal(n, 2);
+    assert_int_equal(members[1].seq, 2);
+    assert_false(members[1].pinned);
+    mal_free(members);
+
+    assert_done(publish(store, 4, -1, "c", &err));
+    assert_string_equal(fact_states(store, -1), "a.0 live, a.1 superseded by c.0, "
+                                                "b.0 rolled_back, c.0 live");
+    struct mal_retraction pin = {"a.0", true};
+    struct mal_version_row next = version_row(5, -1);
+    struct mal_publish p = {.row = &next, .retracted = &pin, .n_retracted = 1};
+    assert_done(mal_store_publish(store, &p, &err));
+    assert_done(publish(store, 6, 2, NULL, &err));
+    assert_string_equal(fact_states(store, -1), "a.0 superseded by b.0, a.1 live, "
+                                                "b.0 live, c.0 rolled_back");
+    assert_done(publish(store, 7, 5, NULL, &err));
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 pinned retracted, a.1 superseded by c.0, b.0 rolled_back, "
+                        "c.0 live");
+    assert_done(mal_store_check(store, &err));
+    mal_store_close(store);
 }
 
 static void newer_schema_is_refused(void **state) {
@@ -304,6 +396,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_schema_migrates_to_the_newest, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(content_of_schema_1_lives_on, set_up, tear_down),
         cmocka_unit_test_setup_teardown(newer_schema_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(newer_schema_in_the_log_is_refused, set_up,
                                         tear_down),

@@ -25,7 +25,9 @@ static void version_comes_back_as_published(void **state) {
     struct mal_store *store = open_store(path_of(state));
     char weights[] = "w", chain[] = "c", delta[] = "d", encoding[] = "factors";
     char method[] = "m", editor[] = "e", update[] = "sequential", modules[] = "[1]";
-    char measures[] = "{\"es\":1}";
+    char measures[] = "{\"es\":1}", values[] = "v";
+    struct mal_fact_values fact = {1, "x", 1, "ff"};
+    assert_done(add_job(store, "a", 1, (const char *[]){"p"}, &err));
     assert_done(publish(store, 0, -1, NULL, &err));
     struct mal_version_row row = {.version = 1,
                                   .kind = MAL_VERSION_EDIT,
@@ -41,8 +43,11 @@ static void version_comes_back_as_published(void **state) {
                                   .editor_hash = editor,
                                   .update = update,
                                   .modules_json = modules,
-                                  .measures_json = measures};
+                                  .measures_json = measures,
+                                  .keyframe = true,
+                                  .values_hash = values};
     struct mal_publish p = {.row = &row, .now_ms = 3000};
+    assert_done(mal_store_stage_values(store, 1, &fact, 1, &err));
     assert_done(mal_store_publish(store, &p, &err));
 
     struct mal_version_row got;
@@ -65,6 +70,12 @@ static void version_comes_back_as_published(void **state) {
     assert_string_equal(got.modules_json, modules);
     assert_string_equal(got.measures_json, measures);
     assert_false(got.pruned);
+    assert_true(got.keyframe);
+    assert_string_equal(got.values_hash, values);
+    mal_version_row_finish(&got);
+    assert_done(mal_store_get_version(store, 0, &got, &err));
+    assert_false(got.keyframe);
+    assert_string_equal(got.values_hash, "");
     mal_version_row_finish(&got);
     mal_store_close(store);
 }
@@ -180,8 +191,8 @@ static void wrong_batches_change_nothing(void **state) {
         {2, 1, -1, {"b", "d"}, "b.0", MAL_CONFLICT, "job 'd' is cancelled"},
         {2, 1, -1, {"b", "b"}, "b.0", MAL_CONFLICT, "job 'b' is applied"},
         {2, 1, -1, {"b", "z"}, "b.0", MAL_NOT_FOUND, "no job 'z'"},
-        {2, 1, -1, {"b", "c"}, "a.0", MAL_CONFLICT, "fact 'a.0' belongs to none"},
-        {2, 1, -1, {"b", "c"}, "z.0", MAL_CONFLICT, "fact 'z.0' belongs to none"},
+        {2, 1, -1, {"b", "c"}, "d.0", MAL_CONFLICT, "fact 'd.0' is neither live"},
+        {2, 1, -1, {"b", "c"}, "z.0", MAL_CONFLICT, "fact 'z.0' is neither live"},
     };
 
     char *before = dump_all(store->db);
@@ -417,6 +428,8 @@ static void what_is_published_stays_as_it_is(void **state) {
     static const char *const refused[] = {
         "UPDATE versions SET weights_hash = 'zz'",
         "UPDATE versions SET live_facts = 9, pruned = 1",
+        "UPDATE versions SET keyframe = 1",
+        "UPDATE versions SET values_hash = ''",
         "DELETE FROM versions",
         "UPDATE blobs SET sha256 = 'zz'",
         "UPDATE blob_chunks SET data = x'00'",
@@ -427,6 +440,8 @@ static void what_is_published_stays_as_it_is(void **state) {
         assert_fails(MAL_CONFLICT, "database", mal_store_exec(store, refused[i], &err));
     }
     assert_done(mal_store_exec(store, "UPDATE versions SET pruned = 1", &err));
+    assert_fails(MAL_CONFLICT, "does not come back",
+                 mal_store_exec(store, "UPDATE versions SET pruned = 0", &err));
     mal_store_close(store);
 }
 

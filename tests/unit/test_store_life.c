@@ -1,0 +1,500 @@
+/* test_store_life.c - what becomes of facts after they are taught: retracted, pinned,
+ * rejected, measured again; and the values stored for them. */
+#include "store_fixture.h"
+
+static int set_up(void **state) {
+    struct place *place = calloc(1, sizeof *place);
+    place_make(place);
+    *state = place;
+    return 0;
+}
+
+static int tear_down(void **state) {
+    place_remove(*state);
+    free(*state);
+    return 0;
+}
+
+static const char *path_of(void **state) {
+    return ((struct place *)*state)->path;
+}
+
+/* Version 1: facts a.0, a.1, a.2 with prompts p, q, r are live. */
+static struct mal_store *taught(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    assert_done(publish(store, 0, -1, NULL, &err));
+    assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
+    assert_done(publish(store, 1, -1, "a", &err));
+    return store;
+}
+
+static bool retract(struct mal_store *store, int64_t version,
+                    const struct mal_retraction *retracted, size_t n,
+                    struct mal_error *err) {
+    struct mal_version_row row = version_row(version, -1);
+    row.kind = MAL_VERSION_RETRACTION;
+    struct mal_publish p = {
+        .row = &row, .retracted = retracted, .n_retracted = n, .now_ms = 3000};
+    return mal_store_publish(store, &p, err);
+}
+
+static int64_t live_facts(struct mal_store *store, int64_t version) {
+    struct mal_version_row row;
+    assert_done(mal_store_get_version(store, version, &row, &err));
+    int64_t n = row.live_facts;
+    mal_version_row_finish(&row);
+    return n;
+}
+
+/* ---- Retraction ---- */
+
+static void retracted_facts_end(void **state) {
+    struct mal_store *store = taught(state);
+    const struct mal_retraction two[] = {{"a.0", true}, {"a.2", false}};
+    assert_done(retract(store, 2, two, 2, &err));
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 pinned retracted, a.1 live, a.2 retracted");
+    assert_string_equal(fact_states(store, 1),
+                        "a.0 pinned retracted, a.1 live, a.2 retracted");
+    assert_string_equal(fact_states(store, 2), "a.1 live");
+    assert_int_equal(live_facts(store, 2), 1);
+    mal_store_close(store);
+}
+
+static void only_live_facts_are_retracted(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(add_job(store, "b", 1, (const char *[]){"p"}, &err));
+    assert_done(retract(store, 2, &(struct mal_retraction){"a.1", true}, 1, &err));
+    assert_done(publish(store, 3, -1, "b", &err));
+    assert_done(add_job(store, "c", 1, (const char *[]){"s"}, &err));
+
+    static const struct {
+        struct mal_retraction last;
+        enum mal_status status;
+        const char *part;
+    } cases[] = {
+        {{"a.0", true}, MAL_CONFLICT, "fact 'a.0' is superseded"},
+        {{"a.1", false}, MAL_CONFLICT, "fact 'a.1' is retracted"},
+        {{"c.0", false}, MAL_CONFLICT, "fact 'c.0' is queued"},
+        {{"a.2", true}, MAL_CONFLICT, "fact 'a.2'"}, /* twice in one list */
+        {{"z.0", true}, MAL_NOT_FOUND, "no fact 'z.0'"},
+    };
+
+    char *before = dump_all(store->db);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const struct mal_retraction list[] = {{"a.2", true}, cases[i].last};
+        assert_fails(cases[i].status, cases[i].part, retract(store, 4, list, 2, &err));
+        char *after = dump_all(store->db);
+        assert_string_equal(before, after);
+        free(after);
+    }
+    free(before);
+    mal_store_close(store);
+}
+
+static void one_version_does_not_retract_what_it_replaces(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(add_job(store, "b", 1, (const char *[]){"p"}, &err));
+    const struct mal_retraction retracted = {"a.0", true};
+    const char *job = "b";
+    struct mal_version_row row = version_row(2, -1);
+    struct mal_publish p = {.row = &row,
+                            .jobs = &job,
+                            .n_jobs = 1,
+                            .retracted = &retracted,
+                            .n_retracted = 1};
+    assert_fails(MAL_CONFLICT, "fact 'a.0'", mal_store_publish(store, &p, &err));
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 live, a.1 live, a.2 live, b.0 queued");
+    mal_store_close(store);
+}
+
+/* Teach, pin, teach the prompt again, and back to each of the versions. */
+static void newer_facts_unpin_and_rollbacks_pin_again(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(retract(store, 2, &(struct mal_retraction){"a.0", true}, 1, &err));
+    assert_done(add_job(store, "b", 1, (const char *[]){"p"}, &err));
+    assert_done(publish(store, 3, -1, "b", &err));
+    const char *at_1 = "a.0 live, a.1 live, a.2 live, b.0 rolled_back",
+               *at_2 = "a.0 pinned retracted, a.1 live, a.2 live, b.0 rolled_back",
+               *at_3 = "a.0 retracted, a.1 live, a.2 live, b.0 live";
+    assert_string_equal(fact_states(store, -1), at_3);
+
+    assert_done(publish(store, 4, 2, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_2);
+    assert_done(publish(store, 5, 3, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_3);
+    assert_done(publish(store, 6, 1, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_1);
+    assert_done(publish(store, 7, 4, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_2);
+    assert_done(publish(store, 8, 0, NULL, &err));
+    assert_string_equal(
+        fact_states(store, -1),
+        "a.0 rolled_back, a.1 rolled_back, a.2 rolled_back, b.0 rolled_back");
+    assert_done(publish(store, 9, 7, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_2);
+    assert_int_equal(live_facts(store, 9), 2);
+    mal_store_close(store);
+}
+
+static void repairs_and_consolidations_change_no_states(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(retract(store, 2, &(struct mal_retraction){"a.0", true}, 1, &err));
+    char *before = strdup(fact_states(store, -1));
+    struct mal_fact_result result = {"a.1", "{\"rank\":1}"};
+    for (int i = 0; i < 2; i++) {
+        struct mal_version_row row = version_row(3 + i, -1);
+        row.kind = i ? MAL_VERSION_CONSOLIDATION : MAL_VERSION_REPAIR;
+        struct mal_publish p = {.row = &row, .facts = &result, .n_facts = 1};
+        assert_done(mal_store_publish(store, &p, &err));
+        assert_string_equal(fact_states(store, -1), before);
+        assert_int_equal(row.live_facts, 2);
+    }
+    free(before);
+    mal_store_close(store);
+}
+
+/* ---- Members ---- */
+
+/* "seq" or "seq!" for pinned ones, of both lists, which must agree. */
+static void assert_members(struct mal_store *store, const char *wanted) {
+    struct mal_member *list;
+    size_t n, n_rows;
+    char text[64] = "";
+    assert_done(mal_store_member_list(store, &list, &n, &err));
+    for (size_t i = 0; i < n; i++) {
+        size_t used = strlen(text);
+        struct mal_fact_row *rows;
+        snprintf(text + used, sizeof text - used, "%d%s ", (int)list[i].seq,
+                 list[i].pinned ? "!" : "");
+        assert_done(mal_store_members(store, list[i].seq - 1, 1, &rows, &n_rows, &err));
+        assert_int_equal(n_rows, 1);
+        assert_int_equal(rows[0].seq, list[i].seq);
+        assert_int_equal(rows[0].pinned, list[i].pinned);
+        mal_fact_rows_free(rows, n_rows);
+    }
+    struct mal_fact_row *rows;
+    assert_done(mal_store_members(store, 0, 100, &rows, &n_rows, &err));
+    assert_int_equal(n_rows, n);
+    mal_fact_rows_free(rows, n_rows);
+    assert_string_equal(text, wanted);
+    mal_free(list);
+}
+
+static const char *member_of_prompt(struct mal_store *store, const char *prompt) {
+    static char id[16];
+    struct mal_fact_row *rows;
+    size_t n;
+    assert_done(mal_store_members_of_prompt(store, prompt, &rows, &n, &err));
+    assert_true(n <= 1);
+    snprintf(id, sizeof id, "%s", n ? rows[0].id : "");
+    mal_fact_rows_free(rows, n);
+    return id;
+}
+
+static void members_are_live_or_pinned(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    assert_members(store, "");
+    assert_done(publish(store, 0, -1, NULL, &err));
+    assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
+    assert_members(store, "");
+    assert_done(publish(store, 1, -1, "a", &err));
+    assert_members(store, "1 2 3 ");
+    const struct mal_retraction two[] = {{"a.0", true}, {"a.2", false}};
+    assert_done(retract(store, 2, two, 2, &err));
+    assert_members(store, "1! 2 ");
+    assert_string_equal(member_of_prompt(store, "p"), "a.0");
+    assert_string_equal(member_of_prompt(store, "q"), "a.1");
+    assert_string_equal(member_of_prompt(store, "r"), "");
+    assert_string_equal(member_of_prompt(store, "s"), "");
+    assert_done(add_job(store, "b", 2, (const char *[]){"p", "r"}, &err));
+    assert_done(publish(store, 3, -1, "b", &err));
+    assert_members(store, "2 4 5 ");
+    assert_string_equal(member_of_prompt(store, "p"), "b.0");
+    assert_done(publish(store, 4, 2, NULL, &err));
+    assert_members(store, "1! 2 ");
+
+    struct mal_fact_row row;
+    assert_done(mal_store_get_fact_seq(store, 1, &row, &err));
+    assert_string_equal(row.id, "a.0");
+    assert_true(row.pinned);
+    mal_fact_row_finish(&row);
+    assert_fails(MAL_NOT_FOUND, "no fact 6",
+                 mal_store_get_fact_seq(store, 6, &row, &err));
+    mal_store_close(store);
+}
+
+/* The rows of facts are long: comparing members must not read them. */
+static void member_list_reads_an_index_only(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    char sql[512];
+    struct dump plan = {0};
+    snprintf(sql, sizeof sql, "EXPLAIN QUERY PLAN %s",
+             mal_sql_texts[MAL_SQL_MEMBER_LIST]);
+    assert_int_equal(sqlite3_exec(store->db, sql, dump_row, &plan, NULL), SQLITE_OK);
+    assert_non_null(strstr(plan.text, "COVERING INDEX facts_members"));
+    assert_null(strstr(plan.text, "TEMP B-TREE"));
+    free(plan.text);
+    mal_store_close(store);
+}
+
+/* ---- Rejected facts and results ---- */
+
+static void rejected_facts_are_not_taught(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(add_job(store, "b", 3, (const char *[]){"p", "q", "s"}, &err));
+    assert_done(add_job(store, "c", 1, (const char *[]){"s"}, &err));
+    const char *jobs[] = {"b", "c"}, *rejected[] = {"b.0", "c.0"};
+    const char *wrong[] = {"a.0", "z.0", "b.0"};
+    struct mal_version_row row = version_row(2, -1);
+    struct mal_fact_result result = {"b.0", "{\"rank\":9}"};
+    struct mal_publish p = {.row = &row,
+                            .jobs = jobs,
+                            .n_jobs = 2,
+                            .facts = &result,
+                            .n_facts = 1,
+                            .rejected = rejected,
+                            .n_rejected = 2};
+    for (size_t i = 0; i < 3; i++) {
+        const char *list[] = {"b.0", wrong[i]};
+        struct mal_publish bad = p;
+        bad.rejected = list;
+        assert_fails(MAL_CONFLICT, wrong[i], mal_store_publish(store, &bad, &err));
+    }
+    assert_done(mal_store_publish(store, &p, &err));
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 live, a.1 superseded by b.1, a.2 live, b.0 rejected, "
+                        "b.1 live, b.2 live, c.0 rejected");
+    assert_int_equal(row.live_facts, 4);
+    struct mal_fact_row fact;
+    assert_done(mal_store_get_fact(store, "b.0", &fact, &err));
+    assert_int_equal(fact.version, -1);
+    assert_string_equal(fact.verified_json, "{\"rank\":9}");
+    mal_fact_row_finish(&fact);
+    assert_done(publish(store, 3, 1, NULL, &err)); /* and stay so */
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 live, a.1 live, a.2 live, b.0 rejected, b.1 rolled_back, "
+                        "b.2 rolled_back, c.0 rejected");
+    mal_store_close(store);
+}
+
+static void assert_verified(struct mal_store *store, const char *id, const char *wanted) {
+    struct mal_fact_row row;
+    assert_done(mal_store_get_fact(store, id, &row, &err));
+    if (wanted) {
+        assert_string_equal(row.verified_json, wanted);
+    } else {
+        assert_null(row.verified_json);
+    }
+    mal_fact_row_finish(&row);
+}
+
+static void results_are_of_facts_live_before_or_after(void **state) {
+    struct mal_store *store = taught(state);
+    assert_done(add_job(store, "b", 1, (const char *[]){"p"}, &err));
+    assert_done(add_job(store, "c", 1, (const char *[]){"s"}, &err));
+    const char *job = "b";
+    struct mal_fact_result results[] = {{"a.0", "0"}, {"a.1", "1"}, {"b.0", "2"}};
+    struct mal_version_row row = version_row(2, -1);
+    struct mal_publish p = {
+        .row = &row, .jobs = &job, .n_jobs = 1, .facts = results, .n_facts = 3};
+    assert_done(mal_store_publish(store, &p, &err));
+    assert_verified(store, "a.0", "0");
+    assert_verified(store, "a.1", "1");
+    assert_verified(store, "a.2", NULL);
+    assert_verified(store, "b.0", "2");
+
+    struct mal_fact_result later[] = {{"a.1", "3"}, {"b.0", NULL}, {"a.2", "4"}};
+    const struct mal_retraction retracted = {"a.2", true};
+    row = version_row(3, -1);
+    p = (struct mal_publish){.row = &row,
+                             .facts = later,
+                             .n_facts = 3,
+                             .retracted = &retracted,
+                             .n_retracted = 1};
+    assert_done(mal_store_publish(store, &p, &err));
+    assert_verified(store, "a.1", "3");
+    assert_verified(store, "a.2", "4");
+    assert_verified(store, "b.0", "2"); /* not measured: what was known stays */
+
+    static const char *const others[] = {"a.0", "a.2", "c.0", "z.0"};
+    for (size_t i = 0; i < 4; i++) {
+        struct mal_fact_result result = {others[i], "5"};
+        row = version_row(4, -1);
+        p = (struct mal_publish){.row = &row, .facts = &result, .n_facts = 1};
+        assert_fails(MAL_CONFLICT, others[i], mal_store_publish(store, &p, &err));
+    }
+    mal_store_close(store);
+}
+
+/* ---- Values ---- */
+
+static void assert_values(struct mal_store *store, int64_t fact, const int64_t *path,
+                          size_t n_path, const char *wanted) {
+    void *data = (void *)1;
+    char *sha256 = (char *)1;
+    uint64_t bytes = 99;
+    assert_done(
+        mal_store_read_values(store, fact, path, n_path, &data, &bytes, &sha256, &err));
+    if (wanted) {
+        assert_int_equal(bytes, strlen(wanted));
+        assert_memory_equal(data, wanted, bytes);
+        assert_memory_equal(sha256, "of ", 3);
+        assert_string_equal(sha256 + 3, wanted);
+    } else {
+        assert_null(data);
+        assert_null(sha256);
+        assert_int_equal(bytes, 0);
+    }
+    mal_free(data);
+    mal_free(sha256);
+}
+
+/* Publishes an edit with the values "x<fact>.<version>" of the facts given. */
+static void publish_values(struct mal_store *store, int64_t version, const int64_t *facts,
+                           size_t n) {
+    char texts[4][32], hashes[4][64], hash[] = "h";
+    struct mal_fact_values values[4];
+    for (size_t i = 0; i < n; i++) {
+        snprintf(texts[i], sizeof texts[i], "x%d.%d", (int)facts[i], (int)version);
+        snprintf(hashes[i], sizeof hashes[i], "of %.32s", texts[i]);
+        values[i] =
+            (struct mal_fact_values){facts[i], texts[i], strlen(texts[i]), hashes[i]};
+    }
+    struct mal_version_row row = version_row(version, -1);
+    row.values_hash = hash;
+    struct mal_publish p = {.row = &row};
+    assert_done(mal_store_stage_values(store, version, values, n, &err));
+    assert_done(mal_store_publish(store, &p, &err));
+}
+
+static void values_in_force_are_the_newest_on_the_path(void **state) {
+    struct mal_store *store = taught(state);
+    publish_values(store, 2, (const int64_t[]){1, 2}, 2);
+    publish_values(store, 3, (const int64_t[]){1}, 1);
+    publish_values(store, 4, (const int64_t[]){2, 1}, 2);
+    mal_store_close(store);
+
+    store = open_reader(path_of(state));
+    const int64_t path[] = {1, 2, 3, 4}, other[] = {1, 2, 4}, gap[] = {1, 3};
+    assert_values(store, 1, path, 4, "x1.4");
+    assert_values(store, 1, path, 3, "x1.3");
+    assert_values(store, 1, path, 2, "x1.2");
+    assert_values(store, 1, path, 1, NULL);
+    assert_values(store, 1, NULL, 0, NULL);
+    assert_values(store, 2, path, 3, "x2.2");
+    assert_values(store, 2, gap, 2, NULL);
+    assert_values(store, 1, gap, 2, "x1.3");
+    assert_values(store, 1, other, 3, "x1.4");
+    assert_values(store, 3, path, 4, NULL);
+    assert_values(store, 9, path, 4, NULL);
+
+    struct mal_value_row *rows;
+    size_t n;
+    assert_done(mal_store_values(store, 4, &rows, &n, &err));
+    assert_int_equal(n, 2);
+    assert_int_equal(rows[0].fact, 1);
+    assert_string_equal(rows[0].id, "a.0");
+    assert_string_equal(rows[0].sha256, "of x1.4");
+    assert_int_equal(rows[0].bytes, 4);
+    assert_string_equal(rows[1].id, "a.1");
+    mal_value_rows_free(rows, n);
+    assert_done(mal_store_values(store, 1, &rows, &n, &err));
+    assert_int_equal(n, 0);
+    mal_value_rows_free(rows, n);
+    mal_store_close(store);
+}
+
+static int64_t count(struct mal_store *store, const char *sql) {
+    int64_t n = -1;
+    assert_done(mal_store_ask(store, sql, &n, &err));
+    return n;
+}
+
+static void staged_values_are_swept_and_forgotten(void **state) {
+    static char data[3 << 20];
+    struct mal_store *store = taught(state);
+    struct mal_fact_values values[8];
+    char hash[] = "h";
+    assert_done(add_job(store, "b", 8,
+                        (const char *[]){"1", "2", "3", "4", "5", "6", "7", "8"}, &err));
+    for (int i = 0; i < 8; i++)
+        values[i] = (struct mal_fact_values){4 + i, data, sizeof data, "ff"};
+    const char *all = "SELECT count(*) FROM fact_values";
+    assert_done(mal_store_stage_values(store, 2, values, 8, &err));
+    assert_int_equal(count(store, all), 8);
+    assert_done(mal_store_unstage(store, 2, &err));
+    assert_int_equal(count(store, all), 0);
+
+    /* The second commit is refused; the first is forgotten with the rest. */
+    values[5].fact = 4;
+    assert_fails(MAL_CONFLICT, "version 2: values of fact 4",
+                 mal_store_stage_values(store, 2, values, 8, &err));
+    assert_int_equal(count(store, all), 3);
+    values[0].fact = 99;
+    assert_fails(MAL_CONFLICT, "version 3",
+                 mal_store_stage_values(store, 3, values, 1, &err));
+    mal_store_close(store);
+    store = open_store(path_of(state));
+    assert_int_equal(count(store, all), 0);
+
+    uint64_t bytes;
+    struct mal_blob blob = {"a", "{}", data, 100, "ff"};
+    assert_done(mal_store_stage_values(store, 2, values + 1, 4, &err));
+    assert_done(mal_store_stage_blob(store, 2, &blob, &err));
+    assert_fails(MAL_CONFLICT, "without their hash", publish(store, 2, -1, "b", &err));
+    struct mal_version_row row = version_row(2, -1);
+    struct mal_publish p = {.row = &row};
+    row.values_hash = hash;
+    assert_done(mal_store_publish(store, &p, &err));
+    assert_done(mal_store_bytes(store, 2, &bytes, &err));
+    assert_int_equal(bytes, 4 * sizeof data + 100);
+    assert_done(mal_store_bytes(store, 1, &bytes, &err));
+    assert_int_equal(bytes, 0);
+    row = version_row(3, -1);
+    row.values_hash = hash;
+    assert_fails(MAL_CONFLICT, "hashed but not staged",
+                 mal_store_publish(store, &p, &err));
+    assert_done(mal_store_stage_values(store, 3, values + 1, 1, &err));
+    row.to_version = 1;
+    assert_fails(MAL_INVALID, "a rollback has no values",
+                 mal_store_publish(store, &p, &err));
+    mal_store_close(store);
+    store = open_store(path_of(state));
+    assert_int_equal(count(store, all), 4);
+    mal_store_close(store);
+}
+
+static void stored_values_stay_as_they_are(void **state) {
+    struct mal_store *store = taught(state);
+    publish_values(store, 2, (const int64_t[]){1, 2}, 2);
+    struct mal_fact_values late = {3, "x", 1, "ff"};
+    assert_fails(MAL_CONFLICT, "published already",
+                 mal_store_stage_values(store, 2, &late, 1, &err));
+    assert_fails(MAL_CONFLICT, "never changed",
+                 mal_store_exec(store, "UPDATE fact_values SET data = x'00'", &err));
+    assert_fails(MAL_CONFLICT, "never changed",
+                 mal_store_exec(store, "UPDATE fact_values SET version = 3", &err));
+    assert_done(mal_store_check(store, &err));
+    mal_store_close(store);
+}
+
+int main(void) {
+#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        CASE(retracted_facts_end),
+        CASE(only_live_facts_are_retracted),
+        CASE(one_version_does_not_retract_what_it_replaces),
+        CASE(newer_facts_unpin_and_rollbacks_pin_again),
+        CASE(repairs_and_consolidations_change_no_states),
+        CASE(members_are_live_or_pinned),
+        CASE(member_list_reads_an_index_only),
+        CASE(rejected_facts_are_not_taught),
+        CASE(results_are_of_facts_live_before_or_after),
+        CASE(values_in_force_are_the_newest_on_the_path),
+        CASE(staged_values_are_swept_and_forgotten),
+        CASE(stored_values_stay_as_they_are),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
