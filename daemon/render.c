@@ -30,8 +30,12 @@ json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *
     set_time(job, "created_at", row->created_ms);
     set_time(job, "started_at", row->started_ms);
     set_time(job, "finished_at", row->finished_ms);
-    if (row->kind == MAL_JOB_EDIT)
+    if (row->kind == MAL_JOB_EDIT || row->kind == MAL_JOB_RETRACTION)
         json_object_set_new(job, "facts", json_integer(row->n_facts));
+    if (row->kind == MAL_JOB_RETRACTION && row->request_json) {
+        bool drop = mal_retraction_drops(row->request_json);
+        json_object_set_new(job, "mode", json_string(drop ? "drop" : "pin"));
+    }
     if (row->kind == MAL_JOB_ROLLBACK) {
         json_object_set_new(job, "to_version", json_integer(row->to_version));
     }

@@ -16,6 +16,11 @@
 
 /* ---- Requests ---- */
 
+/* The longest note or reason. */
+enum { MAL_NOTE_CHARACTERS = 4096 };
+
+bool mal_note_fits(const char *text);
+
 struct mal_edits_request {
     struct mal_fact *facts; /* owned; at least one */
     char **facts_json;      /* each Fact as compact JSON, owned */
@@ -66,6 +71,8 @@ bool mal_decode_retraction(const char *body, size_t bytes, size_t max_facts,
 void mal_retraction_request_finish(struct mal_retraction_request *request);
 /* What a job keeps of it (mal_job_row.request_json): {"facts","mode"}. */
 char *mal_encode_retraction(const char *const *facts, size_t n, bool drop);
+/* The mode of such a text. */
+bool mal_retraction_drops(const char *encoded);
 /* "pin", "drop"; false: neither. */
 bool mal_parse_mode(const char *mode, bool *out_drop);
 

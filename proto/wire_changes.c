@@ -151,6 +151,13 @@ char *mal_encode_retraction(const char *const *facts, size_t n, bool drop) {
     return text;
 }
 
+/* The mode stands last, so that the facts need not be read. */
+bool mal_retraction_drops(const char *encoded) {
+    static const char end[] = "\"mode\":\"drop\"}";
+    size_t n = strlen(encoded), bytes = sizeof end - 1;
+    return n >= bytes && !strcmp(encoded + n - bytes, end);
+}
+
 /* ---- Consolidations ---- */
 
 bool mal_decode_consolidation(const char *body, size_t bytes, char **out_reason,

@@ -11,7 +11,7 @@
 #include "core/facts.h"
 #include "proto/wire.h"
 
-enum { MAL_POINTER_BYTES = 128, MAL_NOTE_CHARACTERS = 4096 };
+enum { MAL_POINTER_BYTES = 128 };
 
 /* base "/" key, with ~ and / of the key escaped. Returns `out`. */
 const char *mal_wire_pointer(char out[MAL_POINTER_BYTES], const char *base,

@@ -149,7 +149,7 @@ class Read(Case):
         s = self.d.get("/v1/status").json
         self.assertEqual(set(s), {
             "live_version", "weights_hash", "state", "model", "editor", "queue", "batch", "counts",
-            "rates", "memory", "last_error", "uptime_seconds", "version"})
+            "rates", "memory", "scrub", "joint", "disk", "last_error", "uptime_seconds", "version"})
         self.assertEqual(set(s["model"]),
                          {"name", "architecture", "parameters", "dtype", "device"})
         self.assertEqual(set(s["editor"]), {"method", "modules", "update"})
@@ -157,6 +157,9 @@ class Read(Case):
         self.assertEqual(set(s["counts"]), {"live_facts", "versions", "jobs_by_state"})
         self.assertEqual(set(s["rates"]), {"facts_per_second", "last_batch_seconds"})
         self.assertEqual(set(s["memory"]), {"device_bytes", "host_bytes"})
+        self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "passes"})
+        self.assertEqual(set(s["disk"]), {"free_bytes", "low"})
+        self.assertIs(s["joint"] is None, s["editor"]["update"] == "sequential")
         self.assertEqual(s["state"], "ready")
         self.assertGreater(s["memory"]["host_bytes"], 0)
 

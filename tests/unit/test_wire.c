@@ -355,6 +355,10 @@ static void test_retraction_values(void **state) {
     assert_true(mal_decode_retraction(text, strlen(text), SIZE_MAX, &kept, &err));
     assert_int_equal(kept.n_facts, 2);
     assert_true(kept.drop);
+    assert_true(mal_retraction_drops(text));
+    mal_free(text);
+    text = mal_encode_retraction((const char *const *)request.facts, 2, false);
+    assert_false(mal_retraction_drops(text));
     mal_free(text);
     mal_retraction_request_finish(&kept);
     mal_retraction_request_finish(&request);
