@@ -216,14 +216,16 @@ class Lists(Case):
         v = self.d.get("/v1/versions/5").json
         self.assertEqual(set(v), {
             "object", "version", "parent", "kind", "created_at", "jobs", "facts", "live_facts",
-            "weights_hash", "chain_hash", "delta", "modules", "measures", "editor", "update",
-            "in_memory", "pruned"})
+            "weights_hash", "chain_hash", "delta", "bytes", "modules", "measures", "editor",
+            "update", "keyframe", "in_memory", "pruned"})
         self.assertEqual((v["version"], v["parent"], v["kind"]), (5, 4, "edit"))
         self.assertEqual((v["facts"], v["live_facts"], v["jobs"]), (1, 5, [self.jobs[4]]))
         self.assertRegex(v["weights_hash"], HEX)
         self.assertRegex(v["chain_hash"], HEX)
         self.assertEqual(set(v["delta"]), {"hash", "bytes", "encoding"})
         self.assertEqual(set(v["editor"]), {"method", "hash"})
+        self.assertGreaterEqual(v["bytes"], v["delta"]["bytes"])
+        self.assertEqual((v["keyframe"], v["pruned"]), (False, False))
         self.assertIs(v["in_memory"], True)
         self.assertIs(self.d.get("/v1/versions/1").json["in_memory"], False)
         base = self.d.get("/v1/versions/0").json

@@ -1,4 +1,7 @@
 """Taking facts back, consolidating, comparing versions: what is accepted and what is refused."""
+import json
+import sqlite3
+
 import harness
 from harness import Case, Daemon, only_fake
 from world import SLOW, fact
@@ -192,6 +195,58 @@ class Sequential(Taking):
             self.problem(answer, 409, detail="this daemon runs --update sequential")
         self.problem(self.retract(a, mode="x"), 422, "/mode")
         self.assertIsNone(self.d.get("/v1/status").json["joint"])
+
+
+@only_fake
+class Stored(Taking):
+    """States that only a longer life brings, written into the database."""
+
+    ARGS = ("--update", "joint", "--keep-versions", "0")
+
+    def write(self, *statements):
+        self.d.kill()
+        db = sqlite3.connect(self.d.directory + "/db")
+        for statement in statements:
+            db.execute(statement)
+        db.commit()
+        db.close()
+        self.d.start()
+
+    def test_gate(self):
+        gate = {"min_es": 0.5, "max_perplexity_growth": None, "bisect": True}
+        job = self.d.edit(fact(20), gate=gate).json["id"]
+        self.d.wait_job(job)
+        db = sqlite3.connect(self.d.directory + "/db")
+        text, = db.execute("SELECT request_json FROM jobs WHERE id = ?", (job,)).fetchone()
+        db.close()
+        self.assertEqual(json.loads(text), {"gate": {"min_es": 0.5, "bisect": True}})
+
+    def test_pruned_version(self):
+        v = [self.d.apply(fact(i))["version"] for i in range(3)][0]
+        self.write(f"UPDATE versions SET pruned = 1 WHERE version = {v}")
+        self.problem(self.d.call("POST", "/v1/rollbacks", {"to_version": v}), 409, "/to_version",
+                     f"version {v} was pruned: its weights are no longer stored")
+        self.assertIs(self.d.get(f"/v1/versions/{v}").json["pruned"], True)
+        diff = self.d.get(f"/v1/versions/{v}/diff/{v + 1}").json
+        self.assertIsNone(diff["modules"])
+        self.assertEqual(len(diff["facts"]["added"]), 1)
+        back = self.d.call("POST", "/v1/rollbacks", {"to_version": v + 1}).json["id"]
+        self.assertEqual(self.d.wait_job(back)["state"], "applied")
+
+    def test_retracted_facts(self):
+        self.teach(fact(10, id="kept"), fact(11, id="gone"), fact(12, id="live"))
+        self.write("UPDATE facts SET state = 'retracted', pinned = (id = 'kept')"
+                   " WHERE id IN ('kept', 'gone')",
+                   """UPDATE facts SET verified_json = '{"decoded":true,"logprob":-0.5,"rank":1,"""
+                   """"rounds":2}' WHERE id = 'live'""")
+        page = self.d.get("/v1/facts", state="retracted").json["data"]
+        self.assertEqual([(f["id"], f["pinned"]) for f in page], [("kept", True), ("gone", False)])
+        live = self.d.get("/v1/facts/live").json
+        self.assertNotIn("pinned", live)
+        self.assertEqual(live["verified"]["rounds"], 2)
+        self.problem(self.delete("kept"), 409, detail="kept is not live: it is retracted")
+        self.problem(self.retract("live", "gone"), 409, "/facts/1",
+                     "gone is not live: it is retracted")
 
 
 class Compare(Case):
