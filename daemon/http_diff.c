@@ -1,7 +1,7 @@
 /* http_diff.c - GET /v1/versions/{a}/diff/{b}: what changed from one version to another.
  *
  * Everything is read on a work thread, with a handle of its own: the lists of facts and
- * the weights may be large. */
+ * the weights may be large. For the same reason few run at a time. */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -11,7 +11,7 @@
 #include "daemon/http.h"
 #include "daemon/http_version.h"
 
-enum { PAGE = 500, MAX_IDS = 10000 };
+enum { PAGE = 500, MAX_IDS = 10000, MAX_AT_ONCE = 2 };
 
 struct diff {
     struct mal_daemon *daemon;
@@ -116,23 +116,20 @@ static json_t *measures_of(const struct mal_version_row *row) {
     return measures ? measures : json_object();
 }
 
-/* null where the weights of one of them are gone. */
+/* null where what lies between the two was pruned. */
 static json_t *diff_modules(const struct diff *diff, struct mal_store *store,
                             struct mal_error *err) {
-    if (diff->from.pruned || diff->to.pruned) return json_null();
-    struct mal_module_diff *modules = NULL;
-    size_t n = 0;
-    if (!mal_diff_modules(store, diff->from.version, diff->to.version, &modules, &n,
-                          err)) {
-        return NULL;
-    }
+    struct mal_diff weights = {0};
+    if (!mal_diff_versions(store, &diff->from, &diff->to, &weights, err)) return NULL;
+    if (!weights.stored) return json_null();
     json_t *array = json_array();
     bool ok = array != NULL;
-    for (size_t i = 0; i < n && ok; i++) {
-        ok = !json_array_append_new(array, json_pack("{s:s,s:f}", "name", modules[i].name,
-                                                     "norm", modules[i].norm));
+    for (size_t i = 0; i < weights.n && ok; i++) {
+        const struct mal_module_diff *module = &weights.modules[i];
+        ok = !json_array_append_new(
+            array, json_pack("{s:s,s:f}", "name", module->name, "norm", module->norm));
     }
-    mal_module_diffs_free(modules, n);
+    mal_diff_finish(&weights);
     if (ok) return array;
     json_decref(array);
     mal_fail(err, MAL_NO_MEMORY, "modules that differ");
@@ -162,6 +159,7 @@ static void work(void *arg) {
 }
 
 static void finish(struct diff *diff) {
+    diff->daemon->n_diffs--;
     mal_version_row_finish(&diff->from);
     mal_version_row_finish(&diff->to);
     mal_free(diff);
@@ -186,9 +184,13 @@ void mal_get_diff(struct mal_daemon *d, struct mal_request *req) {
     }
     diff->daemon = d;
     diff->req = req;
-    if (mal_read_version(d, req->param[0], &diff->from, &err) &&
-        mal_read_version(d, req->param[1], &diff->to, &err) &&
-        mal_loop_work(d->loop, work, answer, diff, &err)) {
+    d->n_diffs++;
+    if (d->n_diffs > MAX_AT_ONCE) {
+        mal_fail(&err, MAL_BUSY, "%d comparisons of versions are running already",
+                 MAX_AT_ONCE);
+    } else if (mal_read_version(d, req->param[0], &diff->from, &err) &&
+               mal_read_version(d, req->param[1], &diff->to, &err) &&
+               mal_loop_work(d->loop, work, answer, diff, &err)) {
         return;
     }
     mal_http_fail(req, &err);

@@ -266,6 +266,8 @@ class Compare(Case):
             self.assertEqual((diff["from"], diff["to"]), (x, y))
             self.assertEqual(diff["facts"], {"added": added, "removed": removed,
                                              "truncated": False})
+            if harness.FAKE:
+                self.assertEqual(diff["modules"], [{"name": "table", "norm": float(x != y)}])
             for end, version in (("from", x), ("to", y)):
                 self.assertEqual(diff["measures"][end],
                                  self.d.get(f"/v1/versions/{version}").json["measures"])
