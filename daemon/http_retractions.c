@@ -26,7 +26,7 @@ static bool decode_retraction(struct mal_intake *in, struct mal_error *err) {
 static const char *pointer_to(const struct mal_intake *in, size_t i, char out[32]) {
     out[0] = 0;
     if (in->retraction.job) {
-        strcpy(out, "/job");
+        (void)snprintf(out, 32, "/job");
     } else if (!in->req->param[0]) {
         (void)snprintf(out, 32, "/facts/%zu", i);
     }
@@ -189,8 +189,17 @@ static bool copy_text(const char *text, char **out, struct mal_error *err) {
 /* The path and the query say what a retraction's body would. */
 static bool read_delete(const struct mal_request *req, struct mal_retraction_request *out,
                         struct mal_error *err) {
+    static const char *const known[] = {"mode", "reason", NULL};
     const char *mode = mal_request_query(req, "mode");
     const char *reason = mal_request_query(req, "reason");
+    const char *odd = mal_request_query_odd(req, known);
+    if (odd) {
+        return mal_fail(
+            err, MAL_INVALID,
+            "query parameter '%.64s': known are mode and reason, each once and "
+            "with a value",
+            odd);
+    }
     if (req->body_bytes) {
         return mal_fail(err, MAL_MALFORMED,
                         "DELETE takes no body; 'mode' and 'reason' are query parameters");

@@ -81,6 +81,10 @@ class Refused(Taking):
         self.problem(self.retract(*[a] * 9), 413, "/facts")
         self.problem(self.delete(a, mode="forget"), 422, detail="mode")
         self.problem(self.delete(a, mode=""), 422, detail="mode")
+        self.problem(self.delete(a, mod="drop"), 422, detail="'mod'")
+        self.problem(self.d.call("DELETE", f"/v1/facts/{a}?mode=pin&mode=drop"), 422,
+                     detail="each once")
+        self.problem(self.d.call("DELETE", f"/v1/facts/{a}?mode"), 422, detail="mode")
         self.problem(self.delete(a, reason="r" * 4097), 422, detail="reason")
         self.problem(self.d.call("DELETE", f"/v1/facts/{a}?reason=%ff"), 400, detail="UTF-8")
         self.problem(self.d.call("DELETE", "/v1/facts/" + a, {"mode": "drop"}), 400,
