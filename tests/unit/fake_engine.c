@@ -16,8 +16,8 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/tensor.h"
-#include "daemon/diff.h"
 #include "daemon/engine.h"
+#include "daemon/version_diff.h"
 
 enum { CONTEXT = 256, MAX_SLOTS = 256, SLOW_SLICES = 100, SLICE_MS = 20, QUICK_MS = 2 };
 

@@ -1,6 +1,6 @@
-/* diff.h - how far the weights of two stored versions are apart. */
-#ifndef MAL_DIFF_H
-#define MAL_DIFF_H
+/* version_diff.h - how far the weights of two stored versions are apart. */
+#ifndef MAL_VERSION_DIFF_H
+#define MAL_VERSION_DIFF_H
 
 #include "sql/store.h"
 

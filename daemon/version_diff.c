@@ -1,5 +1,5 @@
-/* diff.c - differences of shifts, from stored deltas. */
-#include "daemon/diff.h"
+/* version_diff.c - differences of shifts, from stored deltas. */
+#include "daemon/version_diff.h"
 
 #include <math.h>
 #include <string.h>

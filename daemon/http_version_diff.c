@@ -1,4 +1,5 @@
-/* http_diff.c - GET /v1/versions/{a}/diff/{b}: what changed from one version to another.
+/* http_version_diff.c - GET /v1/versions/{a}/diff/{b}: what changed from one version to
+ * another.
  *
  * Everything is read on a work thread, with a handle of its own: the lists of facts and
  * the weights may be large. For the same reason few run at a time. */
@@ -6,10 +7,10 @@
 
 #include "core/alloc.h"
 #include "daemon/daemon.h"
-#include "daemon/diff.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/http_version.h"
+#include "daemon/version_diff.h"
 
 enum { PAGE = 500, MAX_IDS = 10000, MAX_AT_ONCE = 2 };
 
@@ -175,7 +176,7 @@ static void answer(void *arg) {
     finish(diff);
 }
 
-void mal_get_diff(struct mal_daemon *d, struct mal_request *req) {
+void mal_get_version_diff(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
     struct diff *diff = mal_calloc(1, sizeof *diff);
     if (!diff) {

@@ -1,8 +1,9 @@
-/* test_diff.c - how far versions are apart, from what a database holds of them. */
+/* test_version_diff.c - how far versions are apart, from what a database holds of them.
+ */
 #include <math.h>
 
-#include "daemon/diff.h"
 #include "daemon/history.h"
+#include "daemon/version_diff.h"
 #include "store_fixture.h"
 
 enum { D_IN = 7, D_OUT = 5, N = D_IN * D_OUT, RANK = 2, LAST = 5 };
@@ -186,5 +187,5 @@ int main(void) {
         cmocka_unit_test(test_pruned),
         cmocka_unit_test(test_corrupt),
     };
-    return cmocka_run_group_tests_name("diff", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("version_diff", tests, NULL, NULL);
 }
