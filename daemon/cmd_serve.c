@@ -88,12 +88,7 @@ int mal_cmd_serve(int argc, char **argv) {
                                   .keep_versions = v.keep_versions,
                                   .max_connections = v.max_connections,
                                   .request_timeout = v.request_timeout};
-    if (v.update[0] == 'j') {
-        fprintf(stderr,
-                "malmend serve: --update joint is not available in this version; use "
-                "--update sequential\n");
-        code = 2;
-    } else if (!mal_serve(&o, &code, &err)) {
+    if (!mal_serve(&o, &code, &err)) {
         fprintf(stderr, "malmend serve: %s\n", err.text);
         code = 1;
     }

@@ -8,13 +8,17 @@ struct mal_request;
 
 void mal_post_edits(struct mal_daemon *d, struct mal_request *req);
 void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req);
+void mal_post_retractions(struct mal_daemon *d, struct mal_request *req);
+void mal_post_consolidations(struct mal_daemon *d, struct mal_request *req);
 void mal_list_jobs(struct mal_daemon *d, struct mal_request *req);
 void mal_get_job(struct mal_daemon *d, struct mal_request *req);
 void mal_cancel_job(struct mal_daemon *d, struct mal_request *req);
 void mal_list_facts(struct mal_daemon *d, struct mal_request *req);
 void mal_get_fact(struct mal_daemon *d, struct mal_request *req);
+void mal_delete_fact(struct mal_daemon *d, struct mal_request *req);
 void mal_list_versions(struct mal_daemon *d, struct mal_request *req);
 void mal_get_version(struct mal_daemon *d, struct mal_request *req);
+void mal_get_version_diff(struct mal_daemon *d, struct mal_request *req);
 void mal_get_version_facts(struct mal_daemon *d, struct mal_request *req);
 void mal_post_completions(struct mal_daemon *d, struct mal_request *req);
 void mal_post_scores(struct mal_daemon *d, struct mal_request *req);

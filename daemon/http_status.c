@@ -52,6 +52,27 @@ static json_t *render_counts(const struct mal_store_counts *counts) {
                      "versions", (json_int_t)counts->versions, "jobs_by_state", states);
 }
 
+static json_t *render_scrub(const struct mal_status_scrub *scrub) {
+    return json_pack("{s:b,s:I,s:I,s:I,s:I}", "enabled", scrub->enabled, "position",
+                     (json_int_t)scrub->position, "total", (json_int_t)scrub->total,
+                     "wrong", (json_int_t)scrub->wrong, "passes",
+                     (json_int_t)scrub->passes);
+}
+
+static json_t *render_joint(const struct mal_daemon *d,
+                            const struct mal_status_joint *joint) {
+    if (strcmp(d->update, "joint") != 0) return json_null();
+    return json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)joint->bytes, "facts",
+                     (json_int_t)joint->facts, "stale", joint->stale);
+}
+
+static json_t *render_disk(const struct mal_status_disk *disk) {
+    bool known = disk->free_bytes >= 0;
+    return json_pack("{s:o,s:b}", "free_bytes",
+                     known ? json_integer(disk->free_bytes) : json_null(), "low",
+                     disk->low);
+}
+
 /* Resident memory of the process. */
 static int64_t host_bytes(void) {
     long long pages = 0, resident = 0;
@@ -69,7 +90,8 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
     bool known = view->live_version >= 0;
     json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
     return json_pack(
-        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:{s:f,s:f},s:{s:I,s:I},s:o,s:f,s:s}",
+        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:{s:f,s:f},s:{s:I,s:I},"
+        "s:o,s:o,s:o,s:o,s:f,s:s}",
         "live_version", known ? json_integer(view->live_version) : json_null(),
         "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
         mal_daemon_state_name(view->state), "model", render_model(d), "editor",
@@ -79,9 +101,10 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         "counts", render_counts(counts), "rates", "facts_per_second",
         view->facts_per_second, "last_batch_seconds", view->last_batch_seconds, "memory",
         "device_bytes", (json_int_t)view->device_bytes, "host_bytes",
-        (json_int_t)host_bytes(), "last_error", last_error ? last_error : json_null(),
-        "uptime_seconds", (double)(mal_monotonic_ms() - view->started_ms) / 1000,
-        "version", MAL_VERSION);
+        (json_int_t)host_bytes(), "scrub", render_scrub(&view->scrub), "joint",
+        render_joint(d, &view->joint), "disk", render_disk(&view->disk), "last_error",
+        last_error ? last_error : json_null(), "uptime_seconds",
+        (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
 }
 
 void mal_get_status(struct mal_daemon *d, struct mal_request *req) {

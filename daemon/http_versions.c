@@ -29,12 +29,14 @@ bool mal_read_version(struct mal_daemon *d, const char *text, struct mal_version
 
 static json_t *render(struct mal_daemon *d, const struct mal_version_row *row,
                       struct mal_error *err) {
-    char **jobs = NULL;
-    size_t n = 0;
-    if (!mal_store_version_jobs(d->reader, row->version, &jobs, &n, err)) return NULL;
-    json_t *version =
-        mal_render_version(row, jobs, n, mal_status_in_memory(d->status, row->version));
-    mal_store_strings_free(jobs, n);
+    struct mal_version_more more = {.in_memory =
+                                        mal_status_in_memory(d->status, row->version)};
+    if (!mal_store_bytes(d->reader, row->version, &more.bytes, err)) return NULL;
+    if (!mal_store_version_jobs(d->reader, row->version, &more.jobs, &more.n_jobs, err)) {
+        return NULL;
+    }
+    json_t *version = mal_render_version(row, &more);
+    mal_store_strings_free(more.jobs, more.n_jobs);
     if (!version) mal_fail(err, MAL_NO_MEMORY, "version %lld", (long long)row->version);
     return version;
 }

@@ -30,8 +30,12 @@ json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *
     set_time(job, "created_at", row->created_ms);
     set_time(job, "started_at", row->started_ms);
     set_time(job, "finished_at", row->finished_ms);
-    if (row->kind == MAL_JOB_EDIT)
+    if (row->kind == MAL_JOB_EDIT || row->kind == MAL_JOB_RETRACTION)
         json_object_set_new(job, "facts", json_integer(row->n_facts));
+    if (row->kind == MAL_JOB_RETRACTION && row->request_json) {
+        bool drop = mal_retraction_drops(row->request_json);
+        json_object_set_new(job, "mode", json_string(drop ? "drop" : "pin"));
+    }
     if (row->kind == MAL_JOB_ROLLBACK) {
         json_object_set_new(job, "to_version", json_integer(row->to_version));
     }
@@ -67,6 +71,8 @@ json_t *mal_render_fact(const struct mal_fact_row *row) {
     json_object_set_new(fact, "job", json_string(row->job));
     json_object_set_new(fact, "version",
                         row->version >= 0 ? json_integer(row->version) : json_null());
+    if (row->state == MAL_FACT_RETRACTED)
+        json_object_set_new(fact, "pinned", json_boolean(row->pinned));
     json_object_set_new(fact, "verified", parse(row->verified_json));
     if (row->superseded_by) {
         json_object_set_new(fact, "superseded_by", json_string(row->superseded_by));
@@ -95,8 +101,8 @@ static json_t *object_or_empty(const char *text) {
     return json_object();
 }
 
-json_t *mal_render_version(const struct mal_version_row *row, char *const *jobs,
-                           size_t n_jobs, bool in_memory) {
+json_t *mal_render_version(const struct mal_version_row *row,
+                           const struct mal_version_more *more) {
     char created[32];
     mal_format_time(row->created_ms, created);
     json_t *parent = row->parent >= 0 ? json_integer(row->parent) : json_null();
@@ -105,14 +111,15 @@ json_t *mal_render_version(const struct mal_version_row *row, char *const *jobs,
     json_t *editor =
         json_pack("{s:s,s:s}", "method", row->editor_method, "hash", row->editor_hash);
     json_t *version = json_pack(
-        "{s:s,s:I,s:o,s:s,s:s,s:o,s:I,s:I,s:s,s:s,s:o,s:o,s:o,s:o,s:s,s:b,s:b}", "object",
-        "version", "version", (json_int_t)row->version, "parent", parent, "kind",
-        mal_version_kind_name(row->kind), "created_at", created, "jobs",
-        array_of(jobs, n_jobs), "facts", (json_int_t)row->n_facts, "live_facts",
-        (json_int_t)row->live_facts, "weights_hash", row->weights_hash, "chain_hash",
-        row->chain_hash, "delta", delta, "modules", array_or_empty(row->modules_json),
-        "measures", object_or_empty(row->measures_json), "editor", editor, "update",
-        row->update, "in_memory", in_memory, "pruned", row->pruned);
+        "{s:s,s:I,s:o,s:s,s:s,s:o,s:I,s:I,s:s,s:s,s:o,s:I,s:o,s:o,s:o,s:s,s:b,s:b,s:b}",
+        "object", "version", "version", (json_int_t)row->version, "parent", parent,
+        "kind", mal_version_kind_name(row->kind), "created_at", created, "jobs",
+        array_of(more->jobs, more->n_jobs), "facts", (json_int_t)row->n_facts,
+        "live_facts", (json_int_t)row->live_facts, "weights_hash", row->weights_hash,
+        "chain_hash", row->chain_hash, "delta", delta, "bytes", (json_int_t)more->bytes,
+        "modules", array_or_empty(row->modules_json), "measures",
+        object_or_empty(row->measures_json), "editor", editor, "update", row->update,
+        "keyframe", row->keyframe, "in_memory", more->in_memory, "pruned", row->pruned);
     if (version && row->to_version >= 0) {
         json_object_set_new(version, "to_version", json_integer(row->to_version));
     }

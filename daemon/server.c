@@ -98,6 +98,33 @@ const char *mal_request_query(const struct mal_request *req, const char *name) {
                                        MHD_GET_ARGUMENT_KIND, name);
 }
 
+struct odd {
+    const struct mal_request *req;
+    const char *const *known;
+    const char *name;
+};
+
+static enum MHD_Result find_odd(void *arg, enum MHD_ValueKind kind, const char *key,
+                                const char *value) {
+    struct odd *odd = arg;
+    size_t i = 0;
+    while (odd->known[i] && strcasecmp(odd->known[i], key))
+        i++;
+    /* The library looks up the first of several. */
+    bool first = value && mal_request_query(odd->req, key) == value;
+    if (odd->known[i] && first) return MHD_YES;
+    odd->name = key;
+    return MHD_NO;
+}
+
+const char *mal_request_query_odd(const struct mal_request *req,
+                                  const char *const *known) {
+    struct odd odd = {.req = req, .known = known};
+    MHD_get_connection_values(exchange_of(req)->connection, MHD_GET_ARGUMENT_KIND,
+                              find_odd, &odd);
+    return odd.name;
+}
+
 void mal_request_set(struct mal_request *req, const char *name, const char *value) {
     struct exchange *ex = exchange_of(req);
     if (ex->n_set == MAX_HEADERS_SET) return;

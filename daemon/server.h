@@ -33,6 +33,11 @@ struct mal_request {
 const char *mal_request_header(const struct mal_request *req, const char *name);
 const char *mal_request_query(const struct mal_request *req, const char *name);
 
+/* The first query parameter that is not among `known` (which ends with NULL), or is there
+ * a second time, or has no value; NULL: none. */
+const char *mal_request_query_odd(const struct mal_request *req,
+                                  const char *const *known);
+
 /* Adds a header to the answer to come; at most 6, values up to 255 bytes. */
 void mal_request_set(struct mal_request *req, const char *name, const char *value);
 /* Loop thread only. Takes over `body` (from mal_malloc or mal_strdup; NULL: empty);

@@ -23,6 +23,7 @@ bool mal_status_create(struct mal_daemon_status **out, struct mal_error *err) {
     if (!status) return mal_fail(err, MAL_NO_MEMORY, "status");
     pthread_mutex_init(&status->lock, NULL);
     status->now.live_version = -1;
+    status->now.disk.free_bytes = -1;
     status->now.started_ms = mal_monotonic_ms();
     *out = status;
     return true;
@@ -98,6 +99,34 @@ void mal_status_end_batch(struct mal_daemon_status *status, double seconds) {
     mal_free(now->batch.jobs);
     now->batch = (struct mal_status_batch){0};
     pthread_mutex_unlock(&status->lock);
+}
+
+void mal_status_set_scrub(struct mal_daemon_status *status,
+                          const struct mal_status_scrub *scrub) {
+    pthread_mutex_lock(&status->lock);
+    status->now.scrub = *scrub;
+    pthread_mutex_unlock(&status->lock);
+}
+
+void mal_status_set_joint(struct mal_daemon_status *status,
+                          const struct mal_status_joint *joint) {
+    pthread_mutex_lock(&status->lock);
+    status->now.joint = *joint;
+    pthread_mutex_unlock(&status->lock);
+}
+
+void mal_status_set_disk(struct mal_daemon_status *status,
+                         const struct mal_status_disk *disk) {
+    pthread_mutex_lock(&status->lock);
+    status->now.disk = *disk;
+    pthread_mutex_unlock(&status->lock);
+}
+
+struct mal_status_disk mal_status_disk(struct mal_daemon_status *status) {
+    pthread_mutex_lock(&status->lock);
+    struct mal_status_disk disk = status->now.disk;
+    pthread_mutex_unlock(&status->lock);
+    return disk;
 }
 
 void mal_status_set_error(struct mal_daemon_status *status, char *problem) {

@@ -22,6 +22,24 @@ struct mal_status_batch {
     enum mal_stage stage;
 };
 
+/* The idle daemon's walk over the live facts: how many of them since the walk began
+ * anew, how many of those were wrong, and how many walks are over. */
+struct mal_status_scrub {
+    bool enabled;
+    int64_t position, total, wrong, passes;
+};
+
+/* The joint solve's matrices in memory. */
+struct mal_status_joint {
+    int64_t bytes, facts; /* members in them */
+    bool stale;           /* behind the live version: brought up to date when needed */
+};
+
+struct mal_status_disk {
+    int64_t free_bytes; /* -1: not known yet */
+    bool low;           /* no further edits */
+};
+
 /* A copy of everything; mal_status_view_finish() frees it. */
 struct mal_status_view {
     enum mal_daemon_state state;
@@ -33,6 +51,9 @@ struct mal_status_view {
     const char *editor_method; /* NULL: there is no editor yet */
     double facts_per_second, last_batch_seconds;
     size_t device_bytes;
+    struct mal_status_scrub scrub;
+    struct mal_status_joint joint;
+    struct mal_status_disk disk;
     int64_t started_ms;
     char *last_error; /* a Problem as JSON, owned; NULL: none */
 };
@@ -56,6 +77,13 @@ void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
                          int64_t done, int64_t total);
 /* `seconds` < 0: the batch failed and says nothing about rates. */
 void mal_status_end_batch(struct mal_daemon_status *status, double seconds);
+void mal_status_set_scrub(struct mal_daemon_status *status,
+                          const struct mal_status_scrub *scrub);
+void mal_status_set_joint(struct mal_daemon_status *status,
+                          const struct mal_status_joint *joint);
+void mal_status_set_disk(struct mal_daemon_status *status,
+                         const struct mal_status_disk *disk);
+struct mal_status_disk mal_status_disk(struct mal_daemon_status *status);
 /* Takes over `problem`. */
 void mal_status_set_error(struct mal_daemon_status *status, char *problem);
 

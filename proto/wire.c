@@ -173,13 +173,22 @@ bool mal_wire_text_filled(const json_t *object, const char *base, const char *ke
                        json_string_length(value) ? "only spaces" : "empty");
 }
 
+static size_t count_characters(const char *text) {
+    size_t n = 0;
+    for (; *text; text++)
+        n += ((unsigned char)*text & 0xc0) != 0x80;
+    return n;
+}
+
+bool mal_note_fits(const char *text) {
+    return count_characters(text) <= MAL_NOTE_CHARACTERS;
+}
+
 bool mal_wire_note(const json_t *object, const char *key, char **out,
                    struct mal_error *err) {
     char pointer[MAL_POINTER_BYTES], *text = NULL;
     if (!mal_wire_text(object, "", key, &text, err)) return false;
-    size_t n = 0;
-    for (const char *p = text; p && *p; p++)
-        n += ((unsigned char)*p & 0xc0) != 0x80;
+    size_t n = text ? count_characters(text) : 0;
     if (n > MAL_NOTE_CHARACTERS) {
         mal_free(text);
         mal_wire_pointer(pointer, "", key);

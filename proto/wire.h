@@ -16,6 +16,11 @@
 
 /* ---- Requests ---- */
 
+/* The longest note or reason. */
+enum { MAL_NOTE_CHARACTERS = 4096 };
+
+bool mal_note_fits(const char *text);
+
 struct mal_edits_request {
     struct mal_fact *facts; /* owned; at least one */
     char **facts_json;      /* each Fact as compact JSON, owned */
@@ -50,6 +55,30 @@ struct mal_rollback_request {
 bool mal_decode_rollback(const char *body, size_t bytes, struct mal_rollback_request *out,
                          struct mal_error *err) MAL_CHECK;
 void mal_rollback_request_finish(struct mal_rollback_request *request);
+
+struct mal_retraction_request {
+    char **facts; /* ids, each once; none where `job` is given */
+    size_t n_facts;
+    char *job;    /* NULL */
+    bool drop;    /* mode "drop": the keys go too; false: "pin" */
+    char *reason; /* NULL */
+};
+
+/* `max_facts`: more is MAL_TOO_LARGE. Also reads what mal_encode_retraction() wrote. */
+bool mal_decode_retraction(const char *body, size_t bytes, size_t max_facts,
+                           struct mal_retraction_request *out,
+                           struct mal_error *err) MAL_CHECK;
+void mal_retraction_request_finish(struct mal_retraction_request *request);
+/* What a job keeps of it (mal_job_row.request_json): {"facts","mode"}. */
+char *mal_encode_retraction(const char *const *facts, size_t n, bool drop);
+/* The mode of such a text. */
+bool mal_retraction_drops(const char *encoded);
+/* "pin", "drop"; false: neither. */
+bool mal_parse_mode(const char *mode, bool *out_drop);
+
+/* *out_reason owned; left alone where there is none. */
+bool mal_decode_consolidation(const char *body, size_t bytes, char **out_reason,
+                              struct mal_error *err) MAL_CHECK;
 
 struct mal_completion_request {
     char *model;    /* "live", "base", "v3"; "live" when absent */

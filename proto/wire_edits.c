@@ -13,7 +13,7 @@ void mal_edits_request_finish(struct mal_edits_request *request) {
     *request = (struct mal_edits_request){0};
 }
 
-static bool fail_too_many(size_t n, size_t max_facts, struct mal_error *err) {
+bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err) {
     return mal_fail_at(err, MAL_TOO_LARGE, "/facts",
                        "/facts has %s%zu facts; at most %zu fit in one request",
                        n > max_facts + 1 ? "" : "over ",
@@ -48,7 +48,7 @@ static bool read_facts(const json_t *root, size_t max_facts,
         return mal_fail_at(err, MAL_INVALID, "/facts",
                            "/facts is empty; expected at least one fact");
     }
-    if (n > max_facts) return fail_too_many(n, max_facts, err);
+    if (n > max_facts) return mal_wire_too_many_facts(n, max_facts, err);
     request->facts = mal_calloc(n, sizeof *request->facts);
     if (!request->facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
     request->n_facts = n;
@@ -74,11 +74,14 @@ static bool read_gate_measure(const json_t *gate, struct mal_error *err) {
 
 static bool read_gate(const json_t *root, char **out, struct mal_error *err) {
     static const char *const shares[] = {"min_es", "min_gs", "min_ls", "min_agreement"};
+    static const char *const growths[] = {"max_norm_growth", "max_perplexity_growth"};
     static const char *const known[] = {
-        "min_es",          "min_gs",  "min_ls", "min_agreement",
-        "max_norm_growth", "measure", NULL};
+        "min_es",        "min_gs",          "min_ls",
+        "min_agreement", "max_norm_growth", "max_perplexity_growth",
+        "measure",       "bisect",          NULL};
     json_t *gate = json_object_get(root, "gate");
     double number;
+    bool bisect;
     if (!gate || json_is_null(gate)) return true;
     if (!json_is_object(gate))
         return mal_wire_wrong_type(gate, "/gate", "an object", err);
@@ -86,8 +89,11 @@ static bool read_gate(const json_t *root, char **out, struct mal_error *err) {
     for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
         if (!mal_wire_real(gate, "/gate", shares[i], 0, 1, &number, err)) return false;
     }
-    if (!mal_wire_real(gate, "/gate", "max_norm_growth", 0, 1e30, &number, err))
-        return false;
+    for (size_t i = 0; i < sizeof growths / sizeof *growths; i++) {
+        if (!mal_wire_real(gate, "/gate", growths[i], 0, 1e30, &number, err))
+            return false;
+    }
+    if (!mal_wire_bool(gate, "/gate", "bisect", &bisect, err)) return false;
     if (!read_gate_measure(gate, err)) return false;
 
     /* A member that is null is absent, also in what is stored. */
@@ -146,7 +152,7 @@ static bool read_line(const char *line, size_t bytes, size_t number,
 static bool grow(struct mal_edits_request *request, size_t *capacity, size_t max_facts,
                  struct mal_error *err) {
     if (request->n_facts == max_facts)
-        return fail_too_many(max_facts + 1, max_facts, err);
+        return mal_wire_too_many_facts(max_facts + 1, max_facts, err);
     if (request->n_facts < *capacity) return true;
     size_t n = *capacity ? 2 * *capacity : 16;
     struct mal_fact *facts = mal_realloc(request->facts, n * sizeof *facts);

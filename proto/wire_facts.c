@@ -11,20 +11,23 @@ enum { MAX_ID = 64 };
 
 /* ---- Reading ---- */
 
-static bool read_id(const json_t *object, const char *base, char **out,
-                    struct mal_error *err) {
+bool mal_wire_check_id(const char *id, const char *pointer, struct mal_error *err) {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
                                   "0123456789_.:-";
+    size_t n = strlen(id);
+    if (n >= 1 && n <= MAX_ID && strspn(id, allowed) == n) return true;
+    return mal_fail_at(err, MAL_INVALID, pointer,
+                       "%s: expected 1 to %d of the characters A-Z a-z 0-9 _ . : -",
+                       pointer, MAX_ID);
+}
+
+static bool read_id(const json_t *object, const char *base, char **out,
+                    struct mal_error *err) {
     char pointer[MAL_POINTER_BYTES], *id = NULL;
     if (!mal_wire_text(object, base, "id", &id, err)) return false;
-    if (!id) return true;
-    size_t n = strlen(id);
-    if (n < 1 || n > MAX_ID || strspn(id, allowed) != n) {
+    if (id && !mal_wire_check_id(id, mal_wire_pointer(pointer, base, "id"), err)) {
         mal_free(id);
-        mal_wire_pointer(pointer, base, "id");
-        return mal_fail_at(err, MAL_INVALID, pointer,
-                           "%s: expected 1 to %d of the characters A-Z a-z 0-9 _ . : -",
-                           pointer, MAX_ID);
+        return false;
     }
     *out = id;
     return true;

@@ -11,7 +11,7 @@
 #include "core/facts.h"
 #include "proto/wire.h"
 
-enum { MAL_POINTER_BYTES = 128, MAL_NOTE_CHARACTERS = 4096 };
+enum { MAL_POINTER_BYTES = 128 };
 
 /* base "/" key, with ~ and / of the key escaped. Returns `out`. */
 const char *mal_wire_pointer(char out[MAL_POINTER_BYTES], const char *base,
@@ -76,6 +76,12 @@ bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
 /* What facts of one request must be together: ids apart, prompts without two answers. */
 bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n,
                           struct mal_error *err) MAL_CHECK;
+
+/* What an id of a fact or a job may be made of. */
+bool mal_wire_check_id(const char *id, const char *pointer,
+                       struct mal_error *err) MAL_CHECK;
+/* MAL_TOO_LARGE for /facts; always false. n = max_facts + 1: that many at least. */
+bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err);
 
 /* A text as JSON shows it: invalid UTF-8 replaced by U+FFFD. New reference or NULL. */
 json_t *mal_wire_json_text(const char *text);

@@ -1,34 +1,10 @@
-/* wire_reads.c - POST /v1/completions, /v1/scores and /v1/rollbacks. */
+/* wire_reads.c - POST /v1/completions and /v1/scores. */
 #include <string.h>
 
 #include "core/alloc.h"
 #include "proto/wire_impl.h"
 
 enum { MAX_PROMPTS = 1000, MAX_ITEMS = 1000, MAX_STOP = 4, MAX_TOKENS = 1000000 };
-
-/* ---- Rollbacks ---- */
-
-void mal_rollback_request_finish(struct mal_rollback_request *request) {
-    mal_free(request->reason);
-    *request = (struct mal_rollback_request){0};
-}
-
-bool mal_decode_rollback(const char *body, size_t bytes, struct mal_rollback_request *out,
-                         struct mal_error *err) {
-    static const char *const known[] = {"to_version", "reason", NULL};
-    struct mal_rollback_request request = {0};
-    const json_t *value;
-    json_t *root = mal_wire_parse(body, bytes, 0, err);
-    if (!root) return false;
-    bool ok =
-        mal_wire_only(root, "", known, err) &&
-        mal_wire_need(root, "", "to_version", "a version's number", &value, err) &&
-        mal_wire_int(root, "", "to_version", 0, INT64_MAX, &request.to_version, err) &&
-        mal_wire_note(root, "reason", &request.reason, err);
-    json_decref(root);
-    if (ok) *out = request;
-    return ok;
-}
 
 /* ---- Completions ---- */
 

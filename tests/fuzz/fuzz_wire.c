@@ -11,6 +11,19 @@
 #include "core/alloc.h"
 #include "proto/wire.h"
 
+static void check_retraction(const struct mal_retraction_request *request) {
+    must((request->n_facts > 0) != (request->job != NULL));
+    if (request->job) return;
+    struct mal_retraction_request again = {0};
+    struct mal_error err = {0};
+    char *text = mal_encode_retraction((const char *const *)request->facts,
+                                       request->n_facts, request->drop);
+    must(text && mal_decode_retraction(text, strlen(text), 64, &again, &err));
+    must(again.n_facts == request->n_facts && again.drop == request->drop);
+    mal_free(text);
+    mal_retraction_request_finish(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 static void must(bool ok) {
@@ -42,27 +55,47 @@ static void check_edits(const struct mal_edits_request *request) {
     }
 }
 
+static void check_retraction(const struct mal_retraction_request *request) {
+    must((request->n_facts > 0) != (request->job != NULL));
+    if (request->job) return;
+    struct mal_retraction_request again = {0};
+    struct mal_error err = {0};
+    char *text = mal_encode_retraction((const char *const *)request->facts,
+                                       request->n_facts, request->drop);
+    must(text && mal_decode_retraction(text, strlen(text), 64, &again, &err));
+    must(again.n_facts == request->n_facts && again.drop == request->drop);
+    mal_free(text);
+    mal_retraction_request_finish(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct mal_edits_request edits = {0};
     struct mal_rollback_request rollback = {0};
     struct mal_completion_request completion = {0};
     struct mal_scores_request scores = {0};
+    struct mal_retraction_request retraction = {0};
+    char *reason = NULL;
     struct mal_error err = {0};
     if (bytes < 1) return 0;
     const char *body = (const char *)data + 1;
     size_t n = bytes - 1;
     bool ok = false;
-    switch (data[0] % 5) {
+    switch (data[0] % 7) {
     case 0: ok = mal_decode_edits(body, n, 64, &edits, &err); break;
     case 1: ok = mal_decode_edits_ndjson(body, n, 64, &edits, &err); break;
     case 2: ok = mal_decode_rollback(body, n, &rollback, &err); break;
     case 3: ok = mal_decode_completion(body, n, &completion, &err); break;
+    case 4: ok = mal_decode_retraction(body, n, 64, &retraction, &err); break;
+    case 5: ok = mal_decode_consolidation(body, n, &reason, &err); break;
     default: ok = mal_decode_scores(body, n, &scores, &err); break;
     }
     if (!ok) check_refusal(&err);
-    if (ok && data[0] % 5 < 2) check_edits(&edits);
+    if (ok && data[0] % 7 < 2) check_edits(&edits);
+    if (ok && data[0] % 7 == 4) check_retraction(&retraction);
     mal_edits_request_finish(&edits);
     mal_rollback_request_finish(&rollback);
+    mal_retraction_request_finish(&retraction);
+    mal_free(reason);
     mal_completion_request_finish(&completion);
     mal_scores_request_finish(&scores);
     return 0;

@@ -149,7 +149,7 @@ class Read(Case):
         s = self.d.get("/v1/status").json
         self.assertEqual(set(s), {
             "live_version", "weights_hash", "state", "model", "editor", "queue", "batch", "counts",
-            "rates", "memory", "last_error", "uptime_seconds", "version"})
+            "rates", "memory", "scrub", "joint", "disk", "last_error", "uptime_seconds", "version"})
         self.assertEqual(set(s["model"]),
                          {"name", "architecture", "parameters", "dtype", "device"})
         self.assertEqual(set(s["editor"]), {"method", "modules", "update"})
@@ -157,6 +157,9 @@ class Read(Case):
         self.assertEqual(set(s["counts"]), {"live_facts", "versions", "jobs_by_state"})
         self.assertEqual(set(s["rates"]), {"facts_per_second", "last_batch_seconds"})
         self.assertEqual(set(s["memory"]), {"device_bytes", "host_bytes"})
+        self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "passes"})
+        self.assertEqual(set(s["disk"]), {"free_bytes", "low"})
+        self.assertIs(s["joint"] is None, s["editor"]["update"] == "sequential")
         self.assertEqual(s["state"], "ready")
         self.assertGreater(s["memory"]["host_bytes"], 0)
 
@@ -213,14 +216,16 @@ class Lists(Case):
         v = self.d.get("/v1/versions/5").json
         self.assertEqual(set(v), {
             "object", "version", "parent", "kind", "created_at", "jobs", "facts", "live_facts",
-            "weights_hash", "chain_hash", "delta", "modules", "measures", "editor", "update",
-            "in_memory", "pruned"})
+            "weights_hash", "chain_hash", "delta", "bytes", "modules", "measures", "editor",
+            "update", "keyframe", "in_memory", "pruned"})
         self.assertEqual((v["version"], v["parent"], v["kind"]), (5, 4, "edit"))
         self.assertEqual((v["facts"], v["live_facts"], v["jobs"]), (1, 5, [self.jobs[4]]))
         self.assertRegex(v["weights_hash"], HEX)
         self.assertRegex(v["chain_hash"], HEX)
         self.assertEqual(set(v["delta"]), {"hash", "bytes", "encoding"})
         self.assertEqual(set(v["editor"]), {"method", "hash"})
+        self.assertGreaterEqual(v["bytes"], v["delta"]["bytes"])
+        self.assertEqual((v["keyframe"], v["pruned"]), (False, False))
         self.assertIs(v["in_memory"], True)
         self.assertIs(self.d.get("/v1/versions/1").json["in_memory"], False)
         base = self.d.get("/v1/versions/0").json

@@ -16,12 +16,16 @@ class Paths(Case):
         self.problem(self.d.call("PUT", "/v1/edits", b"{}"), 405)
         self.assertEqual(self.d.call("DELETE", "/v1/jobs").headers["Allow"], "GET, HEAD")
         self.assertEqual(self.d.call("GET", "/v1/edits").headers["Allow"], "POST")
+        self.assertEqual(self.d.call("GET", "/v1/retractions").headers["Allow"], "POST")
+        self.assertEqual(self.d.call("PUT", "/v1/facts/x").headers["Allow"], "GET, HEAD, DELETE")
         self.problem(self.d.call("BREW", "/livez"), 405)
 
     def test_missing_things(self):
         for path in ("/v1/jobs/job_nope", "/v1/facts/fact_nope", "/v1/versions/99",
                      "/v1/versions/-1", "/v1/versions/x", "/v1/versions/00",
-                     "/v1/versions/99999999999999999999", "/v1/versions/9/facts"):
+                     "/v1/versions/99999999999999999999", "/v1/versions/9/facts",
+                     "/v1/versions/0/diff/9", "/v1/versions/9/diff/0", "/v1/versions/0/diff/x",
+                     "/v1/versions/0/diff/"):
             self.problem(self.d.get(path), 404)
         self.problem(self.d.call("POST", "/v1/jobs/job_nope/cancel", b""), 404)
 
@@ -45,7 +49,8 @@ class Bodies(Case):
         return self.d.call("POST", path, body, **more)
 
     def test_not_json(self):
-        for path in ("/v1/edits", "/v1/rollbacks", "/v1/completions", "/v1/scores"):
+        for path in ("/v1/edits", "/v1/rollbacks", "/v1/retractions", "/v1/consolidations",
+                     "/v1/completions", "/v1/scores"):
             for body in (b"", b"{", b"[1,2]", b"nope", b'{"a":1,"a":2}', b"\xff{}",
                          b'{"facts":[]} x'):
                 self.problem(self.post(path, body), 400)
@@ -67,7 +72,7 @@ class Bodies(Case):
             self.problem(self.d.edit(*facts), 422, pointer)
             self.problem(self.d.edit(*facts, validate_only=True), 422, pointer)
         self.problem(self.d.edit(fact(1, "A"), fact(1, "B")), 422)
-        self.problem(self.d.edit(fact(1), gate={"min_es": 0.9}), 422, "/gate")
+        self.problem(self.d.edit(fact(1), gate={"min_es": 90}), 422, "/gate/min_es")
         self.assertEqual(self.d.get("/v1/jobs").json["data"], [])
         self.assertEqual(self.d.get("/v1/facts").json["data"], [])
 
@@ -126,11 +131,6 @@ class Start(unittest.TestCase):
             code, text = self.run_serve("--listen", address)
             self.assertEqual(code, 1, text)
             self.assertIn("listen address", text)
-
-    def test_joint_is_not_there_yet(self):
-        code, text = self.run_serve("--update", "joint")
-        self.assertEqual(code, 2)
-        self.assertIn("joint", text)
 
     def test_missing_model(self):
         code, text = self.run_serve("--listen", "127.0.0.1:0",

@@ -16,6 +16,8 @@ from harness import Case
 
 
 class Contract(Case):
+    ARGS = ("--update", "joint")
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -57,7 +59,7 @@ class Contract(Case):
             if "request" not in example and "body" not in example:
                 continue
             if example.get("needs_daemon") and example["status"] < 400:
-                continue  # wants a version that may not be there
+                continue  # wants a version or a fact that may not be there
             try:
                 self.play(example)
             except AssertionError as error:
@@ -79,8 +81,21 @@ class Contract(Case):
             self.check("GET /v1/versions/{n}/facts", path + "/facts", 200)
         for fact in facts:
             self.check("GET /v1/facts/{id}", f"/v1/facts/{fact['id']}", 200)
+        self.check("GET /v1/versions/{a}/diff/{b}", "/v1/versions/0/diff/1", 200)
         cancel = f"/v1/jobs/{jobs[0]['id']}/cancel"
         self.check("POST /v1/jobs/{id}/cancel", cancel, 409, body=b"")
+
+    def test_taking_back(self):
+        kinds = {"POST /v1/retractions": {"job": self.d.apply({"prompt": "One", "target": "a"})["id"]},
+                 "POST /v1/consolidations": {}}
+        for call, body in kinds.items():
+            job = self.check(call, status=202, body=json.dumps(body).encode(),
+                             headers={"Content-Type": "application/json"})
+            self.d.wait_job(job["id"])
+            self.check("GET /v1/jobs/{id}", f"/v1/jobs/{job['id']}", 200)
+        self.d.apply({"prompt": "Two", "target": "b", "id": "two"})
+        self.d.wait_job(self.check("DELETE /v1/facts/{id}", "/v1/facts/two?mode=drop", 202)["id"])
+        self.check("GET /v1/facts/{id}", "/v1/facts/two", 200)
 
     def test_service(self):
         for path in ("/v1/models", "/v1/status", "/livez", "/readyz", "/openapi.json"):
@@ -92,12 +107,17 @@ class Contract(Case):
         self.check("GET /v1/facts/{id}", "/v1/facts/none", 404)
         self.check("GET /v1/versions/{n}", "/v1/versions/none", 404)
         self.check("GET /v1/versions/{n}/facts", "/v1/versions/99999/facts", 404)
+        self.check("GET /v1/versions/{a}/diff/{b}", "/v1/versions/0/diff/99999", 404)
+        self.check("DELETE /v1/facts/{id}", "/v1/facts/none", 404)
+        self.check("DELETE /v1/facts/{id}", "/v1/facts/none?mode=x", 422)
+        self.check("DELETE /v1/facts/{id}", "/v1/facts/none", 400, body=b"{}")
         for path in ("/v1/jobs", "/v1/facts", "/v1/versions"):
             self.check("GET " + path, path + "?limit=many", 400)
             self.check("GET " + path, path + "?limit=0", 422)
             self.check("GET " + path, path + "?after=none", 422)
         plain = {"Content-Type": "text/plain"}
-        for call in ("POST /v1/edits", "POST /v1/completions", "POST /v1/scores"):
+        for call in ("POST /v1/edits", "POST /v1/rollbacks", "POST /v1/retractions",
+                     "POST /v1/consolidations", "POST /v1/completions", "POST /v1/scores"):
             self.check(call, status=415, body=b"{}", headers=plain)
 
 

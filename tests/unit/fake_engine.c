@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/tensor.h"
 #include "daemon/engine.h"
+#include "daemon/version_diff.h"
 
 enum { CONTEXT = 256, MAX_SLOTS = 256, SLOW_SLICES = 100, SLICE_MS = 20, QUICK_MS = 2 };
 
@@ -342,6 +343,26 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
     bool ok = mal_store_publish(writer, &publish, err);
     mal_free(results);
     return ok;
+}
+
+/* What a fake version stores is no delta. */
+bool mal_diff_versions(struct mal_store *store, const struct mal_version_row *a,
+                       const struct mal_version_row *b, struct mal_diff *out,
+                       struct mal_error *err) {
+    out->stored = !a->pruned && !b->pruned;
+    if (!out->stored) return true;
+    out->modules = mal_calloc(1, sizeof *out->modules);
+    out->modules[0].name = mal_strdup("table");
+    out->modules[0].norm = strcmp(a->weights_hash, b->weights_hash) ? 1 : 0;
+    out->n = 1;
+    return true;
+}
+
+void mal_diff_finish(struct mal_diff *diff) {
+    for (size_t i = 0; i < diff->n; i++)
+        mal_free(diff->modules[i].name);
+    mal_free(diff->modules);
+    *diff = (struct mal_diff){0};
 }
 
 void mal_engine_publish(struct mal_engine *e, struct mal_change *change) {

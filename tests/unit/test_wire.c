@@ -17,7 +17,7 @@
 
 enum { MAX_FACTS = 4 };
 
-enum kind { EDITS, EDIT_LINES, ROLLBACK, COMPLETION, SCORES };
+enum kind { EDITS, EDIT_LINES, ROLLBACK, RETRACTION, CONSOLIDATION, COMPLETION, SCORES };
 
 /* Decodes and forgets. */
 static bool decode(enum kind kind, const char *body, size_t bytes,
@@ -26,6 +26,8 @@ static bool decode(enum kind kind, const char *body, size_t bytes,
     struct mal_rollback_request rollback = {0};
     struct mal_completion_request completion = {0};
     struct mal_scores_request scores = {0};
+    struct mal_retraction_request retraction = {0};
+    char *reason = NULL;
     bool ok = false;
     switch (kind) {
     case EDITS: ok = mal_decode_edits(body, bytes, MAX_FACTS, &edits, err); break;
@@ -33,11 +35,17 @@ static bool decode(enum kind kind, const char *body, size_t bytes,
         ok = mal_decode_edits_ndjson(body, bytes, MAX_FACTS, &edits, err);
         break;
     case ROLLBACK: ok = mal_decode_rollback(body, bytes, &rollback, err); break;
+    case RETRACTION:
+        ok = mal_decode_retraction(body, bytes, MAX_FACTS, &retraction, err);
+        break;
+    case CONSOLIDATION: ok = mal_decode_consolidation(body, bytes, &reason, err); break;
     case COMPLETION: ok = mal_decode_completion(body, bytes, &completion, err); break;
     case SCORES: ok = mal_decode_scores(body, bytes, &scores, err); break;
     }
     mal_edits_request_finish(&edits);
     mal_rollback_request_finish(&rollback);
+    mal_retraction_request_finish(&retraction);
+    mal_free(reason);
     mal_completion_request_finish(&completion);
     mal_scores_request_finish(&scores);
     return ok;
@@ -100,6 +108,10 @@ static const struct {
     {EDITS, "{\"facts\":[" FACT "],\"gate\":[]}", 400, "/gate", "must be an object"},
     {EDITS, "{\"facts\":[" FACT "],\"gate\":{\"max_norm_growth\":-1}}", 422,
      "/gate/max_norm_growth", "expected"},
+    {EDITS, "{\"facts\":[" FACT "],\"gate\":{\"max_perplexity_growth\":-0.5}}", 422,
+     "/gate/max_perplexity_growth", "expected"},
+    {EDITS, "{\"facts\":[" FACT "],\"gate\":{\"bisect\":1}}", 400, "/gate/bisect",
+     "true or false"},
     {EDITS, "{\"facts\":[{\"prompt\":\"a\",\"target\":\"b\",\"unrelated\":[7]}]}", 400,
      "/facts/0/unrelated/0", "must be an object"},
     {EDITS,
@@ -130,6 +142,32 @@ static const struct {
     {ROLLBACK, "{\"to_version\":9223372036854775808}", 400, "", "is not JSON"},
     {ROLLBACK, "{\"to_version\":null}", 400, "/to_version", "it is null"},
     {ROLLBACK, "{\"to_version\":true}", 400, "/to_version", "it is a boolean"},
+    {RETRACTION, "{\"facts\":[\"a\",\"b\",\"c\",\"d\"],\"job\":null}", 200, "", ""},
+    {RETRACTION, "{\"facts\":[\"a\",\"b\",\"c\",\"d\",\"e\"]}", 413, "/facts",
+     "at most 4"},
+    {RETRACTION, "{\"facts\":[1,2,3,4,5]}", 413, "/facts", "at most 4"},
+    {RETRACTION, "{\"facts\":\"a\"}", 400, "/facts", "must be an array, it is a string"},
+    {RETRACTION, "{\"facts\":null}", 400, "/facts", "it is null"},
+    {RETRACTION, "{\"facts\":[\"a\",{}]}", 400, "/facts/1", "must be a string"},
+    {RETRACTION, "{\"facts\":[\"a\",\"\"]}", 422, "/facts/1", "1 to 64"},
+    {RETRACTION, "{\"facts\":[\"a\",\"b c\"]}", 422, "/facts/1", "1 to 64"},
+    {RETRACTION, "{\"facts\":[\"b\",\"a\",\"a\",\"b\"]}", 422, "/facts/2",
+     "/facts/1 is the same fact"},
+    {RETRACTION, "{\"facts\":[\"a\",\"a\",\"a\"]}", 422, "/facts/1",
+     "/facts/0 is the same"},
+    {RETRACTION, "{\"job\":\"job_1\",\"mode\":null,\"reason\":null}", 200, "", ""},
+    {RETRACTION, "{\"job\":7}", 400, "/job", "must be a string"},
+    {RETRACTION, "{\"job\":\"\"}", 422, "/job", "1 to 64"},
+    {RETRACTION, "{\"job\":\"a\",\"facts\":[]}", 422, "/job", "expected one of them"},
+    {RETRACTION, "{\"job\":null}", 422, "/facts", "is missing"},
+    {RETRACTION, "{\"facts\":[\"a\"],\"mode\":\"\"}", 422, "/mode",
+     "\"pin\" or \"drop\""},
+    {RETRACTION, "{\"facts\":[\"a\"],\"mode\":true}", 400, "/mode", "must be a string"},
+    {RETRACTION, "{\"facts\":[\"a\"],\"reason\":[]}", 400, "/reason", "must be a string"},
+    {CONSOLIDATION, "{}", 200, "", ""},
+    {CONSOLIDATION, "{\"reason\":null}", 200, "", ""},
+    {CONSOLIDATION, "{\"reason\":7}", 400, "/reason", "must be a string"},
+    {CONSOLIDATION, "", 400, "", "is empty"},
     {COMPLETION, "{\"prompt\":\"\"}", 200, "", ""},
     {COMPLETION, "{\"prompt\":7}", 400, "/prompt", "a string or an array of strings"},
     {COMPLETION, "{\"prompt\":\"a\",\"max_tokens\":-1}", 422, "/max_tokens",
@@ -194,6 +232,8 @@ static bool kind_of(const json_t *example, enum kind *out) {
     } calls[] = {
         {"POST /v1/edits", EDITS},
         {"POST /v1/rollbacks", ROLLBACK},
+        {"POST /v1/retractions", RETRACTION},
+        {"POST /v1/consolidations", CONSOLIDATION},
         {"POST /v1/completions", COMPLETION},
         {"POST /v1/scores", SCORES},
     };
@@ -296,6 +336,39 @@ static void test_edit_values(void **state) {
     assert_false(mal_decode_fact("{\"prompt\":\"a\"}", &stored, &err));
     assert_int_equal(err.status, MAL_CORRUPT);
     assert_non_null(strstr(err.text, "/target is missing"));
+}
+
+/* What a job keeps of a retraction reads as a request. */
+static void test_retraction_values(void **state) {
+    static const char body[] =
+        "{\"facts\":[\"x:1\",\"fact_2\"],\"mode\":\"drop\",\"reason\":\"r\"}";
+    struct mal_retraction_request request = {0}, kept = {0};
+    struct mal_error err = {0};
+    assert_true(mal_decode_retraction(body, strlen(body), MAX_FACTS, &request, &err));
+    assert_int_equal(request.n_facts, 2);
+    assert_string_equal(request.facts[1], "fact_2");
+    assert_null(request.job);
+    assert_true(request.drop);
+    assert_string_equal(request.reason, "r");
+    char *text = mal_encode_retraction((const char *const *)request.facts, 2, true);
+    assert_string_equal(text, "{\"facts\":[\"x:1\",\"fact_2\"],\"mode\":\"drop\"}");
+    assert_true(mal_decode_retraction(text, strlen(text), SIZE_MAX, &kept, &err));
+    assert_int_equal(kept.n_facts, 2);
+    assert_true(kept.drop);
+    assert_true(mal_retraction_drops(text));
+    mal_free(text);
+    text = mal_encode_retraction((const char *const *)request.facts, 2, false);
+    assert_false(mal_retraction_drops(text));
+    mal_free(text);
+    mal_retraction_request_finish(&kept);
+    mal_retraction_request_finish(&request);
+
+    static const char job[] = "{\"job\":\"job_1\"}";
+    assert_true(mal_decode_retraction(job, strlen(job), MAX_FACTS, &request, &err));
+    assert_string_equal(request.job, "job_1");
+    assert_int_equal(request.n_facts, 0);
+    assert_false(request.drop);
+    mal_retraction_request_finish(&request);
 }
 
 static void test_completion_values(void **state) {
@@ -444,6 +517,9 @@ static const struct {
             "{\"prompt\":\"u\",\"target\":\"v\"}]}]}"},
     {EDIT_LINES, FACT "\n" FACT},
     {ROLLBACK, "{\"to_version\":1,\"reason\":\"r\"}"},
+    {RETRACTION, "{\"facts\":[\"a\",\"b\"],\"mode\":\"drop\",\"reason\":\"r\"}"},
+    {RETRACTION, "{\"job\":\"a\"}"},
+    {CONSOLIDATION, "{\"reason\":\"r\"}"},
     {COMPLETION, "{\"prompt\":[\"a\",\"b\"],\"stop\":[\"c\"],\"model\":\"base\"}"},
     {SCORES, "{\"items\":[{\"prompt\":\"a\",\"target\":\"b\"}]}"},
 };
@@ -488,11 +564,17 @@ static void test_out_of_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_table),         cmocka_unit_test(test_too_many_items),
-        cmocka_unit_test(test_long_member),   cmocka_unit_test(test_examples),
-        cmocka_unit_test(test_edit_values),   cmocka_unit_test(test_completion_values),
-        cmocka_unit_test(test_models),        cmocka_unit_test(test_problems),
-        cmocka_unit_test(test_times),         cmocka_unit_test(test_description),
+        cmocka_unit_test(test_table),
+        cmocka_unit_test(test_too_many_items),
+        cmocka_unit_test(test_long_member),
+        cmocka_unit_test(test_examples),
+        cmocka_unit_test(test_edit_values),
+        cmocka_unit_test(test_retraction_values),
+        cmocka_unit_test(test_completion_values),
+        cmocka_unit_test(test_models),
+        cmocka_unit_test(test_problems),
+        cmocka_unit_test(test_times),
+        cmocka_unit_test(test_description),
         cmocka_unit_test(test_out_of_memory),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);

@@ -1,0 +1,70 @@
+/* http_changes.c - POST /v1/rollbacks and /v1/consolidations. */
+#include <inttypes.h>
+
+#include "daemon/handlers.h"
+#include "daemon/intake.h"
+
+static const char *body_of(const struct mal_request *req) {
+    return req->body ? req->body : "";
+}
+
+/* ---- Rollbacks ---- */
+
+static bool decode_rollback(struct mal_intake *in, struct mal_error *err) {
+    return mal_decode_rollback(body_of(in->req), in->req->body_bytes, &in->rollback, err);
+}
+
+static bool prepare_rollback(struct mal_intake *in, struct mal_store *store,
+                             int64_t now_ms, struct mal_error *err) {
+    struct mal_version_row row = {0};
+    struct mal_error none = {0};
+    int64_t version = in->rollback.to_version;
+    in->job->to_version = version;
+    in->note = in->rollback.reason;
+    if (mal_store_get_version(store, version, &row, &none)) {
+        bool pruned = row.pruned;
+        mal_version_row_finish(&row);
+        return !pruned || mal_fail_at(err, MAL_CONFLICT, "/to_version",
+                                      "version %" PRId64 " was pruned: its weights are "
+                                      "no longer stored",
+                                      version);
+    }
+    if (none.status != MAL_NOT_FOUND) {
+        *err = none;
+        return false;
+    }
+    return mal_fail_at(err, MAL_INVALID, "/to_version", "there is no version %" PRId64,
+                       version);
+}
+
+static const struct mal_intake_kind rollbacks = {
+    .kind = MAL_JOB_ROLLBACK, .decode = decode_rollback, .prepare = prepare_rollback};
+
+void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_intake *in = mal_intake_create(d, req, &rollbacks);
+    if (in) mal_intake_start(in);
+}
+
+/* ---- Consolidations ---- */
+
+static bool decode_consolidation(struct mal_intake *in, struct mal_error *err) {
+    return mal_decode_consolidation(body_of(in->req), in->req->body_bytes,
+                                    &in->consolidation, err);
+}
+
+static bool prepare_consolidation(struct mal_intake *in, struct mal_store *store,
+                                  int64_t now_ms, struct mal_error *err) {
+    in->note = in->consolidation;
+    return true;
+}
+
+static const struct mal_intake_kind consolidations = {.kind = MAL_JOB_CONSOLIDATION,
+                                                      .needs_joint = true,
+                                                      .needs_disk = true,
+                                                      .decode = decode_consolidation,
+                                                      .prepare = prepare_consolidation};
+
+void mal_post_consolidations(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_intake *in = mal_intake_create(d, req, &consolidations);
+    if (in) mal_intake_start(in);
+}

@@ -1,0 +1,225 @@
+/* intake.c - from a request to a durable job. */
+#include "daemon/intake.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "daemon/http.h"
+#include "daemon/render.h"
+
+enum { MAX_KEY_BYTES = 255 };
+
+static void intake_free(struct mal_intake *in) {
+    mal_edits_request_finish(&in->edits);
+    mal_rollback_request_finish(&in->rollback);
+    mal_retraction_request_finish(&in->retraction);
+    mal_free(in->consolidation);
+    mal_free(in->job);
+    mal_free(in->request_json);
+    mal_free(in->rows);
+    mal_free(in->fact_ids);
+    mal_free(in->answer);
+    mal_free(in);
+}
+
+void mal_intake_refuse(struct mal_intake *in, const struct mal_error *err) {
+    mal_http_fail(in->req, err);
+    intake_free(in);
+}
+
+/* ---- On a work thread ---- */
+
+/* Two requests are the same if path, parameters and body are, byte for byte. */
+static bool hash_request(struct mal_intake *in, struct mal_error *err) {
+    struct mal_hasher *hasher = NULL;
+    const struct mal_request *req = in->req;
+    if (!mal_hasher_create(&hasher, err)) return false;
+    mal_hasher_add_text(hasher, mal_job_kind_name(in->kind->kind));
+    mal_hasher_add_text(hasher, req->content_type);
+    mal_hasher_add(hasher, req->body, req->body_bytes);
+    if (req->param[0]) {
+        const struct mal_retraction_request *asked = &in->retraction;
+        mal_hasher_add_text(hasher, req->param[0]);
+        mal_hasher_add_text(hasher, asked->drop ? "drop" : "pin");
+        mal_hasher_add_text(hasher, asked->reason ? asked->reason : "");
+    }
+    struct mal_hash hash = mal_hasher_end(hasher);
+    mal_hasher_destroy(hasher);
+    mal_hash_hex(&hash, in->hash);
+    return true;
+}
+
+static void decode(void *arg) {
+    struct mal_intake *in = arg;
+    in->decoded = hash_request(in, &in->err) &&
+                  (!in->kind->decode || in->kind->decode(in, &in->err));
+}
+
+/* ---- On the writer's thread ---- */
+
+static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *out_repeat,
+                        struct mal_error *err) {
+    char *hash = NULL, *answer = NULL;
+    *out_repeat = false;
+    if (!in->key) return true;
+    if (!mal_store_find_idempotency(store, in->key, &hash, &answer, err)) return false;
+    bool ok = true;
+    if (answer && hash && strcmp(hash, in->hash)) {
+        ok =
+            mal_fail(err, MAL_INVALID, "this Idempotency-Key was used with another body");
+    } else if (answer) {
+        *out_repeat = true;
+        in->answer = answer;
+        answer = NULL;
+    }
+    mal_free(hash);
+    mal_free(answer);
+    return ok;
+}
+
+/* What the daemon cannot do now, whatever the request says. */
+static bool check_able(const struct mal_intake *in, struct mal_error *err) {
+    if (in->kind->needs_joint && !in->joint) {
+        return mal_fail(err, MAL_CONFLICT,
+                        "this daemon runs --update sequential, where facts are added up "
+                        "and cannot be taken back singly: roll back, or serve with "
+                        "--update joint");
+    }
+    struct mal_status_disk disk = mal_status_disk(in->daemon->status);
+    if (in->kind->needs_disk && disk.low) {
+        return mal_fail(err, MAL_NO_SPACE,
+                        "the disk of the database has %lld bytes left, too few for "
+                        "another version",
+                        (long long)disk.free_bytes);
+    }
+    return true;
+}
+
+static bool add_job(struct mal_intake *in, struct mal_store *store, int64_t now_ms,
+                    struct mal_error *err) {
+    struct mal_job_row row = {.id = in->job->id,
+                              .kind = in->kind->kind,
+                              .state = MAL_JOB_QUEUED,
+                              .created_ms = now_ms,
+                              .n_facts = in->job->n_facts,
+                              .version = -1,
+                              .to_version = in->job->to_version,
+                              .note = (char *)in->note,
+                              .request_json = in->request_json};
+    in->answer = mal_json_text(mal_render_job(&row, NULL));
+    if (!in->answer) return mal_fail(err, MAL_NO_MEMORY, "job");
+    return mal_store_add_job(store, &row, in->rows, in->n_rows, in->key,
+                             in->key ? in->hash : NULL, in->key ? in->answer : NULL, err);
+}
+
+static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
+    struct mal_intake *in = arg;
+    struct mal_worker *worker = in->daemon->worker;
+    bool repeat;
+    if (!find_repeat(in, store, &repeat, err)) return false;
+    if (repeat) return true;
+    if (!check_able(in, err)) return false;
+    int64_t now_ms = mal_clock_unix_ms();
+    in->job = mal_calloc(1, sizeof *in->job);
+    if (!in->job) return mal_fail(err, MAL_NO_MEMORY, "job");
+    in->job->kind = in->kind->kind;
+    in->job->to_version = -1;
+    mal_id_make(&in->daemon->ids, "job_", now_ms, in->job->id);
+    if (!in->kind->prepare(in, store, now_ms, err)) return false;
+    int64_t n_facts = in->job->n_facts;
+    if (!mal_worker_reserve(worker, n_facts, err)) return false;
+    if (!add_job(in, store, now_ms, err)) {
+        mal_worker_release(worker, n_facts);
+        return false;
+    }
+    mal_worker_submit(worker, in->job);
+    in->job = NULL;
+    return true;
+}
+
+/* ---- On the loop ---- */
+
+static bool set_location(struct mal_request *req, const char *answer) {
+    json_t *job = json_loads(answer, 0, NULL);
+    const char *id = json_string_value(json_object_get(job, "id"));
+    char location[64];
+    if (id) {
+        snprintf(location, sizeof location, "/v1/jobs/%s", id);
+        mal_request_set(req, "Location", location);
+    }
+    json_decref(job);
+    return id != NULL;
+}
+
+static void committed(struct mal_write *write) {
+    struct mal_intake *in = (struct mal_intake *)write;
+    if (write->ok && !set_location(in->req, in->answer)) {
+        write->ok = mal_fail(&write->err, MAL_CORRUPT, "the stored answer is unreadable");
+    }
+    if (!write->ok) {
+        mal_intake_refuse(in, &write->err);
+        return;
+    }
+    mal_http_text(in->req, 202, in->answer);
+    in->answer = NULL;
+    intake_free(in);
+}
+
+static void decoded(void *arg) {
+    struct mal_intake *in = arg;
+    if (!in->decoded) {
+        mal_intake_refuse(in, &in->err);
+    } else if (in->answer) {
+        mal_http_text(in->req, 200, in->answer);
+        in->answer = NULL;
+        intake_free(in);
+    } else {
+        in->write.fn = commit;
+        in->write.arg = in;
+        in->write.done = committed;
+        mal_writer_post(in->daemon->writer, in->daemon->loop, &in->write);
+    }
+}
+
+static bool check_key(const char *key, struct mal_error *err) {
+    if (!key) return true;
+    size_t n = strlen(key);
+    bool ok = n >= 1 && n <= MAX_KEY_BYTES;
+    for (size_t i = 0; i < n && ok; i++)
+        ok = key[i] > 32 && key[i] < 127;
+    if (ok) return true;
+    return mal_fail(err, MAL_MALFORMED,
+                    "the Idempotency-Key must have 1 to %d visible ASCII characters",
+                    MAX_KEY_BYTES);
+}
+
+struct mal_intake *mal_intake_create(struct mal_daemon *d, struct mal_request *req,
+                                     const struct mal_intake_kind *kind) {
+    struct mal_error err = {0};
+    const char *key = mal_request_header(req, "Idempotency-Key");
+    struct mal_intake *in = NULL;
+    if (check_key(key, &err)) {
+        in = mal_calloc(1, sizeof *in);
+        if (!in) mal_fail(&err, MAL_NO_MEMORY, "request");
+    }
+    if (!in) {
+        mal_http_fail(req, &err);
+        return NULL;
+    }
+    in->daemon = d;
+    in->req = req;
+    in->kind = kind;
+    in->engine = d->engine;
+    in->joint = !strcmp(d->update, "joint");
+    in->key = key;
+    return in;
+}
+
+void mal_intake_start(struct mal_intake *in) {
+    struct mal_error err = {0};
+    if (!mal_loop_work(in->daemon->loop, decode, decoded, in, &err)) {
+        mal_intake_refuse(in, &err);
+    }
+}
