@@ -306,6 +306,41 @@ static void test_cancelled(void **state) {
     mal_probes_finish(&probes);
 }
 
+/* ---- Models that continue no text ---- */
+
+static void check_kind(const char *name, const char *content, const char *bad,
+                       const char *words) {
+    char dir[600];
+    struct mal_error err = {0};
+    struct mal_model *demo = model;
+    struct mal_tokenizer *demo_tok = tok;
+    snprintf(dir, sizeof dir, "%s/%s/model", golden_dir(), name);
+    assert_ok(mal_model_open(&model, dir, be, &err), &err);
+    assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
+    struct mal_probes probes = load(scratch_text("kind", content));
+    struct mal_agreement a = {0};
+    assert_ok(mal_probes_check(&probes, model, tok, &err), &err);
+    open_agreement(&a, &probes, 0);
+    assert_true(measure(&a) == 1);
+    mal_agreement_finish(&a);
+    mal_probes_finish(&probes);
+    probes = load(scratch_text("kind", bad));
+    assert_false(mal_probes_check(&probes, model, tok, &err));
+    assert_error(&err, MAL_INVALID, words);
+    mal_probes_finish(&probes);
+    mal_tokenizer_close(tok);
+    mal_model_close(model);
+    model = demo;
+    tok = demo_tok;
+}
+
+static void test_kinds(void **state) {
+    check_kind("bert-malmen", "[\"a b\", {\"prompt\": \"c\", \"target\": \"REFUTES\"}]",
+               "[\"a\", {\"prompt\": \"c\", \"target\": \"no\"}]",
+               "kind: record 1: the target is neither");
+    check_kind("t5-malmen", "a b\nc", "[\"\"]", "kind: record 0: the prompt is empty");
+}
+
 /* ---- Lack of memory ---- */
 
 static bool load_finish(const char *path, struct mal_error *err) {
@@ -346,7 +381,8 @@ int main(void) {
         cmocka_unit_test(test_forms),     cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_sample),    cmocka_unit_test(test_check),
         cmocka_unit_test(test_agreement), cmocka_unit_test(test_large_batch),
-        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("probes", tests, open_all, close_all);
 }
