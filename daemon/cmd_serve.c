@@ -12,6 +12,8 @@ struct values {
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
     double request_timeout;
+    char *probes;
+    struct mal_gate_limits gate;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -53,6 +55,37 @@ static const struct mal_option options[] = {
      "Connections at a time; further ones wait.", .min = 1, .max = 100000},
     {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
      "Versions kept in memory beside live and base.", .min = 0, .max = 200},
+    {"probes", MAL_OPTION_TEXT, AT(probes), "FILE", NULL,
+     "Prompts that must go on being answered as the base model does, beside the unrelated "
+     "ones of the facts: JSON (with a target, which says how long the answer is, or "
+     "without), or a line each. Of more than 1024 a sample is asked."},
+    {"gate-min-es", MAL_OPTION_REAL, AT(gate.min_es), "X", NULL,
+     "Refuse a batch that leaves less than this share of its facts right. "
+     "Requests may be stricter than these limits, never laxer.",
+     .min = 0, .max = 1},
+    {"gate-min-gs", MAL_OPTION_REAL, AT(gate.min_gs), "X", NULL,
+     "The same of their rephrases.", .min = 0, .max = 1},
+    {"gate-min-ls", MAL_OPTION_REAL, AT(gate.min_ls), "X", NULL,
+     "The same of their unrelated prompts that have a target.", .min = 0, .max = 1},
+    {"gate-measure", MAL_OPTION_CHOICE, AT(gate.measure), "decoded|teacher_forced",
+     "decoded",
+     "Which shares these three are about, where a request says nothing else: whole answers "
+     "as the model gives them by itself, or single tokens."},
+    {"gate-min-agreement", MAL_OPTION_REAL, AT(gate.min_agreement), "X", NULL,
+     "Refuse a batch after which less than this share of probes and unrelated prompts is "
+     "answered as the base model does.",
+     .min = 0, .max = 1},
+    {"gate-max-norm-growth", MAL_OPTION_REAL, AT(gate.max_norm_growth), "X", NULL,
+     "Refuse a batch that leaves an edited weight's norm more than this share above the "
+     "base weight's.",
+     .min = 0, .max = INFINITY},
+    {"gate-max-perplexity-growth", MAL_OPTION_REAL, AT(gate.max_perplexity_growth), "X",
+     NULL,
+     "Refuse a batch that leaves the perplexity of the texts to preserve more than this "
+     "share above the base model's.",
+     .min = 0, .max = INFINITY},
+    {"gate-bisect", MAL_OPTION_FLAG, AT(gate.bisect), NULL, NULL,
+     "Of a refused batch, find the facts that did it and publish the others."},
     {NULL},
 };
 
@@ -87,7 +120,9 @@ int mal_cmd_serve(int argc, char **argv) {
                                   .max_body = v.max_body,
                                   .keep_versions = v.keep_versions,
                                   .max_connections = v.max_connections,
-                                  .request_timeout = v.request_timeout};
+                                  .request_timeout = v.request_timeout,
+                                  .probes = v.probes};
+    mal_gate_init(&o.gate, &v.gate);
     if (!mal_serve(&o, &code, &err)) {
         fprintf(stderr, "malmend serve: %s\n", err.text);
         code = 1;

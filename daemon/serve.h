@@ -5,12 +5,15 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "daemon/gate.h"
 
 struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
     double request_timeout; /* seconds */
+    const char *probes;     /* NULL: none */
+    struct mal_gate gate;
 };
 
 /* Runs until a signal (*out_exit 0) or until something has failed for good (1, logged).

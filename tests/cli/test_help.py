@@ -6,7 +6,9 @@ from lab import Lab, each, malmend
 
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body request-timeout max-connections keep-versions config",
+             "max-body request-timeout max-connections keep-versions probes gate-min-es gate-min-gs "
+             "gate-min-ls gate-measure gate-min-agreement gate-max-norm-growth "
+             "gate-max-perplexity-growth gate-bisect config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds verify "
             "device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds reset "
