@@ -45,6 +45,7 @@ struct mal_weights_state {
     struct version **versions; /* in order of publishing: base, kept ones, live last */
     size_t n_versions, capacity;
     struct version *prepared; /* NULL: none */
+    bool *fresh;              /* (n_modules) planes that are the prepared version's own */
     double *sum;              /* one on the device, for norms */
     double hash_seconds;      /* of the last version prepared */
 };
@@ -223,10 +224,10 @@ static bool seal(struct mal_weights_state *ws, struct version *v, struct mal_err
     return ok;
 }
 
-/* Rounds, measures, hashes the planes marked fresh. */
-static bool version_end(struct mal_weights_state *ws, struct version *v,
-                        const bool *fresh, void (*tick)(void *), void *tick_arg,
-                        struct mal_error *err) {
+/* W of the planes marked fresh. */
+static bool round_planes(struct mal_weights_state *ws, struct version *v,
+                         const bool *fresh, void (*tick)(void *), void *tick_arg,
+                         struct mal_error *err) {
     for (size_t m = 0; m < ws->n_modules; m++) {
         const struct mal_linear *lin = module_at(ws, m);
         struct plane *plane = v->planes[m];
@@ -236,11 +237,7 @@ static bool version_end(struct mal_weights_state *ws, struct version *v,
         if (!mal_backend_sync(ws->be, err)) return false;
         if (tick) tick(tick_arg);
     }
-    if (!measure_shifts(ws, v, fresh, err)) return false;
-    double begin = mal_clock_seconds();
-    bool ok = digest_planes(ws, v, fresh, tick, tick_arg, err) && seal(ws, v, err);
-    ws->hash_seconds = mal_clock_seconds() - begin;
-    return ok;
+    return true;
 }
 
 double mal_weights_hash_seconds(const struct mal_weights_state *ws) {
@@ -311,65 +308,76 @@ static bool add_delta(struct mal_weights_state *ws, struct version *v, bool *fre
 
 /* ---- Preparing ---- */
 
-/* Takes `v`, finished, as what is prepared; or frees it. */
-static bool end_prepare(struct mal_weights_state *ws, struct version *v, bool *fresh,
-                        bool ok) {
-    mal_free(fresh);
-    if (ok) {
-        ws->prepared = v;
-    } else {
-        version_free(ws, v);
-    }
+static void drop_prepared(struct mal_weights_state *ws) {
+    version_free(ws, ws->prepared);
+    mal_free(ws->fresh);
+    ws->prepared = NULL;
+    ws->fresh = NULL;
+}
+
+/* Planes of `from`, to be added to. */
+static bool begin_prepare(struct mal_weights_state *ws, const struct version *from,
+                          struct mal_error *err) {
+    assert(!ws->prepared);
+    ws->fresh = mal_calloc(ws->n_modules, sizeof *ws->fresh);
+    ws->prepared = ws->fresh ? version_begin(ws, from, err) : NULL;
+    if (ws->prepared) return true;
+    if (!ws->fresh) mal_fail(err, MAL_NO_MEMORY, "a version of the weights");
+    drop_prepared(ws);
+    return false;
+}
+
+bool mal_weights_seal(struct mal_weights_state *ws, void (*tick)(void *), void *tick_arg,
+                      struct mal_error *err) {
+    assert(ws->prepared);
+    double begin = mal_clock_seconds();
+    bool ok = measure_shifts(ws, ws->prepared, ws->fresh, err) &&
+              digest_planes(ws, ws->prepared, ws->fresh, tick, tick_arg, err) &&
+              seal(ws, ws->prepared, err);
+    ws->hash_seconds = mal_clock_seconds() - begin;
+    if (!ok) mal_weights_discard(ws);
     return ok;
 }
 
-static bool begin_prepare(struct mal_weights_state *ws, const struct version *from,
-                          struct version **out_v, bool **out_fresh,
-                          struct mal_error *err) {
-    assert(!ws->prepared);
-    *out_fresh = mal_calloc(ws->n_modules, sizeof **out_fresh);
-    if (!*out_fresh) return mal_fail(err, MAL_NO_MEMORY, "a version of the weights");
-    *out_v = version_begin(ws, from, err);
-    if (*out_v) return true;
-    mal_free(*out_fresh);
-    return false;
+bool mal_weights_try(struct mal_weights_state *ws, const struct mal_delta *delta,
+                     void (*tick)(void *), void *tick_arg, struct mal_error *err) {
+    mal_weights_discard(ws);
+    if (!begin_prepare(ws, live_version(ws), err)) return false;
+    bool ok = add_delta(ws, ws->prepared, ws->fresh, delta, tick, tick_arg, err) &&
+              round_planes(ws, ws->prepared, ws->fresh, tick, tick_arg, err);
+    if (!ok) drop_prepared(ws);
+    return ok;
 }
 
 bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *delta,
                          void (*tick)(void *), void *tick_arg, struct mal_error *err) {
-    struct version *v = NULL;
-    bool *fresh = NULL;
-    if (!begin_prepare(ws, live_version(ws), &v, &fresh, err)) return false;
-    bool ok = add_delta(ws, v, fresh, delta, tick, tick_arg, err) &&
-              version_end(ws, v, fresh, tick, tick_arg, err);
-    return end_prepare(ws, v, fresh, ok);
+    assert(!ws->prepared);
+    return mal_weights_try(ws, delta, tick, tick_arg, err) &&
+           mal_weights_seal(ws, tick, tick_arg, err);
 }
 
 bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
                                 struct mal_error *err) {
-    struct version *from = find_version(ws, version), *v = NULL;
-    bool *fresh = NULL;
+    struct version *from = find_version(ws, version);
     assert(from);
-    if (!begin_prepare(ws, from, &v, &fresh, err)) return false;
-    return end_prepare(ws, v, fresh, version_end(ws, v, fresh, NULL, NULL, err));
+    return begin_prepare(ws, from, err) && mal_weights_seal(ws, NULL, NULL, err);
 }
 
 bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
                                 bool (*next)(void *arg, size_t i, struct mal_delta *out,
                                              struct mal_error *err),
                                 void *arg, struct mal_error *err) {
-    struct version *v = NULL;
-    bool *fresh = NULL;
-    if (!begin_prepare(ws, ws->versions[0], &v, &fresh, err)) return false;
+    if (!begin_prepare(ws, ws->versions[0], err)) return false;
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
         struct mal_delta delta = {0};
-        ok =
-            next(arg, i, &delta, err) && add_delta(ws, v, fresh, &delta, NULL, NULL, err);
+        ok = next(arg, i, &delta, err) &&
+             add_delta(ws, ws->prepared, ws->fresh, &delta, NULL, NULL, err);
         mal_delta_finish(&delta);
     }
-    ok = ok && version_end(ws, v, fresh, NULL, NULL, err);
-    return end_prepare(ws, v, fresh, ok);
+    ok = ok && round_planes(ws, ws->prepared, ws->fresh, NULL, NULL, err);
+    if (!ok) drop_prepared(ws);
+    return ok && mal_weights_seal(ws, NULL, NULL, err);
 }
 
 struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws) {
@@ -408,6 +416,7 @@ void mal_weights_publish(struct mal_weights_state *ws, int64_t version) {
     ws->prepared->number = version;
     ws->versions[ws->n_versions++] = ws->prepared;
     ws->prepared = NULL;
+    drop_prepared(ws);
     version_use(ws, live_version(ws));
     evict(ws);
 }
@@ -415,8 +424,7 @@ void mal_weights_publish(struct mal_weights_state *ws, int64_t version) {
 void mal_weights_discard(struct mal_weights_state *ws) {
     if (!ws->prepared) return;
     version_use(ws, live_version(ws));
-    version_free(ws, ws->prepared);
-    ws->prepared = NULL;
+    drop_prepared(ws);
 }
 
 /* ---- Life ---- */
@@ -434,7 +442,7 @@ static struct version *make_base(struct mal_weights_state *ws, struct mal_error 
     if (!ok) {
         mal_fail(err, MAL_NO_MEMORY, "the base version");
     } else {
-        ok = version_end(ws, v, fresh, NULL, NULL, err);
+        ok = digest_planes(ws, v, fresh, NULL, NULL, err) && seal(ws, v, err);
     }
     mal_free(fresh);
     if (ok) return v;
@@ -473,7 +481,7 @@ fail:
 void mal_weights_destroy(struct mal_weights_state *ws) {
     if (!ws) return;
     if (ws->n_versions > 0) version_use(ws, ws->versions[0]);
-    version_free(ws, ws->prepared);
+    drop_prepared(ws);
     for (size_t i = 0; i < ws->n_versions; i++)
         version_free(ws, ws->versions[i]);
     mal_backend_free(ws->be, ws->sum);
@@ -508,6 +516,11 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version) {
     const struct version *v = find_version(ws, version);
     assert(v);
     version_use(ws, v);
+}
+
+const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module) {
+    assert(module < ws->n_modules);
+    return live_version(ws)->planes[module]->t;
 }
 
 bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,

@@ -46,6 +46,14 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version);
 bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *delta,
                          void (*tick)(void *), void *tick_arg,
                          struct mal_error *err) MAL_CHECK;
+/* The same in two steps: mal_weights_try() makes weights that passes can use but no hash
+ * and no norms, in place of what was prepared before, so that several deltas can be tried
+ * cheaply; mal_weights_seal() adds those, after which it is prepared. */
+bool mal_weights_try(struct mal_weights_state *ws, const struct mal_delta *delta,
+                     void (*tick)(void *), void *tick_arg,
+                     struct mal_error *err) MAL_CHECK;
+bool mal_weights_seal(struct mal_weights_state *ws, void (*tick)(void *), void *tick_arg,
+                      struct mal_error *err) MAL_CHECK;
 /* Prepares a successor with the weights of `version`, which is in memory. */
 bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
                                 struct mal_error *err) MAL_CHECK;
@@ -67,6 +75,9 @@ void mal_weights_use_prepared(struct mal_weights_state *ws);
 void mal_weights_publish(struct mal_weights_state *ws, int64_t version);
 void mal_weights_discard(struct mal_weights_state *ws); /* forget what was prepared */
 
+/* The live T of an edit module on the device, oriented as its weight in the checkpoint,
+ * until the next publication; NULL: zero. */
+const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module);
 /* The live T of an edit module (d_in, d_out) to host memory, for exports and shadows. */
 bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
                             struct mal_error *err) MAL_CHECK;

@@ -454,6 +454,32 @@ static void refuse(struct mal_weights_state *ws, struct mal_delta *delta,
     mal_delta_finish(delta);
 }
 
+/* Of several deltas that were tried the last one is sealed, as if it had come alone. */
+static void test_try(void **state) {
+    struct made_model made;
+    struct mal_error err = {0};
+    struct mal_weights_state *ws = make_state(&made, 2);
+    struct mal_delta first = make_delta(7, 20), last = make_delta(3, 30);
+    publish(ws, 7, 1);
+    assert_ok(mal_weights_try(ws, &first, NULL, NULL, &err), &err);
+    mal_weights_use_prepared(ws);
+    assert_ok(mal_weights_try(ws, &last, NULL, NULL, &err), &err);
+    assert_ok(mal_weights_seal(ws, NULL, NULL, &err), &err);
+    struct mal_hash tried = mal_weights_prepared_hash(ws);
+    double norm = mal_weights_prepared_norms(ws)[0].shift_norm;
+    mal_weights_discard(ws);
+    assert_ok(mal_weights_prepare(ws, &last, NULL, NULL, &err), &err);
+    assert_same_hash(mal_weights_prepared_hash(ws), tried);
+    assert_true(mal_weights_prepared_norms(ws)[0].shift_norm == norm);
+    mal_weights_publish(ws, 2);
+    assert_same_hash(mal_weights_hash(ws, 2), tried);
+    mal_delta_finish(&first);
+    mal_delta_finish(&last);
+    mal_weights_destroy(ws);
+    made_finish(&made);
+    (void)state;
+}
+
 static void test_refusals(void **state) {
     struct made_model made;
     struct mal_weights_state *ws = make_state(&made, 2);
@@ -528,12 +554,13 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),          cmocka_unit_test(test_hash_definition),
-        cmocka_unit_test(test_hash_order),    cmocka_unit_test(test_long_tensors),
-        cmocka_unit_test(test_return),        cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_keep),          cmocka_unit_test(test_untouched),
-        cmocka_unit_test(test_negative_zero), cmocka_unit_test(test_prepared),
-        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_bits),       cmocka_unit_test(test_hash_definition),
+        cmocka_unit_test(test_hash_order), cmocka_unit_test(test_long_tensors),
+        cmocka_unit_test(test_return),     cmocka_unit_test(test_replay),
+        cmocka_unit_test(test_try),        cmocka_unit_test(test_keep),
+        cmocka_unit_test(test_untouched),  cmocka_unit_test(test_negative_zero),
+        cmocka_unit_test(test_prepared),   cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("weights_state", tests, NULL, NULL);
 }
