@@ -293,7 +293,8 @@ bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
     change.n_norms = engine->n_norms;
     bool prepared = false;
     bool ok = mal_engine_read_norms(engine, store, to_version, &change.norms, err);
-    ok = prepared = ok && mal_engine_prepare_version(engine, store, to_version, err);
+    ok = prepared =
+        ok && mal_engine_prepare_version(engine, store, to_version, NULL, NULL, err);
     ok = ok && fill_row(engine, store, true, &change, err);
     if (!ok) {
         if (prepared) mal_weights_discard(engine->ws);
@@ -315,10 +316,10 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
          !mal_store_set_meta(writer, "modules", change->modules_json, err))) {
         return false;
     }
-    if (!mal_history_stage(writer, row->version, &change->delta, change->editor,
-                           edit ? change->norms : NULL, err)) {
-        return false;
-    }
+    struct mal_history_parts parts = {.delta = &change->delta,
+                                      .editor = change->editor,
+                                      .norms = edit ? change->norms : NULL};
+    if (!mal_history_stage(writer, row->version, &parts, err)) return false;
     const char **results = mal_calloc(n_jobs, sizeof *results);
     if (!results) return mal_fail(err, MAL_NO_MEMORY, "results");
     for (size_t i = 0; i < n_jobs; i++)

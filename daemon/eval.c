@@ -244,7 +244,8 @@ static bool edit_batch(struct run *run, struct mal_eval_batch *batch,
     if (!make_delta(run, batch, &delta, &report, err)) return false;
     double begin = mal_clock_seconds();
     bool from_base = run->plan->reset || run->plan->joint;
-    bool ok = from_base ? mal_weights_prepare_replay(ws, 1, hand_over, &delta, err)
+    struct mal_replay replay = {.n = 1, .next = hand_over, .arg = &delta};
+    bool ok = from_base ? mal_weights_prepare_replay(ws, &replay, NULL, NULL, err)
                         : mal_weights_prepare(ws, &delta, NULL, NULL, err);
     mal_delta_finish(&delta);
     if (!ok) return false;
