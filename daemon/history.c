@@ -64,9 +64,12 @@ bool mal_history_check_stored(const struct mal_version_row *row, struct mal_erro
                     (long long)row->version);
 }
 
+/* A rollback that stores nothing may be gone. */
 static bool check_step(const struct mal_version_row *row, int64_t asked,
                        struct mal_error *err) {
-    if (row->version == asked || !row->pruned) return mal_history_check_stored(row, err);
+    if (row->version == asked) return mal_history_check_stored(row, err);
+    bool read = row->keyframe || row->to_version < 0;
+    if (!row->pruned || !read) return true;
     return mal_fail(err, MAL_CORRUPT,
                     "version %lld is made from version %lld, which was pruned",
                     (long long)asked, (long long)row->version);
