@@ -6,7 +6,8 @@ from lab import Lab, each, malmend
 
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body request-timeout max-connections keep-versions config",
+             "max-body request-timeout max-connections keep-versions keyframe-every "
+             "retain-bytes retain-age min-free-disk config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds verify "
             "device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds reset "
@@ -20,6 +21,7 @@ OPTIONS = {
     "tokenize": "model decode no-special json",
     "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
+    "backup": "db out json",
 }
 
 
