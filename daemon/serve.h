@@ -10,7 +10,9 @@ struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
-    double request_timeout; /* seconds */
+    int64_t keyframe_every, retain_bytes,
+        min_free_disk;                  /* 0: never, no limit, no least */
+    double request_timeout, retain_age; /* seconds; age 0: any */
 };
 
 /* Runs until a signal (*out_exit 0) or until something has failed for good (1, logged).
