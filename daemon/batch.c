@@ -232,8 +232,13 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
 static bool persist(struct mal_worker *worker, struct mal_change *change,
                     const char *const *jobs, size_t n_jobs, struct mal_error *err) {
     double begin = mal_clock_seconds();
+    bool keyframe = false;
     mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
-    if (!mal_worker_persist(worker, change, jobs, n_jobs, err)) {
+    bool ok =
+        mal_retention_wants_keyframe(worker->o.retention, worker->store, &change->row,
+                                     mal_clock_unix_ms(), &keyframe, err) &&
+        (!keyframe || mal_engine_add_keyframe(worker->engine, change, err));
+    if (!ok || !mal_worker_persist(worker, change, jobs, n_jobs, err)) {
         mal_engine_abandon(worker->engine);
         return false;
     }
@@ -241,6 +246,7 @@ static bool persist(struct mal_worker *worker, struct mal_change *change,
     mal_log("info", "version published", "{s:I,s:I,s:f}", "version",
             (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs,
             "persist_seconds", mal_clock_seconds() - begin);
+    mal_worker_prune(worker);
     return true;
 }
 

@@ -17,6 +17,7 @@ enum { MAX_PROBES = 256 }; /* unrelated prompts answered per batch, before and a
 void mal_change_finish(struct mal_change *change) {
     mal_version_row_finish(&change->row);
     mal_delta_finish(&change->delta);
+    mal_delta_finish(&change->keyframe);
     mal_norms_free(change->norms, change->n_norms);
     for (size_t i = 0; i < change->n_facts; i++) {
         mal_free((char *)change->facts[i].id);
@@ -311,14 +312,17 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                         const char *const *jobs, size_t n_jobs, struct mal_error *err) {
     struct mal_version_row *row = &change->row;
     bool edit = row->kind == MAL_VERSION_EDIT;
+    bool ultra = change->editor && change->editor->method == MAL_ULTRAEDIT;
     if (change->base_model &&
         (!mal_store_set_meta(writer, "base_model", change->base_model, err) ||
          !mal_store_set_meta(writer, "modules", change->modules_json, err))) {
         return false;
     }
-    struct mal_history_parts parts = {.delta = &change->delta,
-                                      .editor = change->editor,
-                                      .norms = edit ? change->norms : NULL};
+    struct mal_history_parts parts = {
+        .delta = &change->delta,
+        .keyframe = row->keyframe ? &change->keyframe : NULL,
+        .editor = change->editor,
+        .norms = edit || (row->keyframe && ultra) ? change->norms : NULL};
     if (!mal_history_stage(writer, row->version, &parts, err)) return false;
     const char **results = mal_calloc(n_jobs, sizeof *results);
     if (!results) return mal_fail(err, MAL_NO_MEMORY, "results");

@@ -314,6 +314,12 @@ bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
     return true;
 }
 
+bool mal_engine_add_keyframe(struct mal_engine *e, struct mal_change *change,
+                             struct mal_error *err) {
+    change->row.keyframe = true;
+    return true;
+}
+
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                         const char *const *jobs, size_t n_jobs, struct mal_error *err) {
     if (!strcmp(staged_fail, "space"))
