@@ -78,15 +78,3 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
     *out_empty = false;
     return true;
 }
-
-bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *change,
-                             struct mal_error *err) {
-    bool ultra = engine->editor && engine->editor->method == MAL_ULTRAEDIT;
-    if (ultra && !change->norms) {
-        change->norms = mal_norms_copy(engine->norms, engine->n_norms, err);
-        if (!change->norms) return false;
-        change->n_norms = engine->n_norms;
-    }
-    change->row.keyframe = true;
-    return mal_weights_read_keyframe(engine->ws, NULL, NULL, &change->keyframe, err);
-}
