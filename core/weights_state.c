@@ -7,7 +7,7 @@
  * have no T, so version 0 is the checkpoint to the bit (W0 + 0 would turn -0 into +0). A
  * plane made here costs one T (fp32) and one W: T is kept with each version because a
  * return to it must go on from there. */
-#include "core/weights_state.h"
+#include "core/weights_impl.h"
 
 #include <assert.h>
 #include <math.h>
@@ -22,53 +22,13 @@
  * here. */
 enum { MAX_EMPTY = 64 };
 
-struct plane {
-    int refs;
-    float *t;             /* owned, as W is stored; NULL: zero, and w is the base's */
-    void *w;              /* owned; NULL: linear->w0 */
-    struct mal_hash hash; /* of W's bytes as in the checkpoint */
-    double shift_norm, weight_norm;
-};
-
-struct version {
-    int64_t number;
-    struct plane **planes; /* (n_modules), each referenced */
-    struct mal_hash hash;
-    struct mal_module_norms *norms; /* (n_modules) */
-};
-
-struct mal_weights_state {
-    struct mal_model *model; /* borrowed */
-    struct mal_backend *be;  /* borrowed */
-    size_t n_modules;
-    int keep;
-    struct version **versions; /* in order of publishing: base, kept ones, live last */
-    size_t n_versions, capacity;
-    struct version *prepared; /* NULL: none */
-    bool *fresh;              /* (n_modules) planes that are the prepared version's own */
-    double *sum;              /* one on the device, for norms */
-    double hash_seconds;      /* of the last version prepared */
-};
-
 /* ---- Planes ---- */
-
-static const struct mal_linear *module_at(const struct mal_weights_state *ws, size_t m) {
-    return mal_model_edit(ws->model, m);
-}
-
-static int64_t n_elements(const struct mal_linear *lin) {
-    return lin->d_in * lin->d_out;
-}
 
 static void plane_release(struct mal_weights_state *ws, struct plane *plane) {
     if (!plane || --plane->refs > 0) return;
     mal_backend_free(ws->be, plane->t);
     mal_backend_free(ws->be, plane->w);
     mal_free(plane);
-}
-
-static const void *plane_weight(const struct plane *plane, const struct mal_linear *lin) {
-    return plane->w ? plane->w : lin->w0;
 }
 
 /* A plane whose T is that of `from`, to be added to; W is still to be made. */
@@ -149,16 +109,6 @@ static void version_use(struct mal_weights_state *ws, const struct version *v) {
         struct mal_linear *lin = mal_model_edit(ws->model, m);
         lin->w = plane_weight(v->planes[m], lin);
     }
-}
-
-static struct version *live_version(const struct mal_weights_state *ws) {
-    return ws->versions[ws->n_versions - 1];
-}
-
-static struct version *find_version(const struct mal_weights_state *ws, int64_t number) {
-    for (size_t i = 0; i < ws->n_versions; i++)
-        if (ws->versions[i]->number == number) return ws->versions[i];
-    return NULL;
 }
 
 /* ---- From T to a finished version ---- */
@@ -306,6 +256,22 @@ static bool add_delta(struct mal_weights_state *ws, struct version *v, bool *fre
     return true;
 }
 
+static bool set_shift(struct mal_weights_state *ws, struct version *v, bool *fresh,
+                      const struct mal_delta_part *part, struct mal_error *err) {
+    size_t m = 0;
+    assert(part->encoding == MAL_ENCODING_DENSE);
+    if (!find_module(ws, part, &m, err)) return false;
+    struct plane *plane = own_plane(ws, v, fresh, m, err);
+    return plane && mal_plane_set(ws, plane, module_at(ws, m), part->data, err);
+}
+
+static bool set_shifts(struct mal_weights_state *ws, struct version *v, bool *fresh,
+                       const struct mal_delta *keyframe, struct mal_error *err) {
+    for (size_t i = 0; i < keyframe->n_parts; i++)
+        if (!set_shift(ws, v, fresh, &keyframe->parts[i], err)) return false;
+    return true;
+}
+
 /* ---- Preparing ---- */
 
 static void drop_prepared(struct mal_weights_state *ws) {
@@ -363,21 +329,24 @@ bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
     return begin_prepare(ws, from, err) && mal_weights_seal(ws, NULL, NULL, err);
 }
 
-bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
-                                bool (*next)(void *arg, size_t i, struct mal_delta *out,
-                                             struct mal_error *err),
-                                void *arg, struct mal_error *err) {
+bool mal_weights_prepare_replay(struct mal_weights_state *ws,
+                                const struct mal_replay *replay, void (*tick)(void *),
+                                void *tick_arg, struct mal_error *err) {
     if (!begin_prepare(ws, ws->versions[0], err)) return false;
     bool ok = true;
-    for (size_t i = 0; ok && i < n; i++) {
+    for (size_t i = 0; ok && i < replay->n; i++) {
         struct mal_delta delta = {0};
-        ok = next(arg, i, &delta, err) &&
-             add_delta(ws, ws->prepared, ws->fresh, &delta, NULL, NULL, err);
+        ok = replay->next(replay->arg, i, &delta, err);
+        ok = ok &&
+             (i < replay->n_set
+                  ? set_shifts(ws, ws->prepared, ws->fresh, &delta, err)
+                  : add_delta(ws, ws->prepared, ws->fresh, &delta, tick, tick_arg, err));
         mal_delta_finish(&delta);
+        if (ok && i < replay->n_set && tick) tick(tick_arg);
     }
-    ok = ok && round_planes(ws, ws->prepared, ws->fresh, NULL, NULL, err);
+    ok = ok && round_planes(ws, ws->prepared, ws->fresh, tick, tick_arg, err);
     if (!ok) drop_prepared(ws);
-    return ok && mal_weights_seal(ws, NULL, NULL, err);
+    return ok && mal_weights_seal(ws, tick, tick_arg, err);
 }
 
 struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws) {
@@ -520,51 +489,4 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version) {
     const struct version *v = find_version(ws, version);
     assert(v);
     version_use(ws, v);
-}
-
-const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module) {
-    assert(module < ws->n_modules);
-    return live_version(ws)->planes[module]->t;
-}
-
-bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
-                            struct mal_error *err) {
-    assert(module < ws->n_modules);
-    const struct mal_linear *lin = module_at(ws, module);
-    const struct plane *plane = live_version(ws)->planes[module];
-    size_t n = (size_t)n_elements(lin);
-    if (!plane->t) {
-        memset(out, 0, n * sizeof *out);
-        return true;
-    }
-    if (!lin->transposed) {
-        mal_backend_download(ws->be, out, plane->t, n * sizeof *out);
-        return mal_backend_sync(ws->be, err);
-    }
-    float *stored = mal_malloc(n * sizeof *stored); /* (d_out, d_in) */
-    if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
-    mal_backend_download(ws->be, stored, plane->t, n * sizeof *stored);
-    bool ok = mal_backend_sync(ws->be, err);
-    for (int64_t j = 0; ok && j < lin->d_out; j++) {
-        for (int64_t i = 0; i < lin->d_in; i++)
-            out[i * lin->d_out + j] = stored[j * lin->d_in + i];
-    }
-    mal_free(stored);
-    return ok;
-}
-
-bool mal_weights_read(struct mal_weights_state *ws, int64_t version, size_t module,
-                      float *out, struct mal_error *err) {
-    const struct version *v = find_version(ws, version);
-    assert(v && module < ws->n_modules);
-    const struct mal_linear *lin = module_at(ws, module);
-    size_t n = (size_t)n_elements(lin), bytes = n * mal_dtype_size(lin->w_dtype);
-    void *stored = mal_malloc(bytes);
-    if (!stored)
-        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its weight", lin->name);
-    mal_backend_download(ws->be, stored, plane_weight(v->planes[module], lin), bytes);
-    bool ok = mal_backend_sync(ws->be, err);
-    if (ok) mal_to_f32(out, stored, lin->w_dtype, n);
-    mal_free(stored);
-    return ok;
 }

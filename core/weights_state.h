@@ -58,12 +58,25 @@ bool mal_weights_seal(struct mal_weights_state *ws, void (*tick)(void *), void *
 /* Prepares a successor with the weights of `version`, which is in memory. */
 bool mal_weights_prepare_return(struct mal_weights_state *ws, int64_t version,
                                 struct mal_error *err) MAL_CHECK;
-/* Prepares a successor built anew: base plus `n` deltas in order, given one at a time by
- * `next(arg, i, &delta)` (finished by the callee of prepare). */
-bool mal_weights_prepare_replay(struct mal_weights_state *ws, size_t n,
-                                bool (*next)(void *arg, size_t i, struct mal_delta *out,
-                                             struct mal_error *err),
-                                void *arg, struct mal_error *err) MAL_CHECK;
+
+/* A version built anew from the base: `n` deltas, given one at a time by `next` and
+ * finished by the callee of prepare. The first `n_set` are parts of a keyframe: T itself
+ * of their modules, dense; the others are added in order. */
+struct mal_replay {
+    size_t n_set, n;
+    bool (*next)(void *arg, size_t i, struct mal_delta *out, struct mal_error *err);
+    void *arg;
+};
+
+bool mal_weights_prepare_replay(struct mal_weights_state *ws,
+                                const struct mal_replay *replay, void (*tick)(void *),
+                                void *tick_arg, struct mal_error *err) MAL_CHECK;
+/* T of the prepared version as a keyframe: dense parts, sorted, of the modules that are
+ * not the base's; a module that is has none, as W0 + 0 is not always W0 (-0). *out owned.
+ */
+bool mal_weights_read_keyframe(struct mal_weights_state *ws, void (*tick)(void *),
+                               void *tick_arg, struct mal_delta *out,
+                               struct mal_error *err) MAL_CHECK;
 struct mal_hash mal_weights_prepared_hash(const struct mal_weights_state *ws);
 /* How much of the last preparation was hashing. */
 double mal_weights_hash_seconds(const struct mal_weights_state *ws);

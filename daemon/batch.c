@@ -230,10 +230,16 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
 
 /* A prepared change becomes durable, then live; or it is forgotten. */
 static bool persist(struct mal_worker *worker, struct mal_change *change,
-                    const char *const *jobs, size_t n_jobs, struct mal_error *err) {
+                    const char *const *jobs, size_t n_jobs,
+                    const struct mal_progress *progress, struct mal_error *err) {
     double begin = mal_clock_seconds();
+    bool keyframe = false;
+    bool ok =
+        mal_retention_wants_keyframe(worker->o.retention, worker->store, &change->row,
+                                     mal_clock_unix_ms(), &keyframe, err) &&
+        (!keyframe || mal_engine_add_keyframe(worker->engine, change, progress, err));
     mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
-    if (!mal_worker_persist(worker, change, jobs, n_jobs, err)) {
+    if (!ok || !mal_worker_persist(worker, change, jobs, n_jobs, err)) {
         mal_engine_abandon(worker->engine);
         return false;
     }
@@ -241,6 +247,7 @@ static bool persist(struct mal_worker *worker, struct mal_change *change,
     mal_log("info", "version published", "{s:I,s:I,s:f}", "version",
             (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs,
             "persist_seconds", mal_clock_seconds() - begin);
+    mal_worker_prune(worker);
     return true;
 }
 
@@ -266,7 +273,7 @@ static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_
     ok = ok && mal_engine_edit(worker->engine, worker->store, batch->facts + from,
                                to - from, mal_clock_unix_ms(), &progress, &change, err);
     if (ok) {
-        ok = persist(worker, &change, batch->ids + job, n_jobs, err);
+        ok = persist(worker, &change, batch->ids + job, n_jobs, &progress, err);
     } else if (run.read_err.status != MAL_OK) {
         *err = run.read_err;
     }
@@ -277,9 +284,12 @@ static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_
 static bool run_rollback(struct mal_worker *worker, const struct batch *batch,
                          struct mal_error *err) {
     struct mal_change change = {0};
+    struct run run = {.worker = worker};
+    struct mal_progress progress = {.tick = tick, .arg = &run};
     bool ok = mal_engine_rollback(worker->engine, worker->store, batch->jobs->to_version,
-                                  mal_clock_unix_ms(), &change, err);
-    ok = ok && persist(worker, &change, batch->ids, 1, err);
+                                  mal_clock_unix_ms(), &progress, &change, err) &&
+              persist(worker, &change, batch->ids, 1, &progress, err);
+    if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
     mal_change_finish(&change);
     return ok;
 }

@@ -17,6 +17,7 @@ enum { MAX_PROBES = 256 }; /* unrelated prompts answered per batch, before and a
 void mal_change_finish(struct mal_change *change) {
     mal_version_row_finish(&change->row);
     mal_delta_finish(&change->delta);
+    mal_delta_finish(&change->keyframe);
     mal_norms_free(change->norms, change->n_norms);
     for (size_t i = 0; i < change->n_facts; i++) {
         mal_free((char *)change->facts[i].id);
@@ -276,8 +277,10 @@ bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
 /* ---- Rollbacks ---- */
 
 bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
-                         int64_t to_version, int64_t now_ms, struct mal_change *out,
+                         int64_t to_version, int64_t now_ms,
+                         const struct mal_progress *progress, struct mal_change *out,
                          struct mal_error *err) {
+    struct apply_tick tick = {progress};
     int64_t live = mal_weights_live(engine->ws);
     if (to_version < 0 || to_version > live) {
         return mal_fail_at(err, MAL_INVALID, "/to_version",
@@ -293,7 +296,8 @@ bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
     change.n_norms = engine->n_norms;
     bool prepared = false;
     bool ok = mal_engine_read_norms(engine, store, to_version, &change.norms, err);
-    ok = prepared = ok && mal_engine_prepare_version(engine, store, to_version, err);
+    ok = prepared = ok && mal_engine_prepare_version(engine, store, to_version,
+                                                     apply_tick, &tick, err);
     ok = ok && fill_row(engine, store, true, &change, err);
     if (!ok) {
         if (prepared) mal_weights_discard(engine->ws);
@@ -306,19 +310,37 @@ bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
 
 /* ---- Making it durable, making it live ---- */
 
+bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *change,
+                             const struct mal_progress *progress, struct mal_error *err) {
+    struct apply_tick tick = {progress};
+    bool ultra = engine->editor && engine->editor->method == MAL_ULTRAEDIT;
+    if (ultra && !change->norms) {
+        change->norms = mal_norms_copy(engine->norms, engine->n_norms, err);
+        if (!change->norms) return false;
+        change->n_norms = engine->n_norms;
+    }
+    change->row.keyframe = true;
+    return mal_weights_read_keyframe(engine->ws, apply_tick, &tick, &change->keyframe,
+                                     err);
+}
+
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                         const char *const *jobs, size_t n_jobs, struct mal_error *err) {
     struct mal_version_row *row = &change->row;
-    bool edit = row->kind == MAL_VERSION_EDIT;
+    bool ultra = change->editor && change->editor->method == MAL_ULTRAEDIT;
+    bool norms = row->keyframe || row->kind == MAL_VERSION_EDIT ||
+                 row->kind == MAL_VERSION_CONSOLIDATION;
     if (change->base_model &&
         (!mal_store_set_meta(writer, "base_model", change->base_model, err) ||
          !mal_store_set_meta(writer, "modules", change->modules_json, err))) {
         return false;
     }
-    if (!mal_history_stage(writer, row->version, &change->delta, change->editor,
-                           edit ? change->norms : NULL, err)) {
-        return false;
-    }
+    struct mal_history_parts parts = {.delta = &change->delta,
+                                      .keyframe =
+                                          row->keyframe ? &change->keyframe : NULL,
+                                      .editor = change->editor,
+                                      .norms = ultra && norms ? change->norms : NULL};
+    if (!mal_history_stage(writer, row->version, &parts, err)) return false;
     const char **results = mal_calloc(n_jobs, sizeof *results);
     if (!results) return mal_fail(err, MAL_NO_MEMORY, "results");
     for (size_t i = 0; i < n_jobs; i++)

@@ -11,7 +11,8 @@ struct values {
     char *model, *editor, *data, *db, *listen, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
-    double request_timeout;
+    int64_t keyframe_every, retain_bytes, min_free_disk;
+    double request_timeout, retain_age;
     char *probes;
     struct mal_gate_limits gate;
 };
@@ -86,6 +87,22 @@ static const struct mal_option options[] = {
      .min = 0, .max = INFINITY},
     {"gate-bisect", MAL_OPTION_FLAG, AT(gate.bisect), NULL, NULL,
      "Of a refused batch, find the facts that did it and publish the others."},
+    {"keyframe-every", MAL_OPTION_INT, AT(keyframe_every), "N", "16",
+     "Every so many versions the whole shift of each module is stored, so that a replay reads "
+     "no more deltas and older versions can be pruned. 0: never.",
+     .min = 0, .max = 1e6},
+    {"retain-bytes", MAL_OPTION_BYTES, AT(retain_bytes), "BYTES", NULL,
+     "What all versions may take in the database. When it is more, the weights of the oldest "
+     "are pruned; their rows and the hash chain stay. No limit unless given.",
+     .min = 1, .max = 1e18},
+    {"retain-age", MAL_OPTION_DURATION, AT(retain_age), "DURATION", NULL,
+     "Versions older than this are pruned likewise, after each new version. Kept for ever "
+     "unless given. The last --keep-versions stay in any case.",
+     .min = 1, .max = 1e10},
+    {"min-free-disk", MAL_OPTION_BYTES, AT(min_free_disk), "BYTES", "256MiB",
+     "With less free where the database is, new edits are answered 507 and queued ones wait. "
+     "0: until the disk is full.",
+     .min = 0, .max = 1e18},
     {NULL},
 };
 
@@ -107,6 +124,7 @@ int mal_cmd_serve(int argc, char **argv) {
         mal_options_finish(&set, &v);
         return code;
     }
+    bool by_bytes = v.retain_bytes != MAL_OPTION_UNSET, by_age = !isnan(v.retain_age);
     struct mal_serve_options o = {.model = v.model,
                                   .editor = v.editor,
                                   .data = v.data,
@@ -120,6 +138,10 @@ int mal_cmd_serve(int argc, char **argv) {
                                   .max_body = v.max_body,
                                   .keep_versions = v.keep_versions,
                                   .max_connections = v.max_connections,
+                                  .keyframe_every = v.keyframe_every,
+                                  .retain_bytes = by_bytes ? v.retain_bytes : 0,
+                                  .retain_age = by_age ? v.retain_age : 0,
+                                  .min_free_disk = v.min_free_disk,
                                   .request_timeout = v.request_timeout,
                                   .probes = v.probes};
     mal_gate_init(&o.gate, &v.gate);

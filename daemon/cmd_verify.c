@@ -32,7 +32,8 @@ static const struct mal_option options[] = {
 static const struct mal_option_set set = {
     "verify",
     "Walks the versions of a database: the database's own integrity, the hash chain, the bytes of "
-    "every delta and, with --model, the weights of every version by replaying them.",
+    "every delta, keyframe and fact's values and, with --model, the weights of every version by "
+    "replaying them. Of versions that were pruned the chain is left to check.",
     options, false};
 
 struct walk {
@@ -41,7 +42,7 @@ struct walk {
     bool replay;
     struct mal_bar bar;
     char chain[MAL_HASH_HEX]; /* of the version before */
-    int64_t versions, deltas;
+    int64_t versions, pruned, deltas, keyframes, values;
     uint64_t delta_bytes;
 };
 
@@ -81,49 +82,103 @@ static bool open_model(struct walk *walk, const struct values *v, struct mal_err
 
 /* ---- One version ---- */
 
+/* By way of the version that was returned to, unless that is gone: a keyframe here is yet
+ * to be checked. */
+static bool prepare_rollback(struct walk *walk, const struct mal_version_row *row,
+                             struct mal_error *err) {
+    struct mal_weights_state *ws = walk->wb.ws;
+    struct mal_version_row to = {0};
+    if (mal_weights_has(ws, row->to_version))
+        return mal_weights_prepare_return(ws, row->to_version, err);
+    bool ok = mal_store_get_version(walk->store, row->to_version, &to, err);
+    int64_t version = to.pruned ? row->version : row->to_version;
+    mal_version_row_finish(&to);
+    return ok && mal_history_replay(walk->store, version, ws, NULL, NULL, err);
+}
+
+/* From the version before where that is at hand; after pruned ones it is not. */
 static bool prepare(struct walk *walk, const struct mal_version_row *row,
                     const struct mal_delta *delta, struct mal_error *err) {
     struct mal_weights_state *ws = walk->wb.ws;
-    if (row->to_version < 0) return mal_weights_prepare(ws, delta, NULL, NULL, err);
-    if (mal_weights_has(ws, row->to_version)) {
-        return mal_weights_prepare_return(ws, row->to_version, err);
-    }
-    return mal_history_replay(walk->store, row->to_version, ws, err);
+    if (row->to_version >= 0) return prepare_rollback(walk, row, err);
+    bool follows =
+        mal_weights_live(ws) == row->parent && row->kind != MAL_VERSION_CONSOLIDATION;
+    if (follows) return mal_weights_prepare(ws, delta, NULL, NULL, err);
+    return mal_history_replay(walk->store, row->version, ws, NULL, NULL, err);
+}
+
+static bool same_part(const struct mal_delta_part *a, const struct mal_delta_part *b) {
+    return strcmp(a->module, b->module) == 0 && a->d_in == b->d_in &&
+           a->d_out == b->d_out && memcmp(a->data, b->data, mal_delta_part_bytes(a)) == 0;
+}
+
+/* The keyframe is what the weights are made from, whichever way they were prepared. */
+static bool check_keyframe(struct walk *walk, const struct mal_version_row *row,
+                           struct mal_error *err) {
+    struct mal_delta stored = {0}, made = {0};
+    bool ok = mal_history_keyframe(walk->store, row->version, &stored, err) &&
+              mal_weights_read_keyframe(walk->wb.ws, NULL, NULL, &made, err);
+    bool same = ok && stored.n_parts == made.n_parts;
+    for (size_t i = 0; same && i < made.n_parts; i++)
+        same = same_part(&stored.parts[i], &made.parts[i]);
+    mal_delta_finish(&stored);
+    mal_delta_finish(&made);
+    if (!ok || same) return ok;
+    return mal_fail(err, MAL_CORRUPT, "version %lld: its keyframe is not its weights",
+                    (long long)row->version);
+}
+
+static bool check_hash(const struct mal_version_row *row, struct mal_hash hash,
+                       struct mal_error *err) {
+    char hex[MAL_HASH_HEX];
+    mal_hash_hex(&hash, hex);
+    if (strcmp(hex, row->weights_hash) == 0) return true;
+    return mal_fail(err, MAL_CORRUPT,
+                    "version %lld: the weights hash to %s, its row says %s",
+                    (long long)row->version, hex, row->weights_hash);
 }
 
 static bool check_weights(struct walk *walk, const struct mal_version_row *row,
                           const struct mal_delta *delta, struct mal_error *err) {
     struct mal_weights_state *ws = walk->wb.ws;
-    if (row->version > 0 && !prepare(walk, row, delta, err)) {
+    if (row->version == 0) return check_hash(row, mal_weights_hash(ws, 0), err);
+    if (!prepare(walk, row, delta, err)) {
         return mal_fail_wrap(err, "replaying version %lld", (long long)row->version);
     }
-    struct mal_hash hash =
-        row->version > 0 ? mal_weights_prepared_hash(ws) : mal_weights_hash(ws, 0);
-    char hex[MAL_HASH_HEX];
-    mal_hash_hex(&hash, hex);
-    if (strcmp(hex, row->weights_hash) != 0) {
-        return mal_fail(err, MAL_CORRUPT,
-                        "version %lld: the weights hash to %s, its row says %s",
-                        (long long)row->version, hex, row->weights_hash);
-    }
-    if (row->version > 0) mal_weights_publish(ws, row->version);
+    if (!check_hash(row, mal_weights_prepared_hash(ws), err)) return false;
+    if (row->keyframe && !check_keyframe(walk, row, err)) return false;
+    mal_weights_publish(ws, row->version);
     return true;
+}
+
+/* What is stored with a version and, with the model, what its weights are. */
+static bool check_stored(struct walk *walk, const struct mal_version_row *row,
+                         struct mal_error *err) {
+    struct mal_delta delta = {0};
+    bool ok = mal_history_delta(walk->store, row->version, &delta, err) &&
+              mal_history_check_blobs(walk->store, row->version, err) &&
+              (!walk->replay || check_weights(walk, row, &delta, err));
+    if (ok) {
+        walk->deltas += delta.n_parts > 0;
+        walk->keyframes += row->keyframe;
+        walk->delta_bytes += mal_delta_bytes(&delta);
+    }
+    mal_delta_finish(&delta);
+    return ok;
 }
 
 static bool check_version(struct walk *walk, int64_t version, struct mal_error *err) {
     struct mal_version_row row = {0};
-    struct mal_delta delta = {0};
+    size_t n_values = 0;
     bool ok = mal_store_get_version(walk->store, version, &row, err) &&
               mal_history_follow(&row, walk->chain, err) &&
-              mal_history_delta(walk->store, version, &delta, err) &&
-              mal_history_check_blobs(walk->store, version, err);
-    ok = ok && (!walk->replay || check_weights(walk, &row, &delta, err));
+              mal_history_check_values(walk->store, &row, &n_values, err) &&
+              (row.pruned || check_stored(walk, &row, err));
     if (ok) {
         walk->versions++;
-        walk->deltas += delta.n_parts > 0;
-        walk->delta_bytes += mal_delta_bytes(&delta);
+        walk->pruned += row.pruned;
+        walk->values += (int64_t)n_values;
     }
-    mal_delta_finish(&delta);
     mal_version_row_finish(&row);
     return ok;
 }
@@ -145,18 +200,26 @@ static bool check_all(struct walk *walk, const struct values *v, struct mal_erro
 
 static void report(const struct walk *walk, const struct values *v) {
     if (v->json) {
-        printf("{\"versions\":%lld,\"deltas\":%lld,\"delta_bytes\":%llu,\"replayed\":%s,"
+        printf("{\"versions\":%lld,\"pruned\":%lld,\"deltas\":%lld,\"delta_bytes\":%llu,"
+               "\"keyframes\":%lld,\"values\":%lld,\"replayed\":%s,"
                "\"chain_hash\":\"%s\"}\n",
-               (long long)walk->versions, (long long)walk->deltas,
-               (unsigned long long)walk->delta_bytes, walk->replay ? "true" : "false",
-               walk->chain);
+               (long long)walk->versions, (long long)walk->pruned,
+               (long long)walk->deltas, (unsigned long long)walk->delta_bytes,
+               (long long)walk->keyframes, (long long)walk->values,
+               walk->replay ? "true" : "false", walk->chain);
         return;
     }
-    printf("%lld versions, %lld deltas of %llu bytes: chain and deltas hold",
-           (long long)walk->versions, (long long)walk->deltas,
-           (unsigned long long)walk->delta_bytes);
+    printf("%lld versions, %lld deltas of %llu bytes", (long long)walk->versions,
+           (long long)walk->deltas, (unsigned long long)walk->delta_bytes);
+    if (walk->keyframes) printf(", %lld keyframes", (long long)walk->keyframes);
+    if (walk->values) printf(", values of facts %lld times", (long long)walk->values);
+    printf(": chain and deltas hold");
     printf(walk->replay ? ", weights replayed\n"
                         : "; weights not replayed (no --model)\n");
+    if (walk->pruned) {
+        printf("%lld versions were pruned: nothing but the chain is left of them\n",
+               (long long)walk->pruned);
+    }
     printf("chain %s\n", walk->chain);
 }
 

@@ -5,6 +5,7 @@
 #ifndef MAL_COMMANDS_H
 #define MAL_COMMANDS_H
 
+int mal_cmd_backup(int argc, char **argv);
 int mal_cmd_complete(int argc, char **argv);
 int mal_cmd_edit(int argc, char **argv);
 int mal_cmd_eval(int argc, char **argv);

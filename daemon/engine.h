@@ -71,6 +71,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
 struct mal_change {
     struct mal_version_row row; /* strings owned */
     struct mal_delta delta;
+    struct mal_delta keyframe;    /* where row.keyframe */
     struct mal_normalizer *norms; /* UltraEdit's new statistics, (n_shapes); NULL: none */
     size_t n_norms;
     const struct mal_editor *editor; /* borrowed; NULL: there is none */
@@ -93,11 +94,19 @@ bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
                      const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
                      struct mal_error *err) MAL_CHECK; /* there is an editor */
-/* MAL_INVALID: no such version. The prepared weights hash as the row of to_version says.
+/* MAL_INVALID: no such version, MAL_CONFLICT: it was pruned. The prepared weights hash as
+ * the row of to_version says.
  */
 bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
-                         int64_t to_version, int64_t now_ms, struct mal_change *out,
+                         int64_t to_version, int64_t now_ms,
+                         const struct mal_progress *progress, struct mal_change *out,
                          struct mal_error *err) MAL_CHECK;
+
+/* Gives a prepared change a keyframe: the whole shift and, of UltraEdit, the statistics.
+ */
+bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *change,
+                             const struct mal_progress *progress,
+                             struct mal_error *err) MAL_CHECK;
 
 /* Stages the blobs and publishes row, jobs and facts, on the writer's handle. */
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,

@@ -16,8 +16,8 @@ struct mal_engine {
     struct mal_editor *editor; /* NULL: none yet */
     struct mal_weights_state *ws;
     struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
-    struct mal_normalizer *norms; /* (n_norms) at the live version */
-    size_t n_norms;               /* the editor's shapes */
+    struct mal_normalizer *norms;  /* (n_norms) at the live version */
+    size_t n_norms;                /* the editor's shapes */
     enum engine_view view;
     char base_model[MAL_HASH_HEX];
     char editor_hash[MAL_HASH_HEX];
@@ -29,9 +29,11 @@ struct mal_engine {
 void mal_engine_set_view(struct mal_engine *engine, enum engine_view view);
 
 /* Prepares the weights of a version of the database and checks that they hash as its row
- * says (MAL_CORRUPT). */
+ * says (MAL_CORRUPT). A version that was pruned is MAL_CONFLICT. `tick` (may be NULL) is
+ * called in between. */
 bool mal_engine_prepare_version(struct mal_engine *engine, struct mal_store *store,
-                                int64_t version, struct mal_error *err) MAL_CHECK;
+                                int64_t version, void (*tick)(void *), void *tick_arg,
+                                struct mal_error *err) MAL_CHECK;
 /* The statistics as of a version; *out (n_norms) owned: mal_norms_free(); NULL without an
  * editor. */
 bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,

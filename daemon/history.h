@@ -7,32 +7,82 @@
 #include "core/weights_state.h"
 #include "sql/store.h"
 
-/* The versions whose deltas, applied in this order to the base, give the weights of
- * `version`: rollbacks are followed to where they lead. *out owned. */
+/* ---- From the base to a version ---- */
+
+/* The versions whose deltas make `version`, ascending: rollbacks are followed to where
+ * they lead, and the last consolidation on the way, whose delta is the whole difference
+ * from the base, is the first. Values of facts are looked up along it. *out owned. */
 bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
                       size_t *out_n, struct mal_error *err) MAL_CHECK;
+
+/* What a replay reads: the end of the path, from the last version on the way, a rollback
+ * too, that has a keyframe. */
+struct mal_history_plan {
+    int64_t keyframe; /* the version whose keyframe it begins with; -1: the base */
+    int64_t *deltas;  /* (n) versions whose deltas follow, ascending, owned */
+    size_t n;
+};
+
+/* MAL_CONFLICT: the version was pruned. */
+bool mal_history_check_stored(const struct mal_version_row *row,
+                              struct mal_error *err) MAL_CHECK;
+/* The same refusal. */
+bool mal_history_plan(struct mal_store *store, int64_t version,
+                      struct mal_history_plan *out, struct mal_error *err) MAL_CHECK;
+void mal_history_plan_finish(struct mal_history_plan *plan);
+
+/* Prepares the weights of a version as the successor of the live ones, following its
+ * plan. The caller checks their hash. `tick` (may be NULL) is called in between. */
+bool mal_history_replay(struct mal_store *store, int64_t version,
+                        struct mal_weights_state *ws, void (*tick)(void *),
+                        void *tick_arg, struct mal_error *err) MAL_CHECK;
 
 /* The stored delta of a version; every part's bytes and the whole are checked against
  * their hashes, MAL_CORRUPT naming version and module. */
 bool mal_history_delta(struct mal_store *store, int64_t version, struct mal_delta *out,
                        struct mal_error *err) MAL_CHECK;
-
-/* Prepares the weights of a version as the successor of the live ones: base plus the
- * deltas of its path. The caller checks their hash. */
-bool mal_history_replay(struct mal_store *store, int64_t version,
-                        struct mal_weights_state *ws, struct mal_error *err) MAL_CHECK;
-
-/* Statistics stored with a version into `norms` (n_shapes, initialised); shapes that have
- * none there stay as they are. */
+/* T as stored with a version that has a keyframe, in dense parts; modules without a part
+ * are the base's. Bytes are checked. */
+bool mal_history_keyframe(struct mal_store *store, int64_t version, struct mal_delta *out,
+                          struct mal_error *err) MAL_CHECK;
+/* Statistics as of a version into `norms` (n_shapes, initialised): those stored last on
+ * the way to it; shapes that have none stay as they are. */
 bool mal_history_norms(struct mal_store *store, int64_t version,
                        const struct mal_editor *editor, struct mal_normalizer *norms,
                        struct mal_error *err) MAL_CHECK;
 
-/* Stages a version's delta and statistics (norms NULL: none). */
+/* ---- Staging ---- */
+
+/* Value differences of one fact; all borrowed. */
+struct mal_history_value {
+    int64_t fact; /* seq */
+    const char *id;
+    const void *data;
+    size_t bytes;
+    char sha256[MAL_HASH_HEX]; /* of data */
+};
+
+/* Fills sha256 of each, in the order of seq, and gives the version row's values_hash:
+ * SHA-256 over (id, sha256) of all, "" for none. */
+bool mal_history_hash_values(struct mal_history_value *values, size_t n,
+                             char out[MAL_HASH_HEX], struct mal_error *err) MAL_CHECK;
+
+/* What is stored with a version; all borrowed. */
+struct mal_history_parts {
+    const struct mal_delta *delta;
+    const struct mal_delta *keyframe;       /* mal_weights_read_keyframe(); NULL: none */
+    const struct mal_editor *editor;        /* of norms */
+    const struct mal_normalizer *norms;     /* (n_shapes); NULL: none. UltraEdit's go with
+                                             * every     edit, consolidation and keyframe */
+    const struct mal_history_value *values; /* (n_values), hashed */
+    size_t n_values;
+};
+
 bool mal_history_stage(struct mal_store *writer, int64_t version,
-                       const struct mal_delta *delta, const struct mal_editor *editor,
-                       const struct mal_normalizer *norms,
+                       const struct mal_history_parts *parts,
                        struct mal_error *err) MAL_CHECK;
+
+/* ---- Checks ---- */
 
 /* What the database was made with ("base_model", "modules") must be ours, else
  * MAL_CONFLICT. */
@@ -41,12 +91,16 @@ bool mal_history_check_meta(struct mal_store *store, const char *key, const char
 /* Checks the bytes of every blob of a version that is not part of its delta. */
 bool mal_history_check_blobs(struct mal_store *store, int64_t version,
                              struct mal_error *err) MAL_CHECK;
+/* Checks the bytes of the values stored with a version and, unless it was pruned and they
+ * may be fewer, that its row's values_hash is theirs. *out_n: how many. */
+bool mal_history_check_values(struct mal_store *store, const struct mal_version_row *row,
+                              size_t *out_n, struct mal_error *err) MAL_CHECK;
 
 /* ---- The chain ---- */
 
 /* Link of the chain: SHA-256 over the parent's chain hash ("" for version 0) and
- * everything the row says but `live_facts` and `pruned`, which are not known yet or
- * change later. */
+ * everything the row says but `live_facts`, `pruned` and `keyframe`, which are not known
+ * yet, change later or say only how the version is stored. */
 bool mal_history_chain(const struct mal_version_row *row, const char *parent_chain,
                        char out[MAL_HASH_HEX], struct mal_error *err) MAL_CHECK;
 /* Whether the row is the next link: `chain` is that of the version before ("" before

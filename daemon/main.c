@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"tokenize", "text to token ids and back", mal_cmd_tokenize},
     {"logits", "logits of given token ids", mal_cmd_logits},
     {"verify", "checks a database and replays its versions", mal_cmd_verify},
+    {"backup", "a copy of a database in use", mal_cmd_backup},
 };
 
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

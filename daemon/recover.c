@@ -7,14 +7,16 @@
 
 /* Prepares the weights of a version of the database, and checks their hash. */
 bool mal_engine_prepare_version(struct mal_engine *engine, struct mal_store *store,
-                                int64_t version, struct mal_error *err) {
+                                int64_t version, void (*tick)(void *), void *tick_arg,
+                                struct mal_error *err) {
     struct mal_version_row row = {0};
     char hex[MAL_HASH_HEX];
-    bool ok = mal_store_get_version(store, version, &row, err);
+    bool ok = mal_store_get_version(store, version, &row, err) &&
+              mal_history_check_stored(&row, err);
     if (ok && mal_weights_has(engine->ws, version)) {
         ok = mal_weights_prepare_return(engine->ws, version, err);
     } else if (ok) {
-        ok = mal_history_replay(store, version, engine->ws, err);
+        ok = mal_history_replay(store, version, engine->ws, tick, tick_arg, err);
     }
     if (ok) {
         struct mal_hash hash = mal_weights_prepared_hash(engine->ws);
@@ -30,25 +32,20 @@ bool mal_engine_prepare_version(struct mal_engine *engine, struct mal_store *sto
     return ok;
 }
 
-/* The statistics as of a version: those stored with the last edit on its path. */
 bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,
                            int64_t version, struct mal_normalizer **out,
                            struct mal_error *err) {
-    int64_t *path = NULL;
-    size_t n = 0;
     *out = NULL;
     if (!engine->editor) return true;
     struct mal_normalizer *norms = mal_editor_norms(engine->editor, err);
-    bool ok = norms && mal_history_path(store, version, &path, &n, err);
-    if (ok && n > 0)
-        ok = mal_history_norms(store, path[n - 1], engine->editor, norms, err);
-    mal_free(path);
-    if (ok) {
-        *out = norms;
-    } else {
+    if (!norms) return false;
+    if (engine->editor->method == MAL_ULTRAEDIT && /* those of others never change */
+        !mal_history_norms(store, version, engine->editor, norms, err)) {
         mal_norms_free(norms, engine->n_norms);
+        return false;
     }
-    return ok;
+    *out = norms;
+    return true;
 }
 
 bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
@@ -66,7 +63,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
     if (!mal_history_check_chain(store, last, err)) return false;
     struct mal_normalizer *norms = NULL;
     if (!mal_engine_read_norms(engine, store, last, &norms, err)) return false;
-    if (!mal_engine_prepare_version(engine, store, last, err)) {
+    if (!mal_engine_prepare_version(engine, store, last, NULL, NULL, err)) {
         mal_norms_free(norms, engine->n_norms);
         return false;
     }

@@ -7,9 +7,11 @@
 
 #include "core/alloc.h"
 #include "daemon/daemon.h"
+#include "daemon/disk.h"
 #include "daemon/http.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
+#include "daemon/retention.h"
 #include "daemon/router.h"
 #include "proto/wire.h"
 
@@ -19,7 +21,9 @@ struct life {
     struct mal_daemon d;
     const struct mal_serve_options *o;
     struct mal_store *store; /* the writing handle, lent to the writer */
-    char *cache;             /* where an editor made on the spot is kept, owned */
+    struct mal_retention *retention;
+    struct mal_disk *disk;
+    char *cache; /* where an editor made on the spot is kept, owned */
     char address[MAL_ADDRESS_BYTES];
     bool listening;
     struct mal_error broken; /* why the database failed */
@@ -102,6 +106,7 @@ static void on_fatal_write(void *arg, const struct mal_error *err) {
 static void on_tick(void *arg) {
     struct life *life = arg;
     mal_server_sweep(life->d.server);
+    (void)mal_disk_low(life->disk); /* the status is to know */
     mal_jobs_wake(&life->d, life->d.stopping);
     check_stopped(life);
 }
@@ -178,11 +183,25 @@ static bool start_worker(struct life *life, struct mal_error *err) {
                                          .loop = life->d.loop,
                                          .writer = life->d.writer,
                                          .status = life->d.status,
+                                         .retention = life->retention,
+                                         .disk = life->disk,
                                          .arg = life,
                                          .ready = on_ready,
                                          .changed = on_changed,
                                          .ended = on_ended};
     return mal_worker_start(&life->d.worker, &options, err);
+}
+
+static bool make_keepers(struct life *life, struct mal_error *err) {
+    const struct mal_serve_options *o = life->o;
+    struct mal_retention_options retention = {.keyframe_every = o->keyframe_every,
+                                              .retain_bytes = o->retain_bytes,
+                                              .retain_ms =
+                                                  (int64_t)(o->retain_age * 1000),
+                                              .keep_versions = o->keep_versions};
+    struct mal_disk_options disk = {.path = o->db, .min_free = o->min_free_disk};
+    return mal_retention_create(&life->retention, &retention, err) &&
+           mal_disk_create(&life->disk, &disk, err);
 }
 
 /* What can be said before a database is made. */
@@ -213,6 +232,7 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;
+    if (!make_keepers(life, err)) return false;
     if (!mal_loop_create(&d->loop, err)) return false;
     if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;
     if (!start_server(life, err)) return false;
@@ -231,6 +251,8 @@ static void finish(struct life *life) {
     mal_writer_destroy(d->writer);
     mal_server_stop(d->server);
     mal_loop_destroy(d->loop);
+    mal_disk_destroy(life->disk);
+    mal_retention_destroy(life->retention);
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);

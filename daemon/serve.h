@@ -11,8 +11,10 @@ struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
-    double request_timeout; /* seconds */
-    const char *probes;     /* NULL: none */
+    int64_t keyframe_every, retain_bytes,
+        min_free_disk;                  /* 0: never, no limit, no least */
+    double request_timeout, retain_age; /* seconds; age 0: any */
+    const char *probes;                 /* NULL: none */
     struct mal_gate gate;
 };
 

@@ -11,7 +11,7 @@
 #include "daemon/log.h"
 #include "daemon/worker_impl.h"
 
-enum { MAX_READS = 256 };
+enum { MAX_READS = 256, LOW_DISK_MS = 1000 };
 
 /* ---- Queue ---- */
 
@@ -306,10 +306,11 @@ static bool write_change(struct mal_store *store, void *arg, struct mal_error *e
     return false;
 }
 
-bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
-                        const char *const *jobs, size_t n_jobs, struct mal_error *err) {
-    struct persist p = {change, jobs, n_jobs};
-    struct mal_write write = {.fn = write_change, .arg = &p, .done = end_persist};
+/* Waits for a write, answering reads. */
+static bool write_and_serve(struct mal_worker *worker,
+                            bool (*fn)(struct mal_store *, void *, struct mal_error *),
+                            void *arg, struct mal_error *err) {
+    struct mal_write write = {.fn = fn, .arg = arg, .done = end_persist};
     write.task.arg = worker;
     worker->persisted = false;
     mal_writer_begin(worker->o.writer, &write);
@@ -330,6 +331,22 @@ bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
     return write.ok;
 }
 
+bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
+                        const char *const *jobs, size_t n_jobs, struct mal_error *err) {
+    struct persist p = {change, jobs, n_jobs};
+    return write_and_serve(worker, write_change, &p, err);
+}
+
+static bool write_prune(struct mal_store *store, void *arg, struct mal_error *err) {
+    return mal_retention_run(arg, store, mal_clock_unix_ms(), err);
+}
+
+void mal_worker_prune(struct mal_worker *worker) {
+    struct mal_error err = {0};
+    if (!write_and_serve(worker, write_prune, worker->o.retention, &err))
+        mal_log("warning", "pruning failed", "{s:s}", "detail", err.text);
+}
+
 static bool serve(struct mal_worker *worker, struct mal_error *err) {
     while (true) {
         pthread_mutex_lock(&worker->lock);
@@ -345,6 +362,10 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
         pthread_mutex_lock(&worker->lock);
         bool batch = !worker->stop && until_batch(worker) == 0;
         pthread_mutex_unlock(&worker->lock);
+        if (batch && mal_disk_low(worker->o.disk)) {
+            if (!mal_worker_pause(worker, LOW_DISK_MS, err)) return false;
+            continue;
+        }
         if (batch && !mal_worker_run_batch(worker, err)) return false;
     }
 }

@@ -7,9 +7,11 @@
 #ifndef MAL_WORKER_H
 #define MAL_WORKER_H
 
+#include "daemon/disk.h"
 #include "daemon/engine.h"
 #include "daemon/ids.h"
 #include "daemon/loop.h"
+#include "daemon/retention.h"
 #include "daemon/status.h"
 #include "daemon/writer.h"
 
@@ -27,6 +29,8 @@ struct mal_worker_options {
     struct mal_loop *loop;
     struct mal_writer *writer;
     struct mal_daemon_status *status;
+    struct mal_retention *retention;
+    struct mal_disk *disk;
     /* All on the loop. */
     void *arg;
     void (*ready)(void *arg, struct mal_engine *engine);

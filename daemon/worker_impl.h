@@ -49,6 +49,8 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) MAL_
 bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
                         const char *const *jobs, size_t n_jobs,
                         struct mal_error *err) MAL_CHECK;
+/* After that: prunes versions, answering reads meanwhile. What fails is logged. */
+void mal_worker_prune(struct mal_worker *worker);
 /* Publishes a durable change and tells the status. */
 void mal_worker_publish(struct mal_worker *worker, struct mal_change *change);
 /* Waits up to `ms`, answering reads. */

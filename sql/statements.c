@@ -210,21 +210,25 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
 
     [MAL_SQL_LINKS] = "SELECT parent, to_version, keyframe = 1 OR kind = 'consolidation'"
                       " FROM versions ORDER BY version",
-    /* What stays: of each member of version ?1 the values in force before ?1. Later
-       versions whose paths come from below all come through ?1, and who lives in them is
-       a member of ?1 or was taught later: else they would be replayed from below. */
+    /* What stays: where the path of a version from ?1 on comes from below, which is that
+       of ?1 and those of rollbacks, the values in force there of each member of the
+       version. Who lives in versions that follow is a member of it or was taught later.
+     */
     [MAL_SQL_PRUNE_VALUES] =
         "DELETE FROM fact_values WHERE version < ?1 AND id NOT IN ("
-        " WITH RECURSIVE path (version) AS ("
-        "  SELECT parent FROM versions WHERE version = ?1 AND kind <> 'consolidation'"
-        "  UNION ALL SELECT coalesce(v.to_version, v.parent)"
+        " WITH RECURSIVE path (entry, version) AS ("
+        "  SELECT version, coalesce(to_version, parent) FROM versions"
+        "  WHERE version >= ?1 AND coalesce(to_version, parent) < ?1"
+        "  AND kind <> 'consolidation'"
+        "  UNION ALL SELECT p.entry, coalesce(v.to_version, v.parent)"
         "  FROM path p CROSS JOIN versions v ON v.version = p.version"
         "  WHERE v.parent IS NOT NULL AND v.kind <> 'consolidation')"
         " SELECT id FROM (SELECT x.id AS id, max(x.version)" /* the id of the maximum */
         "  FROM path p CROSS JOIN fact_values x ON x.version = p.version"
         "  WHERE (SELECT h.state = 'live' OR h.pinned = 1 FROM fact_states h"
-        "   WHERE h.fact = x.fact AND h.version <= ?1 ORDER BY h.version DESC LIMIT 1)"
-        "  GROUP BY x.fact))",
+        "   WHERE h.fact = x.fact AND h.version <= p.entry"
+        "   ORDER BY h.version DESC LIMIT 1)"
+        "  GROUP BY p.entry, x.fact))",
     [MAL_SQL_PRUNE_BLOBS] = "DELETE FROM blobs WHERE version >= 1 AND version < ?1",
     [MAL_SQL_PRUNE_VERSIONS] = "UPDATE versions SET pruned = 1"
                                " WHERE version >= 1 AND version < ?1 AND pruned = 0",

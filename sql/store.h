@@ -331,8 +331,7 @@ bool mal_store_bytes(struct mal_store *store, int64_t version, uint64_t *out,
 /* One transaction: the weights of versions 1 to below - 1 are given up. Their rows stay with
  * `pruned` set, their blobs go, and so do values of facts, except those in force for a member in a
  * version that is not pruned: from `below` on everything reads as before. A version from `below`
- * on that is replayed from an older one is MAL_CONFLICT naming both (a keyframe of a rollback does
- * not help, no path has it), `below` above the live version MAL_INVALID. Nothing is rolled back to
+ * on that is replayed from an older one is MAL_CONFLICT naming both, `below` above the live version MAL_INVALID. Nothing is rolled back to
  * a pruned version. The file does not shrink, its pages are used again. */
 bool mal_store_prune(struct mal_store *writer, int64_t below, struct mal_error *err) MAL_CHECK;
 /* The highest `below`, at most `limit`, that mal_store_prune takes; 0: none. */

@@ -1,8 +1,8 @@
 /* store_prune.c - giving up the weights of old versions.
  *
- * A version is replayed from the last one on its path that has a keyframe or is a
- * consolidation, so all versions from there on keep their blobs. Rows of versions and the
- * history of facts stay for good. */
+ * A version is replayed from the last one on the way to it, a rollback too, that has a
+ * keyframe or is a consolidation, so all versions from there on keep their blobs. Rows of
+ * versions and the history of facts stay for good. */
 #include "sql/store_impl.h"
 
 #include <inttypes.h>
@@ -47,8 +47,8 @@ static bool find_needs(struct mal_store *store, int64_t **out, size_t *out_n,
         const struct link *link = &links[v];
         int64_t before = link->to_version >= 0 ? link->to_version : link->parent;
         int64_t need = before >= 0 && before < (int64_t)v ? needs[before] : INT64_MAX;
-        bool stored = v > 0 && link->to_version < 0; /* a rollback is on no path */
-        if (stored && (link->starts || need > (int64_t)v)) need = (int64_t)v;
+        bool stored = v > 0 && link->to_version < 0; /* a rollback has no delta */
+        if (v > 0 && (link->starts || (stored && need > (int64_t)v))) need = (int64_t)v;
         needs[v] = need;
     }
     mal_free(rows);

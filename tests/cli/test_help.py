@@ -6,9 +6,9 @@ from lab import Lab, each, malmend
 
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body request-timeout max-connections keep-versions probes gate-min-es gate-min-gs "
-             "gate-min-ls gate-measure gate-min-agreement gate-max-norm-growth "
-             "gate-max-perplexity-growth gate-bisect config",
+             "max-body request-timeout max-connections keep-versions keyframe-every retain-bytes "
+             "retain-age min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
+             "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds verify "
             "device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds reset "
@@ -22,6 +22,7 @@ OPTIONS = {
     "tokenize": "model decode no-special json",
     "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
+    "backup": "db out json",
 }
 
 

@@ -302,7 +302,8 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
 }
 
 bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
-                         int64_t to_version, int64_t now_ms, struct mal_change *out,
+                         int64_t to_version, int64_t now_ms,
+                         const struct mal_progress *progress, struct mal_change *out,
                          struct mal_error *err) {
     json_t *table = NULL;
     int64_t last;
@@ -312,6 +313,12 @@ bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
     if (!read_table(store, to_version, &table, err)) return false;
     e->fail[0] = 0;
     prepare(e, table, last + 1, to_version, MAL_VERSION_ROLLBACK, now_ms, out);
+    return true;
+}
+
+bool mal_engine_add_keyframe(struct mal_engine *e, struct mal_change *change,
+                             const struct mal_progress *progress, struct mal_error *err) {
+    change->row.keyframe = true;
     return true;
 }
 

@@ -64,12 +64,22 @@ static int in_force(int version, int fact) {
     return -1;
 }
 
+/* The version whose weights are the next older ones on the way to `version`. */
+static int before(int version) {
+    switch (model.kinds[version]) {
+    case MAL_VERSION_CONSOLIDATION: return 0;
+    case MAL_VERSION_ROLLBACK: return model.to_version[version];
+    default: return version - 1;
+    }
+}
+
 static int oldest_needed(int version) {
-    int64_t path[MAX_VERSIONS];
-    size_t n = path_of_version(version, path);
-    for (size_t i = 0; i < n; i++)
-        if (model.keyframes[path[i]] || i + 1 == n) return (int)path[i];
-    return INT32_MAX;
+    int oldest = INT32_MAX;
+    for (; version > 0; version = before(version)) {
+        if (model.kinds[version] != MAL_VERSION_ROLLBACK) oldest = version;
+        if (model.keyframes[version]) return version;
+    }
+    return oldest;
 }
 
 static bool can_prune(int below) {
@@ -218,7 +228,7 @@ static void add_version(struct mal_store *store, struct step *step) {
     }
     model.kinds[version] = kind;
     bool rollback = kind == MAL_VERSION_ROLLBACK;
-    model.keyframes[version] = version > 0 && !rollback && draw(4) == 0;
+    model.keyframes[version] = version > 0 && draw(4) == 0;
     step->row = version_row(version, rollback ? model.to_version[version] : -1);
     step->row.kind = kind;
     step->row.keyframe = model.keyframes[version];
@@ -280,17 +290,21 @@ static void check_values_of(struct mal_store *store, int version, int fact) {
 }
 
 /* Members have their values in every version that is not pruned. Of what is pruned no
- * other rows are left than those in force where the path of the oldest such version comes
- * out. */
+ * other rows are left than those in force where the path of such a version comes out. */
 static void check_values(struct mal_store *store) {
+    static bool wanted[MAX_VERSIONS][MAX_FACTS];
     int oldest = model.pruned_below;
-    int before = model.kinds[oldest] == MAL_VERSION_CONSOLIDATION ? 0 : oldest - 1;
     int64_t n_wanted = 0, n_kept;
-    for (int fact = 0; fact < model.n_facts; fact++) {
-        for (int v = oldest; v < model.n_versions; v++)
-            if (is_member(&model.fates[v][fact])) check_values_of(store, v, fact);
-        bool stays = is_member(&model.fates[oldest][fact]);
-        n_wanted += stays && in_force(before, fact) >= 0;
+    memset(wanted, 0, sizeof wanted);
+    for (int v = oldest; v < model.n_versions; v++) {
+        for (int fact = 0; fact < model.n_facts; fact++) {
+            if (!is_member(&model.fates[v][fact])) continue;
+            check_values_of(store, v, fact);
+            int from = before(v) < oldest ? in_force(before(v), fact) : -1;
+            if (from < 0 || wanted[from][fact]) continue;
+            wanted[from][fact] = true;
+            n_wanted++;
+        }
     }
     char sql[96];
     snprintf(sql, sizeof sql, "SELECT count(*) FROM fact_values WHERE version < %d",

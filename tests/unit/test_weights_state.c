@@ -254,6 +254,13 @@ static bool next_fails(void *arg, size_t i, struct mal_delta *out,
     return i < 1 || mal_fail(err, MAL_CORRUPT, "delta %zu is torn", i);
 }
 
+static bool replay(struct mal_weights_state *ws, size_t n,
+                   bool (*next)(void *, size_t, struct mal_delta *, struct mal_error *),
+                   void *arg, struct mal_error *err) {
+    struct mal_replay r = {.n = n, .next = next, .arg = arg};
+    return mal_weights_prepare_replay(ws, &r, NULL, NULL, err);
+}
+
 static void test_return(void **state) {
     struct made_model made;
     struct mal_error err = {0};
@@ -280,10 +287,10 @@ static void test_return(void **state) {
                          mal_model_edit(&made.model, m)->w0);
 
     unsigned modules[] = {7, 2, 0, 0, 7};
-    assert_ok(mal_weights_prepare_replay(ws, 5, next_delta, modules, &err), &err);
+    assert_ok(replay(ws, 5, next_delta, modules, &err), &err);
     assert_same_hash(mal_weights_prepared_hash(ws), five);
     mal_weights_publish(ws, 7);
-    assert_ok(mal_weights_prepare_replay(ws, 0, next_delta, modules, &err), &err);
+    assert_ok(replay(ws, 0, next_delta, modules, &err), &err);
     assert_same_hash(mal_weights_prepared_hash(ws), base);
     mal_weights_discard(ws);
     assert_int_equal(mal_weights_live(ws), 7);
@@ -299,7 +306,7 @@ static void test_replay(void **state) {
     unsigned modules[] = {7, 2, 5};
     for (int64_t v = 1; v <= 3; v++)
         publish(ws, modules[v - 1], v);
-    assert_ok(mal_weights_prepare_replay(fresh, 3, next_delta, modules, &err), &err);
+    assert_ok(replay(fresh, 3, next_delta, modules, &err), &err);
     mal_weights_publish(fresh, 3);
     assert_same_hash(mal_weights_hash(fresh, 3), mal_weights_hash(ws, 3));
     const struct mal_module_norms *a = mal_weights_norms(ws, 3),
@@ -309,7 +316,7 @@ static void test_replay(void **state) {
                     a[m].weight_norm == b[m].weight_norm);
 
     /* A delta that cannot be had leaves all as it was. */
-    assert_false(mal_weights_prepare_replay(fresh, 3, next_fails, NULL, &err));
+    assert_false(replay(fresh, 3, next_fails, NULL, &err));
     assert_error(&err, MAL_CORRUPT, "delta 1 is torn");
     assert_int_equal(mal_weights_live(fresh), 3);
     mal_weights_destroy(ws);

@@ -1,0 +1,120 @@
+/* weights_read.c - weights and shifts between the device, oriented as in the checkpoint,
+ * and the host. */
+#include <assert.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/weights_impl.h"
+
+/* from (rows, columns) to its transpose, in blocks that stay in the cache. */
+static void transpose(float *to, const float *from, int64_t rows, int64_t columns) {
+    enum { BLOCK = 32 };
+
+#pragma omp parallel for
+    for (int64_t r = 0; r < rows; r += BLOCK) {
+        for (int64_t c = 0; c < columns; c += BLOCK) {
+            for (int64_t i = r; i < rows && i < r + BLOCK; i++) {
+                for (int64_t j = c; j < columns && j < c + BLOCK; j++)
+                    to[j * rows + i] = from[i * columns + j];
+            }
+        }
+    }
+}
+
+bool mal_plane_set(struct mal_weights_state *ws, struct plane *plane,
+                   const struct mal_linear *lin, const float *shift,
+                   struct mal_error *err) {
+    size_t bytes = (size_t)n_elements(lin) * sizeof *shift;
+    if (!lin->transposed) {
+        mal_backend_upload(ws->be, plane->t, shift, bytes);
+        return mal_backend_sync(ws->be, err);
+    }
+    float *stored = mal_malloc(bytes); /* (d_out, d_in) */
+    if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
+    transpose(stored, shift, lin->d_in, lin->d_out);
+    mal_backend_upload(ws->be, plane->t, stored, bytes);
+    bool ok = mal_backend_sync(ws->be, err);
+    mal_free(stored);
+    return ok;
+}
+
+const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module) {
+    assert(module < ws->n_modules);
+    return live_version(ws)->planes[module]->t;
+}
+
+/* T of a plane that has one, (d_in, d_out). */
+static bool read_plane(struct mal_weights_state *ws, const struct plane *plane,
+                       const struct mal_linear *lin, float *out, struct mal_error *err) {
+    size_t bytes = (size_t)n_elements(lin) * sizeof *out;
+    if (!lin->transposed) {
+        mal_backend_download(ws->be, out, plane->t, bytes);
+        return mal_backend_sync(ws->be, err);
+    }
+    float *stored = mal_malloc(bytes); /* (d_out, d_in) */
+    if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
+    mal_backend_download(ws->be, stored, plane->t, bytes);
+    bool ok = mal_backend_sync(ws->be, err);
+    if (ok) transpose(out, stored, lin->d_out, lin->d_in);
+    mal_free(stored);
+    return ok;
+}
+
+bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
+                            struct mal_error *err) {
+    assert(module < ws->n_modules);
+    const struct mal_linear *lin = module_at(ws, module);
+    const struct plane *plane = live_version(ws)->planes[module];
+    if (plane->t) return read_plane(ws, plane, lin, out, err);
+    memset(out, 0, (size_t)n_elements(lin) * sizeof *out);
+    return true;
+}
+
+static bool read_part(struct mal_weights_state *ws, size_t m, struct mal_delta_part *part,
+                      struct mal_error *err) {
+    const struct mal_linear *lin = module_at(ws, m);
+    *part = (struct mal_delta_part){.module = mal_strdup(lin->name),
+                                    .d_in = lin->d_in,
+                                    .d_out = lin->d_out,
+                                    .encoding = MAL_ENCODING_DENSE};
+    part->data = mal_malloc(mal_delta_part_bytes(part));
+    if (!part->module || !part->data)
+        return mal_fail(err, MAL_NO_MEMORY, "module '%s': a keyframe", lin->name);
+    return read_plane(ws, ws->prepared->planes[m], lin, part->data, err);
+}
+
+bool mal_weights_read_keyframe(struct mal_weights_state *ws, void (*tick)(void *),
+                               void *tick_arg, struct mal_delta *out,
+                               struct mal_error *err) {
+    assert(ws->prepared);
+    struct mal_delta keyframe = {.parts = mal_calloc(ws->n_modules, sizeof *out->parts)};
+    bool ok = keyframe.parts || mal_fail(err, MAL_NO_MEMORY, "a keyframe");
+    for (size_t m = 0; ok && m < ws->n_modules; m++) {
+        if (!ws->prepared->planes[m]->t) continue;
+        ok = read_part(ws, m, &keyframe.parts[keyframe.n_parts++], err);
+        if (ok && tick) tick(tick_arg);
+    }
+    if (!ok) {
+        mal_delta_finish(&keyframe);
+        return false;
+    }
+    mal_delta_sort(&keyframe);
+    *out = keyframe;
+    return true;
+}
+
+bool mal_weights_read(struct mal_weights_state *ws, int64_t version, size_t module,
+                      float *out, struct mal_error *err) {
+    const struct version *v = find_version(ws, version);
+    assert(v && module < ws->n_modules);
+    const struct mal_linear *lin = module_at(ws, module);
+    size_t n = (size_t)n_elements(lin), bytes = n * mal_dtype_size(lin->w_dtype);
+    void *stored = mal_malloc(bytes);
+    if (!stored)
+        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its weight", lin->name);
+    mal_backend_download(ws->be, stored, plane_weight(v->planes[module], lin), bytes);
+    bool ok = mal_backend_sync(ws->be, err);
+    if (ok) mal_to_f32(out, stored, lin->w_dtype, n);
+    mal_free(stored);
+    return ok;
+}

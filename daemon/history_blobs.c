@@ -1,0 +1,177 @@
+/* history_blobs.c - what is stored with a version: parts of its delta, a keyframe,
+ * statistics; each blob with its hash. */
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/history_impl.h"
+
+bool mal_blob_is(const struct mal_blob_row *blob, const char *prefix) {
+    return strncmp(blob->name, prefix, strlen(prefix)) == 0;
+}
+
+bool mal_blob_read(struct mal_store *store, int64_t version,
+                   const struct mal_blob_row *blob, void *data, struct mal_error *err) {
+    char hex[MAL_HASH_HEX];
+    if (!mal_store_read_blob(store, version, blob, data, err)) return false;
+    struct mal_hash hash = mal_hash_of(data, blob->bytes);
+    mal_hash_hex(&hash, hex);
+    if (strcmp(hex, blob->sha256) == 0) return true;
+    return mal_fail(err, MAL_CORRUPT,
+                    "version %lld: the stored bytes of '%s' do not match their hash",
+                    (long long)version, blob->name);
+}
+
+bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
+                    const char *header_json, const void *data, size_t bytes,
+                    struct mal_error *err) {
+    char hex[MAL_HASH_HEX];
+    struct mal_hash hash = mal_hash_of(data, bytes);
+    mal_hash_hex(&hash, hex);
+    struct mal_blob blob = {.name = name,
+                            .header_json = header_json,
+                            .data = data,
+                            .bytes = bytes,
+                            .sha256 = hex};
+    return mal_store_stage_blob(writer, version, &blob, err);
+}
+
+/* ---- Deltas ---- */
+
+/* Reads header_json; the sizes must agree with the blob's. A keyframe's says only those.
+ */
+static bool read_part_header(int64_t version, const struct mal_blob_row *blob,
+                             struct mal_delta_part *part, struct mal_error *err) {
+    json_t *header = json_loads(blob->header_json, JSON_REJECT_DUPLICATES, NULL);
+    const char *encoding = "dense";
+    json_int_t d_in = 0, d_out = 0, rank = 0;
+    int bad = json_unpack(header, "{s:I,s:I}", "d_in", &d_in, "d_out", &d_out);
+    if (!bad && !mal_blob_is(blob, MAL_BLOB_KEYFRAME)) {
+        bad =
+            json_unpack(header, "{s:s,s:I,s:F,s:F}", "encoding", &encoding, "rank", &rank,
+                        "norm", &part->norm, "rounding_error", &part->rounding_error);
+    }
+    const json_int_t max = 1 << 30;
+    bool factors = strcmp(encoding, "factors") == 0,
+         dense = strcmp(encoding, "dense") == 0;
+    part->encoding = factors ? MAL_ENCODING_FACTORS : MAL_ENCODING_DENSE;
+    part->d_in = d_in;
+    part->d_out = d_out;
+    part->rank = rank;
+    json_decref(header);
+    if (!bad && (factors || dense) && d_in > 0 && d_out > 0 && d_in < max &&
+        d_out < max && (factors ? rank > 0 && rank < max : rank == 0) &&
+        mal_delta_part_bytes(part) == blob->bytes) {
+        return true;
+    }
+    return mal_fail(err, MAL_CORRUPT,
+                    "version %lld: the header of '%s' does not fit its data",
+                    (long long)version, blob->name);
+}
+
+bool mal_blob_read_part(struct mal_store *store, int64_t version,
+                        const struct mal_blob_row *blob, struct mal_delta_part *part,
+                        struct mal_error *err) {
+    if (!read_part_header(version, blob, part, err)) return false;
+    part->module = mal_strdup(strchr(blob->name, '/') + 1);
+    part->data = mal_malloc(blob->bytes);
+    if (!part->module || !part->data) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    return mal_blob_read(store, version, blob, part->data, err);
+}
+
+static bool read_parts(struct mal_store *store, int64_t version, const char *prefix,
+                       struct mal_delta *out, struct mal_error *err) {
+    struct mal_blob_row *blobs = NULL;
+    size_t n = 0;
+    struct mal_delta delta = {0};
+    if (!mal_store_blobs(store, version, &blobs, &n, err)) return false;
+    delta.parts = mal_calloc(n, sizeof *delta.parts);
+    bool ok = delta.parts || mal_fail(err, MAL_NO_MEMORY, "delta");
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!mal_blob_is(&blobs[i], prefix)) continue;
+        ok = mal_blob_read_part(store, version, &blobs[i], &delta.parts[delta.n_parts++],
+                                err);
+    }
+    mal_blob_rows_free(blobs, n);
+    if (!ok) {
+        mal_delta_finish(&delta);
+        return false;
+    }
+    *out = delta;
+    return true;
+}
+
+static bool check_delta_hash(struct mal_store *store, int64_t version,
+                             const struct mal_delta *delta, struct mal_error *err) {
+    struct mal_version_row row = {0};
+    struct mal_hash hash;
+    char hex[MAL_HASH_HEX] = "";
+    bool ok = mal_store_get_version(store, version, &row, err) &&
+              mal_delta_hash(delta, &hash, err);
+    if (ok) mal_hash_hex(&hash, hex);
+    if (ok && strcmp(hex, row.delta_hash) != 0) {
+        ok = mal_fail(err, MAL_CORRUPT,
+                      "version %lld: the delta's hash is %s, the row says %s",
+                      (long long)version, hex, row.delta_hash);
+    }
+    mal_version_row_finish(&row);
+    return ok;
+}
+
+bool mal_history_delta(struct mal_store *store, int64_t version, struct mal_delta *out,
+                       struct mal_error *err) {
+    struct mal_delta delta = {0};
+    if (!read_parts(store, version, MAL_BLOB_DELTA, &delta, err)) return false;
+    if (!check_delta_hash(store, version, &delta, err)) {
+        mal_delta_finish(&delta);
+        return false;
+    }
+    *out = delta;
+    return true;
+}
+
+bool mal_history_keyframe(struct mal_store *store, int64_t version, struct mal_delta *out,
+                          struct mal_error *err) {
+    return read_parts(store, version, MAL_BLOB_KEYFRAME, out, err);
+}
+
+static bool stage_part(struct mal_store *writer, int64_t version,
+                       const struct mal_delta_part *part, struct mal_error *err) {
+    char name[256], header[256];
+    snprintf(name, sizeof name, MAL_BLOB_DELTA "%s", part->module);
+    snprintf(header, sizeof header,
+             "{\"encoding\":\"%s\",\"d_in\":%lld,\"d_out\":%lld,\"rank\":%lld,"
+             "\"norm\":%.17g,\"rounding_error\":%.17g}",
+             mal_encoding_name(part->encoding), (long long)part->d_in,
+             (long long)part->d_out, (long long)part->rank, part->norm,
+             part->rounding_error);
+    return mal_blob_stage(writer, version, name, header, part->data,
+                          mal_delta_part_bytes(part), err);
+}
+
+static bool stage_keyframe(struct mal_store *writer, int64_t version,
+                           const struct mal_delta_part *part, struct mal_error *err) {
+    char name[256], header[64];
+    snprintf(name, sizeof name, MAL_BLOB_KEYFRAME "%s", part->module);
+    snprintf(header, sizeof header, "{\"d_in\":%lld,\"d_out\":%lld}",
+             (long long)part->d_in, (long long)part->d_out);
+    return mal_blob_stage(writer, version, name, header, part->data,
+                          mal_delta_part_bytes(part), err);
+}
+
+bool mal_history_stage(struct mal_store *writer, int64_t version,
+                       const struct mal_history_parts *parts, struct mal_error *err) {
+    const struct mal_delta *delta = parts->delta, *keyframe = parts->keyframe;
+    for (size_t i = 0; i < delta->n_parts; i++) {
+        if (!stage_part(writer, version, &delta->parts[i], err)) return false;
+    }
+    for (size_t i = 0; keyframe && i < keyframe->n_parts; i++) {
+        if (!stage_keyframe(writer, version, &keyframe->parts[i], err)) return false;
+    }
+    if (parts->norms &&
+        !mal_history_stage_norms(writer, version, parts->editor, parts->norms, err)) {
+        return false;
+    }
+    return mal_history_stage_values(writer, version, parts->values, parts->n_values, err);
+}

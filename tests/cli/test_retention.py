@@ -1,0 +1,234 @@
+"""Keyframes, pruning, backups: what is served, restarted and verified from what is left."""
+import hashlib
+import json
+import sqlite3
+import threading
+
+import harness
+from harness import main
+from lab import TINY_MODULES, Lab, malmend, tiny_model
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+FACTS = [{"prompt": f"{letter} is", "target": letter.upper()} for letter in LETTERS]
+
+
+class Base(Lab):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.model = tiny_model(cls.dir / "model")
+        ultra = cls.editor(cls(), modules=TINY_MODULES, model=cls.model, lr="0.01")
+        harness.MODEL_ARGS = ["--model", str(cls.model), "--editor", str(ultra)]
+
+    def daemon(self, *args):
+        directory = self.dir / self._testMethodName
+        directory.mkdir(exist_ok=True)
+        self.db = directory / "db"
+        return harness.Daemon(*args, directory=str(directory))
+
+    def versions(self, d):
+        rows, after = [], {}
+        while True:
+            page = d.get("/v1/versions", limit=100, **after).json
+            rows += page["data"]
+            if not page["has_more"]:
+                return rows[::-1]
+            after = {"after": page["last_id"]}
+
+    def back(self, d, version):
+        job = d.call("POST", "/v1/rollbacks", {"to_version": version}).json["id"]
+        return d.wait_job(job)
+
+    def verify(self, db=None):
+        return self.json("verify", "--db", db or self.db, "--model", self.model)
+
+    def rows(self, sql):
+        with sqlite3.connect(f"file:{self.db}?mode=ro", uri=True) as db:
+            return db.execute(sql).fetchall()
+
+
+class Keyframes(Base):
+    def test_replays(self):
+        """A restart, and rollbacks out of memory, begin at keyframes and end at the same hashes."""
+        d = self.daemon("--keyframe-every", "3", "--keep-versions", "0")
+        for fact in FACTS[:7]:
+            d.apply(fact)
+        self.assertEqual(self.rows("SELECT version FROM versions WHERE keyframe ORDER BY version"),
+                         [(3,), (6,)])
+        known = self.versions(d)
+        for to in (7, 3, 5, 1, 6, 0):
+            self.assertEqual(self.back(d, to)["state"], "applied")
+            self.assertEqual(self.versions(d)[-1]["weights_hash"], known[to]["weights_hash"])
+        self.assertEqual(self.back(d, 5)["state"], "applied")
+        d.apply(FACTS[8])
+        live = self.versions(d)[-1]
+        d.kill()
+        d.start()
+        self.assertEqual(d.get("/v1/status").json["weights_hash"], live["weights_hash"])
+        d.apply(FACTS[9])
+        d.close()
+        report = self.verify()
+        self.assertEqual((report["pruned"], report["keyframes"]), (0, 3))
+
+    def test_statistics(self):
+        """UltraEdit's statistics of a rollback are those of the version, keyframes or not."""
+        after = []
+        for every in "0", "2":
+            d = self.daemon("--keyframe-every", every)
+            for fact in FACTS[:5]:
+                d.apply(fact)
+            self.back(d, 4)
+            d.kill()
+            d.start()
+            d.apply(FACTS[6])
+            after.append(self.versions(d)[-1]["weights_hash"])
+            d.close()
+            for path in list(self.db.parent.iterdir()):
+                path.unlink()
+        self.assertEqual(after[0], after[1])
+
+    def test_damage(self):
+        d = self.daemon("--keyframe-every", "2")
+        for fact in FACTS[:3]:
+            d.apply(fact)
+        d.close()
+        db = sqlite3.connect(self.db, isolation_level=None)
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        row, data, name = db.execute(
+            "SELECT c.id, c.data, b.name FROM blob_chunks c JOIN blobs b ON c.blob = b.id "
+            "WHERE b.version = 2 AND b.name LIKE 'keyframe/%'").fetchone()
+        trigger = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'blob_chunks_fixed'")
+        trigger = trigger.fetchone()[0]
+        db.execute("DROP TRIGGER blob_chunks_fixed")
+        db.execute("UPDATE blob_chunks SET data = ? WHERE id = ?",
+                   (bytes(len(data)), row))
+        db.execute(trigger)
+        self.fails("verify", "--db", self.db, says=[self.db, "version 2", name])
+        # With the hash of the wrong bytes beside them, only the weights tell.
+        db.execute("DROP TRIGGER blobs_fixed")
+        db.execute("UPDATE blobs SET sha256 = ? WHERE version = 2 AND name = ?",
+                   (hashlib.sha256(bytes(len(data))).hexdigest(), name))
+        self.ok("verify", "--db", self.db)
+        self.fails("verify", "--db", self.db, "--model", self.model,
+                   says=["version 2: its keyframe is not its weights"])
+        db.close()
+
+
+class Pruning(Base):
+    def test_by_bytes(self):
+        d = self.daemon("--keyframe-every", "3", "--keep-versions", "1", "--retain-bytes", "10000")
+        for fact in FACTS[:14]:
+            d.apply(fact)
+        versions = self.versions(d)
+        pruned = [v["version"] for v in versions if v["pruned"]]
+        self.assertEqual(pruned, list(range(1, len(pruned) + 1)))
+        self.assertGreater(len(pruned), 3)
+        self.assertLess(len(pruned), 13)
+        stored, = self.rows("SELECT sum(bytes) FROM blobs")[0]
+        self.assertLessEqual(stored, 10000)
+        event = d.wait_log("versions pruned")
+        self.assertGreater(event["bytes"], 0)
+
+        job = self.back(d, 2)
+        self.assertEqual((job["state"], job["error"]["status"]), ("failed", 409))
+        self.assertEqual(job["error"]["detail"],
+                         "version 2 was pruned: its weights are no longer stored")
+        oldest = len(pruned) + 1
+        self.assertEqual(self.back(d, oldest)["state"], "applied")
+        self.assertEqual(self.back(d, 0)["state"], "applied")
+        self.assertEqual(self.back(d, 14)["state"], "applied")
+        live = self.versions(d)[-1]
+        self.assertEqual(live["weights_hash"], versions[14]["weights_hash"])
+        d.kill()
+        d.start()
+        self.assertEqual(d.get("/v1/status").json["weights_hash"], live["weights_hash"])
+        d.apply(FACTS[15])
+        n = len(self.versions(d))
+        d.close()
+        report = self.verify()
+        self.assertEqual((report["versions"], report["replayed"]), (n, True))
+        self.assertGreaterEqual(report["pruned"], len(pruned))
+        self.assertIn("were pruned", self.ok("verify", "--db", self.db))
+
+    def test_cannot(self):
+        """Without keyframes nothing may go: said once, and nothing is lost."""
+        d = self.daemon("--keyframe-every", "0", "--retain-bytes", "1000")
+        for fact in FACTS[:4]:
+            d.apply(fact)
+        d.wait_log("versions take more than retain-bytes")
+        d.close()
+        said = [event for event in d.log if event.get("event", "").startswith("versions take")]
+        self.assertEqual(len(said), 1)
+        self.assertEqual(self.verify()["pruned"], 0)
+
+    def test_by_age(self):
+        d = self.daemon("--keyframe-every", "2", "--keep-versions", "0", "--retain-age", "1s")
+        for fact in FACTS[:5]:
+            d.apply(fact)
+        self.assertFalse(any(v["pruned"] for v in self.versions(d)))
+        threading.Event().wait(1.1)
+        d.apply(FACTS[5])
+        d.wait_log("versions pruned")
+        self.assertEqual([v["pruned"] for v in self.versions(d)],
+                         [False, True, True, True, True, True, False])
+        d.close()
+        self.verify()
+
+
+class Backup(Base):
+    def test_while_writing(self):
+        d = self.daemon("--keyframe-every", "4")
+        for fact in FACTS[:4]:
+            d.apply(fact)
+        stop, problems = threading.Event(), []
+
+        def write():
+            try:
+                for fact in FACTS[4:]:
+                    if stop.is_set():
+                        return
+                    d.apply(fact)
+            except Exception as error:
+                problems.append(error)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        reports = []
+        for i in range(3):
+            out = self.dir / f"copy{i}"
+            reports.append(self.json("backup", "--db", self.db, "--out", out))
+            self.assertEqual(reports[-1]["bytes"], out.stat().st_size)
+            copy = self.verify(out)
+            self.assertEqual(copy["versions"], reports[-1]["live_version"] + 1)
+        stop.set()
+        writer.join()
+        self.assertEqual(problems, [])
+        versions = self.versions(d)
+        d.close()
+        self.assertEqual(self.verify()["chain_hash"], versions[-1]["chain_hash"])
+
+        # The copy is served, and goes on from its own live version.
+        copy = self.dir / "served"
+        copy.mkdir()
+        (self.dir / "copy0").rename(copy / "db")
+        d = harness.Daemon(directory=str(copy))
+        live = reports[0]["live_version"]
+        self.assertEqual(d.get("/v1/status").json["weights_hash"], versions[live]["weights_hash"])
+        d.apply(FACTS[-1])
+        d.close()
+
+    def test_text(self):
+        self.daemon().close()
+        out = self.dir / "text.db"
+        self.assertIn("live version 0", self.ok("backup", "--db", self.db, "--out", out))
+        self.fails("backup", "--db", self.db, "--out", out, says=[out, "there already"])
+        self.fails("backup", "--db", self.dir / "none", "--out", self.dir / "x", says=["none"])
+        self.fails("backup", "--db", self.db, "--out", self.dir / "no/where", says=["no/where"])
+        text = self.write("text", "not a database\n" * 100)
+        self.fails("backup", "--db", text, "--out", self.dir / "x", says=[text])
+        done = malmend("backup", "--db", self.db, "--out", out, "--json")
+        self.assertEqual(json.loads(done.stdout)["status"], 409)
+
+
+if __name__ == "__main__":
+    main()
