@@ -243,7 +243,8 @@ struct mal_blob {
 bool mal_store_stage_blob(struct mal_store *store, int64_t version, const struct mal_blob *blob,
                           struct mal_error *err) MAL_CHECK;
 /* Value differences of facts for a version not yet published, in commits of about 8 MiB. A second
- * row of one fact for the same version is MAL_CONFLICT; earlier commits of the call stay. */
+ * row of one fact for the same version is MAL_CONFLICT; earlier commits of the call stay. As paths
+ * begin with consolidations, one of those stores the values of every live fact. */
 struct mal_fact_values {
     int64_t fact;       /* seq */
     const void *data;
@@ -331,8 +332,9 @@ bool mal_store_bytes(struct mal_store *store, int64_t version, uint64_t *out,
 /* One transaction: the weights of versions 1 to below - 1 are given up. Their rows stay with
  * `pruned` set, their blobs go, and so do values of facts, except those in force for a member in a
  * version that is not pruned: from `below` on everything reads as before. A version from `below`
- * on that is replayed from an older one is MAL_CONFLICT naming both, `below` above the live version MAL_INVALID. Nothing is rolled back to
- * a pruned version. The file does not shrink, its pages are used again. */
+ * on that is replayed from an older one is MAL_CONFLICT naming both, `below` above the live version
+ * MAL_INVALID. Nothing is rolled back to a pruned version. The file does not shrink, its pages are
+ * used again. */
 bool mal_store_prune(struct mal_store *writer, int64_t below, struct mal_error *err) MAL_CHECK;
 /* The highest `below`, at most `limit`, that mal_store_prune takes; 0: none. */
 bool mal_store_prunable(struct mal_store *store, int64_t limit, int64_t *out,
