@@ -96,8 +96,8 @@ static const struct mal_option options[] = {
      "are pruned; their rows and the hash chain stay. No limit unless given.",
      .min = 1, .max = 1e18},
     {"retain-age", MAL_OPTION_DURATION, AT(retain_age), "DURATION", NULL,
-     "Versions older than this are pruned likewise, after each new version. Kept for ever "
-     "unless given. The last --keep-versions stay in any case.",
+     "Versions older than this, such as 30d, are pruned likewise, after each new version. "
+     "Kept for ever unless given. The last --keep-versions stay in any case.",
      .min = 1, .max = 1e10},
     {"min-free-disk", MAL_OPTION_BYTES, AT(min_free_disk), "BYTES", "256MiB",
      "With less free where the database is, new edits are answered 507 and queued ones wait. "

@@ -45,13 +45,13 @@ bool mal_disk_low(struct mal_disk *disk) {
     /* A disk that cannot be asked is not called low: writing to it will tell. */
     bool known = disk->o.free_bytes(disk->o.path, &bytes);
     bool low = known && bytes < disk->o.min_free;
+    if (known && disk->o.seen) disk->o.seen(disk->o.arg, bytes, low);
     if (low != disk->low) {
         mal_log(low ? "warning" : "info", low ? "disk low" : "disk has room again",
                 "{s:I,s:I}", "free_bytes", (json_int_t)bytes, "min_free_disk",
                 (json_int_t)disk->o.min_free);
     }
     disk->low = low;
-    if (known && disk->o.seen) disk->o.seen(disk->o.arg, bytes, low);
     pthread_mutex_unlock(&disk->lock);
     return low;
 }

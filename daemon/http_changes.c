@@ -37,8 +37,10 @@ static bool prepare_rollback(struct mal_intake *in, struct mal_store *store,
                        version);
 }
 
-static const struct mal_intake_kind rollbacks = {
-    .kind = MAL_JOB_ROLLBACK, .decode = decode_rollback, .prepare = prepare_rollback};
+static const struct mal_intake_kind rollbacks = {.kind = MAL_JOB_ROLLBACK,
+                                                 .needs_disk = true,
+                                                 .decode = decode_rollback,
+                                                 .prepare = prepare_rollback};
 
 void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req) {
     struct mal_intake *in = mal_intake_create(d, req, &rollbacks);

@@ -22,7 +22,7 @@ enum mal_option_kind {
     MAL_OPTION_FLAG,   /* bool: `--name`, `--name=false`; false */
     MAL_OPTION_BYTES,  /* int64_t: 1048576, 16MiB, 16M (powers of 1024); MAL_OPTION_UNSET
                         */
-    MAL_OPTION_DURATION, /* double, seconds: 30, 1.5, 250ms, 5m, 2h; NaN */
+    MAL_OPTION_DURATION, /* double, seconds: 30, 1.5, 250ms, 5m, 2h, 7d; NaN */
 };
 
 #define MAL_OPTION_UNSET INT64_MIN

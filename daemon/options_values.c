@@ -46,7 +46,7 @@ static const struct unit byte_units[] = {
     {"MiB", 1 << 20}, {"G", 1 << 30}, {"GiB", 1 << 30}, {NULL, 0},
 };
 static const struct unit time_units[] = {
-    {"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {NULL, 0},
+    {"", 1}, {"ms", 1e-3}, {"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}, {NULL, 0},
 };
 static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
 
@@ -148,7 +148,7 @@ bool mal_option_set_value(const struct mal_option_set *set,
     case MAL_OPTION_DURATION:
         if (!parse_real(text, time_units, field) || *(double *)field < 0) {
             return refuse_value(set, source, text,
-                                "a time (such as 30, 250ms, 5m or 2h)");
+                                "a time (such as 30, 250ms, 5m, 2h or 7d)");
         }
         return check_range(set, option, *(double *)field, text, source);
     case MAL_OPTION_BYTES: return set_bytes(set, option, text, source, field);

@@ -192,6 +192,11 @@ static bool start_worker(struct life *life, struct mal_error *err) {
     return mal_worker_start(&life->d.worker, &options, err);
 }
 
+static void see_disk(void *arg, int64_t free_bytes, bool low) {
+    struct mal_status_disk disk = {.free_bytes = free_bytes, .low = low};
+    mal_status_set_disk(arg, &disk);
+}
+
 static bool make_keepers(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     struct mal_retention_options retention = {.keyframe_every = o->keyframe_every,
@@ -199,9 +204,14 @@ static bool make_keepers(struct life *life, struct mal_error *err) {
                                               .retain_ms =
                                                   (int64_t)(o->retain_age * 1000),
                                               .keep_versions = o->keep_versions};
-    struct mal_disk_options disk = {.path = o->db, .min_free = o->min_free_disk};
-    return mal_retention_create(&life->retention, &retention, err) &&
-           mal_disk_create(&life->disk, &disk, err);
+    struct mal_disk_options disk = {.path = o->db,
+                                    .min_free = o->min_free_disk,
+                                    .seen = see_disk,
+                                    .arg = life->d.status};
+    if (!mal_retention_create(&life->retention, &retention, err)) return false;
+    if (!mal_disk_create(&life->disk, &disk, err)) return false;
+    (void)mal_disk_low(life->disk); /* before the first request */
+    return true;
 }
 
 /* What can be said before a database is made. */

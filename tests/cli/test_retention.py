@@ -71,13 +71,15 @@ class Keyframes(Base):
         self.assertEqual((report["pruned"], report["keyframes"]), (0, 3))
 
     def test_statistics(self):
-        """UltraEdit's statistics of a rollback are those of the version, keyframes or not."""
+        """UltraEdit's statistics of a rollback are those of the version, keyframes or not, also
+        where all that is left of them is with the rollback's own."""
         after = []
-        for every in "0", "2":
-            d = self.daemon("--keyframe-every", every)
+        for options in ("0",), ("2",), ("3", "--keep-versions", "0", "--retain-bytes", "1000"):
+            d = self.daemon("--keyframe-every", *options)
             for fact in FACTS[:5]:
                 d.apply(fact)
             self.back(d, 4)
+            self.assertIs(self.versions(d)[5]["pruned"], options[0] == "3")
             d.kill()
             d.start()
             d.apply(FACTS[6])
@@ -85,7 +87,7 @@ class Keyframes(Base):
             d.close()
             for path in list(self.db.parent.iterdir()):
                 path.unlink()
-        self.assertEqual(after[0], after[1])
+        self.assertEqual(len(set(after)), 1, after)
 
     def test_damage(self):
         d = self.daemon("--keyframe-every", "2")
@@ -129,9 +131,9 @@ class Pruning(Base):
         event = d.wait_log("versions pruned")
         self.assertGreater(event["bytes"], 0)
 
-        job = self.back(d, 2)
-        self.assertEqual((job["state"], job["error"]["status"]), ("failed", 409))
-        self.assertEqual(job["error"]["detail"],
+        answer = d.call("POST", "/v1/rollbacks", {"to_version": 2})
+        self.assertEqual(answer.status, 409)
+        self.assertEqual(answer.json["detail"],
                          "version 2 was pruned: its weights are no longer stored")
         oldest = len(pruned) + 1
         self.assertEqual(self.back(d, oldest)["state"], "applied")
@@ -171,6 +173,38 @@ class Pruning(Base):
         d.wait_log("versions pruned")
         self.assertEqual([v["pruned"] for v in self.versions(d)],
                          [False, True, True, True, True, True, False])
+        d.close()
+        self.verify()
+
+
+class LowDisk(Base):
+    def test_low(self):
+        """Reads go on, nothing new is accepted, what is queued waits until there is room."""
+        d = self.daemon("--batch-window-ms", "60000")
+        queued = d.edit(FACTS[0]).json["id"]
+        self.assertIs(d.get("/v1/status").json["disk"]["low"], False)
+        d.kill()
+        d.args = ["--min-free-disk", "900000000000000000"]
+        d.start()
+        event = d.wait_log("disk low")
+        self.assertLess(event["free_bytes"], event["min_free_disk"])
+        disk = d.get("/v1/status").json["disk"]
+        self.assertIs(disk["low"], True)
+        self.assertGreater(disk["free_bytes"], 0)
+        for path, body in (("/v1/edits", {"facts": [FACTS[1]]}),
+                           ("/v1/rollbacks", {"to_version": 0})):
+            answer = d.call("POST", path, body)
+            self.assertEqual(answer.status, 507, answer.body)
+            self.assertIn("disk", answer.json["detail"])
+        valid = d.edit(FACTS[1], validate_only=True)
+        self.assertEqual(valid.status, 200)
+        self.assertEqual(d.complete("a is").status, 200)
+        threading.Event().wait(0.5)
+        self.assertEqual(d.get(f"/v1/jobs/{queued}").json["state"], "queued")
+        self.assertEqual(d.stop(), 0)
+        d.args = ["--min-free-disk", "0"]
+        d.start()
+        self.assertEqual(d.wait_job(queued)["state"], "applied")
         d.close()
         self.verify()
 

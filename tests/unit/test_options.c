@@ -243,7 +243,7 @@ static void test_precedence(void **state) {
     assert_true(fd >= 0);
     close(fd);
     write_file(path, "{\"model\":\"file\",\"max_queue\":5,\"seed\":6,\"json\":true,"
-                     "\"max_body\":\"1K\",\"request_timeout\":1.5,\"update\":null}");
+                     "\"max_body\":\"1K\",\"request_timeout\":\"1.5d\",\"update\":null}");
     snprintf(words, sizeof words, "--config|%s|--seed|8", path);
     setenv("MALMEND_SEED", "7", 1);
     setenv("MALMEND_MAX_QUEUE", "6", 1);
@@ -253,7 +253,7 @@ static void test_precedence(void **state) {
     assert_int_equal(v.seed, 8);
     assert_int_equal(v.max_queue, 6);
     assert_int_equal(v.max_body, 1024);
-    assert_true(v.timeout == 1.5);
+    assert_true(v.timeout == 129600);
     assert_string_equal(v.update, "joint");
     assert_true(v.json);
     mal_options_finish(&configurable, &v);
