@@ -30,7 +30,10 @@ struct mal_weights_state {
     bool *fresh;              /* (n_modules) planes that are the prepared version's own */
     double *sum;              /* one on the device, for norms */
     double hash_seconds;      /* of the last version prepared */
+    int64_t in_use;           /* what passes are to use; USES_PREPARED: that */
 };
+
+enum { USES_PREPARED = -1 };
 
 static inline const struct mal_linear *module_at(const struct mal_weights_state *ws,
                                                  size_t m) {

@@ -104,11 +104,17 @@ static bool version_is_base(const struct mal_weights_state *ws, const struct ver
     return true;
 }
 
-static void version_use(struct mal_weights_state *ws, const struct version *v) {
+/* Without being remembered as what passes are to use. */
+static void version_lend(struct mal_weights_state *ws, const struct version *v) {
     for (size_t m = 0; m < ws->n_modules; m++) {
         struct mal_linear *lin = mal_model_edit(ws->model, m);
         lin->w = plane_weight(v->planes[m], lin);
     }
+}
+
+static void version_use(struct mal_weights_state *ws, const struct version *v) {
+    version_lend(ws, v);
+    ws->in_use = v == ws->prepared ? USES_PREPARED : v->number;
 }
 
 /* ---- From T to a finished version ---- */
@@ -305,10 +311,13 @@ bool mal_weights_seal(struct mal_weights_state *ws, void (*tick)(void *), void *
     return ok;
 }
 
-bool mal_weights_try(struct mal_weights_state *ws, const struct mal_delta *delta,
-                     void (*tick)(void *), void *tick_arg, struct mal_error *err) {
+bool mal_weights_try(struct mal_weights_state *ws, int64_t from,
+                     const struct mal_delta *delta, void (*tick)(void *), void *tick_arg,
+                     struct mal_error *err) {
+    const struct version *basis = find_version(ws, from);
+    assert(basis);
     mal_weights_discard(ws);
-    if (!begin_prepare(ws, live_version(ws), err)) return false;
+    if (!begin_prepare(ws, basis, err)) return false;
     bool ok = add_delta(ws, ws->prepared, ws->fresh, delta, tick, tick_arg, err) &&
               round_planes(ws, ws->prepared, ws->fresh, tick, tick_arg, err);
     if (!ok) drop_prepared(ws);
@@ -318,7 +327,7 @@ bool mal_weights_try(struct mal_weights_state *ws, const struct mal_delta *delta
 bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *delta,
                          void (*tick)(void *), void *tick_arg, struct mal_error *err) {
     assert(!ws->prepared);
-    return mal_weights_try(ws, delta, tick, tick_arg, err) &&
+    return mal_weights_try(ws, mal_weights_live(ws), delta, tick, tick_arg, err) &&
            mal_weights_seal(ws, tick, tick_arg, err);
 }
 
@@ -489,4 +498,15 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version) {
     const struct version *v = find_version(ws, version);
     assert(v);
     version_use(ws, v);
+}
+
+void mal_weights_lend(struct mal_weights_state *ws, int64_t version) {
+    const struct version *v = find_version(ws, version);
+    assert(v);
+    version_lend(ws, v);
+}
+
+void mal_weights_give_back(struct mal_weights_state *ws) {
+    version_lend(ws, ws->in_use == USES_PREPARED ? ws->prepared
+                                                 : find_version(ws, ws->in_use));
 }

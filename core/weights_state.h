@@ -39,6 +39,10 @@ const struct mal_module_norms *mal_weights_norms(const struct mal_weights_state 
 
 /* Lets the model's passes use the weights of `version`, which must be in memory. */
 void mal_weights_use(struct mal_weights_state *ws, int64_t version);
+/* The same for a read in the midst of something else, until mal_weights_give_back() lets
+ * the passes use again what they used before. */
+void mal_weights_lend(struct mal_weights_state *ws, int64_t version);
+void mal_weights_give_back(struct mal_weights_state *ws);
 
 /* Prepares the successor of live on shadow memory: T + delta, rounded, hashed, norms
  * measured. A NaN or infinite weight is MAL_NUMERIC naming the module; an error leaves
@@ -49,9 +53,10 @@ bool mal_weights_prepare(struct mal_weights_state *ws, const struct mal_delta *d
                          struct mal_error *err) MAL_CHECK;
 /* The same in two steps: mal_weights_try() makes weights that passes can use but no hash
  * and no norms, in place of what was prepared before, so that several deltas can be tried
- * cheaply; mal_weights_seal() adds those, after which it is prepared. */
-bool mal_weights_try(struct mal_weights_state *ws, const struct mal_delta *delta,
-                     void (*tick)(void *), void *tick_arg,
+ * cheaply; mal_weights_seal() adds those, after which it is prepared. The delta is added
+ * to the version `from`, which is in memory: live, or the base. */
+bool mal_weights_try(struct mal_weights_state *ws, int64_t from,
+                     const struct mal_delta *delta, void (*tick)(void *), void *tick_arg,
                      struct mal_error *err) MAL_CHECK;
 bool mal_weights_seal(struct mal_weights_state *ws, void (*tick)(void *), void *tick_arg,
                       struct mal_error *err) MAL_CHECK;

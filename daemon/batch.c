@@ -12,39 +12,26 @@
 #include "daemon/worker_impl.h"
 #include "proto/wire.h"
 
-enum {
-    RETRY_MS = 1000,
-    SLICE_TOKENS = 512 /* a reader waits for so many at most */
-};
+enum { RETRY_MS = 1000 };
 
-struct batch {
-    struct mal_queued_job *jobs; /* owned list, in order */
-    size_t n_jobs;
-    const char **ids;       /* (n_jobs), borrowed from jobs, the array owned */
-    struct mal_fact *facts; /* (n_facts), owned */
-    size_t n_facts, capacity;
-    size_t *first; /* (n_jobs + 1) facts of each job, owned */
-    size_t *slots; /* hash table of prompts: index + 1 of a fact, owned */
-    size_t n_slots;
-};
-
-static void batch_finish(struct batch *batch) {
+static void batch_finish(struct mal_job_batch *batch) {
     while (batch->jobs) {
         struct mal_queued_job *job = batch->jobs;
         batch->jobs = job->next;
         mal_free(job);
     }
     mal_facts_free(batch->facts, batch->n_facts);
+    mal_free(batch->seqs);
     mal_free(batch->ids);
     mal_free(batch->first);
     mal_free(batch->slots);
-    *batch = (struct batch){0};
+    *batch = (struct mal_job_batch){0};
 }
 
 /* ---- Taking jobs ---- */
 
 /* The jobs at the head of the queue, as far as they may run together. */
-static void take_jobs(struct mal_worker *worker, struct batch *batch) {
+static void take_jobs(struct mal_worker *worker, struct mal_job_batch *batch) {
     struct mal_queued_job **last = &batch->jobs;
     int64_t facts = 0;
     pthread_mutex_lock(&worker->lock);
@@ -90,7 +77,7 @@ static size_t hash_text(const char *text) {
     return h;
 }
 
-static size_t *find_slot(struct batch *batch, const char *prompt) {
+static size_t *find_slot(struct mal_job_batch *batch, const char *prompt) {
     size_t i = hash_text(prompt) % batch->n_slots;
     while (batch->slots[i] && strcmp(batch->facts[batch->slots[i] - 1].prompt, prompt)) {
         i = (i + 1) % batch->n_slots;
@@ -98,8 +85,8 @@ static size_t *find_slot(struct batch *batch, const char *prompt) {
     return &batch->slots[i];
 }
 
-static bool load_facts(struct mal_worker *worker, struct batch *batch, const char *job,
-                       struct mal_error *err) {
+static bool load_facts(struct mal_worker *worker, struct mal_job_batch *batch,
+                       const char *job, struct mal_error *err) {
     struct mal_fact_row *rows = NULL;
     size_t n = 0;
     if (!mal_store_job_facts(worker->store, job, &rows, &n, err)) return false;
@@ -114,7 +101,7 @@ static bool load_facts(struct mal_worker *worker, struct batch *batch, const cha
             mal_fail_wrap(err, "stored fact %s", rows[i].id);
             break;
         }
-        batch->n_facts++;
+        batch->seqs[batch->n_facts++] = rows[i].seq;
         mal_free(fact->id);
         fact->id = rows[i].id;
         rows[i].id = NULL;
@@ -126,17 +113,18 @@ static bool load_facts(struct mal_worker *worker, struct batch *batch, const cha
 /* Loads the facts of the jobs. Where a later job teaches a prompt that is in the batch
  * already, the batch ends before it: the newer fact must come after the older one, not
  * beside it. */
-static bool load_batch(struct mal_worker *worker, struct batch *batch,
+static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
                        struct mal_error *err) {
     for (const struct mal_queued_job *j = batch->jobs; j; j = j->next) {
         batch->capacity += (size_t)j->n_facts;
     }
     batch->n_slots = 2 * batch->capacity + 1;
     batch->facts = mal_calloc(batch->capacity + 1, sizeof *batch->facts);
+    batch->seqs = mal_calloc(batch->capacity + 1, sizeof *batch->seqs);
     batch->slots = mal_calloc(batch->n_slots, sizeof *batch->slots);
     batch->ids = mal_calloc(batch->n_jobs, sizeof *batch->ids);
     batch->first = mal_calloc(batch->n_jobs + 1, sizeof *batch->first);
-    if (!batch->facts || !batch->slots || !batch->ids || !batch->first) {
+    if (!batch->facts || !batch->seqs || !batch->slots || !batch->ids || !batch->first) {
         return mal_fail(err, MAL_NO_MEMORY, "batch of %zu facts", batch->capacity);
     }
     struct mal_queued_job **p = &batch->jobs;
@@ -170,7 +158,8 @@ static bool load_batch(struct mal_worker *worker, struct batch *batch,
 struct jobs_write {
     const char *const *ids;
     size_t n;
-    const char *problem;
+    enum mal_job_state state;
+    const char *result, *problem;
 };
 
 static bool write_started(struct mal_store *store, void *arg, struct mal_error *err) {
@@ -178,10 +167,10 @@ static bool write_started(struct mal_store *store, void *arg, struct mal_error *
     return mal_store_start_jobs(store, w->ids, w->n, mal_clock_unix_ms(), err);
 }
 
-static bool write_failed(struct mal_store *store, void *arg, struct mal_error *err) {
+static bool write_ended(struct mal_store *store, void *arg, struct mal_error *err) {
     const struct jobs_write *w = arg;
-    return mal_store_end_jobs(store, w->ids, w->n, MAL_JOB_FAILED, mal_clock_unix_ms(),
-                              NULL, w->problem, err);
+    return mal_store_end_jobs(store, w->ids, w->n, w->state, mal_clock_unix_ms(),
+                              w->result, w->problem, err);
 }
 
 /* A full disk passes: the write is tried again until it does. Anything else ends the
@@ -204,8 +193,9 @@ static bool write_jobs(struct mal_worker *worker,
 static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
                       const struct mal_error *why, struct mal_error *err) {
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
-    struct jobs_write w = {ids, n, problem};
-    bool ok = write_jobs(worker, write_failed, &w, err);
+    struct jobs_write w = {
+        .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
+    bool ok = write_jobs(worker, write_ended, &w, err);
     for (size_t i = 0; i < n && ok; i++) {
         mal_log("error", "job failed", "{s:s,s:s}", "job", ids[i], "detail", why->text);
     }
@@ -214,85 +204,19 @@ static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t 
     return ok;
 }
 
-/* ---- Running ---- */
-
-struct run {
-    struct mal_worker *worker;
-    struct mal_error read_err; /* the device failed while answering a read */
-};
-
-static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
-    struct run *run = arg;
-    mal_status_progress(run->worker->o.status, stage, done, total);
-    if (!mal_worker_serve_reads(run->worker, &run->read_err)) return false;
-    return !mal_worker_stopping(run->worker);
-}
-
-/* A prepared change becomes durable, then live; or it is forgotten. */
-static bool persist(struct mal_worker *worker, struct mal_change *change,
-                    const char *const *jobs, size_t n_jobs,
-                    const struct mal_progress *progress, struct mal_error *err) {
-    double begin = mal_clock_seconds();
-    bool keyframe = false;
-    bool ok =
-        mal_retention_wants_keyframe(worker->o.retention, worker->store, &change->row,
-                                     mal_clock_unix_ms(), &keyframe, err) &&
-        (!keyframe || mal_engine_add_keyframe(worker->engine, change, progress, err));
-    mal_status_progress(worker->o.status, MAL_STAGE_PERSIST, 0, 1);
-    if (!ok || !mal_worker_persist(worker, change, jobs, n_jobs, err)) {
-        mal_engine_abandon(worker->engine);
-        return false;
-    }
-    mal_worker_publish(worker, change);
-    mal_log("info", "version published", "{s:I,s:I,s:f}", "version",
-            (json_int_t)mal_engine_live(worker->engine), "jobs", (json_int_t)n_jobs,
-            "persist_seconds", mal_clock_seconds() - begin);
-    mal_worker_prune(worker);
+bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
+                       const char *problem, struct mal_error *err) {
+    struct jobs_write w = {.ids = &id,
+                           .n = 1,
+                           .state = MAL_JOB_REJECTED,
+                           .result = result,
+                           .problem = problem};
+    if (!write_jobs(worker, write_ended, &w, err)) return false;
+    mal_log("warning", "job rejected", "{s:s}", "job", id);
     return true;
 }
 
-/* Above that number an editor's step costs what should stay as it was. */
-static void warn_of_size(struct mal_worker *worker, size_t n_facts) {
-    const struct mal_editor *editor = mal_engine_editor(worker->engine);
-    if (editor->n_edits == 0 || n_facts <= (size_t)editor->n_edits) return;
-    mal_log("warning", "batch above the editor's", "{s:I,s:I}", "facts",
-            (json_int_t)n_facts, "editor_facts", (json_int_t)editor->n_edits);
-}
-
-/* From facts to a published version; on an error nothing has changed. */
-static bool run_edit(struct mal_worker *worker, const struct batch *batch, size_t job,
-                     size_t n_jobs, struct mal_error *err) {
-    struct run run = {.worker = worker};
-    struct mal_progress progress = {
-        .tick = tick, .arg = &run, .slice_tokens = SLICE_TOKENS};
-    struct mal_change change = {0};
-    size_t from = batch->first[job], to = batch->first[job + n_jobs];
-    bool ok =
-        mal_worker_need_editor(worker, batch->facts + from, to - from, &progress, err);
-    if (ok && n_jobs == batch->n_jobs) warn_of_size(worker, to - from);
-    ok = ok && mal_engine_edit(worker->engine, worker->store, batch->facts + from,
-                               to - from, mal_clock_unix_ms(), &progress, &change, err);
-    if (ok) {
-        ok = persist(worker, &change, batch->ids + job, n_jobs, &progress, err);
-    } else if (run.read_err.status != MAL_OK) {
-        *err = run.read_err;
-    }
-    mal_change_finish(&change);
-    return ok;
-}
-
-static bool run_rollback(struct mal_worker *worker, const struct batch *batch,
-                         struct mal_error *err) {
-    struct mal_change change = {0};
-    struct run run = {.worker = worker};
-    struct mal_progress progress = {.tick = tick, .arg = &run};
-    bool ok = mal_engine_rollback(worker->engine, worker->store, batch->jobs->to_version,
-                                  mal_clock_unix_ms(), &progress, &change, err) &&
-              persist(worker, &change, batch->ids, 1, &progress, err);
-    if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
-    mal_change_finish(&change);
-    return ok;
-}
+/* ---- Running ---- */
 
 /* Whether the thread can go on after this error of a job. */
 static bool is_survivable(struct mal_worker *worker, const struct mal_error *why) {
@@ -300,18 +224,10 @@ static bool is_survivable(struct mal_worker *worker, const struct mal_error *why
     return why->status != MAL_IO && why->status != MAL_DEVICE;
 }
 
-static bool run_jobs(struct mal_worker *worker, const struct batch *batch, size_t job,
-                     size_t n_jobs, struct mal_error *err) {
+static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
+                     size_t job, size_t n_jobs, struct mal_error *err) {
     struct mal_error why = {0};
-    bool ok;
-    switch (batch->jobs->kind) {
-    case MAL_JOB_EDIT: ok = run_edit(worker, batch, job, n_jobs, &why); break;
-    case MAL_JOB_ROLLBACK: ok = run_rollback(worker, batch, &why); break;
-    default:
-        ok = mal_fail(&why, MAL_INVALID, "jobs of kind '%s' are not run by this version",
-                      mal_job_kind_name(batch->jobs->kind));
-    }
-    if (ok) {
+    if (mal_worker_run_jobs(worker, batch, job, n_jobs, &why)) {
         mal_worker_announce(worker);
         return true;
     }
@@ -334,7 +250,7 @@ static bool run_jobs(struct mal_worker *worker, const struct batch *batch, size_
     return true;
 }
 
-static bool begin_batch(struct mal_worker *worker, const struct batch *batch,
+static bool begin_batch(struct mal_worker *worker, const struct mal_job_batch *batch,
                         struct mal_error *err) {
     char(*ids)[MAL_ID_BYTES] = mal_calloc(batch->n_jobs, sizeof *ids);
     if (!ids) return mal_fail(err, MAL_NO_MEMORY, "batch of %zu jobs", batch->n_jobs);
@@ -349,7 +265,7 @@ static bool begin_batch(struct mal_worker *worker, const struct batch *batch,
 }
 
 bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
-    struct batch batch = {0};
+    struct mal_job_batch batch = {0};
     take_jobs(worker, &batch);
     if (!batch.n_jobs) return true;
     double start = mal_clock_seconds();

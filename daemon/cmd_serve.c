@@ -6,12 +6,17 @@
 #include "daemon/commands.h"
 #include "daemon/options.h"
 #include "daemon/serve.h"
+#include "daemon/workbench.h"
 
 struct values {
     char *model, *editor, *data, *db, *listen, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
     int64_t max_connections;
     int64_t keyframe_every, retain_bytes, min_free_disk;
+    char *preserve;
+    int64_t repair_rounds, verify_limit, consolidate_after, joint_memory;
+    double preserve_weight, repair_tau;
+    bool no_scrub;
     double request_timeout, retain_age;
     char *probes;
     struct mal_gate_limits gate;
@@ -37,8 +42,32 @@ static const struct mal_option options[] = {
      "unix:/path."},
     {"device", MAL_OPTION_TEXT, AT(device), "auto|cpu|cuda:N", "auto",
      "Where to compute."},
-    {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", "sequential",
-     "Whether a batch is solved with all live facts or added to the current weights."},
+    {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", NULL,
+     "joint: all live facts are held in one system, from which they can be taken back; "
+     "sequential: each batch is added to the current weights. When not given: joint, for "
+     "UltraEdit and MEND sequential."},
+    {"preserve", MAL_OPTION_TEXT, AT(preserve), "FILE", NULL, MAL_HELP_PRESERVE},
+    {"preserve-weight", MAL_OPTION_REAL, AT(preserve_weight), "W", NULL,
+     MAL_HELP_PRESERVE_WEIGHT, .min = 0, .max = INFINITY},
+    {"repair-rounds", MAL_OPTION_INT, AT(repair_rounds), "N", "4", MAL_HELP_REPAIR_ROUNDS,
+     .min = 0, .max = 1000},
+    {"repair-tau", MAL_OPTION_REAL, AT(repair_tau), "P", "0.9", MAL_HELP_REPAIR_TAU,
+     .min = 0, .max = 1},
+    {"verify-limit", MAL_OPTION_INT, AT(verify_limit), "FACTS", "4096",
+     "Live facts that a change looks at, and repairs, beside its own; of more, another "
+     "sample each time.",
+     .min = 0, .max = 1e9},
+    {"no-scrub", MAL_OPTION_FLAG, AT(no_scrub), NULL, NULL,
+     "Do not look for live facts that are wrong, and repair them, while there is nothing "
+     "else to do."},
+    {"consolidate-after", MAL_OPTION_INT, AT(consolidate_after), "VERSIONS", "64",
+     "Solve all live facts anew from the base when so many versions have passed since that "
+     "was done, and there is nothing else to do. 0: only when asked.",
+     .min = 0, .max = 1e6},
+    {"joint-memory", MAL_OPTION_BYTES, AT(joint_memory), "BYTES", NULL,
+     "What the system of all live facts may take of the device's memory; without a limit "
+     "its factors are kept between rounds of repair.",
+     .min = 1, .max = 1e18},
     {"max-queue", MAL_OPTION_INT, AT(max_queue), "FACTS", "10000",
      "Facts that may wait; more are answered 429.", .min = 1, .max = 1e7},
     {"max-batch-facts", MAL_OPTION_INT, AT(max_batch_facts), "N", "1024",
@@ -125,25 +154,34 @@ int mal_cmd_serve(int argc, char **argv) {
         return code;
     }
     bool by_bytes = v.retain_bytes != MAL_OPTION_UNSET, by_age = !isnan(v.retain_age);
-    struct mal_serve_options o = {.model = v.model,
-                                  .editor = v.editor,
-                                  .data = v.data,
-                                  .device = v.device,
-                                  .db = v.db,
-                                  .listen = v.listen,
-                                  .update = v.update,
-                                  .max_queue = v.max_queue,
-                                  .max_batch_facts = v.max_batch_facts,
-                                  .batch_window_ms = v.batch_window_ms,
-                                  .max_body = v.max_body,
-                                  .keep_versions = v.keep_versions,
-                                  .max_connections = v.max_connections,
-                                  .keyframe_every = v.keyframe_every,
-                                  .retain_bytes = by_bytes ? v.retain_bytes : 0,
-                                  .retain_age = by_age ? v.retain_age : 0,
-                                  .min_free_disk = v.min_free_disk,
-                                  .request_timeout = v.request_timeout,
-                                  .probes = v.probes};
+    struct mal_serve_options o = {
+        .model = v.model,
+        .editor = v.editor,
+        .data = v.data,
+        .device = v.device,
+        .db = v.db,
+        .listen = v.listen,
+        .update = v.update,
+        .max_queue = v.max_queue,
+        .max_batch_facts = v.max_batch_facts,
+        .batch_window_ms = v.batch_window_ms,
+        .max_body = v.max_body,
+        .keep_versions = v.keep_versions,
+        .max_connections = v.max_connections,
+        .keyframe_every = v.keyframe_every,
+        .retain_bytes = by_bytes ? v.retain_bytes : 0,
+        .retain_age = by_age ? v.retain_age : 0,
+        .min_free_disk = v.min_free_disk,
+        .request_timeout = v.request_timeout,
+        .preserve = v.preserve,
+        .preserve_weight = v.preserve_weight,
+        .repair_rounds = v.repair_rounds,
+        .repair_tau = v.repair_tau,
+        .verify_limit = v.verify_limit,
+        .no_scrub = v.no_scrub,
+        .consolidate_after = v.consolidate_after,
+        .joint_memory = v.joint_memory == MAL_OPTION_UNSET ? 0 : v.joint_memory,
+        .probes = v.probes};
     mal_gate_init(&o.gate, &v.gate);
     if (!mal_serve(&o, &code, &err)) {
         fprintf(stderr, "malmend serve: %s\n", err.text);

@@ -101,8 +101,7 @@ static bool prepare(struct walk *walk, const struct mal_version_row *row,
                     const struct mal_delta *delta, struct mal_error *err) {
     struct mal_weights_state *ws = walk->wb.ws;
     if (row->to_version >= 0) return prepare_rollback(walk, row, err);
-    bool follows =
-        mal_weights_live(ws) == row->parent && row->kind != MAL_VERSION_CONSOLIDATION;
+    bool follows = mal_weights_live(ws) == row->parent && !mal_history_begins(row);
     if (follows) return mal_weights_prepare(ws, delta, NULL, NULL, err);
     return mal_history_replay(walk->store, row->version, ws, NULL, NULL, err);
 }

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/editor/perplexity.h"
 #include "core/file.h"
 #include "daemon/check.h"
 
@@ -40,24 +41,51 @@ const char *mal_engine_editor_path(const struct mal_engine_options *options) {
     return access(options->cache_path, F_OK) == 0 ? options->cache_path : NULL;
 }
 
+static bool is_added_up(const struct mal_editor *editor) {
+    return editor->method == MAL_ULTRAEDIT || editor->method == MAL_MEND;
+}
+
+const struct mal_preserve_texts *mal_engine_texts(const struct mal_engine *engine) {
+    return engine->preserve_texts.n > 0 ? &engine->preserve_texts
+                                        : &engine->editor->preserve;
+}
+
+static bool measure_base_perplexity(struct mal_engine *engine, struct mal_error *err) {
+    engine->base_perplexity = (double)NAN;
+    return !mal_gate_asks(&engine->gate, MAL_GATE_PERPLEXITY_GROWTH) ||
+           mal_perplexity_measure(engine->model, mal_engine_texts(engine),
+                                  MAL_PERPLEXITY_TOKENS, NULL, NULL,
+                                  &engine->base_perplexity, err);
+}
+
+/* The base weights are in use. */
+static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
+                        struct mal_error *err) {
+    if (!mal_editor_bind(editor, engine->model, err)) return false;
+    if (engine->asked_joint && editor->method == MAL_MEND) {
+        return mal_fail(err, MAL_INVALID,
+                        "MEND solves no system that all live facts could be held in: "
+                        "serve with --update sequential");
+    }
+    engine->norms = mal_editor_norms(editor, err);
+    if (!engine->norms) return false;
+    engine->n_norms = editor->n_shapes;
+    if (!mal_preserve_create(&engine->preserve, engine->model, editor,
+                             &engine->preserve_texts, engine->preserve_weight, NULL, err))
+        return false;
+    engine->editor = editor;
+    if (!engine->update_given) engine->joint = !is_added_up(editor);
+    mal_hash_hex(&editor->hash, engine->editor_hash);
+    return measure_base_perplexity(engine, err);
+}
+
 static bool open_editor(struct mal_engine *engine, const char *path,
                         struct mal_error *err) {
     struct mal_editor *editor = NULL;
     if (!mal_editor_open(&editor, path, err)) return false;
-    if (!mal_editor_bind(editor, engine->model, err)) {
-        mal_editor_close(editor);
-        return mal_fail_wrap(err, "%s", path);
-    }
-    engine->norms = mal_editor_norms(editor, err);
-    if (!engine->norms || !mal_preserve_create(&engine->preserve, engine->model, editor,
-                                               NULL, (double)NAN, NULL, err)) {
-        mal_editor_close(editor);
-        return mal_fail_wrap(err, "%s", path);
-    }
-    engine->n_norms = editor->n_shapes;
-    engine->editor = editor;
-    mal_hash_hex(&editor->hash, engine->editor_hash);
-    return true;
+    if (take_editor(engine, editor, err)) return true;
+    if (engine->editor != editor) mal_editor_close(editor);
+    return mal_fail_wrap(err, "%s", path);
 }
 
 static bool keep_modules(struct mal_engine *engine, const char *modules_json,
@@ -84,6 +112,32 @@ static bool choose_modules(struct mal_engine *engine, const char *modules_json,
     return mal_model_set_default_edits(engine->model, err);
 }
 
+/* What the model is to keep, and to be asked. */
+static bool open_files(struct mal_engine *engine,
+                       const struct mal_engine_options *options, struct mal_error *err) {
+    if (options->preserve &&
+        !mal_preserve_texts_load(&engine->preserve_texts, options->preserve,
+                                 engine->model, engine->tok, err))
+        return false;
+    return !options->probes ||
+           (mal_probes_load(&engine->probes, options->probes, err) &&
+            mal_probes_check(&engine->probes, engine->model, engine->tok, err));
+}
+
+static void set_options(struct mal_engine *engine,
+                        const struct mal_engine_options *options) {
+    engine->update_given = options->update != NULL;
+    engine->asked_joint = options->update && strcmp(options->update, "joint") == 0;
+    engine->joint = !options->update || engine->asked_joint;
+    engine->preserve_weight = options->preserve_weight;
+    engine->repair_rounds = options->repair_rounds;
+    engine->repair_tau = options->repair_tau;
+    engine->verify_limit = options->verify_limit;
+    engine->joint_memory = options->joint_memory;
+    engine->gate = options->gate;
+    engine->base_perplexity = (double)NAN;
+}
+
 static bool open_parts(struct mal_engine *engine,
                        const struct mal_engine_options *options, struct mal_error *err) {
     if (!mal_backend_create(&engine->be, options->device, err)) return false;
@@ -92,6 +146,7 @@ static bool open_parts(struct mal_engine *engine,
     if (!mal_tokenizer_open(&engine->tok, options->model_dir, err)) return false;
     if (!mal_check_model(engine->model, engine->tok, options->model_dir, err))
         return false;
+    if (!open_files(engine, options, err)) return false;
     const char *editor_path = mal_engine_editor_path(options);
     if (editor_path && !open_editor(engine, editor_path, err)) return false;
     if (!editor_path && !choose_modules(engine, options->modules_json, err)) return false;
@@ -118,6 +173,7 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
                      struct mal_error *err) {
     struct mal_engine *engine = mal_calloc(1, sizeof *engine);
     if (!engine) return mal_fail(err, MAL_NO_MEMORY, "engine");
+    set_options(engine, options);
     if (!open_parts(engine, options, err)) goto fail;
     engine->model_name = mal_file_base(options->model_dir);
     if (!name_modules(engine, err)) goto fail;
@@ -136,7 +192,10 @@ fail:
 
 void mal_engine_close(struct mal_engine *engine) {
     if (!engine) return;
+    mal_members_drop(&engine->members);
     mal_weights_destroy(engine->ws);
+    mal_probes_finish(&engine->probes);
+    mal_preserve_texts_finish(&engine->preserve_texts);
     mal_norms_free(engine->norms, engine->n_norms);
     mal_preserve_destroy(engine->preserve);
     mal_editor_close(engine->editor);
@@ -153,13 +212,13 @@ bool mal_engine_make_editor(struct mal_engine *engine, const struct mal_fact *fa
                             size_t n, const struct mal_progress *progress,
                             struct mal_instant_report *report, struct mal_error *err) {
     struct mal_editor *editor = NULL;
-    mal_engine_set_view(engine, VIEW_BASE);
+    mal_weights_use(engine->ws, 0);
     bool ok = mal_editor_make(&editor, engine->model, engine->tok, facts, n, progress,
                               report, err) &&
               mal_editor_save(editor, engine->cache_path, err) &&
               open_editor(engine, engine->cache_path, err);
     mal_editor_close(editor);
-    mal_engine_set_view(engine, VIEW_LIVE);
+    mal_weights_use(engine->ws, mal_weights_live(engine->ws));
     return ok;
 }
 
@@ -179,6 +238,29 @@ const char *mal_engine_modules(const struct mal_engine *engine) {
 
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine) {
     return engine->editor;
+}
+
+bool mal_engine_is_joint(const struct mal_engine *engine) {
+    return engine->joint;
+}
+
+const struct mal_gate *mal_engine_gate(const struct mal_engine *engine) {
+    return &engine->gate;
+}
+
+struct mal_members_of mal_engine_members_of(const struct mal_engine *engine) {
+    return (struct mal_members_of){.model = engine->model,
+                                   .tok = engine->tok,
+                                   .editor = engine->editor,
+                                   .preserve = engine->preserve,
+                                   .max_bytes = engine->joint_memory};
+}
+
+void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
+                           size_t *n_facts) {
+    const struct mal_members *members = &engine->members;
+    *bytes = members->joint ? mal_joint_held_bytes(members->joint) : 0;
+    *n_facts = members->n;
 }
 
 const char *mal_engine_device(const struct mal_engine *engine) {
@@ -215,21 +297,12 @@ size_t mal_engine_device_bytes(const struct mal_engine *engine) {
 
 /* ---- Reads ---- */
 
-void mal_engine_set_view(struct mal_engine *engine, enum engine_view view) {
-    engine->view = view;
-    if (view == VIEW_PREPARED) {
-        mal_weights_use_prepared(engine->ws);
-    } else {
-        mal_weights_use(engine->ws, view == VIEW_BASE ? 0 : mal_weights_live(engine->ws));
-    }
-}
-
 bool mal_engine_generate(struct mal_engine *engine, int64_t version,
                          struct mal_generation *gens, size_t n, bool (*tick)(void *),
                          void *tick_arg, struct mal_error *err) {
-    mal_weights_use(engine->ws, version);
+    mal_weights_lend(engine->ws, version);
     bool ok = mal_generate(engine->model, engine->tok, gens, n, tick, tick_arg, err);
-    mal_engine_set_view(engine, engine->view);
+    mal_weights_give_back(engine->ws);
     return ok;
 }
 
@@ -237,10 +310,10 @@ bool mal_engine_score(struct mal_engine *engine, int64_t version,
                       const struct mal_score_item *items, size_t n, const char *pointer,
                       bool (*tick)(void *), void *tick_arg, struct mal_score **out,
                       struct mal_error *err) {
-    mal_weights_use(engine->ws, version);
+    mal_weights_lend(engine->ws, version);
     bool ok = mal_score_items(engine->model, engine->tok, items, n, pointer, tick,
                               tick_arg, out, err);
-    mal_engine_set_view(engine, engine->view);
+    mal_weights_give_back(engine->ws);
     return ok;
 }
 

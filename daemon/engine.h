@@ -13,6 +13,7 @@
 #include "core/eval.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
+#include "daemon/gate.h"
 #include "sql/store.h"
 
 struct mal_engine;
@@ -24,6 +25,15 @@ struct mal_engine_options {
     const char *modules_json; /* what the database was made with; NULL: not yet */
     const char *device;       /* "auto", "cpu", "cuda:N" */
     int keep_versions;        /* in memory beside live and base */
+    const char *update;       /* "joint", "sequential"; NULL: what the editor is for */
+    const char *preserve;     /* file of texts to preserve; NULL: those of the editor */
+    double preserve_weight;   /* as mal_preserve_create()'s share */
+    int64_t repair_rounds;    /* at most; MEND has none */
+    double repair_tau;
+    int64_t verify_limit; /* live facts that a change looks at beside its own */
+    size_t joint_memory;  /* bytes of the joint system; 0: no bound */
+    const char *probes;   /* file of prompts whose answers are to stay; NULL: none */
+    struct mal_gate gate;
 };
 
 /* The editor's file, the given one before the one made on the spot; NULL: there is none.
@@ -48,6 +58,11 @@ const char *mal_engine_base_model(const struct mal_engine *engine); /* fingerpri
 const char *
 mal_engine_model_name(const struct mal_engine *engine); /* last part of its path */
 
+/* Whether all live facts are held in one system, or batches added up. */
+bool mal_engine_is_joint(const struct mal_engine *engine);
+
+const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);
+
 /* NULL: none yet. For the engine's thread. */
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);
 /* Makes one (core/editor/instant.h) where there is none; it is in the file cache_path,
@@ -67,7 +82,15 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
 
 /* ---- Changes ---- */
 
-/* A prepared change: its version row, blobs to store, and what it measured. */
+/* Values of a fact that a change stores. */
+struct mal_change_value {
+    int64_t fact; /* seq */
+    char *id;
+    float *data; /* (n) */
+    size_t n;
+};
+
+/* A prepared change: its version row, what is stored with it, and what it measured. */
 struct mal_change {
     struct mal_version_row row; /* strings owned */
     struct mal_delta delta;
@@ -77,23 +100,86 @@ struct mal_change {
     const struct mal_editor *editor; /* borrowed; NULL: there is none */
     char *base_model,
         *modules_json; /* version 0: what the database is made with; owned */
+    struct mal_change_value *values; /* (n_values), in the order of seq, owned */
+    size_t n_values;
     struct mal_edit_report report;
+    int64_t n_rounds; /* of repair */
     struct mal_measures measures;
+    size_t n_wrong_others;         /* facts it did not teach that are wrong after it */
     struct mal_fact_result *facts; /* (n_facts), strings owned by the change */
     size_t n_facts;
-    char *result_json; /* the jobs' result, owned; NULL: none */
+    char **results; /* (n_results) of each job, owned */
+    size_t n_results;
+    const struct mal_retraction *retracted; /* borrowed */
+    size_t n_retracted;
+    const char *const *rejected; /* ids, borrowed */
+    size_t n_rejected;
+    bool passes; /* the gate's verdict */
 };
 
 void mal_change_finish(struct mal_change *change); /* takes a zeroed one */
 
 bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
                             struct mal_change *out, struct mal_error *err) MAL_CHECK;
-/* `facts` have ids. On an error nothing is prepared. `store`: any handle of this thread.
- */
+
+/* A batch to be taught. */
+struct mal_batch_edit {
+    const struct mal_fact
+        *facts;          /* (n) with ids; those of equal prompts in their order */
+    const int64_t *seqs; /* (n) */
+    size_t n;
+    const size_t *first; /* (n_jobs + 1) each job's facts */
+    size_t n_jobs;
+    const struct mal_gate *gate;
+    const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
+    size_t n_rejected;
+};
+
+/* What the unrelated prompts of a batch's facts, and the daemon's probes, are answered on
+ * the base weights: made once for all changes that are tried of the batch. */
+struct mal_agreement;
+bool mal_engine_ask(struct mal_engine *engine, const struct mal_fact *facts, size_t n,
+                    const struct mal_progress *progress, struct mal_agreement *out,
+                    struct mal_error *err) MAL_CHECK;
+
+/* On an error nothing is prepared; there is an editor. A change that the gate refuses
+ * (out->passes false) is prepared, too: its numbers are in the results, and it is to be
+ * abandoned. `store`: any handle of this thread. */
 bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
-                     const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
+                     const struct mal_batch_edit *batch,
+                     const struct mal_agreement *agreement, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
-                     struct mal_error *err) MAL_CHECK; /* there is an editor */
+                     struct mal_error *err) MAL_CHECK;
+/* Takes live facts back, all in one mode (borrowed until the change is finished).
+ * MAL_CONFLICT: one is not live, or the daemon adds facts up. */
+bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
+                        const struct mal_retraction *facts, size_t n, int64_t now_ms,
+                        const struct mal_progress *progress, struct mal_change *out,
+                        struct mal_error *err) MAL_CHECK;
+/* Repairs live facts that are wrong. out->passes: fewer are wrong then; else it is to be
+ * abandoned. */
+bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store, int64_t now_ms,
+                       const struct mal_progress *progress, struct mal_change *out,
+                       struct mal_error *err) MAL_CHECK;
+/* Solves all live facts anew from the base. out->passes: it measures no worse. */
+bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
+                            int64_t now_ms, const struct mal_progress *progress,
+                            struct mal_change *out, struct mal_error *err) MAL_CHECK;
+
+/* Scores live facts from the one after `after` (seq) on, at most `n`; *out_last is the
+ * last one's seq, 0 when there are none left. */
+struct mal_scrubbed {
+    int64_t last;
+    size_t n, n_wrong;
+};
+
+bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
+                      size_t n, bool (*tick)(void *), void *tick_arg,
+                      struct mal_scrubbed *out, struct mal_error *err) MAL_CHECK;
+/* Bytes of the joint system and facts in it; 0: it is not made yet. */
+void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
+                           size_t *n_facts);
+
 /* MAL_INVALID: no such version, MAL_CONFLICT: it was pruned. The prepared weights hash as
  * the row of to_version says.
  */

@@ -4,10 +4,8 @@
 
 #include "core/editor/preserve.h"
 #include "daemon/engine.h"
-
-/* Which weights the change under way works on; reads served in between come back to it.
- */
-enum engine_view { VIEW_LIVE, VIEW_BASE, VIEW_PREPARED };
+#include "daemon/members.h"
+#include "daemon/probes.h"
 
 struct mal_engine {
     struct mal_backend *be;
@@ -18,7 +16,16 @@ struct mal_engine {
     struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
     struct mal_normalizer *norms;  /* (n_norms) at the live version */
     size_t n_norms;                /* the editor's shapes */
-    enum engine_view view;
+    struct mal_members members;
+    bool joint, update_given, asked_joint;
+    int64_t repair_rounds, verify_limit;
+    double repair_tau;
+    size_t joint_memory;
+    struct mal_gate gate;                     /* the daemon's own */
+    struct mal_probes probes;                 /* zeroed: none */
+    struct mal_preserve_texts preserve_texts; /* of the file; n 0: there is none */
+    double preserve_weight;
+    double base_perplexity; /* mean -log p of the texts to preserve; NaN: not asked for */
     char base_model[MAL_HASH_HEX];
     char editor_hash[MAL_HASH_HEX];
     char *model_name;
@@ -26,7 +33,9 @@ struct mal_engine {
     char *modules_json; /* names of the edit modules, sorted, as a JSON array */
 };
 
-void mal_engine_set_view(struct mal_engine *engine, enum engine_view view);
+struct mal_members_of mal_engine_members_of(const struct mal_engine *engine);
+/* What the preservation texts are: the file's, else the editor's. */
+const struct mal_preserve_texts *mal_engine_texts(const struct mal_engine *engine);
 
 /* Prepares the weights of a version of the database and checks that they hash as its row
  * says (MAL_CORRUPT). A version that was pruned is MAL_CONFLICT. `tick` (may be NULL) is

@@ -22,7 +22,7 @@ static bool walk_path(struct mal_store *store, int64_t version, int64_t *path, s
     while (version > 0) {
         struct mal_version_row row = {0};
         if (!mal_store_get_version(store, version, &row, err)) return false;
-        bool begins = row.kind == MAL_VERSION_CONSOLIDATION;
+        bool begins = mal_history_begins(&row);
         if (row.to_version < 0) path[(*n)++] = version;
         bool ok = mal_history_step(&row, &version, err);
         mal_version_row_finish(&row);
@@ -81,7 +81,7 @@ static bool walk_plan(struct mal_store *store, int64_t version,
     while (version > 0) {
         struct mal_version_row row = {0};
         if (!mal_store_get_version(store, version, &row, err)) return false;
-        bool begins = row.keyframe || row.kind == MAL_VERSION_CONSOLIDATION;
+        bool begins = row.keyframe || mal_history_begins(&row);
         bool ok = check_step(&row, asked, err);
         if (row.keyframe) {
             plan->keyframe = version;

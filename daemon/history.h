@@ -9,9 +9,16 @@
 
 /* ---- From the base to a version ---- */
 
+/* Whether the version's delta is the whole difference from the base: a consolidation's,
+ * and the empty one of a retraction after which nothing is live. */
+static inline bool mal_history_begins(const struct mal_version_row *row) {
+    return row->kind == MAL_VERSION_CONSOLIDATION ||
+           (row->kind == MAL_VERSION_RETRACTION && row->live_facts == 0);
+}
+
 /* The versions whose deltas make `version`, ascending: rollbacks are followed to where
- * they lead, and the last consolidation on the way, whose delta is the whole difference
- * from the base, is the first. Values of facts are looked up along it. *out owned. */
+ * they lead, and the last one on the way that begins anew is the first. Values of facts
+ * are looked up along it. *out owned. */
 bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
                       size_t *out_n, struct mal_error *err) MAL_CHECK;
 

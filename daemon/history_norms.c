@@ -95,7 +95,7 @@ bool mal_history_norms(struct mal_store *store, int64_t version,
         struct mal_version_row row = {0};
         bool ok = mal_store_get_version(store, version, &row, err) &&
                   read_norms(store, version, editor, norms, &found, err);
-        bool begins = row.kind == MAL_VERSION_CONSOLIDATION;
+        bool begins = mal_history_begins(&row);
         ok = ok && mal_history_step(&row, &version, err);
         mal_version_row_finish(&row);
         if (!ok) return false;

@@ -74,7 +74,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
     } else {
         mal_weights_discard(engine->ws);
     }
-    mal_engine_set_view(engine, VIEW_LIVE);
+    mal_weights_use(engine->ws, mal_weights_live(engine->ws));
     *out_empty = false;
     return true;
 }

@@ -69,6 +69,7 @@ static void on_signal(void *arg) {
 
 static void on_ready(void *arg, struct mal_engine *engine) {
     struct life *life = arg;
+    life->d.update = mal_engine_is_joint(engine) ? "joint" : "sequential";
     life->d.engine = engine;
 }
 
@@ -167,7 +168,16 @@ static struct mal_engine_options engine_options(const struct life *life) {
                                        .editor_path = o->editor,
                                        .cache_path = life->cache,
                                        .device = o->device,
-                                       .keep_versions = (int)o->keep_versions};
+                                       .keep_versions = (int)o->keep_versions,
+                                       .update = o->update,
+                                       .preserve = o->preserve,
+                                       .preserve_weight = o->preserve_weight,
+                                       .repair_rounds = o->repair_rounds,
+                                       .repair_tau = o->repair_tau,
+                                       .verify_limit = o->verify_limit,
+                                       .joint_memory = (size_t)o->joint_memory,
+                                       .probes = o->probes,
+                                       .gate = o->gate};
 }
 
 static bool start_worker(struct life *life, struct mal_error *err) {
@@ -180,6 +190,8 @@ static bool start_worker(struct life *life, struct mal_error *err) {
                                          .batch_window_ms = o->batch_window_ms,
                                          .read_timeout_ms =
                                              (int64_t)(o->request_timeout * 1000),
+                                         .scrub = !o->no_scrub,
+                                         .consolidate_after = o->consolidate_after,
                                          .loop = life->d.loop,
                                          .writer = life->d.writer,
                                          .status = life->d.status,
@@ -236,7 +248,6 @@ static bool start(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     struct mal_daemon *d = &life->d;
     d->db = o->db;
-    d->update = o->update;
     d->max_facts = o->max_queue;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;

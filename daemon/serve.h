@@ -15,6 +15,10 @@ struct mal_serve_options {
         min_free_disk;                  /* 0: never, no limit, no least */
     double request_timeout, retain_age; /* seconds; age 0: any */
     const char *probes;                 /* NULL: none */
+    const char *preserve;               /* NULL: what the editor carries */
+    double preserve_weight, repair_tau;
+    int64_t repair_rounds, verify_limit, joint_memory, consolidate_after;
+    bool no_scrub;
     struct mal_gate gate;
 };
 

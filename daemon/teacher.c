@@ -102,7 +102,7 @@ static bool teach_once(struct mal_teacher *teacher, const struct mal_fact *facts
     bool ok = mal_edit_run(wb->model, wb->tok, wb->editor, teacher->norms, wb->preserve,
                            facts, n, progress, &delta, &out->report, err);
     double begin = mal_clock_seconds();
-    ok = ok && mal_weights_try(wb->ws, &delta, NULL, NULL, err);
+    ok = ok && mal_weights_try(wb->ws, mal_weights_live(wb->ws), &delta, NULL, NULL, err);
     out->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin;
     mal_delta_finish(&delta);
     return ok;
@@ -178,6 +178,7 @@ static bool solve(struct mal_teacher *teacher, struct lesson *lesson,
                                 .editor = wb->editor,
                                 .norms = teacher->norms,
                                 .origin = joint ? 0 : mal_weights_live(wb->ws),
+                                .basis = mal_weights_live(wb->ws),
                                 .max_rounds = teacher->o.max_rounds,
                                 .tau = teacher->o.tau,
                                 .progress = progress,

@@ -11,7 +11,7 @@
 #include "daemon/log.h"
 #include "daemon/worker_impl.h"
 
-enum { MAX_READS = 256, LOW_DISK_MS = 1000 };
+enum { MAX_READS = 256, LOW_DISK_MS = 1000, IDLE_MS = 200 };
 
 /* ---- Queue ---- */
 
@@ -347,13 +347,34 @@ void mal_worker_prune(struct mal_worker *worker) {
         mal_log("warning", "pruning failed", "{s:s}", "detail", err.text);
 }
 
+/* Waits for something to do. *out_idle: nothing came for a while, and there is work that
+ * nobody asks for. */
+static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
+    *out_idle = false;
+    pthread_mutex_lock(&worker->lock);
+    int64_t ms;
+    while (!worker->stop && !worker->reads && (ms = until_batch(worker)) != 0) {
+        bool idle = ms < 0 && mal_idle_pending(worker);
+        wait_asked(worker, idle ? IDLE_MS : ms);
+        if (!idle || worker->stop || worker->reads || worker->jobs) continue;
+        *out_idle = true;
+        break;
+    }
+    pthread_mutex_unlock(&worker->lock);
+}
+
 static bool serve(struct mal_worker *worker, struct mal_error *err) {
     while (true) {
-        pthread_mutex_lock(&worker->lock);
-        int64_t ms;
-        while (!worker->stop && !worker->reads && (ms = until_batch(worker)) != 0) {
-            wait_asked(worker, ms);
+        bool idle;
+        wait_for_work(worker, &idle);
+        while (idle) { /* until somebody asks */
+            if (!mal_idle_step(worker, err)) return false;
+            pthread_mutex_lock(&worker->lock);
+            idle = !worker->stop && !worker->reads && !worker->jobs;
+            pthread_mutex_unlock(&worker->lock);
+            idle = idle && mal_idle_pending(worker);
         }
+        pthread_mutex_lock(&worker->lock);
         bool stop = worker->stop;
         bool reads = worker->reads != NULL;
         pthread_mutex_unlock(&worker->lock);

@@ -26,6 +26,8 @@ struct mal_worker_options {
     int64_t max_batch_facts;
     int64_t batch_window_ms; /* how long the oldest job waits for company */
     int64_t read_timeout_ms;
+    bool scrub;                /* look for live facts that are wrong while idle */
+    int64_t consolidate_after; /* versions since the last one; 0: never by itself */
     struct mal_loop *loop;
     struct mal_writer *writer;
     struct mal_daemon_status *status;

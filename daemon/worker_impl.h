@@ -7,6 +7,15 @@
 
 #include "daemon/worker.h"
 
+/* A walk over the live facts of one version, and what followed from it. */
+struct mal_idle {
+    int64_t version; /* that is walked over */
+    int64_t after;   /* seq of the last fact looked at */
+    int64_t total, position, wrong, passes;
+    bool walked;          /* to the end, and repaired where that helped */
+    int64_t consolidated; /* version at which that was tried last */
+};
+
 struct mal_worker {
     struct mal_worker_options o;
     pthread_t thread;
@@ -22,9 +31,57 @@ struct mal_worker {
     size_t n_reads;
     bool stop, change_posted, persisted;
 
+    struct mal_idle idle;
+
     struct mal_task ready_task, change_task, end_task;
     struct mal_error end_err; /* why the thread ended */
 };
+
+/* ---- Jobs that run together (batch.c) ---- */
+
+struct mal_job_batch {
+    struct mal_queued_job *jobs; /* owned list, in order */
+    size_t n_jobs;
+    const char **ids;       /* (n_jobs), borrowed from jobs, the array owned */
+    struct mal_fact *facts; /* (n_facts), owned */
+    int64_t *seqs;          /* (n_facts), owned */
+    size_t n_facts, capacity;
+    size_t *first; /* (n_jobs + 1) facts of each job, owned */
+    size_t *slots; /* hash table of prompts: index + 1 of a fact, owned */
+    size_t n_slots;
+};
+
+/* Ends a job that the gate refused. */
+bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
+                       const char *problem, struct mal_error *err) MAL_CHECK;
+
+/* ---- What each kind of job does (jobs.c) ---- */
+
+/* Ticks of a change: the status, reads, and whether to go on. */
+struct mal_run {
+    struct mal_worker *worker;
+    struct mal_error read_err; /* the device failed while answering a read */
+};
+
+struct mal_progress mal_run_progress(struct mal_run *run);
+
+/* Runs `n_jobs` jobs of the batch from `job` on to a published version, or to the gate's
+ * refusal of a single one. On an error nothing has changed. */
+bool mal_worker_run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
+                         size_t job, size_t n_jobs, struct mal_error *err) MAL_CHECK;
+/* A prepared change becomes durable, then live; or it is forgotten. */
+bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
+                      const char *const *jobs, size_t n_jobs,
+                      const struct mal_progress *progress,
+                      struct mal_error *err) MAL_CHECK;
+
+/* ---- What an idle daemon does (idle.c) ---- */
+
+/* Whether there is something to do. */
+bool mal_idle_pending(struct mal_worker *worker);
+/* A step of it, tens of milliseconds; or a repair, or a consolidation, which serve reads
+ * meanwhile. False: the thread must end. */
+bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 
 /* While loading: the editor there is, or one made from the given file. */
 bool mal_worker_load_editor(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;

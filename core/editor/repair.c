@@ -61,7 +61,7 @@ static bool try_change(struct run *run, struct mal_error *err) {
     mal_delta_finish(&r->delta);
     r->delta = delta;
     double begin = mal_clock_seconds();
-    if (!mal_weights_try(r->ws, &r->delta, try_tick, run, err)) return false;
+    if (!mal_weights_try(r->ws, r->basis, &r->delta, try_tick, run, err)) return false;
     double tried = mal_clock_seconds();
     seconds[MAL_STAGE_APPLY] += tried - begin;
     mal_weights_use_prepared(r->ws);

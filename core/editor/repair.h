@@ -21,6 +21,7 @@ struct mal_repair {
     const struct mal_editor *editor;
     const struct mal_normalizer *norms; /* as in mal_edit_run() */
     int64_t origin;                     /* version whose weights keys are measured on */
+    int64_t basis;                      /* version that the change's shift is added to */
     int64_t max_rounds;                 /* 0: the single pass */
     double tau;
     const struct mal_progress *progress;

@@ -17,6 +17,7 @@
 #include "core/clock.h"
 #include "core/tensor.h"
 #include "daemon/engine.h"
+#include "daemon/probes.h"
 #include "daemon/version_diff.h"
 
 enum { CONTEXT = 256, MAX_SLOTS = 256, SLOW_SLICES = 100, SLICE_MS = 20, QUICK_MS = 2 };
@@ -31,6 +32,8 @@ struct mal_engine {
     struct mal_model_info info;
     struct mal_editor editor;
     struct mal_editor_module module;
+    bool joint;
+    struct mal_gate gate;
     struct slot slots[MAX_SLOTS]; /* ascending */
     size_t n_slots, keep;
     char chain[MAL_HASH_HEX]; /* of the live version */
@@ -103,6 +106,8 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
     struct mal_engine *e = mal_calloc(1, sizeof *e);
     if (!e) return mal_fail(err, MAL_NO_MEMORY, "engine");
     e->keep = (size_t)options->keep_versions;
+    e->joint = options->update && strcmp(options->update, "joint") == 0;
+    e->gate = options->gate;
     e->info = (struct mal_model_info){.architecture = "table",
                                       .n_context = CONTEXT,
                                       .n_vocab = 256,
@@ -206,7 +211,9 @@ void mal_change_finish(struct mal_change *change) {
         mal_free((char *)change->facts[i].verified_json);
     }
     mal_free(change->facts);
-    mal_free(change->result_json);
+    for (size_t i = 0; i < change->n_results; i++)
+        mal_free(change->results[i]);
+    mal_free(change->results);
     *change = (struct mal_change){0};
 }
 
@@ -270,10 +277,35 @@ static bool work(const struct mal_fact *facts, size_t n,
     return true;
 }
 
+bool mal_engine_ask(struct mal_engine *e, const struct mal_fact *facts, size_t n,
+                    const struct mal_progress *progress, struct mal_agreement *out,
+                    struct mal_error *err) {
+    *out = (struct mal_agreement){0};
+    return true;
+}
+
+void mal_agreement_finish(struct mal_agreement *agreement) {
+    *agreement = (struct mal_agreement){0};
+}
+
+static void add_results(struct mal_change *change, const struct mal_batch_edit *batch) {
+    char result[64];
+    change->results = mal_calloc(batch->n_jobs, sizeof *change->results);
+    for (size_t i = 0; i < batch->n_jobs; i++) {
+        snprintf(result, sizeof result, "{\"facts\":%zu,\"wrong\":[]}",
+                 batch->first[i + 1] - batch->first[i]);
+        change->results[change->n_results++] = mal_strdup(result);
+    }
+}
+
 bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
-                     const struct mal_fact *facts, size_t n_facts, int64_t now_ms,
+                     const struct mal_batch_edit *batch,
+                     const struct mal_agreement *agreement, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
                      struct mal_error *err) {
+    const struct mal_fact *facts = batch->facts;
+    size_t n_facts = batch->n;
+    *out = (struct mal_change){.passes = true};
     if (!work(facts, n_facts, progress, err)) return false;
     if (bad_target(facts, n_facts, "fail:numeric")) {
         return mal_fail(err, MAL_NUMERIC,
@@ -294,9 +326,7 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
         out->facts[i].verified_json =
             mal_strdup("{\"decoded\":true,\"logprob\":-0.5,\"rank\":1}");
     }
-    char result[64];
-    snprintf(result, sizeof result, "{\"facts\":%zu,\"wrong\":[]}", n_facts);
-    out->result_json = mal_strdup(result);
+    add_results(out, batch);
     prepare(e, table, mal_engine_live(e) + 1, -1, MAL_VERSION_EDIT, now_ms, out);
     return true;
 }
@@ -314,6 +344,49 @@ bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
     e->fail[0] = 0;
     prepare(e, table, last + 1, to_version, MAL_VERSION_ROLLBACK, now_ms, out);
     return true;
+}
+
+/* A table is not what can be taken back, repaired or solved anew. */
+static bool fail_no_facts(struct mal_error *err) {
+    return mal_fail(err, MAL_INVALID, "the fake engine has no joint system");
+}
+
+bool mal_engine_retract(struct mal_engine *e, struct mal_store *store,
+                        const struct mal_retraction *facts, size_t n, int64_t now_ms,
+                        const struct mal_progress *progress, struct mal_change *out,
+                        struct mal_error *err) {
+    return fail_no_facts(err);
+}
+
+bool mal_engine_repair(struct mal_engine *e, struct mal_store *store, int64_t now_ms,
+                       const struct mal_progress *progress, struct mal_change *out,
+                       struct mal_error *err) {
+    return fail_no_facts(err);
+}
+
+bool mal_engine_consolidate(struct mal_engine *e, struct mal_store *store, int64_t now_ms,
+                            const struct mal_progress *progress, struct mal_change *out,
+                            struct mal_error *err) {
+    return fail_no_facts(err);
+}
+
+bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t after,
+                      size_t n, bool (*tick)(void *), void *tick_arg,
+                      struct mal_scrubbed *out, struct mal_error *err) {
+    *out = (struct mal_scrubbed){0};
+    return true;
+}
+
+void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts) {
+    *bytes = *n_facts = 0;
+}
+
+bool mal_engine_is_joint(const struct mal_engine *e) {
+    return e->joint;
+}
+
+const struct mal_gate *mal_engine_gate(const struct mal_engine *e) {
+    return &e->gate;
 }
 
 bool mal_engine_add_keyframe(struct mal_engine *e, struct mal_change *change,
@@ -337,19 +410,15 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
         return false;
     }
     if (!mal_store_stage_blob(writer, change->row.version, &blob, err)) return false;
-    const char **results = mal_calloc(n_jobs + 1, sizeof *results);
-    for (size_t i = 0; i < n_jobs; i++)
-        results[i] = change->result_json;
-    struct mal_publish publish = {.row = &change->row,
-                                  .jobs = jobs,
-                                  .job_results = results,
-                                  .n_jobs = n_jobs,
-                                  .facts = change->facts,
-                                  .n_facts = change->n_facts,
-                                  .now_ms = mal_clock_unix_ms()};
-    bool ok = mal_store_publish(writer, &publish, err);
-    mal_free(results);
-    return ok;
+    struct mal_publish publish = {
+        .row = &change->row,
+        .jobs = jobs,
+        .job_results = change->n_results ? (const char *const *)change->results : NULL,
+        .n_jobs = n_jobs,
+        .facts = change->facts,
+        .n_facts = change->n_facts,
+        .now_ms = mal_clock_unix_ms()};
+    return mal_store_publish(writer, &publish, err);
 }
 
 /* What a fake version stores is no delta. */

@@ -468,9 +468,9 @@ static void test_try(void **state) {
     struct mal_weights_state *ws = make_state(&made, 2);
     struct mal_delta first = make_delta(7, 20), last = make_delta(3, 30);
     publish(ws, 7, 1);
-    assert_ok(mal_weights_try(ws, &first, NULL, NULL, &err), &err);
+    assert_ok(mal_weights_try(ws, 1, &first, NULL, NULL, &err), &err);
     mal_weights_use_prepared(ws);
-    assert_ok(mal_weights_try(ws, &last, NULL, NULL, &err), &err);
+    assert_ok(mal_weights_try(ws, 1, &last, NULL, NULL, &err), &err);
     assert_ok(mal_weights_seal(ws, NULL, NULL, &err), &err);
     struct mal_hash tried = mal_weights_prepared_hash(ws);
     double norm = mal_weights_prepared_norms(ws)[0].shift_norm;

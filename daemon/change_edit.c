@@ -1,0 +1,156 @@
+/* change_edit.c - facts that are taught: in the system of all live facts, in one of their
+ * own on the live weights, or in a single pass. */
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/editor/edit.h"
+#include "daemon/change_measure.h"
+
+/* ---- A single pass on the live weights ---- */
+
+static bool edit_once(struct mal_engine *engine, const struct mal_batch_edit *batch,
+                      const struct mal_progress *progress, struct mal_change *change,
+                      struct mal_error *err) {
+    mal_weights_use(engine->ws, mal_weights_live(engine->ws));
+    if (!mal_edit_run(engine->model, engine->tok, engine->editor, change->norms,
+                      engine->preserve, batch->facts, batch->n, progress, &change->delta,
+                      &change->report, err))
+        return false;
+    double begin = mal_clock_seconds();
+    bool ok = mal_weights_try(engine->ws, mal_weights_live(engine->ws), &change->delta,
+                              mal_change_tick, (void *)progress, err);
+    change->report.seconds[MAL_STAGE_APPLY] += mal_clock_seconds() - begin;
+    if (ok) mal_weights_use_prepared(engine->ws);
+    return ok;
+}
+
+/* ---- In a system ---- */
+
+static bool same_prompt_later(const struct mal_batch_edit *batch, size_t i) {
+    for (size_t j = i + 1; j < batch->n; j++)
+        if (!strcmp(batch->facts[i].prompt, batch->facts[j].prompt)) return true;
+    return false;
+}
+
+/* Of several facts with one prompt the last is taught; it supersedes the others. */
+static bool set_taught(struct mal_joint_run *run, const struct mal_batch_edit *batch,
+                       struct mal_error *err) {
+    struct mal_fact *facts = mal_calloc(batch->n + 1, sizeof *facts);
+    int64_t *seqs = mal_calloc(batch->n + 1, sizeof *seqs);
+    size_t n = 0;
+    bool ok = (facts && seqs) || mal_fail(err, MAL_NO_MEMORY, "facts");
+    for (size_t i = 0; ok && i < batch->n; i++) {
+        if (same_prompt_later(batch, i)) continue;
+        facts[n] = batch->facts[i];
+        seqs[n++] = batch->seqs[i];
+    }
+    ok = ok && mal_fact_set_of_facts(&run->taught, run->engine->model, run->engine->tok,
+                                     facts, seqs, n, err);
+    mal_free(facts);
+    mal_free(seqs);
+    return ok;
+}
+
+/* Members with a prompt that is taught leave the system. */
+static bool find_superseded(struct mal_joint_run *run, struct mal_fact_row **rows,
+                            size_t *n, struct mal_error *err) {
+    for (size_t i = 0; i < run->taught.n; i++) {
+        struct mal_fact_row *found = NULL, *all;
+        size_t n_found = 0;
+        if (!mal_store_members_of_prompt(run->store, run->taught.facts[i].prompt, &found,
+                                         &n_found, err))
+            return false;
+        if (n_found == 0) continue;
+        all = mal_realloc(*rows, (*n + n_found) * sizeof *all);
+        if (!all) {
+            mal_fact_rows_free(found, n_found);
+            return mal_fail(err, MAL_NO_MEMORY, "superseded facts");
+        }
+        memcpy(all + *n, found, n_found * sizeof *found);
+        mal_free(found);
+        *rows = all;
+        *n += n_found;
+    }
+    return true;
+}
+
+static bool supersede(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_fact_row *rows = NULL;
+    size_t n = 0;
+    bool ok = find_superseded(run, &rows, &n, err) &&
+              mal_fact_set_of_rows(&run->removed, run->engine->model, run->engine->tok,
+                                   rows, n, err) &&
+              (run->engine->repair_rounds == 0 || mal_joint_run_look(run, err)) &&
+              mal_joint_run_remove(run, false, err);
+    mal_fact_rows_free(rows, n);
+    return ok;
+}
+
+static bool edit_in_system(struct mal_engine *engine, struct mal_store *store,
+                           const struct mal_batch_edit *batch,
+                           const struct mal_progress *progress, struct mal_change *change,
+                           struct mal_error *err) {
+    struct mal_joint_run run = {.engine = engine,
+                                .store = store,
+                                .progress = progress,
+                                .change = change,
+                                .joint = engine->joint};
+    bool ok = mal_joint_run_open(&run, err) && set_taught(&run, batch, err) &&
+              mal_joint_run_teach(&run, err) && (!run.joint || supersede(&run, err)) &&
+              mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
+              mal_joint_run_keep(&run, err);
+    mal_joint_run_finish(&run);
+    return ok;
+}
+
+/* ---- Edits ---- */
+
+/* The facts' own results where the single pass left them to be made of the scores. */
+static bool add_results(struct mal_change *change, const struct mal_batch_edit *batch,
+                        const struct mal_score *scores, struct mal_error *err) {
+    if (change->facts) return true;
+    if (!mal_change_room(change, batch->n, err)) return false;
+    for (size_t i = 0; i < batch->n; i++) {
+        if (!mal_change_add_result(change, batch->facts[i].id, scores, 0, err))
+            return false;
+        scores += mal_fact_n_items(&batch->facts[i]);
+    }
+    return true;
+}
+
+static bool make(struct mal_engine *engine, struct mal_store *store,
+                 const struct mal_batch_edit *batch,
+                 const struct mal_agreement *agreement,
+                 const struct mal_progress *progress, struct mal_change *change,
+                 struct mal_error *err) {
+    struct mal_measured measured = {0};
+    bool mend = engine->editor->method == MAL_MEND;
+    bool system = engine->joint || (engine->repair_rounds > 0 && !mend);
+    bool ok = (system ? edit_in_system(engine, store, batch, progress, change, err)
+                      : edit_once(engine, batch, progress, change, err)) &&
+              mal_change_seal(engine, progress, change, err) &&
+              mal_measured_make(&measured, engine, batch->facts, batch->n, agreement,
+                                batch->gate, progress, change, err) &&
+              add_results(change, batch, measured.scores, err) &&
+              mal_measured_report(&measured, batch, batch->gate, change, err) &&
+              mal_change_fill_row(engine, store, true, change, err);
+    mal_measured_finish(&measured);
+    return ok;
+}
+
+bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
+                     const struct mal_batch_edit *batch,
+                     const struct mal_agreement *agreement, int64_t now_ms,
+                     const struct mal_progress *progress, struct mal_change *out,
+                     struct mal_error *err) {
+    struct mal_change change;
+    mal_change_begin(engine, MAL_VERSION_EDIT, now_ms, &change);
+    change.row.n_facts = (int64_t)batch->n;
+    change.report.n_facts = batch->n;
+    change.rejected = batch->rejected;
+    change.n_rejected = batch->n_rejected;
+    bool ok = mal_change_copy_norms(engine, &change, err) &&
+              make(engine, store, batch, agreement, progress, &change, err);
+    return mal_change_end(engine, ok, &change, out);
+}

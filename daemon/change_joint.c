@@ -1,0 +1,263 @@
+/* change_joint.c - a change of the facts in a joint system: what is taught, what is given
+ * up, what else is looked at, and the values that come of it. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "daemon/change_impl.h"
+
+/* ---- Opening ---- */
+
+static bool open_own(struct mal_joint_run *run, struct mal_error *err) {
+    const struct mal_engine *engine = run->engine;
+    if (!mal_joint_create(&run->own, engine->model, engine->editor, engine->preserve,
+                          engine->joint_memory, err))
+        return false;
+    run->system = run->own;
+    return true;
+}
+
+bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    int64_t live = mal_weights_live(engine->ws);
+    if (run->joint) {
+        struct mal_members_of of = mal_engine_members_of(engine);
+        mal_weights_use(engine->ws, 0);
+        if (!mal_members_sync(&engine->members, &of, run->store, run->progress, err) ||
+            !mal_history_path(run->store, live, &run->path, &run->n_path, err))
+            return false;
+        run->system = engine->members.joint;
+    } else if (!open_own(run, err)) {
+        return false;
+    }
+    return mal_joint_change_create(&run->solving, run->system,
+                                   run->joint ? engine->ws : NULL, run->progress,
+                                   &run->change->report, err);
+}
+
+void mal_joint_run_finish(struct mal_joint_run *run) {
+    mal_repair_finish(&run->repair);
+    mal_joint_change_destroy(run->solving);
+    mal_joint_destroy(run->own);
+    mal_fact_set_finish(&run->taught);
+    mal_fact_set_finish(&run->others);
+    mal_fact_set_finish(&run->removed);
+    mal_free(run->path);
+    *run = (struct mal_joint_run){0};
+}
+
+/* ---- What is looked at ---- */
+
+static bool contains(const int64_t *seqs, size_t n, int64_t seq) {
+    for (size_t from = 0, to = n; from < to;) {
+        size_t middle = from + (to - from) / 2;
+        if (seqs[middle] == seq) return true;
+        if (seqs[middle] < seq) {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    return false;
+}
+
+/* Of `n` live facts the limit's share, another one for each version. */
+static bool is_sampled(const struct mal_engine *engine, size_t i, size_t n) {
+    size_t limit = (size_t)engine->verify_limit;
+    if (n <= limit) return true;
+    size_t turned = (i + (size_t)mal_weights_live(engine->ws) * limit) % n;
+    return turned < limit;
+}
+
+static int by_number(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Those of run->removed, ascending; owned. */
+static int64_t *list_removed(const struct mal_joint_run *run, struct mal_error *err) {
+    size_t n = run->removed.n;
+    int64_t *seqs = mal_calloc(n + 1, sizeof *seqs);
+    if (!seqs) {
+        mal_fail(err, MAL_NO_MEMORY, "facts");
+        return NULL;
+    }
+    for (size_t i = 0; i < n; i++)
+        seqs[i] = run->removed.of[i].seq;
+    qsort(seqs, n, sizeof *seqs, by_number);
+    return seqs;
+}
+
+bool mal_joint_run_look(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    struct mal_member *members = NULL;
+    size_t n = 0, n_live = 0, n_rows = 0;
+    int64_t *gone = list_removed(run, err);
+    if (!gone || !mal_store_member_list(run->store, &members, &n, err)) {
+        mal_free(gone);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (members[i].pinned || contains(gone, run->removed.n, members[i].seq)) continue;
+        members[n_live++] = members[i];
+    }
+    run->n_live = n_live;
+    struct mal_fact_row *rows = mal_calloc(n_live + 1, sizeof *rows);
+    bool ok = rows || mal_fail(err, MAL_NO_MEMORY, "live facts");
+    for (size_t i = 0; ok && i < n_live; i++) {
+        if (!is_sampled(engine, i, n_live)) continue;
+        ok = mal_store_get_fact_seq(run->store, members[i].seq, &rows[n_rows], err);
+        n_rows += ok;
+    }
+    ok = ok && mal_fact_set_of_rows(&run->others, engine->model, engine->tok, rows,
+                                    n_rows, err);
+    for (size_t i = 0; i < n_rows; i++)
+        mal_fact_row_finish(&rows[i]);
+    mal_free(rows);
+    mal_free(members);
+    mal_free(gone);
+    return ok;
+}
+
+/* ---- What changes ---- */
+
+bool mal_joint_run_teach(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    const struct mal_fact_set *set = &run->taught;
+    if (run->joint && !mal_members_reserve(&engine->members, set->n, err)) return false;
+    mal_weights_use(engine->ws, run->joint ? 0 : mal_weights_live(engine->ws));
+    if (!mal_joint_teach(run->solving, run->change->norms, set->texts, set->n_texts, err))
+        return false;
+    for (size_t i = 0; run->joint && i < set->n; i++)
+        mal_members_note(&engine->members, set->of[i].seq, true);
+    return true;
+}
+
+bool mal_joint_run_remove(struct mal_joint_run *run, bool pin, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    struct mal_fact_set *set = &run->removed;
+    struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
+    const float **values = mal_calloc(set->n_texts + 1, sizeof *values);
+    bool ok = values || mal_fail(err, MAL_NO_MEMORY, "values");
+    for (size_t i = 0; ok && i < set->n; i++)
+        ok = mal_fact_set_load(set, i, &source, err);
+    for (size_t t = 0; ok && t < set->n_texts; t++)
+        values[t] = mal_fact_set_values(set, run->system, t);
+    mal_weights_use(engine->ws, 0);
+    ok = ok && mal_joint_remove(run->solving, set->texts, values, set->n_texts, pin, err);
+    for (size_t i = 0; ok && !pin && i < set->n; i++)
+        mal_members_note(&engine->members, set->of[i].seq, false);
+    mal_free(values);
+    return ok;
+}
+
+/* ---- Solving ---- */
+
+static bool load_text(void *arg, size_t text, float *values, struct mal_error *err) {
+    struct mal_joint_run *run = arg;
+    struct mal_fact_set *set = &run->others;
+    struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
+    if (!mal_fact_set_load(set, set->texts[text].source, &source, err)) return false;
+    memcpy(values, mal_fact_set_values(set, run->system, text),
+           mal_joint_n_values(run->system, &set->texts[text]) * sizeof *values);
+    return true;
+}
+
+bool mal_joint_run_solve(struct mal_joint_run *run, int64_t basis,
+                         struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    run->repair =
+        (struct mal_repair){.change = run->solving,
+                            .ws = engine->ws,
+                            .editor = engine->editor,
+                            .norms = run->change->norms,
+                            .origin = run->joint ? 0 : mal_weights_live(engine->ws),
+                            .basis = basis,
+                            .max_rounds = engine->repair_rounds,
+                            .tau = engine->repair_tau,
+                            .progress = run->progress,
+                            .report = &run->change->report,
+                            .taught = run->taught.texts,
+                            .n_taught = run->taught.n_texts,
+                            .others = run->others.texts,
+                            .n_others = run->others.n_texts,
+                            .load = load_text,
+                            .load_arg = run};
+    bool ok = mal_repair_run(&run->repair, err);
+    run->change->delta = run->repair.delta;
+    run->repair.delta = (struct mal_delta){0};
+    return ok;
+}
+
+/* ---- What comes of it ---- */
+
+static int32_t most_rounds(const int32_t *rounds, size_t n) {
+    int32_t most = 0;
+    for (size_t i = 0; i < n; i++)
+        if (rounds[i] > most) most = rounds[i];
+    return most;
+}
+
+/* Adds a fact's values as the change left them; texts it did not touch keep theirs. */
+static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
+                      size_t first_number, struct mal_error *err) {
+    struct mal_set_fact *of = &set->of[i];
+    struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
+    if (set == &run->others) {
+        if (!mal_fact_set_load(set, i, &source, err)) return false;
+    } else {
+        for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++)
+            of->n_values += mal_joint_n_values(run->system, &set->texts[t]);
+        of->values = mal_calloc(of->n_values, sizeof *of->values);
+        if (!of->values) return mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+    }
+    for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++) {
+        size_t number = run->repair.numbers[first_number + t];
+        if (number == SIZE_MAX) continue;
+        memcpy(mal_fact_set_values(set, run->system, t),
+               mal_joint_values(run->solving, number),
+               mal_joint_n_values(run->system, &set->texts[t]) * sizeof *of->values);
+    }
+    return mal_change_add_value(run->change, of->seq, set->facts[i].id, &of->values,
+                                of->n_values, err);
+}
+
+static bool is_touched(const struct mal_repair *repair, const struct mal_set_fact *of,
+                       size_t first) {
+    for (size_t t = 0; t < of->n_texts; t++)
+        if (repair->numbers[first + of->first_text + t] != SIZE_MAX) return true;
+    return false;
+}
+
+/* A fact that was there before: its result, where it was repaired or is not what it was.
+ */
+static bool keep_other(struct mal_joint_run *run, size_t i, struct mal_error *err) {
+    struct mal_fact_set *set = &run->others;
+    const struct mal_set_fact *of = &set->of[i];
+    size_t first = run->taught.n_texts;
+    const struct mal_score *score = &run->repair.scores[first + of->first_text];
+    bool touched = is_touched(&run->repair, of, first);
+    if (!score->correct) run->change->n_wrong_others++;
+    if (touched && run->joint && !keep_fact(run, set, i, first, err)) return false;
+    if (!touched && score->correct == of->decoded) return true;
+    int32_t rounds =
+        most_rounds(run->repair.rounds + first + of->first_text, of->n_texts);
+    return mal_change_add_result(run->change, set->facts[i].id, score, rounds, err);
+}
+
+bool mal_joint_run_keep(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_fact_set *taught = &run->taught;
+    run->change->n_rounds = run->repair.n_rounds;
+    if (!mal_change_room(run->change, taught->n + run->others.n, err)) return false;
+    for (size_t i = 0; i < taught->n; i++) {
+        const struct mal_set_fact *of = &taught->of[i];
+        int32_t rounds = most_rounds(run->repair.rounds + of->first_text, of->n_texts);
+        if (run->joint && !keep_fact(run, taught, i, 0, err)) return false;
+        if (!mal_change_add_result(run->change, taught->facts[i].id,
+                                   &run->repair.scores[of->first_text], rounds, err))
+            return false;
+    }
+    for (size_t i = 0; i < run->others.n; i++)
+        if (!keep_other(run, i, err)) return false;
+    return true;
+}

@@ -1,0 +1,138 @@
+/* fact_set.c - facts from rows, their texts, and their values from the store. */
+#include "daemon/fact_set.h"
+
+#include <jansson.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/editor/edit_rows.h"
+#include "proto/wire.h"
+
+/* ---- Making ---- */
+
+static bool was_decoded(const char *verified_json) {
+    json_t *verified = verified_json ? json_loads(verified_json, 0, NULL) : NULL;
+    bool decoded = json_is_true(json_object_get(verified, "decoded"));
+    json_decref(verified);
+    return decoded;
+}
+
+static bool cut_texts(struct mal_fact_set *set, const struct mal_model *model,
+                      const struct mal_tokenizer *tok, struct mal_error *err) {
+    if (!mal_examples_of_facts(model, tok, set->facts, set->n, &set->texts, &set->n_texts,
+                               err))
+        return false;
+    for (size_t i = 0, text = 0; i < set->n; i++) {
+        set->of[i].first_text = text;
+        set->of[i].n_texts = 1 + set->facts[i].n_prompts;
+        text += set->of[i].n_texts;
+    }
+    return true;
+}
+
+static bool read_row(struct mal_fact_set *set, const struct mal_fact_row *row,
+                     struct mal_error *err) {
+    struct mal_fact *fact = &set->facts[set->n];
+    if (!mal_decode_fact(row->fact_json, fact, err))
+        return mal_fail_wrap(err, "stored fact %s", row->id);
+    set->of[set->n++] = (struct mal_set_fact){.seq = row->seq,
+                                              .pinned = row->pinned,
+                                              .decoded = was_decoded(row->verified_json)};
+    mal_free(fact->id);
+    fact->id = mal_strdup(row->id);
+    return fact->id || mal_fail(err, MAL_NO_MEMORY, "facts");
+}
+
+bool mal_fact_set_of_rows(struct mal_fact_set *out, const struct mal_model *model,
+                          const struct mal_tokenizer *tok,
+                          const struct mal_fact_row *rows, size_t n,
+                          struct mal_error *err) {
+    struct mal_fact_set set = {.facts = mal_calloc(n + 1, sizeof *set.facts),
+                               .of = mal_calloc(n + 1, sizeof *set.of)};
+    bool ok = (set.facts && set.of) || mal_fail(err, MAL_NO_MEMORY, "facts");
+    for (size_t i = 0; ok && i < n; i++)
+        ok = read_row(&set, &rows[i], err);
+    ok = ok && (n == 0 || cut_texts(&set, model, tok, err));
+    if (!ok) mal_fact_set_finish(&set);
+    if (ok) *out = set;
+    return ok;
+}
+
+bool mal_fact_set_of_facts(struct mal_fact_set *out, const struct mal_model *model,
+                           const struct mal_tokenizer *tok, const struct mal_fact *facts,
+                           const int64_t *seqs, size_t n, struct mal_error *err) {
+    struct mal_fact_set set = {.facts = mal_calloc(n + 1, sizeof *set.facts),
+                               .of = mal_calloc(n + 1, sizeof *set.of),
+                               .n = n,
+                               .borrowed = true};
+    bool ok = (set.facts && set.of) || mal_fail(err, MAL_NO_MEMORY, "facts");
+    if (ok) memcpy(set.facts, facts, n * sizeof *facts);
+    for (size_t i = 0; ok && seqs && i < n; i++)
+        set.of[i].seq = seqs[i];
+    ok = ok && (n == 0 || cut_texts(&set, model, tok, err));
+    if (!ok) mal_fact_set_finish(&set);
+    if (ok) *out = set;
+    return ok;
+}
+
+void mal_fact_set_finish(struct mal_fact_set *set) {
+    for (size_t i = 0; set->of && i < set->n; i++)
+        mal_free(set->of[i].values);
+    mal_free(set->of);
+    if (set->borrowed) {
+        mal_free(set->facts);
+    } else {
+        mal_facts_free(set->facts, set->n);
+    }
+    mal_examples_free(set->texts, set->n_texts);
+    *set = (struct mal_fact_set){0};
+}
+
+/* ---- Values ---- */
+
+static size_t n_values(const struct mal_fact_set *set, const struct mal_joint *joint,
+                       size_t i, size_t n_texts) {
+    size_t n = 0, first = set->of[i].first_text;
+    for (size_t t = first; t < first + n_texts; t++)
+        n += mal_joint_n_values(joint, &set->texts[t]);
+    return n;
+}
+
+bool mal_fact_set_load(struct mal_fact_set *set, size_t i,
+                       const struct mal_value_source *source, struct mal_error *err) {
+    struct mal_set_fact *of = &set->of[i];
+    void *data = NULL;
+    uint64_t bytes = 0;
+    char *sha256 = NULL;
+    if (of->values) return true;
+    of->n_values = n_values(set, source->joint, i, of->n_texts);
+    if (of->pinned) {
+        of->values = mal_calloc(of->n_values, sizeof *of->values);
+        return of->values || mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+    }
+    if (!mal_store_read_values(source->store, of->seq, source->path, source->n_path,
+                               &data, &bytes, &sha256, err))
+        return false;
+    char hex[MAL_HASH_HEX] = "";
+    if (data) {
+        struct mal_hash hash = mal_hash_of(data, bytes);
+        mal_hash_hex(&hash, hex);
+    }
+    bool ok = data && bytes == of->n_values * sizeof *of->values && !strcmp(hex, sha256);
+    mal_free(sha256);
+    if (!ok) {
+        mal_free(data);
+        return mal_fail(err, MAL_CORRUPT,
+                        "fact %s: the stored values are missing, of another size or "
+                        "another hash",
+                        set->facts[i].id);
+    }
+    of->values = data;
+    return true;
+}
+
+float *mal_fact_set_values(const struct mal_fact_set *set, const struct mal_joint *joint,
+                           size_t text) {
+    size_t i = set->texts[text].source;
+    return set->of[i].values + n_values(set, joint, i, text - set->of[i].first_text);
+}
