@@ -5,6 +5,7 @@
 
 #include "core/editor/instant.h"
 #include "core/editor/preserve.h"
+#include "core/export/export.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
 
@@ -58,14 +59,16 @@ void mal_workbench_warn(const struct mal_workbench *wb, size_t n);
 /* The model's fingerprint, computed once. */
 bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) MAL_CHECK;
 
+/* What there is to export of the live weights: borrows from the workbench, of no version
+ * and no model's name unless the caller says so; mal_export_finish(). */
+bool mal_workbench_export(struct mal_workbench *wb, struct mal_export *out,
+                          struct mal_error *err) MAL_CHECK;
 /* The live weights' difference from the base: one fp32 tensor per edit module, with the
  * name, shape and orientation of its weight in the checkpoint (core/README.md section 7).
  */
 bool mal_workbench_write_delta(struct mal_workbench *wb, const char *path,
                                struct mal_error *err) MAL_CHECK;
-/* A complete model directory: the checkpoint's files copied but for weights in other
- * formats, edited weights in their place and dtype. `dir` must not exist or be empty. All
- * or nothing. */
+/* A complete model directory (mal_export_model). */
 bool mal_workbench_save_model(struct mal_workbench *wb, const char *dir,
                               struct mal_error *err) MAL_CHECK;
 /* Whether a file, or a model, could be written there, before the work whose result it
