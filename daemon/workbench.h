@@ -23,6 +23,8 @@
     "A fact is wrong while one of its target's tokens is not the model's first, or " \
     "less probable than this."
 
+struct mal_store;
+
 struct mal_workbench {
     struct mal_backend *be;
     struct mal_model *model;
@@ -39,6 +41,13 @@ struct mal_workbench {
 bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
                         const char *device, const char *editor_path,
                         const char *delta_path, struct mal_error *err) MAL_CHECK;
+/* The base model of a database (its path is for messages), with the modules edited there,
+ * at version 0; MAL_CONFLICT: it was made with another one. `keep` as in
+ * mal_weights_create(). */
+bool mal_workbench_open_database(struct mal_workbench *wb, struct mal_store *store,
+                                 const char *db, const char *model_dir,
+                                 const char *device, int keep,
+                                 struct mal_error *err) MAL_CHECK;
 /* Measures what edits are to preserve, on the base weights: the texts of the file if a
  * path is given, else those the editor carries; share as in mal_preserve_create().
  * `json`: no progress bar. */
