@@ -9,6 +9,7 @@
 #include "daemon/writer.h"
 #include "sql/store.h"
 
+struct mal_downloads;
 struct mal_waiter;
 
 struct mal_daemon {
@@ -25,6 +26,7 @@ struct mal_daemon {
     struct mal_store *reader;  /* the loop's own */
     struct mal_engine *engine; /* NULL until it is ready: read-only calls from here */
     struct mal_waiter *waiters;
+    struct mal_downloads *downloads;
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;
