@@ -1,13 +1,18 @@
 """GET /v1/versions/{n}/delta of the real daemon: the bytes of malmend export, whole and in pieces."""
+import hashlib
 import io
+import json
 import os
 import socket
+import sqlite3
 import tarfile
 import threading
 
 from golden import T5
 from harness import Case, main
+from lab import floats
 from test_export import Exports
+from test_serve import roll_back
 
 
 class Downloads(Exports):
@@ -150,6 +155,56 @@ class Ranges(Downloads):
                 sock.recv(10)
         self.body(4)
         self.assertLess(len(os.listdir(f"/proc/{self.d.process.pid}/fd")), before + 10)
+
+
+class Stored(Downloads):
+    """Databases that have been tidied up since."""
+
+    def change(self, *statements):
+        """Behind the daemon's back, which starts again."""
+        self.d.stop()
+        db = sqlite3.connect(self.db, isolation_level=None)
+        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            db.execute(f"DROP TRIGGER {name}")
+        for statement, *values in statements:
+            self.assertTrue(db.execute(statement, values).rowcount, statement)
+        for _, text in triggers:
+            db.execute(text)
+        db.close()
+        self.d.start()
+
+    def keyframe(self, version):
+        """Statements that store T of a version with it, as consolidated versions have it."""
+        for module, (shape, t) in self.difference(version).items():
+            data = floats(t)  # a GPT-2's weights are stored as T is
+            header = json.dumps({"d_in": shape[0], "d_out": shape[1]})
+            digest = hashlib.sha256(data).hexdigest()
+            yield ("INSERT INTO blobs (version, name, header_json, bytes, sha256) "
+                   "VALUES (?, ?, ?, ?, ?)", version, "keyframe/" + module, header, len(data), digest)
+            yield ("INSERT INTO blob_chunks (blob, idx, data) SELECT id, 0, ? FROM blobs "
+                   "WHERE version = ? AND name = ?", data, version, "keyframe/" + module)
+
+    def test_keyframe(self):
+        """What comes after a keyframe needs nothing from before it."""
+        roll_back(self.d, 2)
+        self.assertEqual(self.d.apply({"prompt": "z is", "target": "Z"})["version"], 7)
+        want = {version: self.body(version) for version in (2, 6, 7)}
+        tag = self.get(1).headers["ETag"]
+        self.assertIs(self.export(7, "lora")[1]["exact"], True)
+        roll_back(self.d, 0)
+        self.change(*self.keyframe(2),
+                    ("DELETE FROM blob_chunks WHERE blob IN (SELECT id FROM blobs WHERE version = 1)",),
+                    ("DELETE FROM blobs WHERE version = 1",),
+                    ("UPDATE versions SET pruned = 1 WHERE version = 1",))
+        for version, body in want.items():
+            self.assertEqual(self.body(version), body, version)
+        says = "version 1 was pruned: its weights are no longer stored"
+        self.problem(self.get(1, If_None_Match=tag), 409, detail=says)
+        for version in 3, 4:  # they go on from version 1
+            self.problem(self.get(version), 409, detail=says)
+        error = self.get(7, "lora").headers["Malmend-Relative-Error"]
+        self.assertLess(float(error), 1e-6, "from T itself, without factors")
 
 
 class Asked(Downloads):
