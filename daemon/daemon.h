@@ -17,6 +17,7 @@ struct mal_daemon {
     const char *db;
     const char *update; /* "sequential" */
     int64_t max_facts;  /* of one request */
+    int64_t min_free_disk;
 
     struct mal_loop *loop;
     struct mal_server *server;

@@ -1,8 +1,10 @@
 /* downloads.c - makes the files and keeps a few. */
 #include "daemon/downloads.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -37,6 +39,7 @@ struct making {
     struct mal_downloads *downloads;
     struct item *item; /* not looked at by the work thread */
     const char *db;
+    int64_t min_free; /* bytes to be left on its disk */
     enum mal_download_format format;
     struct mal_export ex; /* its texts are those of the engine, or of `item` */
     struct mal_history_shift *shift;
@@ -60,6 +63,32 @@ static bool read_factors(void *arg, size_t module, struct mal_export_factors *ou
                                      err);
 }
 
+/* The file's bytes at most, but for a header. */
+static int64_t bytes_needed(const struct making *making) {
+    int64_t floats = 0;
+    for (size_t m = 0; m < making->ex.n_modules; m++) {
+        int64_t d_in = making->ex.modules[m].d_in, d_out = making->ex.modules[m].d_out;
+        int64_t rank = d_in < d_out ? d_in : d_out;
+        if (rank > MAL_LORA_MAX_RANK) rank = MAL_LORA_MAX_RANK;
+        floats +=
+            making->format == MAL_DOWNLOAD_LORA ? rank * (d_in + d_out) : d_in * d_out;
+    }
+    return floats * (int64_t)sizeof(float);
+}
+
+/* A download must not take the room that the database needs. */
+static bool check_room(const struct making *making, int fd, struct mal_error *err) {
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) != 0) return true; /* writing will tell */
+    int64_t left = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize,
+            need = bytes_needed(making);
+    if (left - need >= making->min_free) return true;
+    return mal_fail(err, MAL_NO_SPACE,
+                    "the disk of the database has %" PRId64
+                    " bytes left, too few for a file of %" PRId64,
+                    left, need);
+}
+
 static bool write_file(struct making *making, struct mal_new_file *file,
                        struct mal_error *err) {
     if (making->format == MAL_DOWNLOAD_SAFETENSORS)
@@ -81,7 +110,7 @@ static void make(void *arg) {
     bool ok = mal_store_open_reader(&store, making->db, err) &&
               mal_history_shift_open(&making->shift, store, making->ex.version, err) &&
               mal_new_file_unnamed(&file, making->db, err) &&
-              write_file(making, &file, err);
+              check_room(making, file.fd, err) && write_file(making, &file, err);
     if (ok && fstat(file.fd, &st) != 0) ok = mal_fail(err, MAL_IO, "the file made");
     if (ok) {
         making->file.fd = file.fd;
@@ -167,6 +196,7 @@ static bool begin(struct mal_downloads *downloads, struct item *item,
     *making = (struct making){.downloads = downloads,
                               .item = item,
                               .db = d->db,
+                              .min_free = d->min_free_disk,
                               .format = item->format,
                               .file = {.fd = -1}};
     if (!mal_engine_export(d->engine, &making->ex, err)) goto fail;

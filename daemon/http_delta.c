@@ -10,6 +10,7 @@
 #include "daemon/daemon.h"
 #include "daemon/downloads.h"
 #include "daemon/handlers.h"
+#include "daemon/history.h"
 #include "daemon/http.h"
 #include "daemon/http_version.h"
 
@@ -136,13 +137,6 @@ static bool read_format(const struct mal_request *req, enum mal_download_format 
                     text);
 }
 
-static bool check_stored(const struct mal_version_row *row, struct mal_error *err) {
-    if (!row->pruned) return true;
-    return mal_fail(err, MAL_CONFLICT,
-                    "version %" PRId64 " was pruned: its weights are no longer stored",
-                    row->version);
-}
-
 /* A version is what it is for good, and so is its file: the tag is known beforehand. */
 static void get(struct mal_daemon *d, struct mal_request *req,
                 const struct mal_version_row *row, enum mal_download_format format) {
@@ -172,7 +166,8 @@ void mal_get_version_delta(struct mal_daemon *d, struct mal_request *req) {
     struct mal_version_row row = {0};
     enum mal_download_format format;
     if (read_format(req, &format, &err) &&
-        mal_read_version(d, req->param[0], &row, &err) && check_stored(&row, &err)) {
+        mal_read_version(d, req->param[0], &row, &err) &&
+        mal_history_check_stored(&row, &err)) {
         get(d, req, &row, format);
     } else {
         mal_http_fail(req, &err);

@@ -230,6 +230,7 @@ static bool start(struct life *life, struct mal_error *err) {
     d->db = o->db;
     d->update = o->update;
     d->max_facts = o->max_queue;
+    d->min_free_disk = o->min_free_disk;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;

@@ -1,7 +1,5 @@
 """GET /v1/versions/{n}/delta of the real daemon: the bytes of malmend export, whole and in pieces."""
-import hashlib
 import io
-import json
 import os
 import socket
 import sqlite3
@@ -10,8 +8,8 @@ import threading
 
 from golden import T5
 from harness import Case, main
-from lab import floats
-from test_export import Exports
+from lab import TINY_MODULES, tiny_model
+from test_export import FACTS, Exports
 from test_serve import roll_back
 
 
@@ -158,53 +156,55 @@ class Ranges(Downloads):
 
 
 class Stored(Downloads):
-    """Databases that have been tidied up since."""
+    """Databases with keyframes, and with versions gone."""
 
-    def change(self, *statements):
-        """Behind the daemon's back, which starts again."""
-        self.d.stop()
-        db = sqlite3.connect(self.db, isolation_level=None)
-        triggers = db.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").fetchall()
-        for name, _ in triggers:
-            db.execute(f"DROP TRIGGER {name}")
-        for statement, *values in statements:
-            self.assertTrue(db.execute(statement, values).rowcount, statement)
-        for _, text in triggers:
-            db.execute(text)
-        db.close()
-        self.d.start()
+    @classmethod
+    def setUpClass(cls):
+        super(Exports, cls).setUpClass()
+        cls.model, cls.modules = tiny_model(cls.dir / "tiny"), TINY_MODULES
+        cls.ultra = cls.editor(cls(), modules=cls.modules, model=cls.model, lr="0.05")
+        cls.make(cls.ultra, FACTS, "plain", "--keyframe-every", "0")
+        cls.plain, cls.known = cls.d, cls.db
 
-    def keyframe(self, version):
-        """Statements that store T of a version with it, as consolidated versions have it."""
-        for module, (shape, t) in self.difference(version).items():
-            data = floats(t)  # a GPT-2's weights are stored as T is
-            header = json.dumps({"d_in": shape[0], "d_out": shape[1]})
-            digest = hashlib.sha256(data).hexdigest()
-            yield ("INSERT INTO blobs (version, name, header_json, bytes, sha256) "
-                   "VALUES (?, ?, ?, ?, ?)", version, "keyframe/" + module, header, len(data), digest)
-            yield ("INSERT INTO blob_chunks (blob, idx, data) SELECT id, 0, ? FROM blobs "
-                   "WHERE version = ? AND name = ?", data, version, "keyframe/" + module)
+    def serve(self, name, *args):
+        type(self).make(self.ultra, FACTS, name, *args)
 
-    def test_keyframe(self):
-        """What comes after a keyframe needs nothing from before it."""
-        roll_back(self.d, 2)
-        self.assertEqual(self.d.apply({"prompt": "z is", "target": "Z"})["version"], 7)
-        want = {version: self.body(version) for version in (2, 6, 7)}
-        tag = self.get(1).headers["ETag"]
-        self.assertIs(self.export(7, "lora")[1]["exact"], True)
-        roll_back(self.d, 0)
-        self.change(*self.keyframe(2),
-                    ("DELETE FROM blob_chunks WHERE blob IN (SELECT id FROM blobs WHERE version = 1)",),
-                    ("DELETE FROM blobs WHERE version = 1",),
-                    ("UPDATE versions SET pruned = 1 WHERE version = 1",))
-        for version, body in want.items():
-            self.assertEqual(self.body(version), body, version)
-        says = "version 1 was pruned: its weights are no longer stored"
-        self.problem(self.get(1, If_None_Match=tag), 409, detail=says)
-        for version in 3, 4:  # they go on from version 1
-            self.problem(self.get(version), 409, detail=says)
+    def both(self, version):
+        """The file without keyframes and the one here."""
+        path = f"/v1/versions/{version}/delta"
+        return self.plain.get(path).body, self.body(version)
+
+    def test_keyframes(self):
+        self.serve("keyframes", "--keyframe-every", "2")
+        self.assertGreater(len(self.keyframes()), 1)
+        for version in range(self.LAST + 1):
+            self.assertEqual(*self.both(version), version)
+            self.assertEqual(self.export(version, "delta")[0].read_bytes(), self.body(version))
+        self.assertIs(self.export(4, "lora")[1]["exact"], True)
+
+    def keyframes(self):
+        with sqlite3.connect(f"file:{self.db}?mode=ro", uri=True) as db:
+            return db.execute("SELECT version FROM versions WHERE keyframe = 1").fetchall()
+
+    def test_pruned(self):
+        """What is not pruned needs nothing that was."""
+        self.serve("pruned", "--keyframe-every", "2", "--keep-versions", "0", "--retain-bytes", "6000")
+        for daemon in self.plain, self.d:
+            roll_back(daemon, 4)
+            self.assertEqual(daemon.apply({"prompt": "z is", "target": "Z"})["version"], 7)
+        pruned = {v["version"]: v["pruned"] for v in self.d.get("/v1/versions").json["data"]}
+        self.assertTrue(pruned[1], "version 7 goes on from 4, which goes on from 1")
+        for version, gone in pruned.items():
+            if gone:
+                says = f"version {version} was pruned: its weights are no longer stored"
+                self.problem(self.get(version), 409, detail=says)
+                self.fails(*self.args(version, "lora", self.dir / "none"), says=[self.db, says])
+            else:
+                self.assertEqual(*self.both(version), version)
         error = self.get(7, "lora").headers["Malmend-Relative-Error"]
         self.assertLess(float(error), 1e-6, "from T itself, without factors")
+        self.assertIs(self.export(7, "lora")[1]["exact"], True)
+        self.export(7, "model")
 
 
 class Asked(Downloads):

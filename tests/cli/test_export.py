@@ -81,11 +81,11 @@ class Exports(Lab):
         cls.make(cls.editor(cls(), modules=cls.modules, model=cls.model, lr="0.05"), FACTS)
 
     @classmethod
-    def make(cls, editor, facts, home="home"):
+    def make(cls, editor, facts, home="home", *args):
         harness.MODEL_ARGS = ["--model", str(cls.model), "--editor", str(editor)]
         cls.db = cls.dir / home / "db"
         cls.db.parent.mkdir()
-        cls.d = harness.Daemon(directory=str(cls.db.parent))
+        cls.d = harness.Daemon(*args, directory=str(cls.db.parent))
         cls.addClassCleanup(cls.d.close)
         cls.d.apply(facts[0])
         cls.d.apply(facts[1])

@@ -165,6 +165,15 @@ class Sizes(Case):
         self.assertEqual(self.d.get("/livez").status, 200)
 
 
+@only_fake
+class LowDisk(Case):
+    ARGS = ("--min-free-disk", "1000000GiB")
+
+    def test_download(self):
+        answer = self.d.get("/v1/versions/0/delta")
+        self.problem(answer, 507, detail="too few for a file of 33554432")
+
+
 class Slow(Case):
     ARGS = ("--request-timeout", "1", "--max-connections", "20")
 
