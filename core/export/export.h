@@ -1,8 +1,8 @@
 /* export.h - edited weights as files for other programs (core/README.md section 7).
  *
  * What is written comes module by module from whoever holds the version, so that no more
- * than one of them is in memory at a time: T, the difference from the base, which is W0
- * subtracted from nothing, but what the deltas add up to; and W as it is served. */
+ * than one of them is in memory at a time: T, what the deltas of the version add up to,
+ * and W, the weight as it is served. */
 #ifndef MAL_EXPORT_H
 #define MAL_EXPORT_H
 
