@@ -18,8 +18,17 @@ static bool fail_errno(const char *path, const char *doing, struct mal_error *er
                     doing, strerror(errno));
 }
 
-bool mal_new_file_open(struct mal_new_file *out, const char *path,
-                       struct mal_error *err) {
+bool mal_new_file_check_place(const char *path, struct mal_error *err) {
+    char *copy = mal_strdup(path);
+    if (!copy) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
+    bool ok = access(dirname(copy), W_OK | X_OK) == 0;
+    if (!ok) fail_errno(path, "its directory", err);
+    mal_free(copy);
+    return ok;
+}
+
+static bool open_beside(struct mal_new_file *out, const char *path, int access,
+                        struct mal_error *err) {
     size_t room = strlen(path) + 48;
     char *name = mal_malloc(room);
     *out = (struct mal_new_file){.fd = -1};
@@ -27,7 +36,7 @@ bool mal_new_file_open(struct mal_new_file *out, const char *path,
     int fd = -1;
     for (int i = 0; i < 100; i++) { /* what a killed process of the same id has left */
         snprintf(name, room, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-        fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        fd = open(name, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
         if (fd >= 0 || errno != EEXIST) break;
     }
     if (fd < 0) {
@@ -36,6 +45,20 @@ bool mal_new_file_open(struct mal_new_file *out, const char *path,
         return false;
     }
     *out = (struct mal_new_file){.path = path, .name = name, .fd = fd};
+    return true;
+}
+
+bool mal_new_file_open(struct mal_new_file *out, const char *path,
+                       struct mal_error *err) {
+    return open_beside(out, path, O_WRONLY, err);
+}
+
+bool mal_new_file_unnamed(struct mal_new_file *out, const char *path,
+                          struct mal_error *err) {
+    if (!open_beside(out, path, O_RDWR, err)) return false;
+    unlink(out->name);
+    mal_free(out->name);
+    out->name = NULL;
     return true;
 }
 
@@ -53,7 +76,7 @@ bool mal_new_file_write(struct mal_new_file *file, const void *data, size_t byte
 }
 
 /* Without it the new name may be gone after a power failure. */
-static bool sync_directory(const char *path, struct mal_error *err) {
+bool mal_sync_directory(const char *path, struct mal_error *err) {
     char *copy = mal_strdup(path);
     if (!copy) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -74,7 +97,7 @@ bool mal_new_file_commit(struct mal_new_file *file, struct mal_error *err) {
     if (!ok) unlink(file->name);
     mal_free(file->name);
     file->name = NULL;
-    return ok && sync_directory(file->path, err);
+    return ok && mal_sync_directory(file->path, err);
 }
 
 void mal_new_file_abandon(struct mal_new_file *file) {

@@ -11,12 +11,20 @@ struct mal_new_file {
     int fd;
 };
 
+/* Whether there is a directory that a file at `path` could be made in. */
+bool mal_new_file_check_place(const char *path, struct mal_error *err) MAL_CHECK;
 bool mal_new_file_open(struct mal_new_file *out, const char *path,
                        struct mal_error *err) MAL_CHECK;
+/* A file without a name in the directory of `path`, which is borrowed: for reading and
+ * writing by its descriptor, gone with the last one. Nothing to commit. */
+bool mal_new_file_unnamed(struct mal_new_file *out, const char *path,
+                          struct mal_error *err) MAL_CHECK;
 bool mal_new_file_write(struct mal_new_file *file, const void *data, size_t bytes,
                         struct mal_error *err) MAL_CHECK;
 /* Closes the file either way; on failure what was at the path is as it was. */
 bool mal_new_file_commit(struct mal_new_file *file, struct mal_error *err) MAL_CHECK;
 void mal_new_file_abandon(struct mal_new_file *file); /* takes a zeroed or closed one */
+/* Makes the entries of the directory that `path` is in durable: after a rename. */
+bool mal_sync_directory(const char *path, struct mal_error *err) MAL_CHECK;
 
 #endif

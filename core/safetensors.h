@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/tensor.h"
 
+struct mal_new_file;
 struct mal_safetensors;
 
 struct mal_st_tensor {
@@ -66,5 +67,19 @@ struct mal_st_meta {
 bool mal_safetensors_write(const char *path, const struct mal_st_entry *entries,
                            size_t n_entries, const struct mal_st_meta *metadata,
                            size_t n_metadata, struct mal_error *err) MAL_CHECK;
+
+/* The same into an open file, for more than memory holds at once: `put` writes all of an entry's
+ * bytes, whose `data` is not looked at, when it is the entry's turn. */
+struct mal_st_stream {
+    const struct mal_st_entry *entries;
+    size_t n_entries;
+    const struct mal_st_meta *metadata;
+    size_t n_metadata;
+    bool (*put)(void *arg, size_t entry, struct mal_new_file *file, struct mal_error *err);
+    void *arg;
+};
+
+bool mal_safetensors_stream(struct mal_new_file *file, const struct mal_st_stream *stream,
+                            struct mal_error *err) MAL_CHECK;
 
 #endif

@@ -131,36 +131,45 @@ fail:
 
 /* ---- The file ---- */
 
-static bool write_file(const char *path, const char *header, size_t header_bytes,
-                       const struct mal_st_entry **order, size_t n_entries,
-                       struct mal_error *err) {
-    struct mal_new_file file;
-    if (!mal_new_file_open(&file, path, err)) return false;
-    bool ok = mal_new_file_write(&file, header, header_bytes, err);
-    for (size_t i = 0; ok && i < n_entries; i++) {
-        ok =
-            mal_new_file_write(&file, order[i]->data, (size_t)entry_bytes(order[i]), err);
-    }
-    ok = ok && mal_new_file_commit(&file, err);
-    mal_new_file_abandon(&file);
+bool mal_safetensors_stream(struct mal_new_file *file, const struct mal_st_stream *stream,
+                            struct mal_error *err) {
+    size_t n = stream->n_entries, bytes = 0;
+    const struct mal_st_entry **order = mal_calloc(n, sizeof *order);
+    if (!order) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(file->path));
+    for (size_t i = 0; i < n; i++)
+        order[i] = &stream->entries[i];
+    qsort(order, n, sizeof *order, by_layout);
+
+    char *header = NULL;
+    bool ok = make_header(&header, &bytes, order, n, stream->metadata, stream->n_metadata,
+                          file->path, err) &&
+              mal_new_file_write(file, header, bytes, err);
+    for (size_t i = 0; ok && i < n; i++)
+        ok = stream->put(stream->arg, (size_t)(order[i] - stream->entries), file, err);
+    mal_free(header);
+    mal_free(order);
     return ok;
+}
+
+static bool put_data(void *arg, size_t entry, struct mal_new_file *file,
+                     struct mal_error *err) {
+    const struct mal_st_entry *e = (const struct mal_st_entry *)arg + entry;
+    return mal_new_file_write(file, e->data, (size_t)entry_bytes(e), err);
 }
 
 bool mal_safetensors_write(const char *path, const struct mal_st_entry *entries,
                            size_t n_entries, const struct mal_st_meta *metadata,
                            size_t n_metadata, struct mal_error *err) {
-    const struct mal_st_entry **order = mal_calloc(n_entries, sizeof *order);
-    if (!order) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-    for (size_t i = 0; i < n_entries; i++)
-        order[i] = &entries[i];
-    qsort(order, n_entries, sizeof *order, by_layout);
-
-    char *header = NULL;
-    size_t bytes = 0;
+    struct mal_new_file file;
+    struct mal_st_stream stream = {.entries = entries,
+                                   .n_entries = n_entries,
+                                   .metadata = metadata,
+                                   .n_metadata = n_metadata,
+                                   .put = put_data,
+                                   .arg = (void *)entries};
+    if (!mal_new_file_open(&file, path, err)) return false;
     bool ok =
-        make_header(&header, &bytes, order, n_entries, metadata, n_metadata, path, err) &&
-        write_file(path, header, bytes, order, n_entries, err);
-    mal_free(header);
-    mal_free(order);
+        mal_safetensors_stream(&file, &stream, err) && mal_new_file_commit(&file, err);
+    mal_new_file_abandon(&file);
     return ok;
 }

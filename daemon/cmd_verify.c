@@ -46,40 +46,6 @@ struct walk {
     uint64_t delta_bytes;
 };
 
-/* ---- The base model ---- */
-
-static bool set_edits(struct walk *walk, struct mal_error *err) {
-    char *text = NULL;
-    if (!mal_store_get_meta(walk->store, "modules", &text, err)) return false;
-    json_t *list = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
-    size_t n = json_array_size(list);
-    const char **names = mal_calloc(n, sizeof *names);
-    bool ok = n > 0 || mal_fail(err, MAL_CORRUPT,
-                                "the database does not say which modules it edits");
-    if (ok && !names) ok = mal_fail(err, MAL_NO_MEMORY, "modules");
-    for (size_t i = 0; ok && i < n; i++) {
-        names[i] = json_string_value(json_array_get(list, i));
-        if (!names[i]) ok = mal_fail(err, MAL_CORRUPT, "the database's list of modules");
-    }
-    ok = ok && mal_model_set_edits(walk->wb.model, names, n, err);
-    mal_free(names);
-    json_decref(list);
-    mal_free(text);
-    return ok;
-}
-
-static bool open_model(struct walk *walk, const struct values *v, struct mal_error *err) {
-    if (!mal_workbench_open(&walk->wb, v->model, v->device, NULL, NULL, err))
-        return false;
-    if (!mal_workbench_fingerprint(&walk->wb, err)) return false;
-    if (!mal_history_check_meta(walk->store, "base_model", walk->wb.base_model, err)) {
-        return mal_fail_wrap(err, "%s", v->db);
-    }
-    if (!set_edits(walk, err)) return false;
-    walk->replay = true;
-    return mal_weights_create(&walk->wb.ws, walk->wb.model, 4, err);
-}
-
 /* ---- One version ---- */
 
 /* By way of the version that was returned to, unless that is gone: a keyframe here is yet
@@ -223,9 +189,11 @@ static void report(const struct walk *walk, const struct values *v) {
 }
 
 static bool run(const struct values *v, struct mal_error *err) {
-    struct walk walk = {0};
+    struct walk walk = {.replay = v->model != NULL};
     bool ok = mal_store_open_reader(&walk.store, v->db, err) &&
-              (!v->model || open_model(&walk, v, err)) && check_all(&walk, v, err);
+              (!v->model || mal_workbench_open_database(&walk.wb, walk.store, v->db,
+                                                        v->model, v->device, 4, err)) &&
+              check_all(&walk, v, err);
     if (ok) report(&walk, v);
     mal_workbench_close(&walk.wb);
     mal_store_close(walk.store);

@@ -9,6 +9,7 @@
 #include "daemon/writer.h"
 #include "sql/store.h"
 
+struct mal_downloads;
 struct mal_waiter;
 
 struct mal_daemon {
@@ -16,6 +17,7 @@ struct mal_daemon {
     const char *db;
     const char *update; /* "sequential" */
     int64_t max_facts;  /* of one request */
+    int64_t min_free_disk;
 
     struct mal_loop *loop;
     struct mal_server *server;
@@ -25,6 +27,7 @@ struct mal_daemon {
     struct mal_store *reader;  /* the loop's own */
     struct mal_engine *engine; /* NULL until it is ready: read-only calls from here */
     struct mal_waiter *waiters;
+    struct mal_downloads *downloads;
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;

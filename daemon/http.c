@@ -59,6 +59,11 @@ void mal_http_json(struct mal_request *req, int status, json_t *root) {
     mal_http_text(req, status, mal_json_text(root));
 }
 
+bool mal_http_is_known(const struct mal_request *req, const char *etag) {
+    const char *known = mal_request_header(req, "If-None-Match");
+    return known && (!strcmp(known, "*") || strstr(known, etag));
+}
+
 bool mal_query_int(const struct mal_request *req, const char *name, int64_t min,
                    int64_t max, int64_t *out, struct mal_error *err) {
     const char *text = mal_request_query(req, name);

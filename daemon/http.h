@@ -18,6 +18,9 @@ void mal_http_text(struct mal_request *req, int status, char *json);
 /* JSON as owned text, NULL when memory is out. Takes over `root`. */
 char *mal_json_text(json_t *root);
 
+/* If-None-Match is "*" or a list with this tag; a weak mark does not matter for GET. */
+bool mal_http_is_known(const struct mal_request *req, const char *etag);
+
 /* Query parameters. Absent: *out is left alone. No number: MAL_MALFORMED; out of range:
  * MAL_INVALID; both name the parameter. */
 bool mal_query_int(const struct mal_request *req, const char *name, int64_t min,

@@ -41,15 +41,9 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
     return true;
 }
 
-/* If-None-Match is a list of tags or "*"; a weak mark does not matter for GET. */
-static bool is_known(const struct mal_request *req, const char *etag) {
-    const char *known = mal_request_header(req, "If-None-Match");
-    return known && (!strcmp(known, "*") || strstr(known, etag));
-}
-
 static void answer_job(struct mal_request *req, char *text, const char *etag) {
     mal_request_set(req, "ETag", etag);
-    if (is_known(req, etag)) {
+    if (mal_http_is_known(req, etag)) {
         mal_free(text);
         mal_request_answer(req, 304, NULL, NULL, 0);
     } else {
@@ -80,7 +74,7 @@ void mal_get_job(struct mal_daemon *d, struct mal_request *req) {
         return;
     }
     if (wait_s > MAX_WAIT_S) wait_s = MAX_WAIT_S;
-    bool news = mal_request_header(req, "If-None-Match") && !is_known(req, etag);
+    bool news = mal_request_header(req, "If-None-Match") && !mal_http_is_known(req, etag);
     if (wait_s && !news && !d->stopping && !mal_job_state_ended(state) &&
         start_waiting(d, req, state, wait_s)) {
         mal_free(text);

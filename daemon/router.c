@@ -27,6 +27,8 @@ const struct mal_route mal_routes[] = {
      MAL_BODY_NONE, false},
     {"GET", "/v1/versions/{n}/facts", mal_get_version_facts, MAL_ROLE_READ, MAL_BODY_NONE,
      false},
+    {"GET", "/v1/versions/{n}/delta", mal_get_version_delta, MAL_ROLE_READ, MAL_BODY_NONE,
+     false},
     {"POST", "/v1/completions", mal_post_completions, MAL_ROLE_INFER, MAL_BODY_JSON,
      false},
     {"POST", "/v1/scores", mal_post_scores, MAL_ROLE_INFER, MAL_BODY_JSON, false},

@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
+#include "daemon/downloads.h"
 #include "daemon/http.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
@@ -108,6 +109,7 @@ static void on_tick(void *arg) {
     struct life *life = arg;
     mal_server_sweep(life->d.server);
     (void)mal_disk_low(life->disk); /* the status is to know */
+    mal_downloads_sweep(life->d.downloads);
     mal_jobs_wake(&life->d, life->d.stopping);
     check_stopped(life);
 }
@@ -249,11 +251,13 @@ static bool start(struct life *life, struct mal_error *err) {
     struct mal_daemon *d = &life->d;
     d->db = o->db;
     d->max_facts = o->max_queue;
+    d->min_free_disk = o->min_free_disk;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;
     if (!make_keepers(life, err)) return false;
+    if (!mal_downloads_create(&d->downloads, d, err)) return false;
     if (!mal_loop_create(&d->loop, err)) return false;
     if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;
     if (!start_server(life, err)) return false;
@@ -274,6 +278,7 @@ static void finish(struct life *life) {
     mal_loop_destroy(d->loop);
     mal_disk_destroy(life->disk);
     mal_retention_destroy(life->retention);
+    mal_downloads_destroy(d->downloads);
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);

@@ -6,6 +6,8 @@
 #include "daemon/server.h"
 
 #include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -22,8 +24,9 @@ enum {
     MAX_URI = 8 << 10,
     MAX_HEADER_BYTES = 32 << 10,
     CONNECTION_MEMORY =
-        128 << 10,         /* above the two limits, so that they are ours to refuse */
-    DRAIN_BYTES = 64 << 10 /* a refused body up to this size is read and dropped */
+        128 << 10,          /* above the two limits, so that they are ours to refuse */
+    DRAIN_BYTES = 64 << 10, /* a refused body up to this size is read and dropped */
+    FILE_BLOCK = 256 << 10
 };
 
 enum phase { IDLE, RECEIVING, WORKING, SENDING };
@@ -133,18 +136,11 @@ void mal_request_set(struct mal_request *req, const char *name, const char *valu
     snprintf(h->value, sizeof h->value, "%s", value);
 }
 
-void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
-                        size_t bytes) {
-    struct exchange *ex = exchange_of(req);
-    if (ex->response) {
-        mal_free(body);
-        return;
-    }
-    ex->response =
-        body ? MHD_create_response_from_buffer_with_free_callback(bytes, body, mal_free)
-             : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+/* Takes over `response`, NULL where memory is out. */
+static void answer(struct exchange *ex, int status, const char *type,
+                   struct MHD_Response *response) {
+    ex->response = response;
     if (!ex->response) {
-        mal_free(body);
         status = MHD_HTTP_SERVICE_UNAVAILABLE;
         ex->response =
             MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
@@ -160,6 +156,65 @@ void mal_request_answer(struct mal_request *req, int status, const char *type, c
         ex->server->resumed = true;
         mal_loop_alarm(ex->server->loop, 0);
     }
+}
+
+void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
+                        size_t bytes) {
+    struct exchange *ex = exchange_of(req);
+    if (ex->response) {
+        mal_free(body);
+        return;
+    }
+    struct MHD_Response *response =
+        body ? MHD_create_response_from_buffer_with_free_callback(bytes, body, mal_free)
+             : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (!response) mal_free(body);
+    answer(ex, status, type, response);
+}
+
+/* ---- Files ---- */
+
+struct part {
+    struct exchange *ex; /* outlives its response */
+    int fd;
+    uint64_t offset;
+};
+
+/* Asked for when all before it has gone out: so a download may take as long as it does,
+ * but must go on. */
+static ssize_t read_part(void *arg, uint64_t position, char *buffer, size_t room) {
+    struct part *part = arg;
+    enter(part->ex, SENDING);
+    ssize_t n;
+    do {
+        n = pread(part->fd, buffer, room, (off_t)(part->offset + position));
+    } while (n < 0 && errno == EINTR);
+    return n > 0 ? n : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static void free_part(void *arg) {
+    struct part *part = arg;
+    close(part->fd);
+    mal_free(part);
+}
+
+void mal_request_answer_file(struct mal_request *req, int status, const char *type,
+                             int fd, uint64_t offset, uint64_t bytes) {
+    struct exchange *ex = exchange_of(req);
+    if (ex->response) return;
+    struct MHD_Response *response = NULL;
+    struct part *part = mal_calloc(1, sizeof *part);
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (part && own >= 0) {
+        *part = (struct part){.ex = ex, .fd = own, .offset = offset};
+        response = MHD_create_response_from_callback(bytes, FILE_BLOCK, read_part, part,
+                                                     free_part);
+    }
+    if (!response) {
+        if (own >= 0) close(own);
+        mal_free(part);
+    }
+    answer(ex, status, type, response);
 }
 
 /* ---- Framing ---- */
@@ -242,7 +297,8 @@ static void begin(struct exchange *ex, const char *path, const char *method,
     ex->begun = true;
     ex->path = mal_strdup(path);
     ex->pub.path = ex->path ? ex->path : "";
-    ex->pub.method = !strcmp(method, "HEAD") ? "GET" : method;
+    ex->pub.head = !strcmp(method, "HEAD");
+    ex->pub.method = ex->pub.head ? "GET" : method;
     copy_media_type(ex);
 
     const char *wrong = check_framing(ex, version);

@@ -20,6 +20,7 @@ enum { MAL_MAX_PARAMS = 2 };
 /* All members are borrowed from the request. */
 struct mal_request {
     const char *method;       /* HEAD reads as GET: the body is left out below */
+    bool head;                /* it is HEAD all the same */
     const char *path;         /* decoded, without the query */
     const char *content_type; /* media type only, lower case; "" when not given */
     char *body;               /* with a closing zero; NULL when empty */
@@ -45,10 +46,16 @@ void mal_request_set(struct mal_request *req, const char *name, const char *valu
 void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
                         size_t bytes);
 
+/* The same with bytes [offset, offset + bytes) of an open file, of which it takes a
+ * descriptor of its own; they are read as the client takes them. */
+void mal_request_answer_file(struct mal_request *req, int status, const char *type,
+                             int fd, uint64_t offset, uint64_t bytes);
+
 struct mal_server_options {
     int listen_fd;      /* taken over on success */
     size_t max_body;    /* bytes */
-    int64_t timeout_ms; /* for receiving a whole request, and for sending the answer */
+    int64_t timeout_ms; /* for receiving a whole request, and for sending the answer; of a
+                         * file, for each 256 KiB of it */
     unsigned max_connections;
     void *arg;
     /* The headers are there. May answer already (refuse); the body is then not waited

@@ -5,6 +5,7 @@
 
 #include "core/editor/instant.h"
 #include "core/editor/preserve.h"
+#include "core/export/export.h"
 #include "core/model/generate.h"
 #include "core/weights_state.h"
 
@@ -22,6 +23,8 @@
     "A fact is wrong while one of its target's tokens is not the model's first, or " \
     "less probable than this."
 
+struct mal_store;
+
 struct mal_workbench {
     struct mal_backend *be;
     struct mal_model *model;
@@ -38,6 +41,13 @@ struct mal_workbench {
 bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
                         const char *device, const char *editor_path,
                         const char *delta_path, struct mal_error *err) MAL_CHECK;
+/* The base model of a database (its path is for messages), with the modules edited there,
+ * at version 0; MAL_CONFLICT: it was made with another one. `keep` as in
+ * mal_weights_create(). */
+bool mal_workbench_open_database(struct mal_workbench *wb, struct mal_store *store,
+                                 const char *db, const char *model_dir,
+                                 const char *device, int keep,
+                                 struct mal_error *err) MAL_CHECK;
 /* Measures what edits are to preserve, on the base weights: the texts of the file if a
  * path is given, else those the editor carries; share as in mal_preserve_create().
  * `json`: no progress bar. */
@@ -58,14 +68,16 @@ void mal_workbench_warn(const struct mal_workbench *wb, size_t n);
 /* The model's fingerprint, computed once. */
 bool mal_workbench_fingerprint(struct mal_workbench *wb, struct mal_error *err) MAL_CHECK;
 
+/* What there is to export of the live weights: borrows from the workbench, of no version
+ * and no model's name unless the caller says so; mal_export_finish(). */
+bool mal_workbench_export(struct mal_workbench *wb, struct mal_export *out,
+                          struct mal_error *err) MAL_CHECK;
 /* The live weights' difference from the base: one fp32 tensor per edit module, with the
  * name, shape and orientation of its weight in the checkpoint (core/README.md section 7).
  */
 bool mal_workbench_write_delta(struct mal_workbench *wb, const char *path,
                                struct mal_error *err) MAL_CHECK;
-/* A complete model directory: the checkpoint's files copied but for weights in other
- * formats, edited weights in their place and dtype. `dir` must not exist or be empty. All
- * or nothing. */
+/* A complete model directory (mal_export_model). */
 bool mal_workbench_save_model(struct mal_workbench *wb, const char *dir,
                               struct mal_error *err) MAL_CHECK;
 /* Whether a file, or a model, could be written there, before the work whose result it

@@ -1,4 +1,5 @@
-/* blas.c - calls into OpenBLAS that its C header does not cover, and how its threads wait. */
+/* blas.c - calls into OpenBLAS that its C header does not cover, and how its threads
+ * wait. */
 #include "core/cpu/blas.h"
 
 #include <assert.h>
@@ -15,6 +16,9 @@ void dgeqrf_(const blasint *m, const blasint *n, double *a, const blasint *lda,
 void dorgqr_(const blasint *m, const blasint *n, const blasint *k, double *a,
              const blasint *lda, const double *tau, double *work, const blasint *n_work,
              blasint *info);
+void dsyevd_(const char *jobz, const char *uplo, const blasint *n, double *a,
+             const blasint *lda, double *w, double *work, const blasint *n_work,
+             blasint *iwork, const blasint *n_iwork, blasint *info);
 
 /* ---- How threads wait ---- */
 
@@ -79,4 +83,22 @@ void mal_lapack_qr_form(int64_t m, int64_t n, double *a, const double *tau, doub
             info;
     dorgqr_(&rows, &cols, &cols, a, &rows, tau, work, &size, &info);
     assert(info == 0);
+}
+
+void mal_lapack_eigen_work(int64_t n, int64_t *n_work, int64_t *n_iwork) {
+    blasint size = mal_blas_int(n), ask = -1, ints = 0, info = 0;
+    double doubles = 0, nothing = 0;
+    dsyevd_("V", "U", &size, &nothing, &size, &nothing, &doubles, &ask, &ints, &ask,
+            &info);
+    assert(info == 0);
+    *n_work = (int64_t)doubles;
+    *n_iwork = ints;
+}
+
+int mal_lapack_eigen_upper(int64_t n, double *a, double *values, double *work,
+                           int64_t n_work, blasint *iwork, int64_t n_iwork) {
+    blasint size = mal_blas_int(n), n_doubles = mal_blas_int(n_work),
+            n_ints = mal_blas_int(n_iwork), info = 0;
+    dsyevd_("V", "U", &size, a, &size, values, work, &n_doubles, iwork, &n_ints, &info);
+    return (int)info;
 }

@@ -27,4 +27,10 @@ void mal_lapack_qr_factor(int64_t m, int64_t n, double *a, double *tau, double *
 void mal_lapack_qr_form(int64_t m, int64_t n, double *a, const double *tau, double *work,
                         int64_t n_work);
 
+/* Eigenvalues, ascending, into `values` (n); the columns of a become the eigenvectors.
+ * _work: the numbers of both workspaces. */
+void mal_lapack_eigen_work(int64_t n, int64_t *n_work, int64_t *n_iwork);
+int mal_lapack_eigen_upper(int64_t n, double *a, double *values, double *work,
+                           int64_t n_work, blasint *iwork, int64_t n_iwork);
+
 #endif

@@ -23,6 +23,7 @@ OPTIONS = {
     "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
     "backup": "db out json",
+    "export": "db model version format out rank json",
 }
 
 

@@ -1,4 +1,5 @@
 """HTTP itself: framing, smuggling, sizes, slow clients, sockets."""
+import http.client
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import time
 import unittest
 
 import harness
-from harness import Case, Daemon
+from harness import Case, Daemon, only_fake
 from world import fact
 
 BODY = json.dumps({"facts": [fact(1)], "validate_only": True}).encode()
@@ -164,6 +165,15 @@ class Sizes(Case):
         self.assertEqual(self.d.get("/livez").status, 200)
 
 
+@only_fake
+class LowDisk(Case):
+    ARGS = ("--min-free-disk", "1000000GiB")
+
+    def test_download(self):
+        answer = self.d.get("/v1/versions/0/delta")
+        self.problem(answer, 507, detail="too few for a file of 33554432")
+
+
 class Slow(Case):
     ARGS = ("--request-timeout", "1", "--max-connections", "20")
 
@@ -186,6 +196,32 @@ class Slow(Case):
                 break
         self.assertLess(time.monotonic() - begin, 5)
         self.assertEqual(statuses(got), [408], got)
+
+    def download(self):
+        """A connection on which 32 MiB are waiting."""
+        connection = self.d.connect()
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.request("GET", "/v1/versions/0/delta")
+        return connection
+
+    @only_fake
+    def test_download_may_take_long(self):
+        """It goes on for longer than a request may take, as long as it goes on."""
+        answer = self.download().getresponse()
+        begin, got = time.monotonic(), 0
+        while part := answer.read(4 << 20):
+            got += len(part)
+            time.sleep(0.4)
+        self.assertGreater(time.monotonic() - begin, 2)
+        self.assertEqual(got, int(answer.headers["Content-Length"]))
+
+    @only_fake
+    def test_stalled_download_ends(self):
+        answer = self.download().getresponse()
+        time.sleep(4)
+        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+            answer.read()
 
     def test_idle_connections_do_not_keep_others_out(self):
         idle = []

@@ -102,6 +102,26 @@ class Contract(Case):
             self.check("GET " + path, status=200)
         self.assertEqual(self.d.get("/openapi.json").json, json.loads(json.dumps(description.DOC)))
 
+    def test_downloads(self):
+        for form in "safetensors", "lora":
+            path = "/v1/versions/0/delta?format=" + form
+            answers = description.DOC["paths"]["/v1/versions/{n}/delta"]["get"]["responses"]
+            tag = self.d.get(path).headers["ETag"]
+            for status, headers in ((200, {}), (206, {"Range": "bytes=0-99"}),
+                                    (304, {"If-None-Match": tag})):
+                answer = self.d.call("GET", path, headers=headers)
+                self.assertEqual(answer.status, status)
+                described = description.resolved(answers[str(status)])
+                if status != 304:
+                    self.assertIn(answer.headers["Content-Type"], described["content"])
+                for name, header in described["headers"].items():
+                    if name != "Malmend-Relative-Error" or form == "lora":
+                        self.assertIn(name, answer.headers)
+        call = "GET /v1/versions/{n}/delta"
+        self.check(call, "/v1/versions/99999/delta", 404)
+        self.check(call, "/v1/versions/0/delta?format=gguf", 422)
+        self.check(call, "/v1/versions/0/delta", 416, headers={"Range": "bytes=999999999-"})
+
     def test_refusals(self):
         self.check("GET /v1/jobs/{id}", "/v1/jobs/none", 404)
         self.check("GET /v1/facts/{id}", "/v1/facts/none", 404)

@@ -1,0 +1,146 @@
+/* model_dir.c - the whole edited model: the base's files copied, then the edited tensors
+ * overwritten in place. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "core/export/export_impl.h"
+#include "core/file.h"
+#include "core/new_dir.h"
+
+static bool fail_io(struct mal_error *err, const char *path) {
+    enum mal_status status = errno == ENOSPC || errno == EDQUOT ? MAL_NO_SPACE : MAL_IO;
+    return mal_fail(err, status, "%s: %s", mal_file_shown(path), strerror(errno));
+}
+
+static char *join(const char *dir, const char *name, struct mal_error *err) {
+    char *path = mal_file_join(dir, name);
+    if (!path) mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(dir));
+    return path;
+}
+
+static bool write_all(int fd, const char *data, size_t bytes, off_t offset,
+                      const char *path, struct mal_error *err) {
+    while (bytes > 0) {
+        ssize_t n = pwrite(fd, data, bytes, offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return fail_io(err, path);
+        data += n;
+        bytes -= (size_t)n;
+        offset += n;
+    }
+    return true;
+}
+
+/* ---- Copying ---- */
+
+static bool copy_open(int from, int to, const char *path, struct mal_error *err) {
+    enum { SLICE = 1 << 20 };
+
+    char *buffer = mal_malloc(SLICE);
+    if (!buffer) return mal_fail(err, MAL_NO_MEMORY, "copying");
+    off_t offset = 0;
+    bool ok = true;
+    for (;;) {
+        ssize_t n = read(from, buffer, SLICE);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) ok = fail_io(err, path);
+        if (n <= 0 || !ok) break;
+        ok = write_all(to, buffer, (size_t)n, offset, path, err);
+        offset += n;
+        if (!ok) break;
+    }
+    mal_free(buffer);
+    return ok;
+}
+
+static bool copy_file(const char *from, const char *to, struct mal_error *err) {
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    if (in < 0) return fail_io(err, from);
+    int out = open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    bool ok = out >= 0 || fail_io(err, to);
+    ok = ok && copy_open(in, out, to, err);
+    if (ok && fsync(out) != 0) ok = fail_io(err, to);
+    close(in);
+    if (out >= 0) close(out);
+    return ok;
+}
+
+/* Weights in another format than the one edited would come along unedited. */
+static bool is_stale(const char *name) {
+    static const char *const suffixes[] = {".bin",  ".h5",   ".msgpack", ".ot",
+                                           ".gguf", ".onnx", ".pt",      ".pth"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        size_t m = strlen(suffixes[i]);
+        if (n > m && strcmp(name + n - m, suffixes[i]) == 0) return true;
+    }
+    return false;
+}
+
+static bool copy_entry(const char *from, const char *to, const char *name,
+                       struct mal_error *err) {
+    struct stat st;
+    char *source = join(from, name, err), *target = join(to, name, err);
+    bool ok = source && target;
+    if (ok && stat(source, &st) != 0) ok = fail_io(err, source);
+    if (ok && S_ISREG(st.st_mode)) ok = copy_file(source, target, err);
+    mal_free(source);
+    mal_free(target);
+    return ok;
+}
+
+static bool copy_dir(const char *from, const char *to, struct mal_error *err) {
+    DIR *dir = opendir(from);
+    if (!dir) return fail_io(err, from);
+    bool ok = true;
+    for (struct dirent *entry; ok && (entry = readdir(dir));)
+        ok = is_stale(entry->d_name) || copy_entry(from, to, entry->d_name, err);
+    closedir(dir);
+    return ok;
+}
+
+/* ---- The edited tensors ---- */
+
+static bool overwrite(const struct mal_export *ex, size_t m,
+                      const struct mal_checkpoint_tensor *at, const char *dir,
+                      struct mal_error *err) {
+    char *name = mal_file_base(mal_safetensors_path(at->file));
+    char *path = name ? join(dir, name, err) : NULL;
+    char *weight = mal_malloc(at->tensor->bytes);
+    int fd = -1;
+    bool ok = (path && weight) ||
+              mal_fail(err, MAL_NO_MEMORY, "module '%s'", ex->modules[m].name);
+    ok = ok && ex->weight(ex->arg, m, weight, err);
+    if (ok && (fd = open(path, O_WRONLY | O_CLOEXEC)) < 0) ok = fail_io(err, path);
+    ok = ok &&
+         write_all(fd, weight, at->tensor->bytes, (off_t)at->tensor->offset, path, err);
+    if (ok && fsync(fd) != 0) ok = fail_io(err, path);
+    if (fd >= 0) close(fd);
+    mal_free(weight);
+    mal_free(path);
+    mal_free(name);
+    return ok;
+}
+
+bool mal_export_model(const struct mal_export *ex, const struct mal_checkpoint *base,
+                      const char *dir, struct mal_error *err) {
+    struct mal_new_dir new;
+    if (!mal_new_dir_open(&new, dir, err)) return false;
+    bool ok = copy_dir(mal_checkpoint_dir(base), new.partial, err);
+    for (size_t m = 0; ok && m < ex->n_modules; m++) {
+        char name[256];
+        snprintf(name, sizeof name, "%s.weight", ex->modules[m].name);
+        struct mal_checkpoint_tensor at = mal_checkpoint_find(base, name);
+        ok = overwrite(ex, m, &at, new.partial, err);
+        mal_export_tick(ex, m + 1);
+    }
+    ok = ok && mal_new_dir_commit(&new, err);
+    mal_new_dir_abandon(&new);
+    return ok;
+}
