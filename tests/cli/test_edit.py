@@ -139,7 +139,7 @@ class Edit(Lab):
         self.ok("init-editor", "--model", MODEL, "--method", method, "--blocks", "0", "--data",
                 DEMO / "facts/train.ndjson", "--n-edits", "32", "--modules", ",".join(MODULES),
                 "--out", editor)
-        return self.json(*self.args(editor), "--verify")["after"]
+        return self.json(*self.args(editor), "--repair-rounds", 0, "--verify")["after"]
 
     def test_more_facts_than_meant(self):
         """Facts beyond what the step was found for: a warning, and done all the same."""

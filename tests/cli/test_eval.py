@@ -43,7 +43,7 @@ class Eval(Lab):
         first, last = expected["batches"]
         report = self.json("eval", "--model", CASE / "model", "--editor",
                            CASE / "editor.safetensors", "--data", CASE / "facts.json",
-                           "--n-edits", first)
+                           "--n-edits", first, "--repair-rounds", 0)
         self.assertEqual([b["facts"] for b in report["batches"]], [first, last])
         found = [report["before"], report["retention"][-1]["measures"],
                  *(b["measures"] for b in report["batches"])]
@@ -57,7 +57,8 @@ class Eval(Lab):
         report = self.json(*self.args(data, "--n-edits", 16, "--report", out))
         self.assertEqual(json.loads(out.read_text()), report)
         self.assertEqual(set(report), {"before", "after", "batches", "retention", "editor", "update",
-                                       "reset", "n_edits", "model"})
+                                       "repair", "reset", "n_edits", "model"})
+        self.assertEqual(report["repair"], {"rounds": 4, "tau": 0.9})
         self.assertEqual((report["update"], report["reset"], report["n_edits"], report["model"]),
                          ("sequential", False, 16, "model"))
         self.assertEqual(report["editor"]["method"], "ultraedit")
@@ -103,7 +104,7 @@ class Eval(Lab):
 
     def test_joint(self):
         """A joint stream ends where one batch of all its facts ends; a sequential one does not."""
-        args = self.args(self.data(self.facts[:16]), editor=self.malmen)
+        args = self.args(self.data(self.facts[:16]), "--repair-rounds", 0, editor=self.malmen)
         whole = self.json(*args, "--n-edits", 16)["after"]
         joint = self.json(*args, "--n-edits", 6, "--update", "joint")
         self.assertEqual(joint["update"], "joint")
@@ -173,7 +174,8 @@ class Eval(Lab):
         self.assertEqual(said(17), "malmend: 17 facts, the editor was made for up to 16 at a time\n")
 
     def test_no_editor(self):
-        done = malmend("eval", "--model", MODEL, "--data", self.data(self.facts[:8]), "--json")
+        done = malmend("eval", "--model", MODEL, "--data", self.data(self.facts[:8]),
+                       "--repair-rounds", 0, "--json")
         self.assertEqual(done.returncode, 0)
         self.assertIn("no editor given, one made on 8 of the facts", done.stderr.decode())
         report = json.loads(done.stdout)
@@ -193,6 +195,7 @@ class Eval(Lab):
         self.fails(*self.args(bad), says=[bad, "line 2", "'target' is missing"])
         mend = self.editor("mend", method="mend")
         self.fails(*self.args(data, "--preserve", data, editor=mend), says=["MEND"])
+        self.fails(*self.args(data, "--update", "joint", editor=mend), says=["MEND", "no system"])
 
     def test_numeric(self):
         """Weights that are no numbers end it, with the batch, and no report is left."""
