@@ -33,6 +33,9 @@ struct world {
 
 static struct world w;
 
+/* Passes of few tokens, so that rows come in several slices. */
+static const struct mal_progress in_slices = {.slice_tokens = 12};
+
 static inline size_t floats_of(size_t m, int64_t rows, bool keys) {
     const struct mal_linear *lin = mal_model_edit(lab.model, m);
     return (size_t)(rows * (keys ? lin->d_in : lin->d_out));
@@ -233,8 +236,9 @@ static inline struct mal_joint_change *begin(void) {
     struct mal_joint_change *change = NULL;
     mal_weights_use(w.ws, 0);
     w.report = (struct mal_edit_report){0};
-    assert_ok(mal_joint_change_create(&change, w.joint, w.ws, NULL, &w.report, &err),
-              &err);
+    assert_ok(
+        mal_joint_change_create(&change, w.joint, w.ws, &in_slices, &w.report, &err),
+        &err);
     return change;
 }
 

@@ -225,11 +225,18 @@ static void test_no_rounds(void **state) {
  * tau 0 only those whose answer is another. */
 static void test_tau(void **state) {
     struct scene single, s;
+    begin(&single);
+    teach(&single, 0, HALF, &(struct mal_repair){.max_rounds = 1, .tau = 1});
     begin(&s);
     teach(&s, 0, HALF, &(struct mal_repair){.max_rounds = 2, .tau = 1});
     assert_int_equal(s.repair.n_rounds, 2);
-    for (size_t i = 0; i < HALF; i++)
+    assert_int_equal(n_right(&s, 0), n_right(&single, 0)); /* of equals the last counts */
+    for (size_t i = 0; i < HALF; i++) {
         assert_int_equal(s.repair.rounds[i], 2);
+        assert_memory_not_equal(mal_joint_values(s.change, i),
+                                mal_joint_values(single.change, i), bytes_of(&s, i));
+    }
+    end(&single);
     end(&s);
 
     begin(&single);
@@ -246,6 +253,23 @@ static void test_tau(void **state) {
     assert_true(unsure > 0); /* they were left alone */
     end(&single);
     end(&s);
+}
+
+/* Steps of any size give weights, but not such that a text could be scored with them. */
+static void test_not_finite(void **state) {
+    struct mal_error err = {0};
+    struct scene s;
+    struct mal_editor_shape *shape = &editor->shapes[0];
+    float *lr = shape->lr, wild[8];
+    assert_true(shape->n_modules <= 8 && editor->n_shapes == 1);
+    for (int64_t i = 0; i < shape->n_modules; i++)
+        wild[i] = 1e6f * lr[i];
+    shape->lr = wild;
+    begin(&s);
+    assert_false(run(&s, 0, 1, &once, &err));
+    assert_error(&err, MAL_NUMERIC, "output is not finite");
+    end(&s);
+    shape->lr = lr;
 }
 
 /* ---- Texts that were there before ---- */
@@ -517,27 +541,23 @@ static void test_step(void **state) {
 static void test_no_step(void **state) {
     struct mal_error err = {0};
     double step = 0;
-    float lr[8];
-    for (size_t s = 0; s < editor->n_shapes; s++) {
-        struct mal_editor_shape *shape = &editor->shapes[s];
-        assert_true(shape->n_modules <= 8 && editor->n_shapes == 1);
-        memcpy(lr, shape->lr, (size_t)shape->n_modules * sizeof *lr);
-        memset(shape->lr, 0, (size_t)shape->n_modules * sizeof *lr);
-        assert_false(
-            mal_untrained_step(model, editor, NULL, texts, 1, NULL, &step, &err));
-        assert_error(&err, MAL_NUMERIC, "no differences to repair with");
-        memcpy(shape->lr, lr, (size_t)shape->n_modules * sizeof *lr);
-    }
+    struct mal_editor_shape *shape = &editor->shapes[0];
+    float *lr = shape->lr, none[8] = {0};
+    assert_true(shape->n_modules <= 8 && editor->n_shapes == 1);
+    shape->lr = none;
+    assert_false(mal_untrained_step(model, editor, NULL, texts, 1, NULL, &step, &err));
+    assert_error(&err, MAL_NUMERIC, "no differences to repair with");
+    shape->lr = lr;
 }
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_passes),   cmocka_unit_test(test_repairs),
-        cmocka_unit_test(test_delta),    cmocka_unit_test(test_no_rounds),
-        cmocka_unit_test(test_tau),      cmocka_unit_test(test_others),
-        cmocka_unit_test(test_scrub),    cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_vanishes), cmocka_unit_test(test_step),
-        cmocka_unit_test(test_no_step),
+        cmocka_unit_test(test_passes),     cmocka_unit_test(test_repairs),
+        cmocka_unit_test(test_delta),      cmocka_unit_test(test_no_rounds),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_tau),
+        cmocka_unit_test(test_others),     cmocka_unit_test(test_scrub),
+        cmocka_unit_test(test_cancelled),  cmocka_unit_test(test_vanishes),
+        cmocka_unit_test(test_step),       cmocka_unit_test(test_no_step),
     };
     return cmocka_run_group_tests_name("repair", tests, open_all, close_all);
 }
