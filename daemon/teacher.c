@@ -59,6 +59,10 @@ static bool begin(struct mal_teacher *teacher, struct mal_error *err) {
 bool mal_teacher_create(struct mal_teacher **out, struct mal_workbench *wb,
                         const struct mal_teacher_options *options,
                         struct mal_error *err) {
+    if (options->joint && wb->editor->method == MAL_MEND) {
+        return mal_fail(err, MAL_INVALID,
+                        "MEND solves no system: its facts cannot be held in one");
+    }
     struct mal_teacher *teacher = mal_calloc(1, sizeof *teacher);
     if (!teacher) return mal_fail(err, MAL_NO_MEMORY, "teacher");
     teacher->wb = wb;
@@ -98,7 +102,7 @@ static bool teach_once(struct mal_teacher *teacher, const struct mal_fact *facts
                        struct mal_taught *out, struct mal_error *err) {
     struct mal_workbench *wb = teacher->wb;
     struct mal_delta delta = {0};
-    mal_weights_use(wb->ws, teacher->o.joint ? 0 : mal_weights_live(wb->ws));
+    mal_weights_use(wb->ws, mal_weights_live(wb->ws));
     bool ok = mal_edit_run(wb->model, wb->tok, wb->editor, teacher->norms, wb->preserve,
                            facts, n, progress, &delta, &out->report, err);
     double begin = mal_clock_seconds();

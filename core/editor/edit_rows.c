@@ -98,7 +98,7 @@ static bool cut_micro_batches(struct mal_edit_rows *rows, struct mal_error *err)
         }
         rows->report->n_input_tokens += e->n;
     }
-    rows->report->n_tokens = rows->n_rows[0];
+    rows->report->n_tokens += rows->n_rows[0];
     return true;
 }
 

@@ -197,6 +197,23 @@ static void add_values(struct mal_joint *joint, double alpha, const float *x, in
     }
 }
 
+/* r += alpha values of a text, module m's */
+static bool add_text_values(struct mal_joint_change *change, const struct text *text,
+                            size_t m, double alpha, const float *values,
+                            struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    int64_t rows = rows_of(joint, &text->example, m), d_out = module_at(joint, m)->d_out;
+    size_t bytes = (size_t)(rows * d_out) * sizeof(float);
+    float *d = mal_backend_alloc(joint->be, bytes);
+    if (!d) return mal_fail(err, MAL_NO_MEMORY, "values of a text");
+    mal_backend_upload(joint->be, d, values + values_at(joint, &text->example, m), bytes);
+    add_values(joint, alpha, d, rows, d_out,
+               text->group->r[m] + first_row(joint, text, m) * d_out);
+    bool ok = mal_backend_sync(joint->be, err);
+    mal_backend_free(joint->be, d);
+    return ok;
+}
+
 /* r += alpha U S, S being the live shift. */
 static bool add_fitted(const struct mal_joint_change *change, const struct group *group,
                        size_t m, double alpha, const struct mal_pace *pace,
@@ -309,28 +326,6 @@ bool mal_joint_reopen(struct mal_joint_change *change, const struct mal_example 
     return true;
 }
 
-/* r -= values of the group's texts */
-static bool subtract_values(struct mal_joint_change *change, const struct group *group,
-                            size_t first_text, const float *const *values, size_t m,
-                            struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
-    int64_t n = mal_edit_rows_n(&group->rows, m), d_out = module_at(joint, m)->d_out;
-    float *d = mal_backend_alloc(joint->be, (size_t)(n * d_out) * sizeof *d);
-    if (!d)
-        return mal_fail(err, MAL_NO_MEMORY, "values of %lld edit tokens", (long long)n);
-    for (size_t i = first_text; i < change->n_texts; i++) {
-        const struct text *text = &change->texts[i];
-        mal_backend_upload(joint->be, d + first_row(joint, text, m) * d_out,
-                           values[i - first_text] + values_at(joint, &text->example, m),
-                           (size_t)(rows_of(joint, &text->example, m) * d_out) *
-                               sizeof *d);
-    }
-    add_values(joint, -1, d, n, d_out, group->r[m]);
-    bool ok = mal_backend_sync(joint->be, err);
-    mal_backend_free(joint->be, d);
-    return ok;
-}
-
 bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
                       const float *const *values, size_t n, bool pin,
                       struct mal_error *err) {
@@ -347,7 +342,11 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     joint->whole = pin;
     for (size_t m = 0; m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
-        if (!subtract_values(change, group, first_text, values, m, err)) return false;
+        for (size_t i = first_text; i < change->n_texts; i++) {
+            if (!add_text_values(change, &change->texts[i], m, -1, values[i - first_text],
+                                 err))
+                return false;
+        }
         if (pin) continue;
         if (!add_fitted(change, group, m, 1, &pace, err) ||
             !mal_joint_add_rows(joint, m, group->rows.u[m],
@@ -412,6 +411,20 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
     add_seconds(change->report, &report);
     mal_free(examples);
     return ok;
+}
+
+bool mal_joint_set_values(struct mal_joint_change *change, size_t text,
+                          const float *values, struct mal_error *err) {
+    struct text *t = &change->texts[text];
+    assert(text < change->n_texts && t->values);
+    for (size_t m = 0; m < change->joint->n_modules; m++) {
+        if (!add_text_values(change, t, m, -1, t->values, err) ||
+            !add_text_values(change, t, m, 1, values, err))
+            return false;
+    }
+    memcpy(t->values, values,
+           mal_joint_n_values(change->joint, &t->example) * sizeof *values);
+    return true;
 }
 
 /* ---- The shift ---- */

@@ -66,5 +66,8 @@ bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,
 
 /* The values of a text taught or reopened, as they are now. */
 const float *mal_joint_values(const struct mal_joint_change *change, size_t text);
+/* They become these. On an error the change is only to be destroyed. */
+bool mal_joint_set_values(struct mal_joint_change *change, size_t text,
+                          const float *values, struct mal_error *err) MAL_CHECK;
 
 #endif

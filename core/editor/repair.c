@@ -14,7 +14,10 @@ struct run {
     struct mal_repair *r;
     struct mal_edit_diffs *fixer; /* made when something fails first */
     size_t *failing;              /* (n) texts of the last scoring, by index */
-    size_t n, n_failing;
+    size_t n, n_failing, n_wrong; /* wrong: decoded, another answer comes */
+    /* The best so far, and the values (n) that texts changed since had then. */
+    size_t least_failing, least_wrong;
+    float **then;
     int64_t ticks;
 };
 
@@ -69,8 +72,9 @@ static bool try_change(struct run *run, struct mal_error *err) {
     bool ok = score(run, r->taught, r->n_taught, r->scores, err) &&
               score(run, r->others, r->n_others, r->scores + r->n_taught, err);
     seconds[MAL_STAGE_VERIFY] += mal_clock_seconds() - tried;
-    run->n_failing = 0;
+    run->n_failing = run->n_wrong = 0;
     for (size_t i = 0; ok && i < run->n; i++) {
+        run->n_wrong += !r->scores[i].correct;
         if (!isfinite(r->scores[i].logprob))
             ok = mal_fail(err, MAL_NUMERIC, "the edited model's output is not finite");
         if (!mal_repair_passes(&r->scores[i], r->tau)) run->failing[run->n_failing++] = i;
@@ -140,12 +144,62 @@ static bool make_fixer(struct run *run, struct mal_error *err) {
                                            err);
 }
 
+/* ---- The best so far ---- */
+
+static void forget_then(struct run *run) {
+    for (size_t i = 0; run->then && i < run->n; i++) {
+        mal_free(run->then[i]);
+        run->then[i] = NULL;
+    }
+}
+
+static bool is_worse(const struct run *run) {
+    if (run->n_wrong != run->least_wrong) return run->n_wrong > run->least_wrong;
+    return run->n_failing > run->least_failing;
+}
+
+static void note_best(struct run *run) {
+    if (is_worse(run)) return;
+    run->least_wrong = run->n_wrong;
+    run->least_failing = run->n_failing;
+    forget_then(run);
+}
+
+/* The failing texts' values, before they are changed. */
+static bool keep_then(struct run *run, struct mal_error *err) {
+    struct mal_repair *r = run->r;
+    const struct mal_joint *joint = mal_joint_change_system(r->change);
+    for (size_t k = 0; k < run->n_failing; k++) {
+        size_t i = run->failing[k];
+        if (run->then[i]) continue;
+        size_t bytes = mal_joint_n_values(joint, text_at(r, i)) * sizeof(float);
+        run->then[i] = mal_malloc(bytes);
+        if (!run->then[i]) return mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+        memcpy(run->then[i], mal_joint_values(r->change, r->numbers[i]), bytes);
+    }
+    return true;
+}
+
+/* Where the last round is not the best, back to that. */
+static bool return_to_best(struct run *run, struct mal_error *err) {
+    struct mal_repair *r = run->r;
+    if (!is_worse(run)) return true;
+    for (size_t i = 0; i < run->n; i++) {
+        if (run->then[i] &&
+            !mal_joint_set_values(r->change, r->numbers[i], run->then[i], err))
+            return false;
+    }
+    return try_change(run, err);
+}
+
+/* ---- The whole ---- */
+
 static bool improve(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
     if (!run->fixer && !make_fixer(run, err)) return false;
     size_t *numbers = mal_calloc(run->n_failing, sizeof *numbers);
     if (!numbers) return mal_fail(err, MAL_NO_MEMORY, "texts to repair");
-    bool ok = reopen(run, err);
+    bool ok = reopen(run, err) && keep_then(run, err);
     for (size_t k = 0; k < run->n_failing; k++) {
         numbers[k] = r->numbers[run->failing[k]];
         r->rounds[run->failing[k]]++;
@@ -155,8 +209,6 @@ static bool improve(struct run *run, struct mal_error *err) {
     return ok;
 }
 
-/* ---- The whole ---- */
-
 static bool prepare(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
     run->n = r->n_taught + r->n_others;
@@ -164,7 +216,9 @@ static bool prepare(struct run *run, struct mal_error *err) {
     r->rounds = mal_calloc(run->n + 1, sizeof *r->rounds);
     r->numbers = mal_calloc(run->n + 1, sizeof *r->numbers);
     run->failing = mal_calloc(run->n + 1, sizeof *run->failing);
-    if (!r->scores || !r->rounds || !r->numbers || !run->failing)
+    run->then = mal_calloc(run->n + 1, sizeof *run->then);
+    run->least_failing = run->least_wrong = SIZE_MAX;
+    if (!r->scores || !r->rounds || !r->numbers || !run->failing || !run->then)
         return mal_fail(err, MAL_NO_MEMORY, "%zu texts to verify", run->n);
     for (size_t i = 0; i < run->n; i++)
         r->numbers[i] = i < r->n_taught ? r->first_taught + i : SIZE_MAX;
@@ -174,11 +228,16 @@ static bool prepare(struct run *run, struct mal_error *err) {
 bool mal_repair_run(struct mal_repair *repair, struct mal_error *err) {
     struct run run = {.r = repair};
     bool ok = prepare(&run, err) && try_change(&run, err);
+    if (ok) note_best(&run);
     while (ok && run.n_failing > 0 && repair->n_rounds < repair->max_rounds) {
         ok = improve(&run, err) && try_change(&run, err);
+        if (ok) note_best(&run);
         repair->n_rounds++;
     }
+    ok = ok && return_to_best(&run, err);
     mal_edit_diffs_destroy(run.fixer);
+    forget_then(&run);
+    mal_free(run.then);
     mal_free(run.failing);
     return ok;
 }

@@ -36,7 +36,7 @@ struct mal_repair {
     void *load_arg;
 
     /* Out. After a failure, too, mal_repair_finish(). */
-    struct mal_delta delta;   /* tried in ws last, not sealed */
+    struct mal_delta delta;   /* tried in ws, not sealed */
     struct mal_score *scores; /* (n_taught + n_others) on those weights */
     int32_t *rounds;          /* (n_taught + n_others) in how many a text was repaired */
     size_t *numbers; /* (n_taught + n_others) in the change; SIZE_MAX: not touched */
@@ -46,8 +46,9 @@ struct mal_repair {
 /* Whether a text is right by the margin. */
 bool mal_repair_passes(const struct mal_score *score, double tau);
 
-/* From a change that holds what was asked for to the weights that are best. They are in
- * use afterwards; what is in use after a failure is not said. */
+/* From a change that holds what was asked for to the weights that are best: the fewest
+ * wrong answers, then the fewest texts that fail, of all rounds; of equals the last. They
+ * are in use afterwards; what is in use after a failure is not said. */
 bool mal_repair_run(struct mal_repair *repair, struct mal_error *err) MAL_CHECK;
 void mal_repair_finish(struct mal_repair *repair);
 

@@ -65,7 +65,7 @@ def main():
         ours = [args.malmend, "edit", "--json", "--device", "cpu", "--model",
                 os.path.join(args.directory, "model"), "--editor",
                 os.path.join(args.directory, "editor.safetensors"), "--facts",
-                os.path.join(args.directory, f"facts-{n}.json")]
+                os.path.join(args.directory, f"facts-{n}.json"), "--repair-rounds", "0"]
         theirs = [sys.executable, os.path.join(HERE, "torch_edit.py"), args.directory, "--facts",
                   str(n), "--threads", str(args.threads)]
         theirs += ["--target-logits"] if args.target_logits else []

@@ -60,6 +60,24 @@ class Edit(Lab):
         bad = self.write("bad.ndjson", '{"prompt": "The firm", "target": "is"}\n{"prompt": 3}\n')
         self.fails(*self.args(), "--preserve", bad, says=[bad, "line 2"])
 
+    def test_repair(self):
+        """As many rounds as it takes, at most those allowed; without any, the single pass."""
+        found = {}
+        for rounds in 0, 1, 2, 1000:
+            report = self.json(*self.args(), "--repair-rounds", rounds, "--verify")
+            self.assertLessEqual(report["rounds"], rounds)
+            found[rounds] = report["after"]["decoded"]["es"]
+        self.assertLess(found[0], 1)
+        self.assertGreater(found[1], found[0])
+        self.assertEqual(found[1000], 1)
+        self.assertEqual(self.report["after"]["decoded"]["es"], 1)
+        self.assertGreater(self.report["rounds"], 0)
+        decoded = self.json(*self.args(), "--repair-tau", 0, "--verify")
+        self.assertEqual(decoded["after"]["decoded"]["es"], 1)
+        self.assertLessEqual(decoded["rounds"], self.report["rounds"])
+        self.assertNotEqual(decoded["weights_hash"], self.report["weights_hash"])
+        self.assertIn(f"{self.report['rounds']} rounds of repair", self.ok(*self.args()))
+
     def test_delta_file(self):
         metadata, tensors = read_safetensors(self.delta)
         self.assertEqual(metadata["format"], "malmend-delta-1")
@@ -134,12 +152,20 @@ class Edit(Lab):
         after = self.with_searched("mend")["teacher_forced"]
         self.assertGreater(after["es"], self.report["before"]["teacher_forced"]["es"])
 
+    def test_mend_is_not_repaired(self):
+        self.with_searched("mend")
+        args = self.args(self.dir / "mend.safetensors")
+        report = self.json(*args)
+        self.assertEqual(report["rounds"], 0)
+        self.assertEqual(report["weights_hash"],
+                         self.json(*args, "--repair-rounds", 0)["weights_hash"])
+
     def with_searched(self, method):
         editor = self.dir / f"{method}.safetensors"
         self.ok("init-editor", "--model", MODEL, "--method", method, "--blocks", "0", "--data",
                 DEMO / "facts/train.ndjson", "--n-edits", "32", "--modules", ",".join(MODULES),
                 "--out", editor)
-        return self.json(*self.args(editor), "--verify")["after"]
+        return self.json(*self.args(editor), "--repair-rounds", 0, "--verify")["after"]
 
     def test_more_facts_than_meant(self):
         """Facts beyond what the step was found for: a warning, and done all the same."""

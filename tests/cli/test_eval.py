@@ -43,7 +43,7 @@ class Eval(Lab):
         first, last = expected["batches"]
         report = self.json("eval", "--model", CASE / "model", "--editor",
                            CASE / "editor.safetensors", "--data", CASE / "facts.json",
-                           "--n-edits", first)
+                           "--n-edits", first, "--repair-rounds", 0)
         self.assertEqual([b["facts"] for b in report["batches"]], [first, last])
         found = [report["before"], report["retention"][-1]["measures"],
                  *(b["measures"] for b in report["batches"])]
@@ -57,7 +57,8 @@ class Eval(Lab):
         report = self.json(*self.args(data, "--n-edits", 16, "--report", out))
         self.assertEqual(json.loads(out.read_text()), report)
         self.assertEqual(set(report), {"before", "after", "batches", "retention", "editor", "update",
-                                       "reset", "n_edits", "model"})
+                                       "repair", "reset", "n_edits", "model"})
+        self.assertEqual(report["repair"], {"rounds": 4, "tau": 0.9})
         self.assertEqual((report["update"], report["reset"], report["n_edits"], report["model"]),
                          ("sequential", False, 16, "model"))
         self.assertEqual(report["editor"]["method"], "ultraedit")
@@ -103,7 +104,7 @@ class Eval(Lab):
 
     def test_joint(self):
         """A joint stream ends where one batch of all its facts ends; a sequential one does not."""
-        args = self.args(self.data(self.facts[:16]), editor=self.malmen)
+        args = self.args(self.data(self.facts[:16]), "--repair-rounds", 0, editor=self.malmen)
         whole = self.json(*args, "--n-edits", 16)["after"]
         joint = self.json(*args, "--n-edits", 6, "--update", "joint")
         self.assertEqual(joint["update"], "joint")
@@ -111,6 +112,61 @@ class Eval(Lab):
         sequential = self.json(*args, "--n-edits", 6)
         self.same(sequential["retention"][0]["measures"], joint["retention"][0]["measures"])
         self.assertNotEqual(sequential["retention"][-1]["measures"], whole)
+
+    def test_joint_logprobs(self):
+        """The last batch's facts are as probable as after one batch of all."""
+        args = self.args(self.data(self.facts[:20]), "--repair-rounds", 0, editor=self.malmen)
+        found = []
+        for name, size in ("whole", 20), ("stream", 6):
+            out = self.dir / f"{name}.ndjson"
+            self.json(*args, "--n-edits", size, "--update", "joint", "--per-fact", out)
+            found.append([json.loads(line)["after"]["logprob"]
+                          for line in out.read_text().splitlines()[18:]])
+        for whole, stream in zip(*found, strict=True):
+            self.assertAlmostEqual(whole, stream, delta=1e-4)
+
+    def test_repair(self):
+        """Right after each batch all of its facts are right, and all before it still are."""
+        args = self.args(self.data(self.facts), "--n-edits", 16, "--update", "joint",
+                         editor=DEMO / "editor.safetensors")
+        single, repaired = self.json(*args, "--repair-rounds", 0), self.json(*args)
+        self.assertEqual(single["repair"], {"rounds": 0, "tau": 0.9})
+        self.assertEqual([b["rounds"] for b in single["batches"]], [0, 0, 0])
+        self.assertLess(single["after"]["decoded"]["es"], 1)
+        rounds = [b["rounds"] for b in repaired["batches"]]
+        self.assertTrue(all(0 <= n <= 4 for n in rounds) and sum(rounds) > 0, rounds)
+        for batch, retention in zip(repaired["batches"], repaired["retention"], strict=True):
+            self.assertEqual(batch["measures"]["decoded"]["es"], 1)
+            self.assertEqual(retention["measures"]["decoded"]["es"], 1)
+        last = [report["retention"][-1]["measures"] for report in (single, repaired)]
+        self.assertGreater(last[1]["decoded"]["gs"], last[0]["decoded"]["gs"] - 0.02)
+        self.assertGreater(last[1]["agreement"], last[0]["agreement"] - 0.05)
+
+        # Facts of earlier batches are repaired, too: by itself each batch breaks some.
+        alone = self.json(*args, "--update", "sequential")
+        self.assertEqual([b["measures"]["decoded"]["es"] for b in alone["batches"]], [1, 1, 1])
+        self.same(alone["retention"][0]["measures"], repaired["retention"][0]["measures"])
+
+        # Every text repaired in every round, as none is ever certain.
+        certain = self.json(*args, "--batches", 1, "--repair-rounds", 2, "--repair-tau", 1)
+        self.assertEqual(certain["repair"], {"rounds": 2, "tau": 1})
+        self.assertEqual([b["rounds"] for b in certain["batches"]], [2])
+
+    def test_prompts(self):
+        """A further phrasing taught lifts those that are never given, and harms nothing else."""
+        def after(n_prompts):
+            facts = [{**fact, "prompts": fact["rephrases"][:n_prompts],
+                      "rephrases": fact["rephrases"][1:]}
+                     for fact in demo_facts("heldout.ndjson", 60)]
+            report = self.json(*self.args(self.data(facts, "prompts.ndjson"), "--n-edits", 20,
+                                          "--update", "joint"))
+            return (report["retention"][-1]["measures"],
+                    sum(batch["tokens"] for batch in report["batches"]))
+        (without, tokens), (taught, more) = after(0), after(1)
+        self.assertEqual([m["decoded"]["es"] for m in (without, taught)], [1, 1])
+        self.assertGreater(taught["decoded"]["gs"], without["decoded"]["gs"] + 0.02)
+        self.assertGreater(taught["agreement"], without["agreement"] - 0.02)
+        self.assertEqual(more, 2 * tokens)
 
     def test_preserve(self):
         args = self.args(self.data(self.facts), "--n-edits", 40)
@@ -173,7 +229,8 @@ class Eval(Lab):
         self.assertEqual(said(17), "malmend: 17 facts, the editor was made for up to 16 at a time\n")
 
     def test_no_editor(self):
-        done = malmend("eval", "--model", MODEL, "--data", self.data(self.facts[:8]), "--json")
+        done = malmend("eval", "--model", MODEL, "--data", self.data(self.facts[:8]),
+                       "--repair-rounds", 0, "--json")
         self.assertEqual(done.returncode, 0)
         self.assertIn("no editor given, one made on 8 of the facts", done.stderr.decode())
         report = json.loads(done.stdout)
@@ -193,6 +250,7 @@ class Eval(Lab):
         self.fails(*self.args(bad), says=[bad, "line 2", "'target' is missing"])
         mend = self.editor("mend", method="mend")
         self.fails(*self.args(data, "--preserve", data, editor=mend), says=["MEND"])
+        self.fails(*self.args(data, "--update", "joint", editor=mend), says=["MEND", "no system"])
 
     def test_numeric(self):
         """Weights that are no numbers end it, with the batch, and no report is left."""

@@ -6,13 +6,15 @@ from lab import Lab, each, malmend
 
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body request-timeout max-connections keep-versions keyframe-every retain-bytes "
-             "retain-age min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
-             "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect config",
-    "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds verify "
-            "device json",
-    "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds reset "
-            "report per-fact device json",
+             "max-body request-timeout max-connections keep-versions preserve preserve-weight "
+             "repair-rounds repair-tau verify-limit no-scrub consolidate-after joint-memory "
+             "keyframe-every retain-bytes retain-age min-free-disk probes gate-min-es gate-min-gs "
+             "gate-min-ls gate-measure gate-min-agreement gate-max-norm-growth "
+             "gate-max-perplexity-growth gate-bisect config",
+    "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds "
+            "repair-tau verify device json",
+    "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds "
+            "repair-tau reset report per-fact device json",
     "train": "model data out valid method modules n-edits rank blocks meta-lr lr-meta-lr schedule "
              "warmup loc-coef max-norm micro-batch editor-batch loss epochs steps init lr preserve "
              "preserve-weight no-shuffle seed save-every valid-every patience resume log max-memory "
@@ -54,8 +56,17 @@ class Help(Lab):
     ("not_a_choice", ["init-editor", "--model", "x", "--method", "rome", "--out", "y"], "rome"),
     ("not_an_update", ["eval", "--model", "x", "--editor", "y", "--data", "z", "--update", "both"],
      "both"),
+    ("tau_too_large", ["eval", "--model", "x", "--data", "z", "--repair-tau", "1.01"], "repair-tau"),
+    ("tau_too_small", ["edit", "--model", "x", "--facts", "z", "--repair-tau", "-0.1"], "repair-tau"),
+    ("tau_no_number", ["edit", "--model", "x", "--facts", "z", "--repair-tau", "most"], "repair-tau"),
+    ("rounds_too_few", ["edit", "--model", "x", "--facts", "z", "--repair-rounds", "-1"],
+     "repair-rounds"),
+    ("rounds_too_many", ["eval", "--model", "x", "--data", "z", "--repair-rounds", "1001"],
+     "repair-rounds"),
+    ("half_a_round", ["eval", "--model", "x", "--data", "z", "--repair-rounds", "1.5"],
+     "repair-rounds"),
     ("argument", ["verify", "--db", "x", "y"], "unexpected argument 'y'"),
-    ("later", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "joint"], "joint"),
+    ("not_served", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "both"], "both"),
 ])
 class Usage(Lab):
     def check(self, args, says):
