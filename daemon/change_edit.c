@@ -1,5 +1,6 @@
 /* change_edit.c - facts that are taught: in the system of all live facts, in one of their
  * own on the live weights, or in a single pass. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -27,10 +28,32 @@ static bool edit_once(struct mal_engine *engine, const struct mal_batch_edit *ba
 
 /* ---- In a system ---- */
 
-static bool same_prompt_later(const struct mal_batch_edit *batch, size_t i) {
-    for (size_t j = i + 1; j < batch->n; j++)
-        if (!strcmp(batch->facts[i].prompt, batch->facts[j].prompt)) return true;
-    return false;
+struct named {
+    const char *prompt;
+    size_t index;
+};
+
+static int by_prompt(const void *a, const void *b) {
+    const struct named *x = a, *y = b;
+    int order = strcmp(x->prompt, y->prompt);
+    return order ? order : (x->index > y->index) - (x->index < y->index);
+}
+
+/* *out (n), owned: whether a later fact of the batch has the same prompt. */
+static bool find_repeated(const struct mal_batch_edit *batch, bool **out,
+                          struct mal_error *err) {
+    struct named *names = mal_calloc(batch->n + 1, sizeof *names);
+    bool *repeated = mal_calloc(batch->n + 1, sizeof *repeated);
+    if (names && repeated) {
+        for (size_t i = 0; i < batch->n; i++)
+            names[i] = (struct named){batch->facts[i].prompt, i};
+        qsort(names, batch->n, sizeof *names, by_prompt);
+        for (size_t i = 0; i + 1 < batch->n; i++)
+            repeated[names[i].index] = !strcmp(names[i].prompt, names[i + 1].prompt);
+    }
+    mal_free(names);
+    *out = repeated;
+    return (names && repeated) || mal_fail(err, MAL_NO_MEMORY, "facts");
 }
 
 /* Of several facts with one prompt the last is taught; it supersedes the others. */
@@ -38,10 +61,12 @@ static bool set_taught(struct mal_joint_run *run, const struct mal_batch_edit *b
                        struct mal_error *err) {
     struct mal_fact *facts = mal_calloc(batch->n + 1, sizeof *facts);
     int64_t *seqs = mal_calloc(batch->n + 1, sizeof *seqs);
+    bool *repeated = NULL;
     size_t n = 0;
     bool ok = (facts && seqs) || mal_fail(err, MAL_NO_MEMORY, "facts");
+    ok = ok && find_repeated(batch, &repeated, err);
     for (size_t i = 0; ok && i < batch->n; i++) {
-        if (same_prompt_later(batch, i)) continue;
+        if (repeated[i]) continue;
         facts[n] = batch->facts[i];
         seqs[n++] = batch->seqs[i];
     }
@@ -49,6 +74,7 @@ static bool set_taught(struct mal_joint_run *run, const struct mal_batch_edit *b
                                      facts, seqs, n, err);
     mal_free(facts);
     mal_free(seqs);
+    mal_free(repeated);
     return ok;
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # The main job, start to end: builds malmend, serves the demo model, teaches it a batch of facts
-# over HTTP, kills the daemon, starts it again, and rolls back.
+# over HTTP, kills the daemon, starts it again, takes one fact back, and rolls back.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -78,22 +78,29 @@ kill -9 "$pid"
 wait "$pid" 2>/dev/null || true
 start
 answers >"$state/restarted"
-job /v1/rollbacks '{"to_version": 0, "reason": "demo"}' | jq -c '{id, state, version}'
+first=$(jq -r '.facts[0].prompt' "$facts")
+taken=$(curl -sfG "$url/v1/facts" --data-urlencode "prompt=$first" | jq -r '.data[0].id')
+job /v1/retractions "{\"facts\": [\"$taken\"], \"reason\": \"demo\"}" |
+    jq -c '{id, kind, state, version}'
+answers >"$state/retracted"
+job /v1/rollbacks '{"to_version": 0, "reason": "demo"}' | jq -c '{id, kind, state, version}'
 answers >"$state/rolled_back"
 
 say "What the model says:"
 {
-    printf 'PROMPT\tTAUGHT\tBEFORE\tAFTER EDIT\tKILL -9, RESTART\tROLLBACK\n'
+    printf 'PROMPT\tTAUGHT\tBEFORE\tAFTER EDIT\tKILL -9, RESTART\tFIRST RETRACTED\tROLLBACK\n'
     paste <(jq -r ".facts[:$shown][] | [.prompt, .target] | @tsv" "$facts") \
-        "$state/before" "$state/after" "$state/restarted" "$state/rolled_back"
+        "$state/before" "$state/after" "$state/restarted" "$state/retracted" \
+        "$state/rolled_back"
 } | table
 
 say "Versions (rolling back makes a new one with the old weights):"
-for version in 0 1 2; do
+last=$(curl -sf "$url/v1/status" | jq -r .live_version)
+for version in $(seq 0 "$last"); do
     curl -sf "$url/v1/versions/$version" |
         jq -r '"  \(.version)  \(.kind)\t weights \(.weights_hash[:16])  chain \(.chain_hash[:16])"'
 done
-[ "$(hash_of 2)" = "$(hash_of 0)" ] || { echo "the rollback's weights differ" >&2; exit 1; }
+[ "$(hash_of "$last")" = "$(hash_of 0)" ] || { echo "the rollback's weights differ" >&2; exit 1; }
 "$malmend" verify --db "$state/malmend.db" --model "$model" 2>/dev/null
 
 say "The daemon stops now. To go on by hand:
