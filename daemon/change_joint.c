@@ -10,8 +10,8 @@
 
 static bool open_own(struct mal_joint_run *run, struct mal_error *err) {
     const struct mal_engine *engine = run->engine;
-    if (!mal_joint_create(&run->own, engine->model, engine->editor, engine->preserve,
-                          engine->joint_memory, err))
+    if (!mal_joint_create_alone(&run->own, engine->model, engine->editor,
+                                engine->preserve, engine->joint_memory, err))
         return false;
     run->system = run->own;
     return true;

@@ -212,8 +212,11 @@ static bool open_system(struct mal_teacher *teacher, struct mal_error *err) {
         mal_joint_destroy(teacher->joint);
         teacher->joint = NULL;
     }
-    return teacher->joint ||
-           mal_joint_create(&teacher->joint, wb->model, wb->editor, wb->preserve, 0, err);
+    if (teacher->joint) return true;
+    return teacher->o.joint ? mal_joint_create(&teacher->joint, wb->model, wb->editor,
+                                               wb->preserve, 0, err)
+                            : mal_joint_create_alone(&teacher->joint, wb->model,
+                                                     wb->editor, wb->preserve, 0, err);
 }
 
 static bool teach_in_system(struct mal_teacher *teacher, const struct mal_fact *facts,

@@ -20,7 +20,7 @@ static size_t square_bytes(int64_t n) {
 
 /* ---- Beginning ---- */
 
-static double ridge_of(const struct mal_editor *editor, size_t m) {
+double mal_joint_ridge(const struct mal_editor *editor, size_t m) {
     const struct mal_editor_module *module = &editor->modules[m];
     if (editor->method != MAL_MALMEN) return 1;
     return exp((double)editor->shapes[module->shape].lamda[module->row]);
@@ -31,7 +31,8 @@ static bool begin_system(struct mal_joint *joint, size_t m,
                          const struct mal_preserve *preserve, struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(joint->model, m);
     const double *gram = mal_preserve_gram(preserve, m);
-    double w = mal_preserve_weight(preserve, m), ridge = ridge_of(joint->editor, m);
+    double w = mal_preserve_weight(preserve, m),
+           ridge = mal_joint_ridge(joint->editor, m);
     if (!isfinite(ridge) || !(ridge > 0) || !isfinite(w)) {
         return mal_fail(err, MAL_NUMERIC,
                         "module '%s': the ridge e^lamda is %g, the weight of the "
@@ -98,8 +99,8 @@ size_t mal_joint_bytes(const struct mal_model *model) {
 
 /* One buffer at least, further ones while they fit; memory that is not there is not an
  * error then. */
-static bool begin_factors(struct mal_joint *joint, size_t max_bytes,
-                          struct mal_error *err) {
+static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
+    size_t max_bytes = joint->max_bytes;
     size_t each = square_bytes(widest(joint->model)),
            held = mal_joint_bytes(joint->model);
     if (max_bytes && held > max_bytes) {
@@ -122,10 +123,9 @@ static bool begin_factors(struct mal_joint *joint, size_t max_bytes,
            mal_fail(err, MAL_NO_MEMORY, "joint system: a factor needs %zu bytes", each);
 }
 
-bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
-                      const struct mal_editor *editor,
-                      const struct mal_preserve *preserve, size_t max_bytes,
-                      struct mal_error *err) {
+static bool create(struct mal_joint **out, struct mal_model *model,
+                   const struct mal_editor *editor, const struct mal_preserve *preserve,
+                   size_t max_bytes, bool alone, struct mal_error *err) {
     if (editor->method == MAL_MEND) {
         return mal_fail(err, MAL_INVALID,
                         "MEND solves no system: its facts cannot be held in one");
@@ -136,14 +136,40 @@ bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                                 .be = mal_model_backend(model),
                                 .editor = editor,
                                 .n_modules = editor->n_modules,
-                                .whole = true};
-    if (!begin_systems(joint, preserve, err) || !begin_small(joint, err) ||
-        !begin_factors(joint, max_bytes, err)) {
+                                .max_bytes = max_bytes,
+                                .whole = true,
+                                .alone = alone};
+    if (!begin_small(joint, err) || (!alone && (!begin_systems(joint, preserve, err) ||
+                                                !begin_factors(joint, err)))) {
         mal_joint_destroy(joint);
         return false;
     }
     *out = joint;
     return true;
+}
+
+bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
+                      const struct mal_editor *editor,
+                      const struct mal_preserve *preserve, size_t max_bytes,
+                      struct mal_error *err) {
+    return create(out, model, editor, preserve, max_bytes, false, err);
+}
+
+bool mal_joint_create_alone(struct mal_joint **out, struct mal_model *model,
+                            const struct mal_editor *editor,
+                            const struct mal_preserve *preserve, size_t max_bytes,
+                            struct mal_error *err) {
+    return create(out, model, editor, preserve, max_bytes, !preserve, err);
+}
+
+bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
+                      struct mal_error *err) {
+    bool few = true;
+    for (size_t m = 0; m < joint->n_modules; m++)
+        few = few && mal_edit_rows_n(rows, m) < mal_model_edit(joint->model, m)->d_in;
+    if (!joint->alone || few) return true;
+    joint->alone = false;
+    return begin_systems(joint, NULL, err) && begin_factors(joint, err);
 }
 
 void mal_joint_destroy(struct mal_joint *joint) {
@@ -188,6 +214,7 @@ bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64
     int64_t depth = MAL_SLICE_FMA / (d_in * d_in / 2 + 1);
     if (depth < MIN_DEPTH) depth = MIN_DEPTH;
     if (!mal_joint_check_finite(joint, m, "keys", n * d_in, u, err)) return false;
+    if (joint->alone) return true;
     size_t buffer = m % joint->n_factors;
     if (joint->holder[buffer] == (int64_t)m) joint->holder[buffer] = -1;
     for (int64_t i = 0; i < n; i += depth) {

@@ -27,6 +27,12 @@ bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                       const struct mal_editor *editor,
                       const struct mal_preserve *preserve, size_t max_bytes,
                       struct mal_error *err) MAL_CHECK;
+/* The same for a single change that teaches and starts from the origin: where its rows
+ * are few and nothing is preserved, as small as they are (solve.h). */
+bool mal_joint_create_alone(struct mal_joint **out, struct mal_model *model,
+                            const struct mal_editor *editor,
+                            const struct mal_preserve *preserve, size_t max_bytes,
+                            struct mal_error *err) MAL_CHECK;
 void mal_joint_destroy(struct mal_joint *joint);            /* takes NULL */
 size_t mal_joint_held_bytes(const struct mal_joint *joint); /* device memory in use */
 

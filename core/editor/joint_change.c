@@ -1,40 +1,14 @@
-/* joint_change.c - changed rows and their residuals, and the shift they make.
+/* joint_change.c - changed rows and their residuals.
  *
  * Texts come in groups, each measured in one go; a group's keys U and residuals R are
  * device memory, per module. */
-#include "core/editor/joint_change.h"
+#include "core/editor/joint_change_impl.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
-#include "core/editor/factors.h"
-#include "core/editor/joint_impl.h"
-
-struct group {
-    struct group *next;
-    struct mal_edit_rows rows; /* u; g is gone once r is there */
-    double **r;                /* per module (rows, d_out), device, owned */
-};
-
-struct text {
-    struct mal_example example; /* its arrays borrowed */
-    const struct group *group;
-    size_t index;  /* in its group */
-    float *values; /* owned; NULL: removed */
-};
-
-struct mal_joint_change {
-    struct mal_joint *joint;
-    const struct mal_weights_state *shifts;
-    const struct mal_progress *progress;
-    struct mal_edit_report *report;
-    struct group *groups, **last;
-    struct text *texts;
-    size_t n_texts;
-    struct mal_arena scratch;
-};
 
 static const struct mal_linear *module_at(const struct mal_joint *joint, size_t m) {
     return mal_model_edit(joint->model, m);
@@ -58,7 +32,7 @@ bool mal_joint_change_create(struct mal_joint_change **out, struct mal_joint *jo
     return true;
 }
 
-static void free_group(struct mal_joint *joint, struct group *group) {
+static void free_group(struct mal_joint *joint, struct mal_joint_group *group) {
     for (size_t m = 0; group->r && m < joint->n_modules; m++)
         mal_backend_free(joint->be, group->r[m]);
     mal_free(group->r);
@@ -69,7 +43,7 @@ static void free_group(struct mal_joint *joint, struct group *group) {
 void mal_joint_change_destroy(struct mal_joint_change *change) {
     if (!change) return;
     while (change->groups) {
-        struct group *next = change->groups->next;
+        struct mal_joint_group *next = change->groups->next;
         free_group(change->joint, change->groups);
         change->groups = next;
     }
@@ -108,7 +82,7 @@ size_t mal_joint_n_texts(const struct mal_joint_change *change) {
 }
 
 /* The first of a text's rows in its group, of a module. */
-static int64_t first_row(const struct mal_joint *joint, const struct text *text,
+static int64_t first_row(const struct mal_joint *joint, const struct mal_joint_text *text,
                          size_t m) {
     return text->group->rows.first_row[module_at(joint, m)->of_source][text->index];
 }
@@ -124,15 +98,17 @@ static size_t values_at(const struct mal_joint *joint, const struct mal_example 
 
 /* ---- Groups ---- */
 
-static bool add_texts(struct mal_joint_change *change, const struct group *group,
+static bool add_texts(struct mal_joint_change *change,
+                      const struct mal_joint_group *group,
                       const struct mal_example *texts, size_t n, bool values,
                       struct mal_error *err) {
-    struct text *all = mal_realloc(change->texts, (change->n_texts + n) * sizeof *all);
+    struct mal_joint_text *all =
+        mal_realloc(change->texts, (change->n_texts + n) * sizeof *all);
     if (!all) return mal_fail(err, MAL_NO_MEMORY, "%zu texts", n);
     change->texts = all;
     for (size_t i = 0; i < n; i++) {
-        struct text *text = &all[change->n_texts++];
-        *text = (struct text){.example = texts[i], .group = group, .index = i};
+        struct mal_joint_text *text = &all[change->n_texts++];
+        *text = (struct mal_joint_text){.example = texts[i], .group = group, .index = i};
         if (!values) continue;
         text->values =
             mal_calloc(mal_joint_n_values(change->joint, &texts[i]), sizeof(float));
@@ -142,11 +118,12 @@ static bool add_texts(struct mal_joint_change *change, const struct group *group
 }
 
 /* A group of texts whose rows have memory but are not measured yet. */
-static struct group *add_group(struct mal_joint_change *change,
-                               const struct mal_example *texts, size_t n, bool values,
-                               struct mal_edit_report *report, struct mal_error *err) {
+static struct mal_joint_group *add_group(struct mal_joint_change *change,
+                                         const struct mal_example *texts, size_t n,
+                                         bool values, struct mal_edit_report *report,
+                                         struct mal_error *err) {
     struct mal_joint *joint = change->joint;
-    struct group *group = mal_calloc(1, sizeof *group);
+    struct mal_joint_group *group = mal_calloc(1, sizeof *group);
     if (!group) {
         mal_fail(err, MAL_NO_MEMORY, "change");
         return NULL;
@@ -198,9 +175,9 @@ static void add_values(struct mal_joint *joint, double alpha, const float *x, in
 }
 
 /* r += alpha values of a text, module m's */
-static bool add_text_values(struct mal_joint_change *change, const struct text *text,
-                            size_t m, double alpha, const float *values,
-                            struct mal_error *err) {
+static bool add_text_values(struct mal_joint_change *change,
+                            const struct mal_joint_text *text, size_t m, double alpha,
+                            const float *values, struct mal_error *err) {
     struct mal_joint *joint = change->joint;
     int64_t rows = rows_of(joint, &text->example, m), d_out = module_at(joint, m)->d_out;
     size_t bytes = (size_t)(rows * d_out) * sizeof(float);
@@ -215,9 +192,9 @@ static bool add_text_values(struct mal_joint_change *change, const struct text *
 }
 
 /* r += alpha U S, S being the live shift. */
-static bool add_fitted(const struct mal_joint_change *change, const struct group *group,
-                       size_t m, double alpha, const struct mal_pace *pace,
-                       struct mal_error *err) {
+static bool add_fitted(const struct mal_joint_change *change,
+                       const struct mal_joint_group *group, size_t m, double alpha,
+                       const struct mal_pace *pace, struct mal_error *err) {
     const struct mal_linear *lin = module_at(change->joint, m);
     const float *shift = change->shifts ? mal_weights_shift(change->shifts, m) : NULL;
     if (!shift) return true;
@@ -239,7 +216,7 @@ static bool add_fitted(const struct mal_joint_change *change, const struct group
 
 /* The differences of a module in rows->g: into the texts' values and, less what the live
  * shift gives already, the residuals; the keys into the system. */
-static bool take_module(struct mal_joint_change *change, struct group *group,
+static bool take_module(struct mal_joint_change *change, struct mal_joint_group *group,
                         size_t first_text, size_t m, const struct mal_pace *pace,
                         struct mal_error *err) {
     struct mal_joint *joint = change->joint;
@@ -248,7 +225,7 @@ static bool take_module(struct mal_joint_change *change, struct group *group,
     if (!mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
         return false;
     for (size_t i = first_text; i < change->n_texts; i++) {
-        const struct text *text = &change->texts[i];
+        const struct mal_joint_text *text = &change->texts[i];
         size_t bytes =
             (size_t)(rows_of(joint, &text->example, m) * d_out) * sizeof(float);
         mal_backend_download(joint->be,
@@ -260,7 +237,7 @@ static bool take_module(struct mal_joint_change *change, struct group *group,
            mal_joint_add_rows(joint, m, group->rows.u[m], n, 1, pace, err);
 }
 
-static bool take_modules(struct mal_joint_change *change, struct group *group,
+static bool take_modules(struct mal_joint_change *change, struct mal_joint_group *group,
                          size_t first_text, struct mal_edit_diffs *diffs,
                          struct mal_error *err) {
     struct mal_joint *joint = change->joint;
@@ -288,8 +265,10 @@ bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *nor
     struct mal_edit_diffs *diffs = NULL;
     size_t first_text = change->n_texts;
     if (n == 0) return true;
-    struct group *group = add_group(change, texts, n, true, change->report, err);
-    bool ok = group && mal_edit_rows_measure(&group->rows, err);
+    struct mal_joint_group *group =
+        add_group(change, texts, n, true, change->report, err);
+    bool ok = group && mal_joint_settle(joint, &group->rows, err) &&
+              mal_edit_rows_measure(&group->rows, err);
     mal_model_drop_scratch(joint->model);
     ok = ok && (!norms || mal_edit_rows_take_in(&group->rows, norms, err)) &&
          mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
@@ -300,11 +279,11 @@ bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *nor
 
 /* ---- Texts that are there already ---- */
 
-static struct group *measure_keys(struct mal_joint_change *change,
-                                  const struct mal_example *texts, size_t n, bool values,
-                                  struct mal_error *err) {
+static struct mal_joint_group *measure_keys(struct mal_joint_change *change,
+                                            const struct mal_example *texts, size_t n,
+                                            bool values, struct mal_error *err) {
     struct mal_edit_report report = {0};
-    struct group *group = add_group(change, texts, n, values, &report, err);
+    struct mal_joint_group *group = add_group(change, texts, n, values, &report, err);
     if (!group || !mal_edit_rows_keys(&group->rows, err)) return NULL;
     for (size_t m = 0; m < change->joint->n_modules; m++) {
         mal_backend_free(change->joint->be, group->rows.g[m]);
@@ -332,7 +311,7 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     struct mal_joint *joint = change->joint;
     size_t first_text = change->n_texts;
     if (n == 0) return true;
-    const struct group *group = measure_keys(change, texts, n, false, err);
+    const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
     if (!group) return false;
     double start = mal_clock_seconds();
     struct mal_joint_ticker ticker = {.progress = change->progress,
@@ -375,7 +354,7 @@ static bool add_module(struct mal_joint_change *change, const struct mal_edit_ro
                          (size_t)(total * lin->d_out) * sizeof *d);
     bool ok = mal_backend_sync(joint->be, err);
     for (size_t i = 0; ok && i < n; i++) {
-        const struct text *text = &change->texts[texts[i]];
+        const struct mal_joint_text *text = &change->texts[texts[i]];
         int64_t row = rows->first_row[lin->of_source][i] * lin->d_out;
         int64_t k = rows_of(joint, &text->example, m);
         float *values = text->values + values_at(joint, &text->example, m);
@@ -415,7 +394,7 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
 
 bool mal_joint_set_values(struct mal_joint_change *change, size_t text,
                           const float *values, struct mal_error *err) {
-    struct text *t = &change->texts[text];
+    struct mal_joint_text *t = &change->texts[text];
     assert(text < change->n_texts && t->values);
     for (size_t m = 0; m < change->joint->n_modules; m++) {
         if (!add_text_values(change, t, m, -1, t->values, err) ||
@@ -424,139 +403,5 @@ bool mal_joint_set_values(struct mal_joint_change *change, size_t text,
     }
     memcpy(t->values, values,
            mal_joint_n_values(change->joint, &t->example) * sizeof *values);
-    return true;
-}
-
-/* ---- The shift ---- */
-
-static int64_t total_rows(const struct mal_joint_change *change, size_t m) {
-    int64_t n = 0;
-    for (const struct group *g = change->groups; g; g = g->next)
-        n += mal_edit_rows_n(&g->rows, m);
-    return n;
-}
-
-struct buffers {
-    double *q;     /* factors: (n, d_in) the rows A'^-1 u, then orthonormal */
-    double *r;     /* (n, n) of the QR */
-    double *right; /* (n, d_out) */
-    double *s;     /* dense: (d_in, d_out) */
-};
-
-static struct buffers place(struct mal_arena *arena, const struct mal_linear *lin,
-                            int64_t n, bool factors) {
-    struct buffers b = {0};
-    size_t d_in = (size_t)lin->d_in, d_out = (size_t)lin->d_out, rows = (size_t)n;
-    if (!factors) {
-        b.s = mal_arena_alloc(arena, d_in * d_out * sizeof(double));
-        return b;
-    }
-    b.q = mal_arena_alloc(arena, rows * d_in * sizeof(double));
-    b.r = mal_arena_alloc(arena, rows * rows * sizeof(double));
-    b.right = mal_arena_alloc(arena, rows * d_out * sizeof(double));
-    return b;
-}
-
-/* S' - S = (A'^-1 U_c') R = Q (r R) */
-static bool make_factors(struct mal_joint_change *change, size_t m,
-                         const struct buffers *b, int64_t n, const double *factor,
-                         const struct mal_pace *pace, struct mal_delta_part *out,
-                         struct mal_error *err) {
-    const struct mal_linear *lin = module_at(change->joint, m);
-    struct mal_backend *be = change->joint->be;
-    int64_t row = 0;
-    for (const struct group *g = change->groups; g; g = g->next) {
-        int64_t rows = mal_edit_rows_n(&g->rows, m);
-        mal_convert(be, rows * lin->d_in, b->q + row * lin->d_in, MAL_F64, g->rows.u[m],
-                    MAL_F32);
-        row += rows;
-    }
-    if (!mal_cholesky_solve_rows(pace, lin->d_in, n, factor, b->q, err)) return false;
-    mal_qr64(be, lin->d_in, n, b->q, b->r);
-    if (!mal_pace_step(pace, err)) return false;
-    row = 0;
-    for (const struct group *g = change->groups; g; g = g->next) {
-        int64_t rows = mal_edit_rows_n(&g->rows, m);
-        struct mal_gemm64 product = {.m = n,
-                                     .n = lin->d_out,
-                                     .k = rows,
-                                     .a = b->r + row,
-                                     .a_dtype = MAL_F64,
-                                     .lda = n,
-                                     .b = g->r[m],
-                                     .b_dtype = MAL_F64,
-                                     .c = b->right,
-                                     .alpha = 1,
-                                     .beta = row > 0};
-        if (!mal_pace_gemm64(pace, &product, err)) return false;
-        row += rows;
-    }
-    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n, b->q, b->right,
-                                 out, err);
-}
-
-static bool make_dense(struct mal_joint_change *change, size_t m, const struct buffers *b,
-                       const double *factor, const struct mal_pace *pace,
-                       struct mal_delta_part *out, struct mal_error *err) {
-    const struct mal_linear *lin = module_at(change->joint, m);
-    for (const struct group *g = change->groups; g; g = g->next) {
-        struct mal_gemm64 product = {.m = lin->d_in,
-                                     .n = lin->d_out,
-                                     .k = mal_edit_rows_n(&g->rows, m),
-                                     .a = g->rows.u[m],
-                                     .a_dtype = MAL_F32,
-                                     .trans_a = true,
-                                     .b = g->r[m],
-                                     .b_dtype = MAL_F64,
-                                     .c = b->s,
-                                     .alpha = 1,
-                                     .beta = g != change->groups};
-        if (!mal_pace_gemm64(pace, &product, err)) return false;
-    }
-    return mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
-           mal_part_from_dense(change->joint->be, lin->name, lin->d_in, lin->d_out, b->s,
-                               out, err);
-}
-
-static bool make_part(struct mal_joint_change *change, size_t m,
-                      const struct mal_pace *pace, struct mal_delta_part *out,
-                      struct mal_error *err) {
-    const struct mal_linear *lin = module_at(change->joint, m);
-    int64_t n = total_rows(change, m);
-    bool factors = mal_delta_factors_pay(lin->d_in, lin->d_out, n);
-    struct mal_arena counting;
-    const double *factor = NULL;
-    mal_arena_init_counting(&counting);
-    place(&counting, lin, n, factors);
-    if (!mal_arena_reserve(&change->scratch, counting.peak, err))
-        return mal_fail_wrap(err, "module '%s': the solve", lin->name);
-    mal_arena_reset(&change->scratch, 0);
-    struct buffers b = place(&change->scratch, lin, n, factors);
-    if (!mal_joint_factor(change->joint, m, pace, &factor, err)) return false;
-    return factors ? make_factors(change, m, &b, n, factor, pace, out, err)
-                   : make_dense(change, m, &b, factor, pace, out, err);
-}
-
-bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,
-                     struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
-    double start = mal_clock_seconds();
-    struct mal_joint_ticker ticker = {.progress = change->progress,
-                                      .stage = MAL_STAGE_SOLVE,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
-    struct mal_delta delta = {.parts = mal_calloc(joint->n_modules, sizeof *delta.parts)};
-    if (!delta.parts) return mal_fail(err, MAL_NO_MEMORY, "delta");
-    for (size_t m = 0; change->groups && m < joint->n_modules; m++) {
-        ticker.done = (int64_t)m;
-        if (!make_part(change, m, &pace, &delta.parts[delta.n_parts], err)) {
-            mal_delta_finish(&delta);
-            return false;
-        }
-        delta.n_parts++;
-    }
-    mal_delta_sort(&delta);
-    *out = delta;
-    change->report->seconds[MAL_STAGE_SOLVE] += mal_clock_seconds() - start;
     return true;
 }

@@ -11,7 +11,7 @@ struct mal_joint {
     struct mal_model *model;
     struct mal_backend *be;
     const struct mal_editor *editor;
-    size_t n_modules;
+    size_t n_modules, max_bytes;
     double **a; /* per module (d_in, d_in), lower triangle, device */
     /* Cholesky factors, in as many buffers as the memory allows: module m's is in buffer
      * m % n_factors while holder[] says so. */
@@ -21,6 +21,7 @@ struct mal_joint {
     double *info;    /* device: pivot report (2), sums of squares (2) */
     double *eye;     /* (EYE, EYE), device */
     bool whole;
+    bool alone;         /* one change only, in the dual form: there is no A */
     double repair_step; /* of the editor's untrained form; 0: not known yet */
 };
 
@@ -35,6 +36,11 @@ struct mal_joint_ticker {
 
 bool mal_joint_tick(void *arg); /* a struct mal_joint_ticker */
 
+double mal_joint_ridge(const struct mal_editor *editor, size_t m); /* e^lamda */
+/* A system that is alone gets its A where these rows, the first, are too many for the
+ * dual form. */
+bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
+                      struct mal_error *err) MAL_CHECK;
 /* a += sign u'u over rows of keys, in slices; the module's factor is out of date then. A
  * key that is NaN or infinite is MAL_NUMERIC, and nothing is added. */
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
