@@ -26,6 +26,7 @@ bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) {
         if (!mal_members_sync(&engine->members, &of, run->store, run->progress, err) ||
             !mal_history_path(run->store, live, &run->path, &run->n_path, err))
             return false;
+        engine->members.version = 0;
         run->system = engine->members.joint;
     } else if (!open_own(run, err)) {
         return false;

@@ -257,10 +257,11 @@ struct mal_members_of mal_engine_members_of(const struct mal_engine *engine) {
 }
 
 void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
-                           size_t *n_facts) {
+                           size_t *n_facts, bool *in_step) {
     const struct mal_members *members = &engine->members;
     *bytes = members->joint ? mal_joint_held_bytes(members->joint) : 0;
     *n_facts = members->n;
+    *in_step = members->joint && members->version == mal_engine_live(engine);
 }
 
 const char *mal_engine_device(const struct mal_engine *engine) {

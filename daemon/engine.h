@@ -178,7 +178,7 @@ bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_
                       struct mal_scrubbed *out, struct mal_error *err) MAL_CHECK;
 /* Bytes of the joint system and facts in it; 0: it is not made yet. */
 void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
-                           size_t *n_facts);
+                           size_t *n_facts, bool *in_step);
 
 /* MAL_INVALID: no such version, MAL_CONFLICT: it was pruned. The prepared weights hash as
  * the row of to_version says.

@@ -14,7 +14,7 @@ static bool tells_facts(const struct mal_worker *worker) {
     return mal_engine_editor(worker->engine) && mal_engine_is_joint(worker->engine);
 }
 
-static void tell(struct mal_worker *worker) {
+void mal_idle_tell(struct mal_worker *worker) {
     const struct mal_idle *idle = &worker->idle;
     mal_status_set_scrub(worker->o.status,
                          &(struct mal_status_scrub){.enabled = worker->o.scrub,
@@ -81,7 +81,7 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
     idle->after = seen.last;
     idle->walked = seen.last == 0;
     if (idle->walked) idle->passes++;
-    tell(worker);
+    mal_idle_tell(worker);
     return !idle->walked || idle->wrong == 0 || repair(worker, run, err);
 }
 

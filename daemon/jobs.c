@@ -33,13 +33,14 @@ struct mal_progress mal_run_progress(struct mal_run *run) {
 
 /* ---- Durable, then live ---- */
 
-static void tell_joint(struct mal_worker *worker) {
+void mal_worker_tell_joint(struct mal_worker *worker) {
     size_t bytes = 0, n = 0;
-    mal_engine_joint_size(worker->engine, &bytes, &n);
+    bool in_step = false;
+    mal_engine_joint_size(worker->engine, &bytes, &n, &in_step);
     mal_status_set_joint(worker->o.status,
                          &(struct mal_status_joint){.bytes = (int64_t)bytes,
                                                     .facts = (int64_t)n,
-                                                    .stale = bytes == 0});
+                                                    .stale = !in_step});
 }
 
 bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
@@ -62,7 +63,7 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
             (json_int_t)mal_engine_live(worker->engine), "kind",
             mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs,
             "persist_seconds", mal_clock_seconds() - begin);
-    tell_joint(worker);
+    mal_worker_tell_joint(worker);
     mal_worker_prune(worker);
     return true;
 }

@@ -75,8 +75,13 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
                       const struct mal_progress *progress,
                       struct mal_error *err) MAL_CHECK;
 
+/* The joint system's size, into the status. */
+void mal_worker_tell_joint(struct mal_worker *worker);
+
 /* ---- What an idle daemon does (idle.c) ---- */
 
+/* How far its walk is, into the status. */
+void mal_idle_tell(struct mal_worker *worker);
 /* Whether there is something to do. */
 bool mal_idle_pending(struct mal_worker *worker);
 /* A step of it, tens of milliseconds; or a repair, or a consolidation, which serve reads

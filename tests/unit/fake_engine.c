@@ -392,8 +392,10 @@ bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t aft
     return true;
 }
 
-void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts) {
+void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts,
+                           bool *in_step) {
     *bytes = *n_facts = 0;
+    *in_step = false;
 }
 
 bool mal_engine_is_joint(const struct mal_engine *e) {
