@@ -131,6 +131,7 @@ struct mal_batch_edit {
     const size_t *first; /* (n_jobs + 1) each job's facts */
     size_t n_jobs;
     const struct mal_gate *gate;
+    const struct mal_gate *own;  /* (n_jobs) limits for the job's own facts; NULL: none */
     const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
     size_t n_rejected;
 };

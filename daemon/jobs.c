@@ -83,19 +83,24 @@ struct editing {
     struct mal_worker *worker;
     const char *const *ids;
     struct mal_batch_edit whole;
-    struct mal_gate gate;
+    struct mal_gate gate, *own; /* of all; (n_jobs) of each request, owned */
     struct mal_agreement agreement;
     const struct mal_progress *progress;
 };
 
-/* The strictest of the daemon's gate and the jobs' own. */
+/* The strictest of the daemon's gate and the jobs' own; and those by themselves. */
 static bool read_gates(struct editing *e, struct mal_error *err) {
     e->gate = *mal_engine_gate(e->worker->engine);
+    e->own = mal_calloc(e->whole.n_jobs, sizeof *e->own);
+    if (!e->own) return mal_fail(err, MAL_NO_MEMORY, "gates");
     e->whole.gate = &e->gate;
+    e->whole.own = e->own;
     for (size_t i = 0; i < e->whole.n_jobs; i++) {
         struct mal_job_row row = {0};
+        mal_gate_init_request(&e->own[i], &e->gate);
         bool ok = mal_store_get_job(e->worker->store, e->ids[i], &row, err) &&
-                  mal_gate_add_request(&e->gate, row.request_json, err);
+                  mal_gate_add_request(&e->gate, row.request_json, err) &&
+                  mal_gate_add_request(&e->own[i], row.request_json, err);
         mal_job_row_finish(&row);
         if (!ok) return false;
     }
@@ -254,6 +259,7 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
          edit(&e, err);
     if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
     mal_agreement_finish(&e.agreement);
+    mal_free(e.own);
     mal_free(first);
     return ok;
 }
