@@ -60,13 +60,25 @@ bool mal_engine_ask(struct mal_engine *engine, const struct mal_fact *facts, siz
 
 /* ---- The verdict ---- */
 
+/* Where a request asks for it first, the daemon's gate having not. */
+static bool measure_base_perplexity(struct mal_engine *engine,
+                                    struct mal_verify_tick *tick, struct mal_error *err) {
+    if (!isnan(engine->base_perplexity)) return true;
+    mal_weights_use(engine->ws, 0);
+    bool ok = mal_perplexity_measure(engine->model, mal_engine_texts(engine),
+                                     MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick,
+                                     &engine->base_perplexity, err);
+    mal_weights_use_prepared(engine->ws);
+    return ok;
+}
+
 static bool measure_perplexity(struct mal_engine *engine, const struct mal_gate *gate,
                                struct mal_verify_tick *tick,
                                struct mal_gate_numbers *numbers, struct mal_error *err) {
     double now = (double)NAN;
-    if (!mal_gate_asks(gate, MAL_GATE_PERPLEXITY_GROWTH) ||
-        isnan(engine->base_perplexity))
-        return true;
+    if (!mal_gate_asks(gate, MAL_GATE_PERPLEXITY_GROWTH)) return true;
+    if (!measure_base_perplexity(engine, tick, err)) return false;
+    if (isnan(engine->base_perplexity)) return true;
     if (!mal_perplexity_measure(engine->model, mal_engine_texts(engine),
                                 MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick, &now, err))
         return false;

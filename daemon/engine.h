@@ -62,6 +62,8 @@ mal_engine_model_name(const struct mal_engine *engine); /* last part of its path
 bool mal_engine_is_joint(const struct mal_engine *engine);
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);
+/* Whether that gate asks for a perplexity, and there is no text to measure one on. */
+bool mal_engine_lacks_texts(const struct mal_engine *engine);
 
 /* NULL: none yet. For the engine's thread. */
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);

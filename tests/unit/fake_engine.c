@@ -402,6 +402,10 @@ bool mal_engine_is_joint(const struct mal_engine *e) {
     return e->joint;
 }
 
+bool mal_engine_lacks_texts(const struct mal_engine *e) {
+    return false;
+}
+
 const struct mal_gate *mal_engine_gate(const struct mal_engine *e) {
     return &e->gate;
 }
