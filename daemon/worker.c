@@ -465,6 +465,7 @@ void mal_worker_destroy(struct mal_worker *worker) {
         worker->jobs = job->next;
         mal_free(job);
     }
+    mal_idle_finish(&worker->idle);
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);
     pthread_cond_destroy(&worker->asked);

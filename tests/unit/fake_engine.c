@@ -373,7 +373,8 @@ bool mal_engine_retract(struct mal_engine *e, struct mal_store *store,
     return fail_no_facts(err);
 }
 
-bool mal_engine_repair(struct mal_engine *e, struct mal_store *store, int64_t now_ms,
+bool mal_engine_repair(struct mal_engine *e, struct mal_store *store,
+                       const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) {
     return fail_no_facts(err);
@@ -386,7 +387,7 @@ bool mal_engine_consolidate(struct mal_engine *e, struct mal_store *store, int64
 }
 
 bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t after,
-                      size_t n, bool (*tick)(void *), void *tick_arg,
+                      bool (*tick)(void *), void *tick_arg,
                       struct mal_scrubbed *out, struct mal_error *err) {
     *out = (struct mal_scrubbed){0};
     return true;
