@@ -272,6 +272,7 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     int64_t before = mal_engine_live(worker->engine);
     bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
               run_jobs(worker, &batch, 0, batch.n_jobs, err);
+    mal_worker_tell_joint(worker); /* a refused batch, too, goes through it */
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
     mal_status_end_batch(worker->o.status, edited ? mal_clock_seconds() - start : -1);
     batch_finish(&batch);

@@ -300,6 +300,8 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
 void mal_engine_publish(struct mal_engine *engine, struct mal_change *change) {
     if (change->row.version == 0) return; /* the base is live from the start */
     mal_weights_publish(engine->ws, change->row.version);
+    if (engine->joint && change->row.kind != MAL_VERSION_ROLLBACK)
+        engine->members.version = change->row.version;
     if (change->norms) {
         mal_norms_free(engine->norms, change->n_norms);
         engine->norms = change->norms;

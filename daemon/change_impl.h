@@ -66,6 +66,8 @@ struct mal_joint_run {
     size_t n_path;
     /* Taught; live before and after, as far as they are looked at; given up. */
     struct mal_fact_set taught, others, removed;
+    const int64_t *sought; /* (n_sought) seqs, ascending, to be among them; borrowed */
+    size_t n_sought;
     size_t n_live; /* of which others are all, or a sample */
     struct mal_joint_change *solving;
     struct mal_repair repair;
@@ -74,8 +76,8 @@ struct mal_joint_run {
 /* Brings the system up to date. The rest of `run` is set: engine, store, progress,
  * change, joint. mal_joint_run_finish() also after a failure. */
 bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) MAL_CHECK;
-/* Live facts but those of run->removed, at most the engine's verify_limit of them, into
- * run->others. */
+/* Live facts but those of run->removed, into run->others: those sought, and of all at
+ * most the engine's verify_limit. */
 bool mal_joint_run_look(struct mal_joint_run *run, struct mal_error *err) MAL_CHECK;
 /* The facts of run->taught join the system. */
 bool mal_joint_run_teach(struct mal_joint_run *run, struct mal_error *err) MAL_CHECK;

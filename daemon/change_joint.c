@@ -26,6 +26,7 @@ bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) {
         if (!mal_members_sync(&engine->members, &of, run->store, run->progress, err) ||
             !mal_history_path(run->store, live, &run->path, &run->n_path, err))
             return false;
+        engine->members.version = 0;
         run->system = engine->members.joint;
     } else if (!open_own(run, err)) {
         return false;
@@ -105,7 +106,9 @@ bool mal_joint_run_look(struct mal_joint_run *run, struct mal_error *err) {
     struct mal_fact_row *rows = mal_calloc(n_live + 1, sizeof *rows);
     bool ok = rows || mal_fail(err, MAL_NO_MEMORY, "live facts");
     for (size_t i = 0; ok && i < n_live; i++) {
-        if (!is_sampled(engine, i, n_live)) continue;
+        if (!is_sampled(engine, i, n_live) &&
+            !contains(run->sought, run->n_sought, members[i].seq))
+            continue;
         ok = mal_store_get_fact_seq(run->store, members[i].seq, &rows[n_rows], err);
         n_rows += ok;
     }

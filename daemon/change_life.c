@@ -113,7 +113,8 @@ static bool count_wrong(struct mal_joint_run *run, size_t *out, struct mal_error
     return ok;
 }
 
-bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store, int64_t now_ms,
+bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
+                       const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) {
     struct mal_change change;
@@ -121,6 +122,8 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store, int64
     if (!need_joint(engine, err)) return false;
     mal_change_begin(engine, MAL_VERSION_REPAIR, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
+    run.sought = facts;
+    run.n_sought = n;
     bool ok =
         mal_change_copy_norms(engine, &change, err) && mal_joint_run_open(&run, err) &&
         mal_joint_run_look(&run, err) && count_wrong(&run, &before, err) &&
@@ -135,14 +138,15 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store, int64
 /* ---- Scrubbing ---- */
 
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
-                      size_t n, bool (*tick)(void *), void *tick_arg,
-                      struct mal_scrubbed *out, struct mal_error *err) {
+                      bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
+                      struct mal_error *err) {
     struct mal_fact_row *rows = NULL;
     struct mal_score *scores = NULL;
     struct mal_fact_set set = {0};
     size_t n_rows = 0;
     *out = (struct mal_scrubbed){0};
-    if (!mal_store_members(store, after, n, &rows, &n_rows, err)) return false;
+    if (!mal_store_members(store, after, MAL_SCRUB_FACTS, &rows, &n_rows, err))
+        return false;
     bool ok = mal_fact_set_of_rows(&set, engine->model, engine->tok, rows, n_rows, err);
     if (ok && n_rows > 0) {
         out->last = rows[n_rows - 1].seq;
@@ -155,7 +159,8 @@ bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_
     for (size_t i = 0; ok && i < set.n; i++) {
         if (set.of[i].pinned) continue;
         out->n++;
-        out->n_wrong += !scores[set.of[i].first_text].correct;
+        if (!scores[set.of[i].first_text].correct)
+            out->wrong[out->n_wrong++] = set.of[i].seq;
     }
     mal_scores_free(scores, set.n_texts);
     mal_fact_set_finish(&set);

@@ -60,13 +60,25 @@ bool mal_engine_ask(struct mal_engine *engine, const struct mal_fact *facts, siz
 
 /* ---- The verdict ---- */
 
+/* Where a request asks for it first, the daemon's gate having not. */
+static bool measure_base_perplexity(struct mal_engine *engine,
+                                    struct mal_verify_tick *tick, struct mal_error *err) {
+    if (!isnan(engine->base_perplexity)) return true;
+    mal_weights_use(engine->ws, 0);
+    bool ok = mal_perplexity_measure(engine->model, mal_engine_texts(engine),
+                                     MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick,
+                                     &engine->base_perplexity, err);
+    mal_weights_use_prepared(engine->ws);
+    return ok;
+}
+
 static bool measure_perplexity(struct mal_engine *engine, const struct mal_gate *gate,
                                struct mal_verify_tick *tick,
                                struct mal_gate_numbers *numbers, struct mal_error *err) {
     double now = (double)NAN;
-    if (!mal_gate_asks(gate, MAL_GATE_PERPLEXITY_GROWTH) ||
-        isnan(engine->base_perplexity))
-        return true;
+    if (!mal_gate_asks(gate, MAL_GATE_PERPLEXITY_GROWTH)) return true;
+    if (!measure_base_perplexity(engine, tick, err)) return false;
+    if (isnan(engine->base_perplexity)) return true;
     if (!mal_perplexity_measure(engine->model, mal_engine_texts(engine),
                                 MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick, &now, err))
         return false;
@@ -109,11 +121,9 @@ void mal_measured_finish(struct mal_measured *measured) {
 
 /* A job's own facts, of those the change was measured on. */
 static json_t *job_json(const struct mal_change *change, const struct mal_fact *facts,
-                        size_t n, const struct mal_score *scores, double agreement) {
-    struct mal_measures measures;
+                        size_t n, const struct mal_score *scores,
+                        const struct mal_measures *measures) {
     json_t *wrong = json_array();
-    mal_measures_of(facts, n, scores, &measures);
-    measures.agreement = agreement;
     for (size_t i = 0; i < n; i++) {
         if (!scores->correct) json_array_append_new(wrong, json_string(facts[i].id));
         scores += mal_fact_n_items(&facts[i]);
@@ -122,8 +132,16 @@ static json_t *job_json(const struct mal_change *change, const struct mal_fact *
                      (json_int_t)change->report.n_tokens, "rounds",
                      (json_int_t)change->n_rounds, "wrong", wrong, "wrong_others",
                      (json_int_t)change->n_wrong_others, "measures",
-                     mal_measures_json(&measures), "seconds",
+                     mal_measures_json(measures), "seconds",
                      mal_seconds_json(change->report.seconds, MAL_STAGE_PERSIST));
+}
+
+/* What a job asks of its facts counts also where those of other jobs are better. */
+static bool passes_own(const struct mal_batch_edit *batch, size_t job,
+                       const struct mal_measures *measures) {
+    struct mal_gate_numbers numbers;
+    mal_gate_numbers_of(&numbers, measures);
+    return !batch->own || mal_gate_passes(&batch->own[job], &numbers);
 }
 
 static json_t *list_rejected(const struct mal_batch_edit *batch) {
@@ -150,8 +168,11 @@ bool mal_measured_report(const struct mal_measured *measured,
     const struct mal_score *scores = measured->scores;
     for (size_t j = 0; j < batch->n_jobs; j++) {
         size_t from = batch->first[j], n = batch->first[j + 1] - from;
-        json_t *result =
-            job_json(change, batch->facts + from, n, scores, change->measures.agreement);
+        struct mal_measures measures;
+        mal_measures_of(batch->facts + from, n, scores, &measures);
+        measures.agreement = change->measures.agreement;
+        if (!passes_own(batch, j, &measures)) change->passes = false;
+        json_t *result = job_json(change, batch->facts + from, n, scores, &measures);
         json_object_set_new(result, "gate", mal_gate_json(gate, &measured->numbers));
         if (batch->n_rejected > 0)
             json_object_set_new(result, "rejected", list_rejected(batch));

@@ -58,6 +58,16 @@ static bool measure_base_perplexity(struct mal_engine *engine, struct mal_error 
                                   &engine->base_perplexity, err);
 }
 
+/* Said when the daemon starts, not when a job fails. */
+static bool check_joint_memory(const struct mal_engine *engine, struct mal_error *err) {
+    size_t least = mal_joint_bytes(engine->model);
+    if (engine->joint_memory == 0 || engine->joint_memory >= least) return true;
+    return mal_fail(err, MAL_NO_MEMORY,
+                    "the system of all live facts takes %zu bytes at least, "
+                    "--joint-memory allows %zu",
+                    least, engine->joint_memory);
+}
+
 /* The base weights are in use. */
 static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
                         struct mal_error *err) {
@@ -75,6 +85,7 @@ static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
         return false;
     engine->editor = editor;
     if (!engine->update_given) engine->joint = !is_added_up(editor);
+    if (engine->joint && !check_joint_memory(engine, err)) return false;
     mal_hash_hex(&editor->hash, engine->editor_hash);
     return measure_base_perplexity(engine, err);
 }
@@ -158,12 +169,25 @@ static bool open_parts(struct mal_engine *engine,
     return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err);
 }
 
+/* The texts themselves need the model's tokenizer. */
+static bool look_at_texts(const char *path, struct mal_error *err) {
+    char *text;
+    size_t bytes;
+    if (!mal_file_read(&text, &bytes, path, (size_t)1 << 30, err)) return false;
+    mal_free(text);
+    return true;
+}
+
 bool mal_engine_look(const struct mal_engine_options *options, struct mal_error *err) {
     struct mal_checkpoint *ckpt = NULL;
     struct mal_safetensors *editor = NULL;
+    struct mal_probes probes = {0};
     const char *editor_path = mal_engine_editor_path(options);
     bool ok = mal_checkpoint_open(&ckpt, options->model_dir, err) &&
-              (!editor_path || mal_safetensors_open(&editor, editor_path, err));
+              (!editor_path || mal_safetensors_open(&editor, editor_path, err)) &&
+              (!options->probes || mal_probes_load(&probes, options->probes, err)) &&
+              (!options->preserve || look_at_texts(options->preserve, err));
+    mal_probes_finish(&probes);
     mal_safetensors_close(editor);
     mal_checkpoint_close(ckpt);
     return ok;
@@ -244,6 +268,11 @@ bool mal_engine_is_joint(const struct mal_engine *engine) {
     return engine->joint;
 }
 
+bool mal_engine_lacks_texts(const struct mal_engine *engine) {
+    return mal_gate_asks(&engine->gate, MAL_GATE_PERPLEXITY_GROWTH) && engine->editor &&
+           isnan(engine->base_perplexity);
+}
+
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine) {
     return &engine->gate;
 }
@@ -257,10 +286,11 @@ struct mal_members_of mal_engine_members_of(const struct mal_engine *engine) {
 }
 
 void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
-                           size_t *n_facts) {
+                           size_t *n_facts, bool *in_step) {
     const struct mal_members *members = &engine->members;
     *bytes = members->joint ? mal_joint_held_bytes(members->joint) : 0;
     *n_facts = members->n;
+    *in_step = members->joint && members->version == mal_engine_live(engine);
 }
 
 const char *mal_engine_device(const struct mal_engine *engine) {

@@ -62,6 +62,8 @@ mal_engine_model_name(const struct mal_engine *engine); /* last part of its path
 bool mal_engine_is_joint(const struct mal_engine *engine);
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);
+/* Whether that gate asks for a perplexity, and there is no text to measure one on. */
+bool mal_engine_lacks_texts(const struct mal_engine *engine);
 
 /* NULL: none yet. For the engine's thread. */
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);
@@ -131,6 +133,7 @@ struct mal_batch_edit {
     const size_t *first; /* (n_jobs + 1) each job's facts */
     size_t n_jobs;
     const struct mal_gate *gate;
+    const struct mal_gate *own;  /* (n_jobs) limits for the job's own facts; NULL: none */
     const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
     size_t n_rejected;
 };
@@ -156,9 +159,12 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
                         const struct mal_retraction *facts, size_t n, int64_t now_ms,
                         const struct mal_progress *progress, struct mal_change *out,
                         struct mal_error *err) MAL_CHECK;
-/* Repairs live facts that are wrong. out->passes: fewer are wrong then; else it is to be
- * abandoned. */
-bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store, int64_t now_ms,
+/* Repairs live facts that are wrong: those given (seqs, ascending), and what else it
+ * looks at, as any change does. out->passes: fewer are wrong then; else it is to be
+ * abandoned.
+ */
+bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
+                       const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) MAL_CHECK;
 /* Solves all live facts anew from the base. out->passes: it measures no worse. */
@@ -166,19 +172,23 @@ bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
                             int64_t now_ms, const struct mal_progress *progress,
                             struct mal_change *out, struct mal_error *err) MAL_CHECK;
 
-/* Scores live facts from the one after `after` (seq) on, at most `n`; *out_last is the
- * last one's seq, 0 when there are none left. */
+/* Scores the next live facts after the one of seq `after`. */
+enum { MAL_SCRUB_FACTS = 32 };
+
 struct mal_scrubbed {
-    int64_t last;
-    size_t n, n_wrong;
+    int64_t last; /* one's seq, 0 when there are none left */
+    size_t n;
+    int64_t wrong[MAL_SCRUB_FACTS]; /* (n_wrong) seqs */
+    size_t n_wrong;
 };
 
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
-                      size_t n, bool (*tick)(void *), void *tick_arg,
-                      struct mal_scrubbed *out, struct mal_error *err) MAL_CHECK;
-/* Bytes of the joint system and facts in it; 0: it is not made yet. */
+                      bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
+                      struct mal_error *err) MAL_CHECK;
+/* Bytes of the joint system, 0: it is not made yet; facts in it; whether those are the
+ * live version's. */
 void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,
-                           size_t *n_facts);
+                           size_t *n_facts, bool *in_step);
 
 /* MAL_INVALID: no such version, MAL_CONFLICT: it was pruned. The prepared weights hash as
  * the row of to_version says.

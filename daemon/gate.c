@@ -43,12 +43,21 @@ static void add_limits(struct mal_gate *gate, const struct mal_gate_limits *limi
     tighten(gate, MAL_GATE_PERPLEXITY_GROWTH, limits->max_perplexity_growth);
 }
 
-void mal_gate_init(struct mal_gate *gate, const struct mal_gate_limits *limits) {
+static void begin(struct mal_gate *gate, bool forced, bool bisect) {
     for (int t = 0; t < MAL_GATE_N_TESTS; t++)
         gate->limit[t] = (double)NAN;
-    gate->bisect = limits->bisect;
-    gate->forced = limits->measure && strcmp(limits->measure, "teacher_forced") == 0;
+    gate->forced = forced;
+    gate->bisect = bisect;
+}
+
+void mal_gate_init(struct mal_gate *gate, const struct mal_gate_limits *limits) {
+    begin(gate, limits->measure && strcmp(limits->measure, "teacher_forced") == 0,
+          limits->bisect);
     add_limits(gate, limits);
+}
+
+void mal_gate_init_request(struct mal_gate *gate, const struct mal_gate *own) {
+    begin(gate, own->forced, false);
 }
 
 static bool read_limits(const json_t *request, struct mal_gate_limits *out,
@@ -70,7 +79,8 @@ static bool read_limits(const json_t *request, struct mal_gate_limits *out,
                               err) &&
             mal_json_real_opt(gate, "max_perplexity_growth", &out->max_perplexity_growth,
                               where, err) &&
-            mal_json_string_opt(gate, "measure", &out->measure, where, err));
+            mal_json_string_opt(gate, "measure", &out->measure, where, err) &&
+            mal_json_bool_opt(gate, "bisect", &out->bisect, where, err));
 }
 
 bool mal_gate_add_request(struct mal_gate *gate, const char *request_json,
@@ -83,6 +93,7 @@ bool mal_gate_add_request(struct mal_gate *gate, const char *request_json,
     struct mal_gate_limits limits;
     bool ok = read_limits(request, &limits, err);
     if (ok) add_limits(gate, &limits);
+    gate->bisect = gate->bisect || (ok && limits.bisect);
     json_decref(request);
     return ok || mal_fail_wrap(err, "stored request");
 }

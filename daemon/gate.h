@@ -39,6 +39,8 @@ struct mal_gate {
 
 /* The daemon's own; a measure of NULL is "decoded". */
 void mal_gate_init(struct mal_gate *gate, const struct mal_gate_limits *limits);
+/* Without limits, for a request to a daemon with the gate `own`. */
+void mal_gate_init_request(struct mal_gate *gate, const struct mal_gate *own);
 /* Adds the limits that a job's stored request carries: {"gate":{...}}; NULL, or one
  * without: none. MAL_CORRUPT: not what the API lets in. */
 bool mal_gate_add_request(struct mal_gate *gate, const char *request_json,

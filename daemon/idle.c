@@ -8,16 +8,15 @@
 #include "daemon/log.h"
 #include "daemon/worker_impl.h"
 
-enum { FACTS = 32 /* looked at in a step */ };
-
 static bool tells_facts(const struct mal_worker *worker) {
     return mal_engine_editor(worker->engine) && mal_engine_is_joint(worker->engine);
 }
 
-static void tell(struct mal_worker *worker) {
+void mal_idle_tell(struct mal_worker *worker) {
     const struct mal_idle *idle = &worker->idle;
+    bool joint = mal_engine_is_joint(worker->engine);
     mal_status_set_scrub(worker->o.status,
-                         &(struct mal_status_scrub){.enabled = worker->o.scrub,
+                         &(struct mal_status_scrub){.enabled = worker->o.scrub && joint,
                                                     .position = idle->position,
                                                     .total = idle->total,
                                                     .wrong = idle->wrong,
@@ -46,23 +45,55 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     if (!mal_store_counts(worker->store, &counts, err)) return false;
     idle->version = mal_engine_live(worker->engine);
     idle->after = idle->position = idle->wrong = 0;
+    idle->n_found = 0;
     idle->total = counts.live_facts;
     idle->walked = false;
     return true;
+}
+
+static void tell_no_help(const struct mal_idle *idle) {
+    mal_log("info", "repair does not help", "{s:I,s:I}", "version",
+            (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong);
+}
+
+/* A repair leaves the next ones to be found by the walk after it. */
+static bool note_wrong(struct mal_worker *worker, const struct mal_scrubbed *seen,
+                       struct mal_error *err) {
+    struct mal_idle *idle = &worker->idle;
+    int64_t most = worker->o.engine.verify_limit;
+    idle->wrong += (int64_t)seen->n_wrong;
+    if (idle->n_found > 0 && (int64_t)(idle->n_found + seen->n_wrong) > most) return true;
+    if (idle->n_found + seen->n_wrong > idle->found_room) {
+        size_t room = 2 * idle->found_room + MAL_SCRUB_FACTS;
+        int64_t *found = mal_realloc(idle->found, room * sizeof *found);
+        if (!found) return mal_fail(err, MAL_NO_MEMORY, "live facts that are wrong");
+        idle->found = found;
+        idle->found_room = room;
+    }
+    for (size_t i = 0; i < seen->n_wrong; i++)
+        idle->found[idle->n_found++] = seen->wrong[i];
+    return true;
+}
+
+void mal_idle_finish(struct mal_idle *idle) {
+    mal_free(idle->found);
+    *idle = (struct mal_idle){0};
 }
 
 static bool repair(struct mal_worker *worker, struct mal_run *run,
                    struct mal_error *err) {
     struct mal_progress progress = mal_run_progress(run);
     struct mal_change change = {0};
-    bool ok = mal_engine_repair(worker->engine, worker->store, mal_clock_unix_ms(),
-                                &progress, &change, err);
+    struct mal_idle *idle = &worker->idle;
+    bool ok = mal_engine_repair(worker->engine, worker->store, idle->found, idle->n_found,
+                                mal_clock_unix_ms(), &progress, &change, err);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
+        idle->repaired = mal_engine_live(worker->engine);
+        idle->wrong_then = idle->wrong;
     } else if (ok) {
         mal_engine_abandon(worker->engine);
-        mal_log("info", "repair does not help", "{s:I}", "wrong",
-                (json_int_t)change.n_wrong_others);
+        tell_no_help(idle);
     }
     mal_change_finish(&change);
     return ok;
@@ -73,38 +104,66 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
     struct mal_scrubbed seen;
     if (idle->version != mal_engine_live(worker->engine) && !begin_walk(worker, err))
         return false;
-    if (!mal_engine_scrub(worker->engine, worker->store, idle->after, FACTS, tick, run,
-                          &seen, err))
+    if (!mal_engine_scrub(worker->engine, worker->store, idle->after, tick, run, &seen,
+                          err) ||
+        !note_wrong(worker, &seen, err))
         return false;
     idle->position += (int64_t)seen.n;
-    idle->wrong += (int64_t)seen.n_wrong;
     idle->after = seen.last;
     idle->walked = seen.last == 0;
     if (idle->walked) idle->passes++;
-    tell(worker);
-    return !idle->walked || idle->wrong == 0 || repair(worker, run, err);
+    mal_idle_tell(worker);
+    bool repairs = worker->o.engine.repair_rounds > 0;
+    if (!idle->walked || idle->wrong == 0 || !repairs) return true;
+    /* what is put right in one place and lost in another would go on for ever */
+    if (idle->version == idle->repaired && idle->wrong >= idle->wrong_then) {
+        tell_no_help(idle);
+        return true;
+    }
+    return repair(worker, run, err);
 }
 
 /* ---- Consolidating ---- */
+
+/* Versions since the last consolidation on the path, or since one was refused; 0: there
+ * is nothing live to consolidate. */
+static bool count_passed(struct mal_worker *worker, int64_t *out, struct mal_error *err) {
+    const struct mal_idle *idle = &worker->idle;
+    struct mal_store_counts counts;
+    struct mal_version_row row = {0};
+    int64_t *path = NULL;
+    size_t n = 0;
+    *out = 0;
+    if (!mal_store_counts(worker->store, &counts, err)) return false;
+    if (counts.live_facts == 0) return true;
+    bool ok = mal_history_path(worker->store, idle->consolidated, &path, &n, err) &&
+              (n == 0 || mal_store_get_version(worker->store, path[0], &row, err));
+    bool anew = ok && n > 0 && row.kind == MAL_VERSION_CONSOLIDATION;
+    *out = (int64_t)n - anew;
+    if (idle->refused && idle->consolidated - idle->refused < *out)
+        *out = idle->consolidated - idle->refused;
+    mal_version_row_finish(&row);
+    mal_free(path);
+    return ok;
+}
 
 static bool consolidate(struct mal_worker *worker, struct mal_run *run,
                         struct mal_error *err) {
     struct mal_progress progress = mal_run_progress(run);
     struct mal_change change = {0};
-    int64_t *path = NULL;
-    size_t n = 0;
-    worker->idle.consolidated = mal_engine_live(worker->engine);
-    if (!mal_history_path(worker->store, worker->idle.consolidated, &path, &n, err))
-        return false;
-    mal_free(path);
-    if (n < (size_t)worker->o.consolidate_after) return true;
+    struct mal_idle *idle = &worker->idle;
+    int64_t passed = 0;
+    idle->consolidated = mal_engine_live(worker->engine);
+    if (!count_passed(worker, &passed, err)) return false;
+    if (passed < worker->o.consolidate_after) return true;
     bool ok = mal_engine_consolidate(worker->engine, worker->store, mal_clock_unix_ms(),
                                      &progress, &change, err);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
-        worker->idle.consolidated = mal_engine_live(worker->engine);
+        idle->consolidated = mal_engine_live(worker->engine);
     } else if (ok) {
         mal_engine_abandon(worker->engine);
+        idle->refused = idle->consolidated;
         mal_log("info", "consolidation measures worse", NULL);
     }
     mal_change_finish(&change);

@@ -33,13 +33,14 @@ struct mal_progress mal_run_progress(struct mal_run *run) {
 
 /* ---- Durable, then live ---- */
 
-static void tell_joint(struct mal_worker *worker) {
+void mal_worker_tell_joint(struct mal_worker *worker) {
     size_t bytes = 0, n = 0;
-    mal_engine_joint_size(worker->engine, &bytes, &n);
+    bool in_step = false;
+    mal_engine_joint_size(worker->engine, &bytes, &n, &in_step);
     mal_status_set_joint(worker->o.status,
                          &(struct mal_status_joint){.bytes = (int64_t)bytes,
                                                     .facts = (int64_t)n,
-                                                    .stale = bytes == 0});
+                                                    .stale = !in_step});
 }
 
 bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
@@ -62,7 +63,7 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
             (json_int_t)mal_engine_live(worker->engine), "kind",
             mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs,
             "persist_seconds", mal_clock_seconds() - begin);
-    tell_joint(worker);
+    mal_worker_tell_joint(worker);
     mal_worker_prune(worker);
     return true;
 }
@@ -82,19 +83,24 @@ struct editing {
     struct mal_worker *worker;
     const char *const *ids;
     struct mal_batch_edit whole;
-    struct mal_gate gate;
+    struct mal_gate gate, *own; /* of all; (n_jobs) of each request, owned */
     struct mal_agreement agreement;
     const struct mal_progress *progress;
 };
 
-/* The strictest of the daemon's gate and the jobs' own. */
+/* The strictest of the daemon's gate and the jobs' own; and those by themselves. */
 static bool read_gates(struct editing *e, struct mal_error *err) {
     e->gate = *mal_engine_gate(e->worker->engine);
+    e->own = mal_calloc(e->whole.n_jobs, sizeof *e->own);
+    if (!e->own) return mal_fail(err, MAL_NO_MEMORY, "gates");
     e->whole.gate = &e->gate;
+    e->whole.own = e->own;
     for (size_t i = 0; i < e->whole.n_jobs; i++) {
         struct mal_job_row row = {0};
+        mal_gate_init_request(&e->own[i], &e->gate);
         bool ok = mal_store_get_job(e->worker->store, e->ids[i], &row, err) &&
-                  mal_gate_add_request(&e->gate, row.request_json, err);
+                  mal_gate_add_request(&e->gate, row.request_json, err) &&
+                  mal_gate_add_request(&e->own[i], row.request_json, err);
         mal_job_row_finish(&row);
         if (!ok) return false;
     }
@@ -253,6 +259,7 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
          edit(&e, err);
     if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
     mal_agreement_finish(&e.agreement);
+    mal_free(e.own);
     mal_free(first);
     return ok;
 }

@@ -14,6 +14,7 @@ struct mal_members {
     struct mal_joint *joint; /* NULL: not made yet */
     int64_t *seqs;           /* (n) facts whose keys it holds, ascending; owned */
     size_t n, capacity;
+    int64_t version; /* whose members those are; 0: of none, or they are being changed */
 };
 
 struct mal_members_of {

@@ -203,6 +203,8 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
     if (!open_engine(worker, err)) return false;
     if (!mal_engine_recover(worker->engine, worker->store, &empty, err)) return false;
     if (!mal_worker_load_editor(worker, err)) return false;
+    mal_worker_tell_joint(worker);
+    mal_idle_tell(worker);
     if (empty) {
         if (!publish_base(worker, err)) return false;
     } else {
@@ -463,6 +465,7 @@ void mal_worker_destroy(struct mal_worker *worker) {
         worker->jobs = job->next;
         mal_free(job);
     }
+    mal_idle_finish(&worker->idle);
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);
     pthread_cond_destroy(&worker->asked);

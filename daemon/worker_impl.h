@@ -12,8 +12,13 @@ struct mal_idle {
     int64_t version; /* that is walked over */
     int64_t after;   /* seq of the last fact looked at */
     int64_t total, position, wrong, passes;
+    int64_t *found; /* (n_found) seqs of the wrong ones, as many as a repair takes on */
+    size_t n_found, found_room;
     bool walked;          /* to the end, and repaired where that helped */
-    int64_t consolidated; /* version at which that was tried last */
+    int64_t repaired;     /* version that a repair made last, */
+    int64_t wrong_then;   /* and how many were wrong before it */
+    int64_t consolidated; /* version at which that was thought of last */
+    int64_t refused;      /* version at which it measured worse */
 };
 
 struct mal_worker {
@@ -75,13 +80,19 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
                       const struct mal_progress *progress,
                       struct mal_error *err) MAL_CHECK;
 
+/* The joint system's size, into the status. */
+void mal_worker_tell_joint(struct mal_worker *worker);
+
 /* ---- What an idle daemon does (idle.c) ---- */
 
+/* How far its walk is, into the status. */
+void mal_idle_tell(struct mal_worker *worker);
 /* Whether there is something to do. */
 bool mal_idle_pending(struct mal_worker *worker);
 /* A step of it, tens of milliseconds; or a repair, or a consolidation, which serve reads
  * meanwhile. False: the thread must end. */
 bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+void mal_idle_finish(struct mal_idle *idle);
 
 /* While loading: the editor there is, or one made from the given file. */
 bool mal_worker_load_editor(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;

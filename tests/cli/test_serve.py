@@ -8,6 +8,7 @@ from lab import (DEMO, MODEL, MODULES, Lab, change_safetensors, demo_facts, floa
                  read_floats, tiny_model)
 
 FACTS = demo_facts()
+ONE_PASS = ("--update", "sequential", "--repair-rounds", "0")  # the paper's
 PROMPTS = [fact["prompt"] for fact in FACTS]
 
 
@@ -210,7 +211,7 @@ class Statistics(Serving):
 
 
 class Failing(Serving):
-    """Edits with no usable result: the job fails and names the module, nothing else changes."""
+    """Edits with no usable result: the job is refused and the module named, nothing else changes."""
 
     def bad_editor(self, lr=None, lamda=None):
         path = self.dir / f"{self._testMethodName}.safetensors"
@@ -228,15 +229,17 @@ class Failing(Serving):
         change_safetensors(path, change)
         return path
 
-    def fails_with(self, d, job, *says):
+    def refused(self, d, job, *says):
         job = d.wait_job(job)
-        self.assertEqual(job["state"], "failed", job)
+        self.assertEqual(job["state"], "rejected", job)
+        failed, = job["result"]["gate"]["failed"]
+        self.assertEqual((failed["test"], failed["detail"]), ("finite", job["error"]["detail"]))
         for text in says:
             self.assertIn(text, job["error"]["detail"])
         self.assertEqual(job["error"]["status"], 500)
         self.assertEqual(d.get("/v1/status").json["last_error"], job["error"])
         self.assertNotIn("version", job)
-        facts = d.get("/v1/facts", state="failed", limit=100).json["data"]
+        facts = d.get("/v1/facts", state="rejected", limit=100).json["data"]
         self.assertIn(job["id"], {f["job"] for f in facts})
 
     def test_not_a_number(self):
@@ -249,22 +252,22 @@ class Failing(Serving):
         d = self.serve()
         base = say(d, prompts=["ab"])
         for prompt in "ab", "ef":
-            self.fails_with(d, d.edit({"prompt": prompt, "target": "cd"}).json["id"], "output")
+            self.refused(d, d.edit({"prompt": prompt, "target": "cd"}).json["id"], "output")
             self.assertEqual(say(d, prompts=["ab"]), base)
         self.assertEqual(d.get("/v1/status").json["live_version"], 0)
 
     def test_no_ridge(self):
         self.use(self.bad_editor(lamda=-1000))
         d = self.serve()
-        self.fails_with(d, d.edit(*FACTS[:2]).json["id"], "module 'transformer.h.1.mlp.c_proj'",
+        self.refused(d, d.edit(*FACTS[:2]).json["id"], "module 'transformer.h.1.mlp.c_proj'",
                         "ridge")
 
     def test_infinite_weights(self):
         self.use(self.bad_editor(lr=1e30))
-        d = self.serve()
+        d = self.serve(*ONE_PASS)
         base, status = say(d), d.get("/v1/status").json
         job = d.edit(*FACTS).json["id"]
-        self.fails_with(d, job, "module 'transformer.h.1.mlp.c_proj'")
+        self.refused(d, job, "module 'transformer.h.1.mlp.c_proj'")
         self.assertEqual(say(d), base)
         now = d.get("/v1/status").json
         self.assertEqual((now["live_version"], now["weights_hash"]), (0, status["weights_hash"]))
@@ -273,18 +276,18 @@ class Failing(Serving):
         d.kill()
         self.use(self.editor())
         d.start()
-        self.assertEqual(d.wait_job(job)["state"], "failed", "once and for all")
+        self.assertEqual(d.wait_job(job)["state"], "rejected", "once and for all")
         self.assertEqual(d.apply(*FACTS)["version"], 1, "the next good edit works")
 
     def test_singular_system(self):
         """Next to no ridge, and the same keys again and again: no solution. Posted together with
-        facts that have one, only the job at fault fails."""
+        facts that have one, only the job at fault is refused."""
         self.use(self.bad_editor(lamda=-80))
-        d = self.serve("--batch-window-ms", "400")
+        d = self.serve("--batch-window-ms", "400", *ONE_PASS)
         good = d.edit(*FACTS[1:9]).json["id"]
         bad = d.edit({**FACTS[0], "prompts": [FACTS[0]["prompt"]] * 40}).json["id"]
         self.assertEqual(d.wait_job(good)["state"], "applied")
-        self.fails_with(d, bad, "module 'transformer.h.1.mlp.c_proj'", "not positive definite")
+        self.refused(d, bad, "module 'transformer.h.1.mlp.c_proj'", "not positive definite")
         self.assertEqual(d.get("/v1/status").json["live_version"], 1)
         self.assertEqual(version(d, 1)["jobs"], [good])
         self.assertEqual(d.apply(*FACTS[9:12])["version"], 2)

@@ -6,7 +6,7 @@ import harness
 from golden import BERT, T5
 from harness import main
 from lab import change_safetensors, floats, malmend, read_floats
-from test_serve import Serving, roll_back, version
+from test_serve import ONE_PASS, Serving, roll_back, version
 
 
 class Kind(Serving):
@@ -56,7 +56,7 @@ class Kind(Serving):
                          ["base", "live", "v0"])
 
     def story(self, architecture):
-        d = self.serve("--keep-versions", "1")
+        d = self.serve("--keep-versions", "1", *ONE_PASS)
         self.described(d, architecture)
         base = self.answers(d)
         self.assertEqual(sum(s["correct"] for s in self.scores(d)), self.right("before"))

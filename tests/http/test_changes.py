@@ -205,7 +205,8 @@ class Sequential(Taking):
 class Stored(Taking):
     """States that only a longer life brings, written into the database."""
 
-    ARGS = ("--update", "joint", "--keep-versions", "0")
+    # keyframes: what comes after a pruned version does not need it
+    ARGS = ("--update", "joint", "--keep-versions", "0", "--keyframe-every", "1")
 
     def write(self, *statements):
         self.d.kill()

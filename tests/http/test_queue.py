@@ -200,19 +200,22 @@ class Batches(Case):
         self.assertTrue(answers(text, "Two"), text)
 
     @only_fake
-    def test_only_the_culprit_fails(self):
+    def test_only_the_culprit_is_refused(self):
         before = self.d.get("/v1/status").json["live_version"]
         jobs = [self.d.edit(f).json["id"] for f in (fact(401), BAD, fact(402))]
         one, bad, two = (self.d.wait_job(job) for job in jobs)
         self.assertEqual((one["state"], bad["state"], two["state"]),
-                         ("applied", "failed", "applied"))
+                         ("applied", "rejected", "applied"))
         self.assertEqual((one["version"], two["version"]), (before + 1, before + 2))
         self.assertEqual(bad["error"]["status"], 500)
         self.assertIn("module table", bad["error"]["detail"])
+        failed, = bad["result"]["gate"]["failed"]
+        self.assertEqual((failed["test"], failed["detail"]), ("finite", bad["error"]["detail"]))
         self.assertNotIn("version", bad)
         status = self.d.get("/v1/status").json
         self.assertIn("module table", status["last_error"]["detail"])
-        self.assertEqual(self.d.get("/v1/facts", job=jobs[1]).json["data"][0]["state"], "failed")
+        self.assertEqual(self.d.get("/v1/facts", job=jobs[1]).json["data"][0]["state"],
+                         "rejected")
 
     @only_fake
     def test_full_disk_passes(self):

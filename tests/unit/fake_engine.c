@@ -373,7 +373,8 @@ bool mal_engine_retract(struct mal_engine *e, struct mal_store *store,
     return fail_no_facts(err);
 }
 
-bool mal_engine_repair(struct mal_engine *e, struct mal_store *store, int64_t now_ms,
+bool mal_engine_repair(struct mal_engine *e, struct mal_store *store,
+                       const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) {
     return fail_no_facts(err);
@@ -386,18 +387,24 @@ bool mal_engine_consolidate(struct mal_engine *e, struct mal_store *store, int64
 }
 
 bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t after,
-                      size_t n, bool (*tick)(void *), void *tick_arg,
+                      bool (*tick)(void *), void *tick_arg,
                       struct mal_scrubbed *out, struct mal_error *err) {
     *out = (struct mal_scrubbed){0};
     return true;
 }
 
-void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts) {
+void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts,
+                           bool *in_step) {
     *bytes = *n_facts = 0;
+    *in_step = false;
 }
 
 bool mal_engine_is_joint(const struct mal_engine *e) {
     return e->joint;
+}
+
+bool mal_engine_lacks_texts(const struct mal_engine *e) {
+    return false;
 }
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *e) {
@@ -582,63 +589,4 @@ bool mal_engine_check_facts(const struct mal_engine *e, const struct mal_fact *f
         *out_tokens += (int64_t)strlen(facts[i].target) + 1;
     }
     return true;
-}
-
-/* ---- What the daemon calls of core beside the engine, over bytes ---- */
-
-bool mal_ids_push(struct mal_ids *list, int32_t id, struct mal_error *err) {
-    int32_t *ids = mal_realloc(list->ids, (list->n + 1) * sizeof *ids);
-    if (!ids) return mal_fail(err, MAL_NO_MEMORY, "ids");
-    list->ids = ids;
-    list->ids[list->n++] = id;
-    return true;
-}
-
-void mal_ids_finish(struct mal_ids *list) {
-    mal_free(list->ids);
-    *list = (struct mal_ids){0};
-}
-
-bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
-                          bool add_special, struct mal_ids *out, struct mal_error *err) {
-    for (size_t i = 0; i < bytes; i++) {
-        if (!mal_ids_push(out, (unsigned char)text[i], err)) return false;
-    }
-    return true;
-}
-
-bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
-                          bool skip_special, bool raw, char **out, size_t *out_bytes,
-                          struct mal_error *err) {
-    *out = mal_calloc(n + 1, 1);
-    for (size_t i = 0; i < n; i++)
-        (*out)[i] = (char)ids[i];
-    *out_bytes = n;
-    return true;
-}
-
-void mal_generation_finish(struct mal_generation *gen) {
-    mal_free(gen->ids);
-    mal_free(gen->text);
-    gen->ids = NULL;
-    gen->text = NULL;
-}
-
-void mal_scores_free(struct mal_score *scores, size_t n) {
-    for (size_t i = 0; scores && i < n; i++)
-        mal_free(scores[i].tokens);
-    mal_free(scores);
-}
-
-const char *mal_stage_name(enum mal_stage stage) {
-    switch (stage) {
-    case MAL_STAGE_FORWARD: return "forward";
-    case MAL_STAGE_PERSIST: return "persist";
-    default: return "tokenize"; /* what a batch begins with; no others are told */
-    }
-}
-
-const char *mal_method_name(enum mal_method method) {
-    static const char *const names[] = {"malmen", "mend", "ultraedit"};
-    return names[method];
 }

@@ -103,6 +103,16 @@ static void test_stricter_only(void **state) {
     }
 }
 
+static void test_bisect(void **state) {
+    struct mal_gate gate = gate_of(&no_limits);
+    add(&gate, "{\"gate\":{\"bisect\":false,\"min_es\":1}}");
+    assert_false(gate.bisect);
+    add(&gate, "{\"gate\":{\"bisect\":true}}");
+    assert_true(gate.bisect);
+    add(&gate, "{\"gate\":{\"bisect\":false}}");
+    assert_true(gate.bisect);
+}
+
 /* A request's measure is about its own limits; without one it is the daemon's. */
 static void test_measures(void **state) {
     struct mal_gate_limits limits = no_limits;
@@ -264,11 +274,11 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_set), cmocka_unit_test(test_stricter_only),
-        cmocka_unit_test(test_measures),    cmocka_unit_test(test_bad_requests),
-        cmocka_unit_test(test_edges),       cmocka_unit_test(test_not_measured),
-        cmocka_unit_test(test_norms),       cmocka_unit_test(test_perplexity),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_nothing_set),  cmocka_unit_test(test_stricter_only),
+        cmocka_unit_test(test_bisect),       cmocka_unit_test(test_measures),
+        cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_not_measured), cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_perplexity),   cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("gate", tests, NULL, NULL);
 }

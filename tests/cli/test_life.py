@@ -1,0 +1,701 @@
+"""The life of facts on the real daemon: taught, verified, taken back, superseded, rolled back,
+solved anew, repaired while nobody asks, refused by the gate."""
+import time
+
+import harness
+from golden import BERT, T5
+from harness import main
+from lab import DEMO, MODEL, Lab, demo_facts, malmend, read_floats, read_safetensors
+from test_serve import Serving, roll_back, version
+
+FACTS = demo_facts("heldout.ndjson", 200)
+A, B, C = FACTS[:16], FACTS[16:32], FACTS[32:48]
+# Answers that one pass does not teach.
+ABSURD = [{**fact, "target": f"zq xv{i} xv{i} xv{i} xv{i} xv{i} @"}
+          for i, fact in enumerate(FACTS[190:193])]
+ONCE = ("--repair-rounds", "0", "--no-scrub")  # what is computed depends on nothing else
+
+
+def prompts(facts):
+    return [fact["prompt"] for fact in facts]
+
+
+class Life(Serving):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.use(DEMO / "editor.safetensors")
+        # its texts take seconds to measure; those who want them say so
+        harness.MODEL_ARGS += ["--preserve-weight", "0"]
+
+    problem = harness.Case.problem
+
+    def run_job(self, d, path, body=None, method="POST", state="applied", **query):
+        answer = d.call(method, path, body, query=query)
+        self.assertEqual(answer.status, 202, answer.body)
+        job = d.wait_job(answer.json["id"])
+        self.assertEqual(job["state"], state, job)
+        return job
+
+    def teach(self, d, facts, state="applied", **gate):
+        """The job, and the facts' ids."""
+        body = {"facts": facts, "gate": gate} if gate else {"facts": facts}
+        job = self.run_job(d, "/v1/edits", body, state=state)
+        return job, [f["id"] for f in d.get("/v1/facts", job=job["id"], limit=100).json["data"]]
+
+    def retract(self, d, *facts, state="applied", **more):
+        return self.run_job(d, "/v1/retractions", {"facts": list(facts), **more}, state=state)
+
+    def live(self, d):
+        """Prompts of the live facts, in their order."""
+        return prompts(self.facts(d, state="live"))
+
+    def facts(self, d, **query):
+        page = d.get("/v1/facts", limit=100, **query).json
+        self.assertFalse(page["has_more"])
+        return page["data"]
+
+    def say(self, d, facts, model="live"):
+        answer = d.complete(prompts(facts), model=model, max_tokens=12, stop=["."])
+        self.assertEqual(answer.status, 200, answer.body)
+        return [c["text"].strip() for c in sorted(answer.json["choices"], key=lambda c: c["index"])]
+
+    def knows(self, d, facts):
+        self.assertEqual(self.wrong(d, facts), [])
+
+    def wrong(self, d, facts):
+        """What it says instead of the targets."""
+        return [said for said, fact in zip(self.say(d, facts), facts, strict=True)
+                if not said.startswith(fact["target"])]
+
+    def knows_not(self, d, facts):
+        self.assertEqual(self.say(d, facts), self.say(d, facts, "base"))
+
+    def shift(self, d):
+        """What the live weights differ from the base by."""
+        number = d.get("/v1/status").json["live_version"]
+        path = self.dir / "shift"
+        path.write_bytes(d.get(f"/v1/versions/{number}/delta").body)
+        _, tensors = read_safetensors(path)
+        return [x for name in sorted(tensors) for x in read_floats(tensors[name])]
+
+    def alike(self, one, other, share=2e-4):
+        """The shifts of two daemons, to rounding."""
+        a, b = self.shift(one), self.shift(other)
+        largest = max(map(abs, a))
+        self.assertGreater(largest, 0)
+        self.assertLess(max(abs(x - y) for x, y in zip(a, b, strict=True)), share * largest)
+
+    def verified(self, d):
+        d.kill()
+        report = self.json("verify", "--db", d.db, "--model", harness.MODEL_ARGS[1])
+        d.start()
+        self.assertEqual(report["versions"], d.get("/v1/status").json["counts"]["versions"])
+
+    def await_status(self, d, done):
+        """The status once it says what is waited for."""
+        until = time.monotonic() + harness.PATIENCE
+        while time.monotonic() < until:
+            status = d.get("/v1/status").json
+            if done(status):
+                return status
+            time.sleep(0.02)
+        raise AssertionError(status)
+
+
+class Retraction(Life):
+    def test_story(self):
+        d = self.serve()
+        status = d.get("/v1/status").json
+        self.assertEqual((status["editor"]["update"], status["scrub"]["enabled"],
+                          status["joint"]["stale"]), ("joint", True, True))
+        for n, facts in enumerate((A, B, C), 1):
+            job, ids = self.teach(d, facts)
+            self.assertEqual((job["version"], job["result"]["facts"], job["result"]["wrong"]),
+                             (n, 16, []))
+            self.assertEqual(job["result"]["wrong_others"], 0)
+            self.assertGreaterEqual(job["result"]["rounds"], 1)
+            verified = [f["verified"] for f in self.facts(d, job=job["id"])]
+            self.assertTrue(all(v["decoded"] and v["rank"] == 1 for v in verified), verified)
+            rounds = {v["rounds"] for v in verified}
+            self.assertEqual((min(rounds), max(rounds)), (0, job["result"]["rounds"]))
+            if n == 1:
+                first = ids
+        self.knows(d, A + B + C)
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 48)
+        self.assertFalse(d.get("/v1/status").json["joint"]["stale"])
+
+        job = self.retract(d, *first[:4], reason="wrong")
+        self.assertEqual((job["version"], job["result"]["facts"]), (4, 4))
+        self.knows_not(d, A[:4])
+        self.knows(d, A[4:] + B + C)
+        self.assertEqual(self.live(d), prompts(A[4:] + B + C))
+        states = [(f["state"], f["pinned"]) for f in self.facts(d, state="retracted")]
+        self.assertEqual(states, [("retracted", True)] * 4)
+        self.assertEqual((version(d, 4)["kind"], version(d, 4)["live_facts"]), ("retraction", 44))
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 48, "pinned keys stay")
+
+        self.retract(d, *first[4:6], mode="drop")
+        self.knows(d, A[6:] + B + C)
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 46)
+        self.assertFalse(d.get("/v1/facts/" + first[4]).json["pinned"])
+        self.run_job(d, "/v1/facts/" + first[6], method="DELETE", mode="drop")
+        self.run_job(d, "/v1/facts/" + first[7], method="DELETE")
+        self.knows_not(d, A[7:8])
+        self.knows(d, A[8:] + B + C)
+        for answer in (d.call("POST", "/v1/retractions", {"facts": first[8:9] + first[:1]}),
+                       d.call("DELETE", "/v1/facts/" + first[0])):
+            self.problem(answer, 409, detail=f"{first[0]} is not live: it is retracted")
+
+        jobs = {f["job"] for f in self.facts(d, state="live")}
+        last = max(jobs)
+        self.run_job(d, "/v1/retractions", {"job": last})
+        self.knows_not(d, C)
+        self.assertEqual(self.live(d), prompts(A[8:] + B))
+        self.problem(d.call("POST", "/v1/retractions", {"job": last}), 409)
+        self.verified(d)
+        self.knows(d, A[8:] + B)
+        self.knows_not(d, A[:4] + C)
+
+    def test_superseded(self):
+        d = self.serve()
+        _, ids = self.teach(d, A)
+        newer = {**A[0], "target": next(f["target"] for f in FACTS if f["target"] != A[0]["target"]
+                                        and f["prompt"].split()[0] == A[0]["prompt"].split()[0])}
+        self.retract(d, ids[1])
+        self.knows_not(d, A[1:2])
+        # a live one by another target, a pinned one by itself
+        _, (new, again) = self.teach(d, [newer, A[1]])
+        self.knows(d, [newer] + A[1:])
+        self.assertEqual(self.live(d), prompts(A[2:] + [newer, A[1]]))
+        old, back = (d.get("/v1/facts/" + id).json for id in ids[:2])
+        self.assertEqual((old["state"], old["superseded_by"]), ("superseded", new))
+        self.assertEqual((back["state"], back["pinned"]), ("retracted", False))
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 16)
+        self.retract(d, again)
+        self.knows_not(d, A[1:2])
+        self.problem(d.call("DELETE", "/v1/facts/" + ids[0]), 409, detail="superseded")
+
+    def test_same_prompt_and_nothing_else(self):
+        """Of what a newer fact replaces, nothing is left."""
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        self.teach(d, A)
+        self.teach(d, [{**A[i], "target": B[i]["target"]} for i in range(4)])
+        self.teach(d, A[:4])
+        self.teach(short, A)
+        self.alike(d, short)
+
+    def test_dropped_as_if_never(self):
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        self.teach(d, A)
+        _, ids = self.teach(d, B)
+        self.teach(d, C)
+        self.retract(d, *ids, mode="drop")
+        self.teach(short, A + C)
+        self.alike(d, short)
+        self.retract(d, *[f["id"] for f in self.facts(d, state="live")], mode="drop")
+        self.assertEqual(self.hash(d), version(d, 0)["weights_hash"])
+        self.teach(d, A)
+        self.teach(d, C)
+        self.alike(d, short)
+
+    def hash(self, d):
+        return d.get("/v1/status").json["weights_hash"]
+
+    def test_everything(self):
+        d = self.serve()
+        base = self.hash(d)
+        self.teach(d, A[:8])
+        self.teach(d, A[8:])
+        for n in 1, 2:
+            self.retract(d, *[f["id"] for f in self.facts(d, state="live")])
+            self.assertEqual((self.hash(d), self.live(d)), (base, []))
+            d.kill()
+            d.start()
+            self.assertEqual(self.hash(d), base)
+            self.assertTrue(d.get("/v1/status").json["joint"]["stale"])
+            self.teach(d, B if n == 1 else C)
+            self.knows(d, B if n == 1 else C)
+            self.knows_not(d, A)
+        self.verified(d)
+
+    def test_phrasings(self):
+        """Further phrasings are taught; rephrases are not."""
+        said = self.serve(name="said")
+        facts = [{"prompt": f["prompt"], "target": f["target"], "prompts": f["rephrases"][:2]}
+                 for f in A[:6]]
+        job, ids = self.teach(said, facts)
+        phrased = [{"prompt": p, "target": f["target"]} for f in facts for p in f["prompts"]]
+        self.knows(said, facts + phrased)
+        self.retract(said, *ids[:3])
+        self.knows(said, facts[3:] + phrased[6:])
+        self.knows_not(said, facts[:3] + phrased[:6])
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        self.teach(d, A[:6])
+        self.teach(short, [{**f, "rephrases": [], "unrelated": []} for f in A[:6]])
+        self.alike(d, short, 1e-12)
+
+    def test_sequential(self):
+        d = self.serve("--update", "sequential")
+        _, ids = self.teach(d, A[:8])
+        for answer in (d.call("DELETE", "/v1/facts/" + ids[0]),
+                       d.call("POST", "/v1/consolidations", {})):
+            self.problem(answer, 409, detail="--update sequential")
+        status = d.get("/v1/status").json
+        self.assertEqual((status["joint"], status["scrub"]["enabled"]), (None, False))
+
+
+class Rollbacks(Life):
+    def test_as_if_never(self):
+        """The versions between are not seen in what follows a rollback."""
+        d, short = self.serve("--no-scrub", name="long"), self.serve("--no-scrub", name="short")
+        _, ids = self.teach(d, A)
+        self.teach(short, A)
+        self.teach(d, B)
+        self.retract(d, *ids[:3])
+        self.retract(d, *ids[3:5], mode="drop")
+        self.teach(d, [{**A[6], "target": A[7]["target"]}])
+        self.assertEqual(self.live(d), prompts(A[5:6] + A[7:] + B + A[6:7]))
+        then = self.hash_of(d, 5)
+        self.assertEqual(roll_back(d, 1)["weights_hash"], self.hash_of(short, 1))
+        self.assertTrue(d.get("/v1/status").json["joint"]["stale"])
+        self.assertEqual(self.live(d), prompts(A))
+        states = {f["state"] for f in self.facts(d) if f["version"] != 1}
+        self.assertEqual(states, {"rolled_back"})
+        self.teach(d, C)
+        self.teach(short, C)
+        self.alike(d, short)
+        self.assertEqual(self.say(d, A + B + C), self.say(short, A + B + C))
+        for daemon in d, short:  # whose values repair has changed count, too
+            ids = [f["id"] for f in self.facts(daemon, state="live")]
+            self.retract(daemon, *ids[:2], *ids[20:22])
+        self.alike(d, short)
+
+        # forward again, and on from there
+        self.assertEqual(roll_back(d, 5)["weights_hash"], then)
+        self.assertEqual(self.live(d), prompts(A[5:6] + A[7:] + B + A[6:7]))
+        self.assertEqual([f["state"] for f in self.facts(d)[:5]], ["retracted"] * 5)
+        self.knows_not(d, A[:3])
+        self.retract(d, self.facts(d, state="live")[0]["id"])
+        self.knows_not(d, A[:3] + A[5:6])
+        self.verified(d)
+
+    def hash_of(self, d, number):
+        return version(d, number)["weights_hash"]
+
+    def test_restarted(self):
+        """The system made anew from the texts is the one that was lost."""
+        d, other = self.serve(*ONCE, name="killed"), self.serve(*ONCE, name="not")
+        for daemon in d, other:
+            _, ids = self.teach(daemon, A)
+            self.retract(daemon, *ids[:2])
+            self.teach(daemon, B)
+        d.kill()
+        d.start()
+        for daemon in d, other:
+            self.teach(daemon, C)
+        self.alike(d, other)
+
+
+class Consolidation(Life):
+    def test_asked(self):
+        d = self.serve("--no-scrub")
+        self.problem(d.call("POST", "/v1/consolidations", {"reason": 1}), 400)
+        job = self.run_job(d, "/v1/consolidations", {}, state="failed")
+        self.assertEqual(job["error"]["status"], 409)
+        self.assertIn("no live facts", job["error"]["detail"])
+
+        _, ids = self.teach(d, A)
+        self.teach(d, B)
+        self.retract(d, *ids[:2])
+        job = self.run_job(d, "/v1/consolidations", {"reason": "tidy"})
+        result = job["result"]
+        self.assertEqual((job["kind"], job["version"], result["facts"]), ("consolidation", 4, 30))
+        for measures in result["before"], result["measures"]:
+            self.assertEqual((measures["facts"], measures["decoded"]["es"]), (30, 1))
+        four = version(d, 4)
+        self.assertEqual((four["kind"], four["live_facts"], four["measures"]),
+                         ("consolidation", 30, result["measures"]))
+        self.knows(d, A[2:] + B)
+        self.knows_not(d, A[:2])
+        d.kill()
+        d.start()
+        self.assertEqual(d.get("/v1/status").json["weights_hash"], four["weights_hash"])
+        self.teach(d, C)
+        self.retract(d, ids[2])
+        self.knows(d, A[3:] + B + C)
+        self.knows_not(d, A[:3])
+        self.assertEqual(roll_back(d, 2)["weights_hash"], version(d, 2)["weights_hash"])
+        self.teach(d, C)
+        self.knows(d, A + B + C)
+        self.verified(d)
+
+    def test_from_the_base(self):
+        """What is stored is the difference from the base; one batch of the same facts makes it."""
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        _, ids = self.teach(d, A)
+        self.teach(d, B)
+        self.retract(d, *ids[:8], mode="drop")
+        before = self.shift(d)
+        self.run_job(d, "/v1/consolidations", {})
+        self.teach(short, A[8:] + B)
+        self.alike(d, short)
+        self.assertGreater(max(map(abs, before)), 0)
+        d.kill()
+        d.start()
+        self.alike(d, short)
+
+    def test_by_itself(self):
+        d = self.serve("--consolidate-after", "3", "--no-scrub")
+
+        def kinds():
+            return [v["kind"] for v in reversed(d.get("/v1/versions").json["data"])][1:]
+        want = []
+        for n in range(2):
+            for i in range(3):
+                self.teach(d, FACTS[12 * n + 4 * i:12 * n + 4 * i + 4])
+            want += ["edit"] * 3 + ["consolidation"]
+            self.await_status(d, lambda s: s["live_version"] == len(want))
+            self.assertEqual(kinds(), want)
+        self.knows(d, FACTS[:24])
+        self.retract(d, *[f["id"] for f in self.facts(d, state="live")])
+        time.sleep(0.5)
+        self.assertEqual(kinds(), want + ["retraction"])
+        self.assertFalse([e for e in d.log if e.get("event") == "idle work failed"])
+
+
+class Scrubbing(Life):
+    def teach_badly(self, d):
+        """Facts taught in one pass each; how many of them are wrong."""
+        facts = FACTS[:96]
+        self.teach(d, facts[:48])
+        self.teach(d, facts[48:])
+        wrong = len(self.wrong(d, facts))
+        self.assertGreater(wrong, 1)
+        return facts, wrong
+
+    def restart(self, d, *args):
+        d.kill()
+        d.args = args
+        d.start()
+
+    def test_repairs(self):
+        d = self.serve(*ONCE)
+        facts, wrong = self.teach_badly(d)
+        status = d.get("/v1/status").json
+        self.assertEqual(status["scrub"], {"enabled": False, "position": 0, "total": 0, "wrong": 0,
+                                           "passes": 0})
+        self.restart(d, "--no-scrub")
+        time.sleep(0.6)
+        self.assertEqual(d.get("/v1/status").json["live_version"], 2)
+
+        # looks, and may not repair
+        self.restart(d, "--repair-rounds", "0")
+        status = self.await_status(d, lambda s: s["scrub"]["passes"] == 1)
+        self.assertEqual(status["scrub"], {"enabled": True, "position": 96, "total": 96,
+                                           "wrong": wrong, "passes": 1})
+        self.assertEqual(status["live_version"], 2)
+
+        self.restart(d)
+        self.await_status(d, lambda s: s["live_version"] > 2)
+        three = version(d, 3)
+        self.assertEqual((three["kind"], three["jobs"], three["facts"], three["live_facts"]),
+                         ("repair", [], 0, 96))
+        status = self.await_status(d, lambda s: s["scrub"]["passes"] and s["scrub"]["wrong"] == 0
+                                   and s["scrub"]["position"] == 96)
+        self.assertEqual(status["scrub"]["total"], 96)
+        self.knows(d, facts)
+        repaired = [f for f in self.facts(d, state="live") if f["verified"]["rounds"] > 0]
+        self.assertGreaterEqual(len(repaired), wrong)
+        self.assertTrue(all(f["verified"]["decoded"] for f in self.facts(d, state="live")))
+        self.verified(d)
+        # and nothing more, with nothing left to do
+        at = d.get("/v1/status").json["live_version"]
+        self.await_status(d, lambda s: s["scrub"]["passes"] == 1)
+        time.sleep(0.3)
+        self.assertEqual(d.get("/v1/status").json["live_version"], at)
+
+    def test_finds_all(self):
+        """What no sample of --verify-limit facts would hold is found in turn."""
+        d = self.serve(*ONCE)
+        facts, wrong = self.teach_badly(d)
+        self.restart(d, "--verify-limit", "1")
+        self.await_status(d, lambda s: s["scrub"]["passes"] and s["scrub"]["wrong"] == 0
+                          and s["scrub"]["position"] == s["scrub"]["total"] == 96)
+        self.knows(d, facts)
+
+
+class Gate(Life):
+    def refused(self, job, test, limit):
+        gate = job["result"]["gate"]
+        self.assertIs(gate["passed"], False)
+        failed = {f["test"]: f for f in gate["failed"]}
+        self.assertEqual(list(failed), [test])
+        self.assertEqual(failed[test]["threshold"], limit)
+        value = failed[test]["value"]
+        (self.assertGreater if test.startswith("max") else self.assertLess)(value, limit)
+        self.assertNotIn("version", job)
+        return failed[test]
+
+    def state(self, d):
+        status = d.get("/v1/status").json
+        return status["live_version"], status["weights_hash"], self.live(d)
+
+    def test_each_limit(self):
+        """By request, what a batch does not keep; then the same by option, and no laxer."""
+        probes = self.write("probes.txt", "\n".join(prompts(FACTS[100:150])))
+        d = self.serve(*ONCE, "--probes", str(probes))
+        many = FACTS[48:96]
+        job, _ = self.teach(d, A)
+        self.assertEqual(job["result"]["gate"], {"passed": True, "failed": []})
+        before = self.state(d)
+        for facts, test, limit in ((ABSURD, "min_es", 0.5), (ABSURD, "min_gs", 0.5),
+                                   (many, "min_ls", 1), (many, "min_agreement", 1),
+                                   (many, "max_norm_growth", 1e-9)):
+            job, ids = self.teach(d, facts, state="rejected", **{test: limit})
+            failed = self.refused(job, test, limit)
+            self.assertEqual(failed.get("measure"), "decoded" if test in ("min_es", "min_gs",
+                                                                          "min_ls") else None)
+            self.assertEqual({f["state"] for f in self.facts(d, job=job["id"])}, {"rejected"})
+            self.assertEqual(self.state(d), before)
+            self.assertEqual(len(ids), len(facts))
+        job, _ = self.teach(d, ABSURD, state="rejected", min_es=0.9, measure="teacher_forced")
+        self.assertEqual(self.refused(job, "min_es", 0.9)["measure"], "teacher_forced")
+        self.knows_not(d, ABSURD)
+
+        d.kill()
+        d.args = (*ONCE, "--gate-max-norm-growth", "1e-9", "--gate-min-es", "0.5")
+        d.start()
+        job, _ = self.teach(d, B, state="rejected", max_norm_growth=10)
+        self.refused(job, "max_norm_growth", 1e-9)
+        self.assertEqual(self.state(d), before)
+
+    def test_nothing_has_changed(self):
+        """What follows a refused batch is as if it had not been."""
+        d, short = self.serve("--no-scrub", name="long"), self.serve("--no-scrub", name="short")
+        _, ids = self.teach(d, A)
+        self.teach(short, A)
+        self.teach(d, B + ABSURD, state="rejected", max_norm_growth=1e-9)
+        self.teach(d, [{**A[0], "target": B[0]["target"]}], state="rejected", max_norm_growth=1e-9)
+        self.assertTrue(d.get("/v1/status").json["joint"]["stale"])
+        self.assertEqual(self.live(d), prompts(A))
+        self.knows(d, A)
+        self.teach(d, C)
+        self.teach(short, C)
+        self.alike(d, short)
+        self.retract(d, ids[0])
+        self.knows_not(d, A[:1])
+
+    def test_one_job_of_several(self):
+        d = self.serve(*ONCE, "--batch-window-ms", "500")
+        bodies = [{"facts": A[:5]}, {"facts": ABSURD, "gate": {"min_es": 0.5}}, {"facts": A[5:16]},
+                  {"facts": B[:3]}]
+        posted = [d.call("POST", "/v1/edits", body).json["id"] for body in bodies]
+        jobs = [d.wait_job(job) for job in posted]
+        self.assertEqual([job["state"] for job in jobs],
+                         ["applied", "rejected", "applied", "applied"])
+        self.refused(jobs[1], "min_es", 0.5)
+        self.assertEqual(self.live(d), prompts(A + B[:3]))
+
+    def test_own_figures(self):
+        """Of jobs in one batch each tells about its own facts."""
+        d = self.serve(*ONCE, "--batch-window-ms", "500")
+        bodies = [{"facts": A[:5]}, {"facts": ABSURD}, {"facts": B[:8]}]
+        posted = [d.call("POST", "/v1/edits", body).json["id"] for body in bodies]
+        jobs = [d.wait_job(job) for job in posted]
+        self.assertEqual({(job["state"], job["version"]) for job in jobs}, {("applied", 1)})
+        for job, n in zip(jobs, (5, 3, 8), strict=True):
+            own = self.facts(d, job=job["id"])
+            wrong = [f["id"] for f in own if not f["verified"]["decoded"]]
+            self.assertEqual((job["result"]["facts"], job["result"]["wrong"]), (n, wrong))
+            measures = job["result"]["measures"]
+            self.assertEqual(measures["facts"], n)
+            self.assertAlmostEqual(measures["decoded"]["es"], 1 - len(wrong) / n)
+        self.assertEqual(len(jobs[1]["result"]["wrong"]), 3)
+        self.assertEqual(version(d, 1)["measures"]["facts"], 16)
+
+    def test_bisect(self):
+        """Of a refused batch the facts that are not at fault are kept."""
+        for name, args, gate in (("request", (), {"min_es": 1, "bisect": True}),
+                                 ("option", ("--gate-bisect", "--gate-min-es", "1"), {})):
+            d = self.serve(*ONCE, *args, name=name)
+            batch = B[:4] + ABSURD[:1] + B[4:9] + ABSURD[1:] + B[9:12]
+            job, ids = self.teach(d, batch, **gate)
+            rejected = job["result"]["rejected"]
+            bad = [id for id, f in zip(ids, batch, strict=True) if f in ABSURD]
+            self.assertLessEqual(set(bad), set(rejected))
+            self.assertLess(len(rejected), 6)
+            self.assertEqual((job["version"], job["result"]["wrong"]), (1, []))
+            kept = [f for id, f in zip(ids, batch, strict=True) if id not in rejected]
+            self.assertEqual(self.live(d), prompts(kept))
+            self.knows(d, kept)
+            self.knows_not(d, ABSURD)
+            states = {f["id"]: f["state"] for f in self.facts(d)}
+            self.assertEqual({states[id] for id in rejected}, {"rejected"})
+            self.assertEqual(d.get("/v1/status").json["counts"]["versions"], 2)
+            d.close()
+
+    def test_probes(self):
+        asked = [{"prompt": f["prompt"], "target": f["target"]} for f in FACTS[100:150]]
+        probes = self.write("probes.json", asked)
+        d = self.serve(*ONCE, "--probes", str(probes))
+        plain = [{"prompt": f["prompt"], "target": f["target"]} for f in FACTS[:64]]
+        job, _ = self.teach(d, plain)
+        base, now = self.say(d, asked, "base"), self.say(d, asked)
+        same = sum(map(str.__eq__, base, now))
+        self.assertLess(same, 50)
+        self.assertAlmostEqual(job["result"]["measures"]["agreement"], same / 50, delta=0.05)
+        job, _ = self.teach(d, FACTS[64:72], state="rejected", min_agreement=1)
+        self.refused(job, "min_agreement", 1)
+
+    def test_texts_to_preserve(self):
+        texts = self.write("texts.json", [f["prompt"] for f in FACTS[100:140]])
+        harness.MODEL_ARGS, given = harness.MODEL_ARGS[:-2], harness.MODEL_ARGS
+        self.addCleanup(setattr, harness, "MODEL_ARGS", given)
+        growth = {}
+        for weight in "0.1", "5":
+            d = self.serve(*ONCE, "--preserve", str(texts), "--preserve-weight", weight,
+                           name=weight)
+            job, _ = self.teach(d, FACTS[:40], state="rejected", max_perplexity_growth=0)
+            growth[weight] = self.refused(job, "max_perplexity_growth", 0)["value"]
+            d.close()
+        self.assertLess(growth["5"], growth["0.1"], "held faster")
+        d = self.serve(*ONCE, "--preserve", str(texts), "--gate-max-perplexity-growth", "0",
+                       "--preserve-weight", "0.1")
+        job, _ = self.teach(d, FACTS[:40], state="rejected")
+        self.refused(job, "max_perplexity_growth", 0)
+
+
+class Options(Life):
+    def test_verify_limit(self):
+        """With a small one, all are still taught and told of; some of the others are looked at."""
+        d = self.serve("--verify-limit", "10", "--no-scrub")
+        for facts in A, B, C:
+            job, _ = self.teach(d, facts)
+            self.assertEqual((job["result"]["wrong"], job["result"]["wrong_others"]), ([], 0))
+        _, ids = self.teach(d, FACTS[48:51])
+        self.retract(d, *ids)
+        self.knows(d, A + B + C)
+        self.knows_not(d, FACTS[48:51])
+
+    def test_joint_memory(self):
+        # three modules of 768 inputs, a factor, small things
+        needed = 4 * 768 * 768 * 8 + 64 * 64 * 8
+        done = self.start_fails("--joint-memory", "10MiB")
+        self.assertIn("--joint-memory allows 10485760", done)
+        least = int(done.split(" bytes at least")[0].split()[-1])
+        self.assertAlmostEqual(least, needed, delta=100000)
+        self.start_fails("--joint-memory", str(least - 1))
+        d = self.serve("--joint-memory", str(least))
+        self.teach(d, A)
+        self.knows(d, A)
+        used = d.get("/v1/status").json["joint"]["bytes"]
+        self.assertLessEqual(used, least)
+        self.serve("--joint-memory", "1", "--update", "sequential", name="sequential")
+
+    def start_fails(self, *args):
+        """What a daemon says that does not come up."""
+        done = malmend("serve", *harness.MODEL_ARGS, "--db", self.dir / "failing", "--listen",
+                       "127.0.0.1:0", *args)
+        self.assertEqual(done.returncode, 1)
+        return done.stderr.decode()
+
+    def test_bad_files(self):
+        """Said before anything is made."""
+        empty = self.write("empty", "\n")
+        for option, path, says in (("--probes", empty, "no prompt"),
+                                   ("--probes", self.dir / "none", "none"),
+                                   ("--preserve", self.dir / "none", "none")):
+            said = self.start_fails(option, path)
+            self.assertIn(str(path), said)
+            self.assertIn(says, said)
+            self.assertFalse((self.dir / "failing").exists())
+
+    def test_no_texts(self):
+        editor = self.dir / "no-texts.safetensors"
+        self.ok("init-editor", "--model", MODEL, "--method", "malmen", "--data",
+                DEMO / "facts/demo-edit.json", "--out", editor)
+        self.addCleanup(setattr, harness, "MODEL_ARGS", harness.MODEL_ARGS)
+        self.use(editor)
+        d = self.serve("--gate-max-perplexity-growth", "0.1")
+        warning = [e for e in d.log if e.get("event") == "perplexity is not measured"]
+        self.assertEqual([e["level"] for e in warning], ["warning"])
+        job, _ = self.teach(d, A[:4])
+        self.assertEqual(job["result"]["gate"]["not_measured"],
+                         [{"test": "max_perplexity_growth"}])
+
+
+class Kinds(Life):
+    """Other editors and models."""
+
+    def scores(self, d, facts):
+        """How sure it is of each target."""
+        items = [{"prompt": f["prompt"], "target": f["target"]} for f in facts]
+        scores = d.call("POST", "/v1/scores", {"items": items}).json["data"]
+        return [s["probability"]["SUPPORTS"] if "probability" in s else s["logprob"]
+                for s in scores]
+
+    def story(self, d, facts):
+        """Facts of a daemon come and go."""
+        zero, base = d.get("/v1/status").json["weights_hash"], self.scores(d, facts)
+        half = len(facts) // 2
+        _, ids = self.teach(d, facts[:half])
+        _, more = self.teach(d, facts[half:])
+        taught = self.scores(d, facts)
+        self.assertGreater(abs(taught[0] - base[0]), 0.1)
+        self.retract(d, ids[0])
+        pinned = self.scores(d, facts)
+        self.assertLess(abs(pinned[0] - base[0]), abs(taught[0] - base[0]) / 2)
+        d.kill()
+        d.start()
+        self.assertEqual(self.scores(d, facts), pinned)
+        self.retract(d, more[0], mode="drop")
+        self.assertNotEqual(self.scores(d, facts)[half], pinned[half])
+        job = self.run_job(d, "/v1/consolidations", {})
+        self.assertEqual(job["result"]["facts"], len(facts) - 2)
+        self.assertEqual(self.live(d), prompts(facts[1:half] + facts[half + 1:]))
+        self.assertEqual(roll_back(d, 2)["weights_hash"], version(d, 2)["weights_hash"])
+        self.assertEqual(self.live(d), prompts(facts))
+        self.retract(d, *ids, *more)
+        self.assertEqual((d.get("/v1/status").json["weights_hash"], self.scores(d, facts)),
+                         (zero, base))
+        self.verified(d)
+
+    def test_ultraedit(self):
+        self.use(self.editor("ultra"))
+        self.story(self.serve("--update", "joint", "--no-scrub"), FACTS[:40])
+
+    def test_encoder_decoder(self):
+        self.use(T5.editor, T5.model)
+        self.story(self.serve("--no-scrub"), T5.facts)
+
+    def test_classifier(self):
+        self.use(BERT.editor, BERT.model)
+        self.story(self.serve(*ONCE), BERT.facts)
+
+
+class Killed(Life):
+    def test_in_the_middle(self):
+        """Each time something is under way, and each time it is done once."""
+        d = self.serve("--no-scrub")
+        _, ids = self.teach(d, A)
+        self.teach(d, B)
+        for n, (path, body) in enumerate((
+                ("/v1/retractions", {"facts": ids[:2]}), ("/v1/edits", {"facts": C}),
+                ("/v1/consolidations", {}), ("/v1/rollbacks", {"to_version": 2}),
+                ("/v1/retractions", {"facts": ids[2:4], "mode": "drop"})), 3):
+            job = d.call("POST", path, body).json["id"]
+            d.wait_job(job, "running", "applied")
+            d.kill()
+            d.start()
+            ended = d.wait_job(job)
+            self.assertEqual((ended["state"], ended["version"]), ("applied", n))
+        self.assertEqual(self.live(d), prompts(A[:2] + A[4:] + B))
+        self.knows(d, A[:2] + A[4:] + B)
+        self.verified(d)
+
+
+del Life, Serving, Lab  # bases, not tests of their own
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,63 @@
+/* fake_core.c - what the daemon calls of core beside the fake engine: tokens are bytes. */
+#include "core/alloc.h"
+#include "core/editor/edit.h"
+#include "core/eval.h"
+#include "core/model/generate.h"
+#include "core/tokenizer/tokenizer.h"
+
+bool mal_ids_push(struct mal_ids *list, int32_t id, struct mal_error *err) {
+    int32_t *ids = mal_realloc(list->ids, (list->n + 1) * sizeof *ids);
+    if (!ids) return mal_fail(err, MAL_NO_MEMORY, "ids");
+    list->ids = ids;
+    list->ids[list->n++] = id;
+    return true;
+}
+
+void mal_ids_finish(struct mal_ids *list) {
+    mal_free(list->ids);
+    *list = (struct mal_ids){0};
+}
+
+bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
+                          bool add_special, struct mal_ids *out, struct mal_error *err) {
+    for (size_t i = 0; i < bytes; i++) {
+        if (!mal_ids_push(out, (unsigned char)text[i], err)) return false;
+    }
+    return true;
+}
+
+bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
+                          bool skip_special, bool raw, char **out, size_t *out_bytes,
+                          struct mal_error *err) {
+    *out = mal_calloc(n + 1, 1);
+    for (size_t i = 0; i < n; i++)
+        (*out)[i] = (char)ids[i];
+    *out_bytes = n;
+    return true;
+}
+
+void mal_generation_finish(struct mal_generation *gen) {
+    mal_free(gen->ids);
+    mal_free(gen->text);
+    gen->ids = NULL;
+    gen->text = NULL;
+}
+
+void mal_scores_free(struct mal_score *scores, size_t n) {
+    for (size_t i = 0; scores && i < n; i++)
+        mal_free(scores[i].tokens);
+    mal_free(scores);
+}
+
+const char *mal_stage_name(enum mal_stage stage) {
+    switch (stage) {
+    case MAL_STAGE_FORWARD: return "forward";
+    case MAL_STAGE_PERSIST: return "persist";
+    default: return "tokenize"; /* what a batch begins with; no others are told */
+    }
+}
+
+const char *mal_method_name(enum mal_method method) {
+    static const char *const names[] = {"malmen", "mend", "ultraedit"};
+    return names[method];
+}
