@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 from collections import namedtuple
 
+TOOLS = ("backup", "export", "download")  # that run meanwhile
+MOST_LIVE = 24
 Fact = namedtuple("Fact", "seq job prompt state by pinned")
 Job = namedtuple("Job", "kind state version to_version request result error took")
-Version = namedtuple("Version", "kind parent to_version live_facts weights chain pruned keyframe jobs")
+Version = namedtuple("Version", "kind parent to_version live_facts weights chain pruned keyframe"
+                     " jobs")
 
 ENDED = ("applied", "rejected", "failed")
 WHY_FAILED = {"retraction": "is not live", "rollback": "pruned", "consolidation": "no live facts"}
@@ -38,7 +41,8 @@ def read(path):
         " (finished_ms - started_ms) / 1000.0 FROM jobs ORDER BY seq")}
     facts = {row[0]: Fact(*row[1:]) for row in db.execute(
         "SELECT f.id, f.seq, j.id, f.prompt, f.state, n.id, f.pinned FROM facts f"
-        " JOIN jobs j ON j.seq = f.job LEFT JOIN facts n ON n.seq = f.superseded_by ORDER BY f.seq")}
+        " JOIN jobs j ON j.seq = f.job LEFT JOIN facts n ON n.seq = f.superseded_by"
+        " ORDER BY f.seq")}
     of = {}
     for version, job in db.execute("SELECT v.version, j.id FROM version_jobs v"
                                    " JOIN jobs j ON j.seq = v.job ORDER BY v.version, v.idx"):
@@ -220,3 +224,62 @@ class Book:
 
     def live(self):
         return [f for f, (word, _, _) in (self.states or [{}])[-1].items() if word == "live"]
+
+
+class Wishes:
+    """What may be asked next."""
+
+    def __init__(self, rng, book, pool, idleness):
+        self.rng, self.book, self.all, self.idleness = rng, book, pool, idleness
+        self.pool = iter(rng.sample(pool, len(pool)))
+
+    def facts(self, n):
+        """Some teach a prompt again."""
+        facts = [dict(next(self.pool)) for _ in range(n)]
+        known = list(self.book.facts.values())
+        if known and self.rng.random() < 0.4:
+            old = self.rng.choice(known).prompt
+            facts[0]["prompt"] = old
+            if self.rng.random() < 0.3:  # as it is
+                facts[0]["target"] = next(f["target"] for f in self.all if f["prompt"] == old)
+        return facts
+
+    def choose(self):
+        live, r = self.book.live(), self.rng
+        ops = ["edit"] * 4 + ["rollback"] * 2 + ["refused", "bisected", *TOOLS]
+        ops += ["idle"] * self.idleness
+        if live:
+            ops += ["pin", "drop", "of job", "delete", "consolidation"]
+        if len(live) > MOST_LIVE:
+            ops = ["drop", "of job", "rollback"] * 2 + ["consolidation"]
+        return r.choice(ops)
+
+    def request(self, op):
+        """(method, path, body, what the book must know)."""
+        r, live = self.rng, self.book.live()
+        if op in ("edit", "idle", *TOOLS):
+            facts = self.facts(r.randint(1, 3))
+            return "POST", "/v1/edits", {"facts": facts}, {"kind": "edit", "facts": facts}
+        if op in ("refused", "bisected"):
+            facts = [dict(next(self.pool)) for _ in range(1 if op == "refused" else 3)]
+            bad = r.choice(facts)
+            # Its own prompt must be answered as before.
+            bad["unrelated"] = [{"prompt": bad["prompt"]}]
+            return ("POST", "/v1/edits", {"facts": facts, "gate": {"min_agreement": 1}},
+                    {"kind": "edit", "facts": facts, "bad": [bad["prompt"]]})
+        if op == "rollback":
+            to = r.choice([v for v, row in enumerate(self.book.versions) if not row.pruned])
+            return "POST", "/v1/rollbacks", {"to_version": to}, {"kind": op, "to_version": to}
+        if op == "consolidation":
+            return "POST", "/v1/consolidations", {}, {"kind": op}
+        mode = op if op in ("pin", "drop") else r.choice(["pin", "drop"])
+        facts = r.sample(live, min(len(live), r.randint(1, 3)))
+        ask = {"kind": "retraction", "facts": facts, "mode": mode, "of_job": op == "of job"}
+        if op == "delete":
+            ask["facts"] = facts[:1]
+            return "DELETE", f"/v1/facts/{facts[0]}?mode={mode}", None, ask
+        if op != "of job":
+            return "POST", "/v1/retractions", {"facts": facts, "mode": mode}, ask
+        job = self.book.facts[facts[0]].job
+        ask["facts"] = [f for f, fact in self.book.facts.items() if fact.job == job]
+        return "POST", "/v1/retractions", {"job": job, "mode": mode}, ask

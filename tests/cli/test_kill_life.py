@@ -3,6 +3,7 @@
 MALMEND_KILLS: how many (a thousand takes some ten minutes). MALMEND_SEED: the first seed; each
 is good for EACH kills of one database."""
 import collections
+import contextlib
 import http.client
 import itertools
 import json
@@ -16,14 +17,14 @@ import time
 import harness
 from harness import Daemon, main
 from lab import MALMEND, MODEL, Lab, demo_facts, read_safetensors
-from life import ENDED, Book, copy, staged
+from life import ENDED, TOOLS, Book, Wishes, copy, staged
 
 KILLS = int(os.environ.get("MALMEND_KILLS", "12"))
 SEED = int(os.environ.get("MALMEND_SEED", "1"))
-EACH, CHECK_EVERY, MOST_LIVE = 50, 8, 24
+KILL_AT = os.environ.get("MALMEND_KILL_AT_LIBRARY")  # kill_at.c
+EACH, CHECK_EVERY = min(50, -(-KILLS // 2)), 8
 POOL = [{"prompt": f["prompt"], "target": f["target"]} for f in demo_facts("train.ndjson")]
-IMPOSSIBLE = {"min_agreement": 1}
-TOOLS = ("backup", "export", "download")
+GONE = OSError, ValueError, http.client.HTTPException
 
 
 class Watch:
@@ -36,7 +37,7 @@ class Watch:
         try:
             self.connection.request("GET", "/v1/status")
             return json.loads(self.connection.getresponse().read())
-        except (OSError, http.client.HTTPException):
+        except GONE:
             return {}
 
     def stage(self):
@@ -61,84 +62,43 @@ class Run:
         self.dir.mkdir()
         self.db = self.dir / "db"
         self.weak = seed % 2 == 0  # facts stay wrong, for scrubbing to repair
-        bisects = rng.random() < 0.5
         harness.MODEL_ARGS = ["--model", str(MODEL), "--editor",
                               str(test.weak if self.weak else test.strong)]
+        self.book = Book(2, not self.weak)
+        self.wishes = Wishes(rng, self.book, POOL, 8 if self.weak else 1)
+        self.took = collections.defaultdict(lambda: 0.08)  # seconds
+        self.took["download"] = 0.02
+        self.start_took, self.kills, self.numbers = 0.15, 0, itertools.count()
+        self.tool, self.tool_dies = None, False
+        self.right = collections.Counter()
         args = {"--keyframe-every": 3, "--retain-bytes": rng.choice([2500000, 5000000]),
                 "--keep-versions": rng.randint(0, 2), "--batch-window-ms": rng.choice([0, 5]),
                 "--repair-rounds": 1 if self.weak else 4,
                 "--consolidate-after": rng.randint(2, 4) if self.weak else 64}
-        self.book = Book(2, not self.weak)
-        self.facts = iter(rng.sample(POOL, len(POOL)))
-        self.took = collections.defaultdict(lambda: 0.08)  # seconds
-        self.took["download"] = 0.02
-        self.start_took, self.kills, self.tool_dies, self.numbers = 0.15, 0, False, itertools.count()
-        self.right = collections.Counter()
-        self.d = Daemon(*(["--gate-bisect"] if bisects else []),
-                        *(str(x) for pair in args.items() for x in pair), directory=str(self.dir), ready=False)
-        if rng.random() < 0.5:  # while the database is made
+        self.d = Daemon(*rng.choice([["--gate-bisect"], []]),
+                        *(str(x) for pair in args.items() for x in pair),
+                        directory=str(self.dir), ready=False)
+        self.begin_anew()
+
+    def begin_anew(self):
+        """Kills while the database is made."""
+        self.d.kill()
+        for path in self.dir.iterdir():
+            path.unlink()
+        while self.rng.random() < 0.6:
+            self.spawn(armed=True)
             self.kill_start()
-            self.start()
-        self.d.wait_log("ready")
+        self.start()
 
-    # ---- Asking ----
-
-    def new_facts(self, n):
-        """Some teach a prompt again."""
-        facts = [dict(next(self.facts)) for _ in range(n)]
-        known = list(self.book.facts.values())
-        if known and self.rng.random() < 0.4:
-            old = self.rng.choice(known).prompt
-            facts[0]["prompt"] = old
-            if self.rng.random() < 0.3:  # as it is
-                facts[0]["target"] = next(f["target"] for f in POOL if f["prompt"] == old)
-        return facts
-
-    def choose(self):
-        live, r = self.book.live(), self.rng
-        ops = ["edit"] * 4 + ["rollback"] * 2 + ["refused", "bisected", *TOOLS] + ["idle"] * (8 if self.weak else 1)
-        if live:
-            ops += ["pin", "drop", "of job", "delete", "consolidation"]
-        if len(live) > MOST_LIVE:
-            ops = ["drop", "of job", "rollback"] * 2 + ["consolidation"]
-        return r.choice(ops)
-
-    def request(self, op):
-        """(method, path, body, what the book must know)."""
-        r, live = self.rng, self.book.live()
-        if op in ("edit", "idle", *TOOLS):
-            facts = self.new_facts(r.randint(1, 3))
-            return "POST", "/v1/edits", {"facts": facts}, {"kind": "edit", "facts": facts}
-        if op in ("refused", "bisected"):
-            facts = [dict(next(self.facts)) for _ in range(1 if op == "refused" else 3)]
-            bad = r.choice(facts)
-            bad["unrelated"] = [{"prompt": bad["prompt"]}]
-            return ("POST", "/v1/edits", {"facts": facts, "gate": IMPOSSIBLE},
-                    {"kind": "edit", "facts": facts, "bad": [bad["prompt"]]})
-        if op == "rollback":
-            to = r.choice([v for v, row in enumerate(self.book.versions) if not row.pruned])
-            return "POST", "/v1/rollbacks", {"to_version": to}, {"kind": op, "to_version": to}
-        if op == "consolidation":
-            return "POST", "/v1/consolidations", {}, {"kind": op}
-        mode = op if op in ("pin", "drop") else r.choice(["pin", "drop"])
-        facts = r.sample(live, min(len(live), r.randint(1, 3)))
-        ask = {"kind": "retraction", "facts": facts, "mode": mode, "of_job": op == "of job"}
-        if op == "delete":
-            ask["facts"] = facts[:1]
-            return "DELETE", f"/v1/facts/{facts[0]}?mode={mode}", None, ask
-        if op != "of job":
-            return "POST", "/v1/retractions", {"facts": facts, "mode": mode}, ask
-        job = self.book.facts[facts[0]].job
-        ask["facts"] = [f for f, fact in self.book.facts.items() if fact.job == job]
-        return "POST", "/v1/retractions", {"job": job, "mode": mode}, ask
+    # ---- Killing ----
 
     def post(self, op):
         """The job's id; None: it cannot be done now, or the daemon is gone."""
-        method, path, body, ask = self.request(op)
+        method, path, body, ask = self.wishes.request(op)
         self.book.open.append(ask)
         try:
             answer = self.d.call(method, path, body)
-        except (OSError, http.client.HTTPException, ValueError):
+        except GONE:
             return None
         self.book.open.remove(ask)
         if answer.status == 409 and ask["kind"] in ("retraction", "rollback"):
@@ -146,8 +106,6 @@ class Run:
         assert answer.status == 202, (op, answer.status, answer.body)
         self.book.asked[answer.json["id"]] = ask
         return answer.json["id"]
-
-    # ---- Killing ----
 
     def read_log(self):
         while self.d.read_log(0):
@@ -185,6 +143,10 @@ class Run:
             self.d.wait_job(job)
         passes = watch.status().get("scrub", {}).get("passes", 0)
         self.read_log()
+        if KILL_AT and self.rng.random() < 0.4:
+            self.d.process.send_signal(signal.SIGUSR2)
+            self.until_dead(1)
+            return "some time"
         passes += self.rng.randrange(3)
         status = watch.until(0.8, lambda s: s.get("scrub", {}).get("passes", 0) > passes)
         if self.rng.random() < 0.3:
@@ -199,8 +161,10 @@ class Run:
         if self.tool_dies:
             self.tool.kill()
         process = self.d.process
+        way = "at a time" if process.poll() is None else "before a change of a file"
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        assert process.wait() == -signal.SIGKILL, process.returncode
+        self.tally["all", way] += 1
         while self.d.read_log(0.5):
             pass
         process.stderr.close()
@@ -237,16 +201,29 @@ class Run:
             return f"looked at, {at}" if last.jobs else f"{last.kind} by itself, ended"
         state = book.jobs[job].state if job else "no answer" if op != "start" else "ready"
         if state in ENDED and told:
-            return "ended, " + ("pruned" if events[-1]["event"] == "versions pruned" else "not pruned")
-        return f"running: {stage}" if state == "running" else state
+            return "ended" + (", pruned" if events[-1]["event"] == "versions pruned" else "")
+        return f"running: {stage or 'a write'}" if state == "running" else state
+
+    def spawn(self, armed=False):
+        """The daemon may be told now, or at the start, to die before some change of a file."""
+        if KILL_AT:
+            n = int(10 ** self.rng.uniform(0, 1.5 if armed else 2.6))
+            self.d.env = {"LD_PRELOAD": KILL_AT, "MALMEND_KILL_AT": str(n)}
+            self.d.env.update({"MALMEND_KILL_ARMED": "1"} if armed else {})
+        try:
+            self.d.start(ready=False)
+        except AssertionError:
+            if not armed:
+                raise
+            self.until_dead(1)
 
     def start(self):
         """Starts again; sometimes the start is killed too."""
         while self.rng.random() < 0.12:
-            self.d.start(ready=False)
+            self.spawn(armed=self.rng.random() < 0.5)
             self.kill_start()
         begin = time.monotonic()
-        self.d.start(ready=False)
+        self.spawn()
         left = staged(self.db)
         self.read_log()
         if not any(e.get("event") == "ready" for e in self.d.log):  # no job has begun
@@ -256,8 +233,12 @@ class Run:
         assert self.d.get("/readyz").status == 200
 
     def kill_start(self):
-        time.sleep(self.rng.uniform(0, 1.2 * self.start_took))
+        self.until_dead(self.rng.uniform(0, 1.2 * self.start_took))
         self.kill("start", None)
+
+    def until_dead(self, seconds):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.d.process.wait(seconds)
 
     def settle(self):
         """Whatever was asked has ended, once; what the API tells is what the book says."""
@@ -283,7 +264,7 @@ class Run:
 
     def teach_after(self):
         """The next edit works: its fact is right, and so are those before."""
-        fact = self.new_facts(1)
+        fact = self.wishes.facts(1)
         answer = self.d.edit(*fact)
         self.book.asked[answer.json["id"]] = {"kind": "edit", "facts": fact}
         job = self.d.wait_job(answer.json["id"])
@@ -316,7 +297,7 @@ class Run:
     def download(self):
         try:
             answer = self.d.get(f"/v1/versions/{self.version}/delta")
-        except (OSError, http.client.HTTPException):
+        except GONE:
             return
         if answer.status == 200:
             self.out.write_bytes(answer.body)
@@ -343,6 +324,7 @@ class Run:
         for path in self.dir.glob("out*"):
             assert path == self.out or ".tmp-" in path.name, path
             path.unlink()
+        self.tool = None
 
     # ---- The whole ----
 
@@ -357,16 +339,26 @@ class Run:
             self.kill(op, None)
             return None
         watch = Watch(self.d)
+        arms = self.rng.choice(["", "", "", "first", "then", "then"]) if KILL_AT else ""
+        if arms == "first":
+            self.d.process.send_signal(signal.SIGUSR2)
         job = self.post(op)
         while self.rng.random() < 0.2:
             self.post(self.rng.choice(["edit", "rollback", "bisected"]))
-        if op in TOOLS:
+        if op in TOOLS and self.d.process.poll() is None:
             self.begin_tool(op)
-        self.kill(op, job, watch, self.pause(op, job, watch))
+        at = None
+        if arms and op != "idle":
+            self.d.process.send_signal(signal.SIGUSR2)
+            self.until_dead(2 * self.took[op] + 0.1)
+        elif self.d.process.poll() is None:
+            with contextlib.suppress(*GONE if arms else ()):
+                at = self.pause(op, job, watch)
+        self.kill(op, job, watch, at)
         return job
 
     def round(self):
-        op = self.choose()
+        op = self.wishes.choose()
         job = self.post_and_kill(op)
         self.start()
         if self.rng.random() < 0.8:
@@ -376,7 +368,7 @@ class Run:
             if self.rng.random() < 0.5:
                 self.teach_after()
         self.book.check(self.db)
-        if op in TOOLS:
+        if self.tool:
             self.end_tool(op)
 
     def go(self, kills):
