@@ -222,8 +222,9 @@ class Book:
                 n = sum(fact.job == id for fact in self.facts.values())
                 assert n == len(self.asked[id]["facts"]), f"{id} is there in part"
 
-    def live(self):
-        return [f for f, (word, _, _) in (self.states or [{}])[-1].items() if word == "live"]
+    def live(self, version=-1):
+        state = self.states[version] if self.states else {}
+        return [f for f, (word, _, _) in state.items() if word == "live"]
 
 
 class Wishes:

@@ -1,7 +1,7 @@
 """kill -9 in the life of facts: whatever is being done, the state is as before or as after it.
 
-MALMEND_KILLS: how many (a thousand takes some ten minutes). MALMEND_SEED: the first seed; each
-is good for EACH kills of one database."""
+MALMEND_KILLS: how many (a thousand takes some ten minutes); MALMEND_SEED: the first seed;
+MALMEND_EACH: kills of one database, with a seed of its own."""
 import collections
 import contextlib
 import http.client
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import threading
 import time
+from concurrent import futures
 
 import harness
 from harness import Daemon, main
@@ -22,7 +23,8 @@ from life import ENDED, TOOLS, Book, Wishes, copy, staged
 KILLS = int(os.environ.get("MALMEND_KILLS", "12"))
 SEED = int(os.environ.get("MALMEND_SEED", "1"))
 KILL_AT = os.environ.get("MALMEND_KILL_AT_LIBRARY")  # kill_at.c
-EACH, CHECK_EVERY = min(50, -(-KILLS // 2)), 8
+EACH = int(os.environ.get("MALMEND_EACH", min(50, -(-KILLS // 2))))
+CHECK_EVERY = 8
 POOL = [{"prompt": f["prompt"], "target": f["target"]} for f in demo_facts("train.ndjson")]
 GONE = OSError, ValueError, http.client.HTTPException
 
@@ -248,6 +250,9 @@ class Run:
         self.book.check(self.db)
         live = {f["id"] for f in self.listed("/v1/facts", state="live")}
         assert live == set(self.book.live())
+        v = self.rng.randrange(len(self.book.versions))
+        live = {f["id"] for f in self.listed("/v1/facts", version=v)}
+        assert live == set(self.book.live(v)), v
         status = self.d.get("/v1/status").json
         row = self.book.versions[status["live_version"]] if status["live_version"] < len(
             self.book.versions) else None  # idle work may have made one meanwhile
@@ -331,11 +336,11 @@ class Run:
     def post_and_kill(self, op):
         """Its job, unless no answer came."""
         if op in ("edit", "rollback", "delete") and self.rng.random() < 0.15:
-            poster = threading.Thread(target=self.post, args=(op,))  # and killed meanwhile
-            poster.start()
-            time.sleep(self.rng.uniform(0, 0.01))
-            self.d.process.send_signal(signal.SIGKILL)
-            poster.join()
+            with futures.ThreadPoolExecutor() as pool:  # and killed meanwhile
+                posted = pool.submit(self.post, op)
+                time.sleep(self.rng.uniform(0, 0.01))
+                self.d.process.send_signal(signal.SIGKILL)
+                posted.result()
             self.kill(op, None)
             return None
         watch = Watch(self.d)
@@ -420,14 +425,14 @@ class KillLife(Lab):
         self.json("verify", "--db", db, "--model", MODEL)
 
     def test_kills(self):
-        tally, right, left, seed = collections.Counter(), collections.Counter(), KILLS, SEED
+        tally, left, seed = collections.Counter(), KILLS, SEED
         while left > 0:
             run = Run(self, seed, tally)
             try:
-                run.go(min(left, EACH))
+                run.go(EACH)
             except BaseException:
-                print(f"# seed {seed}, after {run.kills} kills: repeat with MALMEND_SEED={seed} "
-                      f"MALMEND_KILLS={min(left, EACH)}")
+                print(f"# seed {seed}, kill {run.kills}; again: MALMEND_SEED={seed} "
+                      f"MALMEND_KILLS={EACH} MALMEND_EACH={EACH} meson test cli-kill_life")
                 raise
             finally:
                 run.d.process.kill()
