@@ -75,6 +75,7 @@ static bool run(struct scene *s, size_t first, size_t n, const struct mal_repair
                 struct mal_error *err) {
     s->repair = *how;
     s->repair.ws = s->ws;
+    s->repair.basis = mal_weights_live(s->ws);
     s->repair.editor = editor;
     s->repair.report = &s->report;
     s->repair.taught = texts + first;
@@ -332,7 +333,7 @@ static void test_others(void **state) {
                                 bytes_of(&s, i));
         memcpy(shelf.values[i], mal_joint_values(s.change, number), bytes_of(&s, i));
     }
-    assert_in_range(repaired, 1, HALF);
+    assert_in_range(repaired, 1, HALF - 1);
     assert_int_equal(mal_joint_n_texts(s.change), HALF + repaired);
     publish(&s);
     end_change(&s);

@@ -18,6 +18,7 @@ static bool repair(struct mal_joint_change *change, size_t half, int64_t max_rou
                    double tau, struct mal_repair *r, struct mal_error *err) {
     *r = (struct mal_repair){.change = change,
                              .ws = w.ws,
+                             .basis = mal_weights_live(w.ws),
                              .editor = lab.editor,
                              .max_rounds = max_rounds,
                              .tau = tau,
