@@ -247,7 +247,7 @@ class Wishes:
 
     def choose(self):
         live, r = self.book.live(), self.rng
-        ops = ["edit"] * 4 + ["rollback"] * 2 + ["refused", "bisected", *TOOLS]
+        ops = ["edit"] * 4 + ["rollback"] * 2 + ["refused"] * 2 + ["bisected", *TOOLS]
         ops += ["idle"] * self.idleness
         if live:
             ops += ["pin", "drop", "of job", "delete", "consolidation"]

@@ -148,7 +148,7 @@ class Run:
         if KILL_AT and self.rng.random() < 0.4:
             self.d.process.send_signal(signal.SIGUSR2)
             self.until_dead(1)
-            return "some time"
+            return "for some time"
         passes += self.rng.randrange(3)
         status = watch.until(0.8, lambda s: s.get("scrub", {}).get("passes", 0) > passes)
         if self.rng.random() < 0.3:
@@ -209,7 +209,8 @@ class Run:
     def spawn(self, armed=False):
         """The daemon may be told now, or at the start, to die before some change of a file."""
         if KILL_AT:
-            n = int(10 ** self.rng.uniform(0, 1.5 if armed else 2.6))
+            few = armed or self.rng.random() < 0.5  # most changes are keyframes and checkpoints
+            n = self.rng.randint(1, 40) if few else int(10 ** self.rng.uniform(0, 2.6))
             self.d.env = {"LD_PRELOAD": KILL_AT, "MALMEND_KILL_AT": str(n)}
             self.d.env.update({"MALMEND_KILL_ARMED": "1"} if armed else {})
         try:
