@@ -1,4 +1,5 @@
-/* fake_core.c - what the daemon calls of core beside the fake engine: tokens are bytes. */
+/* fake_core.c - what the daemon calls of core beside the fake engine: tokens are bytes.
+ */
 #include "core/alloc.h"
 #include "core/editor/edit.h"
 #include "core/eval.h"

@@ -387,8 +387,8 @@ bool mal_engine_consolidate(struct mal_engine *e, struct mal_store *store, int64
 }
 
 bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t after,
-                      bool (*tick)(void *), void *tick_arg,
-                      struct mal_scrubbed *out, struct mal_error *err) {
+                      bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
+                      struct mal_error *err) {
     *out = (struct mal_scrubbed){0};
     return true;
 }
