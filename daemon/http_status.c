@@ -61,7 +61,7 @@ static json_t *render_scrub(const struct mal_status_scrub *scrub) {
 
 static json_t *render_joint(const struct mal_daemon *d,
                             const struct mal_status_joint *joint) {
-    if (strcmp(d->update, "joint") != 0) return json_null();
+    if (!d->engine || strcmp(d->update, "joint") != 0) return json_null();
     return json_pack("{s:I,s:I,s:b}", "bytes", (json_int_t)joint->bytes, "facts",
                      (json_int_t)joint->facts, "stale", joint->stale);
 }
