@@ -18,13 +18,4 @@ static inline struct loaded load(const char *text) {
     return l;
 }
 
-static inline void assert_text(const char *text, const char *expected) {
-    if (!expected) {
-        assert_null(text);
-        return;
-    }
-    assert_non_null(text);
-    assert_string_equal(text, expected);
-}
-
 #endif

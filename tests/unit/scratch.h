@@ -92,6 +92,16 @@ static inline const char *scratch_text(const char *name, const char *text) {
     return scratch_write(name, text, strlen(text));
 }
 
+/* `expected` may be NULL. */
+static inline void assert_text(const char *text, const char *expected) {
+    if (!expected) {
+        assert_null(text);
+        return;
+    }
+    assert_non_null(text);
+    assert_string_equal(text, expected);
+}
+
 /* The error has this status and holds these words; it is cleared. */
 #define assert_error(err, expected_status, words)                          \
     do {                                                                   \

@@ -64,26 +64,16 @@ static void test_forms(void **state) {
     static const int32_t all[] = {0, 0}, answers[] = {-1, -1};
     expect_texts("lines.txt", "By trade, Kudo Bockman is a\n\n  \r\nThe firm \r\n", 2,
                  both, all);
-    expect_texts("quote.txt", "\"The firm\"", 1, (const char *[]){"\"The firm\""}, all);
     expect_texts("prompts.ndjson",
                  "{\"prompt\": \"By trade, Kudo Bockman is a\"}\n"
                  "{\"prompt\": \"The firm\", \"subject\": \"x\"}\n",
                  2, both, all);
-    expect_texts("strings.json", " [\"By trade, Kudo Bockman is a\", \"The firm\"]\n", 2,
-                 both, all);
     /* Keys at the rows that predict the target, of one token: the prompt's last. */
     expect_texts(
         "facts.ndjson",
         "{\"prompt\": \"By trade, Kudo Bockman is a\", \"target\": \"chemist\"}\n"
         "{\"prompt\": \"The firm\", \"target\": \"is\"}\n",
         2, both, answers);
-    expect_texts("facts.json",
-                 "{\"facts\": [{\"prompt\": \"By trade, Kudo Bockman is a\", "
-                 "\"target\": \"chemist\"}]}",
-                 1, both, answers);
-    expect_texts("zsre.json",
-                 "[{\"src\": \"By trade, Kudo Bockman is a\", \"alt\": \"chemist\"}]", 1,
-                 both, answers);
     expect_texts("pairs.tsv", "The firm\tis\n", 1, both + 1, answers);
 }
 
@@ -100,41 +90,24 @@ static void test_long_line(void **state) {
     mal_preserve_texts_finish(&texts);
 }
 
-static void test_bad_files(void **state) {
-    static const struct {
-        const char *content;
-        enum mal_status status;
-        const char *words;
-    } bad[] = {
-        {"", MAL_INVALID, "bad: no text in it"},
-        {" \n\n", MAL_INVALID, "bad: no text in it"},
-        {"[]", MAL_INVALID, "bad: no text in it"},
-        {"{\"prompt\": \"a\"", MAL_MALFORMED, "bad: record 0: JSON: line 1"},
-        {"{\"prompt\": \"a\"}\n{", MAL_MALFORMED, "bad: record 1: JSON"},
-        {"{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"target\": \"c\"}", MAL_INVALID,
-         "bad: record 1 is not a prompt without a target"},
-        {"[\"a\", 3]", MAL_INVALID, "bad: record 1 is not a prompt"},
-        {"[3]", MAL_INVALID, "bad: record 0"},
-        {"{\"prompt\": \"a\", \"target\": \"c\"}\n{\"prompt\": \"b\"}", MAL_INVALID,
-         "bad: line 2: 'target' is missing"},
-        {"{\"prompt\": \"a\", \"target\": \" \"}", MAL_INVALID,
-         "bad: record 0: the target"},
-        {"fine\nnot \xff fine", MAL_INVALID, "bad: line 2"},
-    };
+static void refuse_texts(const char *content, enum mal_status status, const char *words) {
     struct mal_error err = {0};
     struct mal_preserve_texts texts = {0};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        const char *path = scratch_text("bad", bad[i].content);
-        if (mal_preserve_texts_load(&texts, path, model, tok, &err))
-            fail_msg("file %zu is believed: %s", i, bad[i].words);
-        assert_error(&err, bad[i].status, bad[i].words);
-        assert_null(texts.ids);
-    }
-    assert_false(mal_preserve_texts_load(&texts, scratch_write("bad", "a\0b", 3), model,
-                                         tok, &err));
-    assert_error(&err, MAL_MALFORMED, "bad: a zero byte");
-    assert_false(mal_preserve_texts_load(&texts, scratch_path("none"), model, tok, &err));
-    assert_error(&err, MAL_NOT_FOUND, "none");
+    if (mal_preserve_texts_load(&texts, scratch_text("bad", content), model, tok, &err))
+        fail_msg("believed: %s", words);
+    assert_error(&err, status, words);
+    assert_null(texts.ids);
+}
+
+static void test_bad_files(void **state) {
+    refuse_texts("", MAL_INVALID, "bad: no text in it");
+    refuse_texts("[]", MAL_INVALID, "bad: no text in it");
+    refuse_texts("[\"a\", {\"prompt\": \"b\", \"target\": \"c\"}]", MAL_INVALID,
+                 "bad: record 1 is not a prompt without a target");
+    refuse_texts("{\"prompt\": \"a\", \"target\": \" \"}", MAL_INVALID,
+                 "bad: record 0: the target");
+    refuse_texts("fine\nnot \xff fine", MAL_INVALID,
+                 "bad: line 2: the text is not UTF-8");
 }
 
 /* ---- Keys ---- */

@@ -1,5 +1,5 @@
-/* test_probes.c - prompts to be answered as before: read from files of every form, asked
- * once on the base weights, and compared with what edited weights say. */
+/* test_probes.c - prompts to be answered as before: kept as a file has them, asked once
+ * on the base weights, and compared with what edited weights say. */
 #include "demo_model.h"
 #include "no_memory.h"
 
@@ -17,15 +17,6 @@ static struct mal_probes load(const char *path) {
 static const struct mal_probe *probe_at(const struct mal_probes *probes, size_t i) {
     assert_int_equal(probes->asked.facts[i].n_unrelated, 1);
     return &probes->asked.facts[i].unrelated[0];
-}
-
-static void assert_text(const char *text, const char *expected) {
-    if (!expected) {
-        assert_null(text);
-        return;
-    }
-    assert_non_null(text);
-    assert_string_equal(text, expected);
 }
 
 /* ---- Files ---- */
@@ -49,11 +40,10 @@ static void expect_probes(const char *content, const char *unit, size_t n,
     mal_probes_finish(&probes);
 }
 
-static void test_forms(void **state) {
+static void test_units(void **state) {
     static const struct expected lines[] = {{"The firm", NULL, NULL, 1},
                                             {"By trade, \"he\"", NULL, NULL, 4}};
     expect_probes("The firm\r\n\n \t\nBy trade, \"he\" ", "line", 2, lines);
-    expect_probes("\xef\xbb\xbfThe firm", "line", 1, lines);
 
     static const struct expected mixed[] = {{"The firm", NULL, NULL, 0},
                                             {"By", "trade", NULL, 1},
@@ -63,58 +53,26 @@ static void test_forms(void **state) {
                   "{\"prompt\": \"\xe7\x94\xb2\", \"target\": \"\xe4\xb9\x99\", "
                   "\"join\": \"\"}\n",
                   "record", 3, mixed);
-    expect_probes(" [\"The firm\", {\"prompt\": \"By\", \"target\": \"trade\", "
-                  "\"join\": null}]",
-                  "record", 2, mixed);
-    expect_probes("\"The firm\"", "line", 1,
-                  &(struct expected){"\"The firm\"", NULL, NULL, 1});
 
     static const struct expected facts[] = {{"By", "trade", NULL, 0},
                                             {"The", "firm", NULL, 1}};
-    expect_probes("{\"facts\": [{\"prompt\": \"By\", \"target\": \"trade\"}, "
-                  "{\"prompt\": \"The\", \"target\": \"firm\"}]}",
-                  "fact", 2, facts);
-    expect_probes("[{\"src\": \"By\", \"alt\": \"trade\"}]", "fact", 1, facts);
     expect_probes("By\ttrade\nThe\tfirm\n", "fact", 2, facts);
-    expect_probes("{\"prompt\": \"By\", \"target_new\": \"trade\"}", "fact", 1, facts);
+}
+
+static void refuse(const char *content, enum mal_status status, const char *words) {
+    struct mal_error err = {0};
+    struct mal_probes probes = {0};
+    if (mal_probes_load(&probes, scratch_text("bad", content), &err))
+        fail_msg("believed: %s", words);
+    assert_error(&err, status, words);
+    assert_null(probes.asked.facts);
 }
 
 static void test_bad_files(void **state) {
-    static const struct {
-        const char *content;
-        enum mal_status status;
-        const char *words;
-    } bad[] = {
-        {"", MAL_INVALID, "bad: no prompt in it"},
-        {" \n\n", MAL_INVALID, "bad: no prompt in it"},
-        {"[]", MAL_INVALID, "bad: no prompt in it"},
-        {"{\"prompt\": \"a\"", MAL_MALFORMED, "bad: record 0: JSON: line 1"},
-        {"{\"prompt\": \"a\"}\n{", MAL_MALFORMED, "bad: record 1: JSON"},
-        {"[\"a\", 3]", MAL_INVALID, "bad: record 1 is not a prompt, as the first"},
-        {"[\"a\", {\"src\": \"b\"}]", MAL_INVALID, "bad: record 1 is not a prompt"},
-        {"{\"prompt\": 3}", MAL_INVALID, "bad: record 0: 'prompt' must be a string"},
-        {"{\"prompt\": null}", MAL_INVALID, "bad: record 0: 'prompt' is missing"},
-        {"[\"a\", {\"prompt\": \"b\", \"target\": 1}]", MAL_INVALID,
-         "bad: record 1: 'target' must be a string"},
-        {"[\"a\", {\"prompt\": \"b\", \"join\": 1}]", MAL_INVALID,
-         "bad: record 1: 'join' must be a string"},
-        {"[3]", MAL_INVALID, "bad: record 0"},
-        {"{\"question\": \"a\"}", MAL_INVALID, "bad: record 0"},
-        {"fine\nnot \xff fine", MAL_MALFORMED, "bad: line 2: not UTF-8"},
-    };
-    struct mal_error err = {0};
-    struct mal_probes probes = {0};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        const char *path = scratch_text("bad", bad[i].content);
-        if (mal_probes_load(&probes, path, &err))
-            fail_msg("file %zu is believed: %s", i, bad[i].words);
-        assert_error(&err, bad[i].status, bad[i].words);
-        assert_null(probes.asked.facts);
-    }
-    assert_false(mal_probes_load(&probes, scratch_write("bad", "a\0b", 3), &err));
-    assert_error(&err, MAL_MALFORMED, "bad: a zero byte");
-    assert_false(mal_probes_load(&probes, scratch_path("none"), &err));
-    assert_error(&err, MAL_NOT_FOUND, "none");
+    refuse("", MAL_INVALID, "bad: no prompt in it");
+    refuse("[]", MAL_INVALID, "bad: no prompt in it");
+    refuse("[\"a\", 3]", MAL_INVALID, "bad: record 1 is not a prompt, as the first");
+    refuse("fine\nnot \xff fine", MAL_MALFORMED, "bad: line 2: not UTF-8");
 }
 
 /* Of a large file the same prompts in its order, from all over it. */
@@ -378,7 +336,7 @@ static int close_all(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),     cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_units),     cmocka_unit_test(test_bad_files),
         cmocka_unit_test(test_sample),    cmocka_unit_test(test_check),
         cmocka_unit_test(test_agreement), cmocka_unit_test(test_large_batch),
         cmocka_unit_test(test_cancelled), cmocka_unit_test(test_kinds),
