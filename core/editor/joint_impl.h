@@ -22,7 +22,6 @@ struct mal_joint {
     double *eye;     /* (EYE, EYE), device */
     bool whole;
     bool alone;         /* one change only, in the dual form: there is no A */
-    double repair_step; /* of the editor's untrained form; 0: not known yet */
 };
 
 enum { MAL_JOINT_EYE = 64 };

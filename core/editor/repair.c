@@ -7,7 +7,6 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
-#include "core/editor/joint_impl.h"
 #include "core/editor/untrained_step.h"
 
 struct run {
@@ -123,25 +122,21 @@ static bool reopen(struct run *run, struct mal_error *err) {
     return ok;
 }
 
-/* The untrained form with its step, which is found once for a joint system. */
+/* The untrained form, its step found on texts of this change, so that it does not depend
+ * on what was asked for before. */
 static bool make_fixer(struct run *run, struct mal_error *err) {
     enum { MOST = 64 }; /* texts to find a step on */
     struct mal_repair *r = run->r;
-    struct mal_joint *joint = mal_joint_change_system(r->change);
     struct mal_model *model = mal_weights_model(r->ws);
     const struct mal_example *texts = r->n_taught ? r->taught : r->others;
     size_t n = r->n_taught ? r->n_taught : r->n_others;
-    if (joint->repair_step == 0) {
-        mal_weights_use(r->ws, r->origin);
-        bool ok =
-            mal_untrained_step(model, r->editor, r->norms, texts, n < MOST ? n : MOST,
-                               r->progress, &joint->repair_step, err);
-        mal_weights_use_prepared(r->ws);
-        if (!ok) return false;
-    }
-    return mal_edit_diffs_create_untrained(&run->fixer, r->editor, r->norms,
-                                           joint->repair_step, mal_model_backend(model),
-                                           err);
+    double step = 0;
+    mal_weights_use(r->ws, r->origin);
+    bool ok = mal_untrained_step(model, r->editor, r->norms, texts, n < MOST ? n : MOST,
+                                 r->progress, &step, err);
+    mal_weights_use_prepared(r->ws);
+    return ok && mal_edit_diffs_create_untrained(&run->fixer, r->editor, r->norms, step,
+                                                 mal_model_backend(model), err);
 }
 
 /* ---- The best so far ---- */

@@ -98,7 +98,7 @@ class Serve(Lab):
     def test_story(self):
         d = self.serve()
         self.assertEqual(self.editor_of(d),
-                         {"method": None, "modules": DEFAULT, "update": "sequential"})
+                         {"method": None, "modules": DEFAULT, "update": "joint"})
         zero = self.version(d, 0)
         self.assertEqual(zero["editor"], {"method": "", "hash": ""})
         self.assertEqual(d.call("POST", "/v1/rollbacks", {"to_version": 0}).status, 202)
@@ -141,7 +141,7 @@ class Serve(Lab):
 
     def test_reads_meanwhile(self):
         """Completions are answered from the old version while the editor is made."""
-        d = self.serve()
+        d = self.serve("--update", "sequential", "--repair-rounds", "0")
         base = self.say(d, FACTS[0])
         job = d.edit(*bare(FACTS)).json["id"]
         answered = 0
@@ -189,7 +189,7 @@ class Serve(Lab):
         d.close()
         d = self.serve()
         self.assertEqual(self.editor_of(d), {"method": None, "modules": MODULES,
-                                             "update": "sequential"})
+                                             "update": "joint"})
         self.assertEqual(d.get("/v1/status").json["weights_hash"], one["weights_hash"])
         two = self.version(d, d.apply(*bare(FACTS[4:8]))["version"])
         self.assertEqual([m["name"] for m in two["modules"]], MODULES)

@@ -158,13 +158,13 @@ static void statistics_as_of_a_version(void **state) {
     } versions[] = {
         {-1, MAL_VERSION_BASE, 0, -1},
         {-1, MAL_VERSION_EDIT, 1, 1},
-        {-1, MAL_VERSION_RETRACTION, 0, 1},
+        {-1, MAL_VERSION_RETRACTION, 0, -1}, /* nothing is live: it begins anew */
         {-1, MAL_VERSION_EDIT, 3, 3},
         {1, MAL_VERSION_ROLLBACK, 0, 1},
         {-1, MAL_VERSION_REPAIR, 0, 1},
         {0, MAL_VERSION_ROLLBACK, 0, -1},
         {3, MAL_VERSION_ROLLBACK, 7, 7}, /* with a keyframe */
-        {-1, MAL_VERSION_RETRACTION, 0, 7},
+        {-1, MAL_VERSION_RETRACTION, 0, -1},
         {-1, MAL_VERSION_CONSOLIDATION, 0, -1}, /* the path begins here */
         {-1, MAL_VERSION_EDIT, 0, -1},
     };
