@@ -38,6 +38,27 @@ static inline void place_remove(struct place *place) {
     assert_int_equal(rmdir(place->dir), 0);
 }
 
+static inline int place_set_up(void **state) {
+    struct place *place = calloc(1, sizeof *place);
+    place_make(place);
+    *state = place;
+    return 0;
+}
+
+static inline int place_tear_down(void **state) {
+    place_remove(*state);
+    free(*state);
+    return 0;
+}
+
+/* A test with a place of its own. */
+#define PLACE_TEST(name) \
+    cmocka_unit_test_setup_teardown(name, place_set_up, place_tear_down)
+
+static inline const char *path_of(void **state) {
+    return ((struct place *)*state)->path;
+}
+
 #define assert_done(expression)                                       \
     do {                                                              \
         struct mal_error err = {0};                                   \
@@ -111,6 +132,15 @@ static inline bool publish(struct mal_store *store, int64_t version, int64_t to_
     struct mal_publish p = {
         .row = &row, .jobs = &job, .n_jobs = job != NULL, .now_ms = 3000};
     return mal_store_publish(store, &p, err);
+}
+
+/* Version 1: facts a.0, a.1, a.2 with prompts p, q, r are live. */
+static inline struct mal_store *taught(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    assert_done(publish(store, 0, -1, NULL, &err));
+    assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
+    assert_done(publish(store, 1, -1, "a", &err));
+    return store;
 }
 
 /* ---- Dump ---- */

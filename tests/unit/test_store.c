@@ -1,23 +1,6 @@
 /* test_store.c - jobs, facts, versions and blobs through the store's interface. */
 #include "store_fixture.h"
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
 /* ---- Words and meta ---- */
 
 static void words_go_both_ways(void **state) {
@@ -367,20 +350,16 @@ static void reader_works_without_a_writer(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(words_go_both_ways, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(meta_is_set_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(job_comes_back_as_given, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(taken_ids_insert_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(idempotency_keys_are_remembered, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(jobs_page_through_newest_first, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(jobs_change_state_in_order, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(facts_are_found_by_what_they_are, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(reader_sees_what_was_committed, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(reader_works_without_a_writer, set_up, tear_down),
+        PLACE_TEST(words_go_both_ways),
+        PLACE_TEST(meta_is_set_once),
+        PLACE_TEST(job_comes_back_as_given),
+        PLACE_TEST(taken_ids_insert_nothing),
+        PLACE_TEST(idempotency_keys_are_remembered),
+        PLACE_TEST(jobs_page_through_newest_first),
+        PLACE_TEST(jobs_change_state_in_order),
+        PLACE_TEST(facts_are_found_by_what_they_are),
+        PLACE_TEST(reader_sees_what_was_committed),
+        PLACE_TEST(reader_works_without_a_writer),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

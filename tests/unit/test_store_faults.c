@@ -2,23 +2,6 @@
  * operation is done wholly or not at all, and nothing leaks. */
 #include "store_faults.h"
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
 /* ---- One of everything ---- */
 
 static bool stage_values(struct mal_store *store, int64_t version,
@@ -350,15 +333,12 @@ int main(void) {
     /* Thousands of commits, and none of them is about the time a disk takes. */
     if (access("/dev/shm", W_OK) == 0) setenv("TMPDIR", "/dev/shm", 0);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(memory_runs_out, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(memory_runs_out_while_creating, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(memory_runs_out_in_a_transaction, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(transactions_are_all_or_nothing, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(full_database_is_no_space, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(disk_fails_at_each_write, set_up, tear_down),
+        PLACE_TEST(memory_runs_out),
+        PLACE_TEST(memory_runs_out_while_creating),
+        PLACE_TEST(memory_runs_out_in_a_transaction),
+        PLACE_TEST(transactions_are_all_or_nothing),
+        PLACE_TEST(full_database_is_no_space),
+        PLACE_TEST(disk_fails_at_each_write),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,32 +2,6 @@
  * rejected, measured again. */
 #include "store_fixture.h"
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
-/* Version 1: facts a.0, a.1, a.2 with prompts p, q, r are live. */
-static struct mal_store *taught(void **state) {
-    struct mal_store *store = open_store(path_of(state));
-    assert_done(publish(store, 0, -1, NULL, &err));
-    assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
-    assert_done(publish(store, 1, -1, "a", &err));
-    return store;
-}
-
 static bool retract(struct mal_store *store, int64_t version,
                     const struct mal_retraction *retracted, size_t n,
                     struct mal_error *err) {
@@ -329,17 +303,16 @@ static void results_are_of_facts_live_before_or_after(void **state) {
 }
 
 int main(void) {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        CASE(retracted_facts_end),
-        CASE(only_live_facts_are_retracted),
-        CASE(one_version_does_not_retract_what_it_replaces),
-        CASE(newer_facts_unpin_and_rollbacks_pin_again),
-        CASE(repairs_and_consolidations_change_no_states),
-        CASE(members_are_live_or_pinned),
-        CASE(member_list_reads_an_index_only),
-        CASE(rejected_facts_are_not_taught),
-        CASE(results_are_of_facts_live_before_or_after),
+        PLACE_TEST(retracted_facts_end),
+        PLACE_TEST(only_live_facts_are_retracted),
+        PLACE_TEST(one_version_does_not_retract_what_it_replaces),
+        PLACE_TEST(newer_facts_unpin_and_rollbacks_pin_again),
+        PLACE_TEST(repairs_and_consolidations_change_no_states),
+        PLACE_TEST(members_are_live_or_pinned),
+        PLACE_TEST(member_list_reads_an_index_only),
+        PLACE_TEST(rejected_facts_are_not_taught),
+        PLACE_TEST(results_are_of_facts_live_before_or_after),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,23 +6,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
 static char *read_file(const char *path, size_t *out_bytes) {
     FILE *file = fopen(path, "rb");
     assert_non_null(file);
@@ -394,22 +377,18 @@ static void second_writer_is_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(every_schema_migrates_to_the_newest, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(content_of_schema_1_lives_on, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(newer_schema_is_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(newer_schema_in_the_log_is_refused, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(failing_migration_is_undone, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(files_of_others_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(damaged_files_are_refused, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(empty_file_is_new_only_once, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(log_without_its_database_is_kept, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(half_made_database_is_made_again, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(paths_that_lead_nowhere, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(second_writer_is_refused, set_up, tear_down),
+        PLACE_TEST(every_schema_migrates_to_the_newest),
+        PLACE_TEST(content_of_schema_1_lives_on),
+        PLACE_TEST(newer_schema_is_refused),
+        PLACE_TEST(newer_schema_in_the_log_is_refused),
+        PLACE_TEST(failing_migration_is_undone),
+        PLACE_TEST(files_of_others_are_refused),
+        PLACE_TEST(damaged_files_are_refused),
+        PLACE_TEST(empty_file_is_new_only_once),
+        PLACE_TEST(log_without_its_database_is_kept),
+        PLACE_TEST(half_made_database_is_made_again),
+        PLACE_TEST(paths_that_lead_nowhere),
+        PLACE_TEST(second_writer_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,23 +2,6 @@
  * nothing. */
 #include "store_fixture.h"
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
 /* ---- Publishing ---- */
 
 static void version_comes_back_as_published(void **state) {
@@ -447,23 +430,16 @@ static void what_is_published_stays_as_it_is(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(version_comes_back_as_published, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(batch_is_applied, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(versions_page_through_newest_first, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(wrong_batches_change_nothing, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(newer_facts_supersede_older_ones, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(rollbacks_restore_the_states_of_a_version, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(blobs_come_back_byte_for_byte, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(staging_is_swept_and_forgotten, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(half_staged_blob_is_not_published, set_up,
-                                        tear_down),
-        cmocka_unit_test_setup_teardown(what_is_published_stays_as_it_is, set_up,
-                                        tear_down),
+        PLACE_TEST(version_comes_back_as_published),
+        PLACE_TEST(batch_is_applied),
+        PLACE_TEST(versions_page_through_newest_first),
+        PLACE_TEST(wrong_batches_change_nothing),
+        PLACE_TEST(newer_facts_supersede_older_ones),
+        PLACE_TEST(rollbacks_restore_the_states_of_a_version),
+        PLACE_TEST(blobs_come_back_byte_for_byte),
+        PLACE_TEST(staging_is_swept_and_forgotten),
+        PLACE_TEST(half_staged_blob_is_not_published),
+        PLACE_TEST(what_is_published_stays_as_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

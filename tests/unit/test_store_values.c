@@ -2,32 +2,6 @@
  */
 #include "store_fixture.h"
 
-static int set_up(void **state) {
-    struct place *place = calloc(1, sizeof *place);
-    place_make(place);
-    *state = place;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    place_remove(*state);
-    free(*state);
-    return 0;
-}
-
-static const char *path_of(void **state) {
-    return ((struct place *)*state)->path;
-}
-
-/* Version 1: facts a.0, a.1, a.2 with prompts p, q, r are live. */
-static struct mal_store *taught(void **state) {
-    struct mal_store *store = open_store(path_of(state));
-    assert_done(publish(store, 0, -1, NULL, &err));
-    assert_done(add_job(store, "a", 3, (const char *[]){"p", "q", "r"}, &err));
-    assert_done(publish(store, 1, -1, "a", &err));
-    return store;
-}
-
 static void assert_values(struct mal_store *store, int64_t fact, const int64_t *path,
                           size_t n_path, const char *wanted) {
     void *data = (void *)1;
@@ -179,11 +153,10 @@ static void stored_values_stay_as_they_are(void **state) {
 }
 
 int main(void) {
-#define CASE(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
-        CASE(values_in_force_are_the_newest_on_the_path),
-        CASE(staged_values_are_swept_and_forgotten),
-        CASE(stored_values_stay_as_they_are),
+        PLACE_TEST(values_in_force_are_the_newest_on_the_path),
+        PLACE_TEST(staged_values_are_swept_and_forgotten),
+        PLACE_TEST(stored_values_stay_as_they_are),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
