@@ -132,12 +132,30 @@ bool mal_joint_run_teach(struct mal_joint_run *run, struct mal_error *err) {
     if (!mal_joint_teach(run->solving, run->change->norms, set->texts, set->n_texts, err))
         return false;
     for (size_t i = 0; run->joint && i < set->n; i++)
-        mal_members_note(&engine->members, set->of[i].seq, true);
+        mal_members_note(&engine->members, set->of[i].seq, false, true);
     return true;
 }
 
-bool mal_joint_run_remove(struct mal_joint_run *run, bool pin, struct mal_error *err) {
-    struct mal_engine *engine = run->engine;
+/* What was pinned before is pinned no more, its held answers included. */
+static bool let_go(struct mal_joint_run *run, struct mal_error *err) {
+    const struct mal_fact_set *set = &run->removed;
+    size_t most = 0;
+    for (size_t t = 0; t < set->n_held; t++) {
+        size_t n = mal_joint_n_values(run->system, &set->held[t]);
+        if (n > most) most = n;
+    }
+    float *zeros = mal_calloc(most + 1, sizeof *zeros);
+    const float **values = mal_calloc(set->n_held + 1, sizeof *values);
+    bool ok = (zeros && values) || mal_fail(err, MAL_NO_MEMORY, "values");
+    for (size_t t = 0; ok && t < set->n_held; t++)
+        values[t] = zeros;
+    ok = ok && mal_joint_remove(run->solving, set->held, values, set->n_held, false, err);
+    mal_free(values);
+    mal_free(zeros);
+    return ok;
+}
+
+static bool remove_texts(struct mal_joint_run *run, bool pin, struct mal_error *err) {
     struct mal_fact_set *set = &run->removed;
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
     const float **values = mal_calloc(set->n_texts + 1, sizeof *values);
@@ -146,12 +164,27 @@ bool mal_joint_run_remove(struct mal_joint_run *run, bool pin, struct mal_error 
         ok = mal_fact_set_load(set, i, &source, err);
     for (size_t t = 0; ok && t < set->n_texts; t++)
         values[t] = mal_fact_set_values(set, run->system, t);
-    mal_weights_use(engine->ws, 0);
     ok = ok && mal_joint_remove(run->solving, set->texts, values, set->n_texts, pin, err);
-    for (size_t i = 0; ok && !pin && i < set->n; i++)
-        mal_members_note(&engine->members, set->of[i].seq, false);
     mal_free(values);
     return ok;
+}
+
+bool mal_joint_run_remove(struct mal_joint_run *run, bool pin, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    struct mal_fact_set *set = &run->removed;
+    mal_weights_use(engine->ws, 0);
+    if (!mal_members_reserve(&engine->members, set->n, err) ||
+        !mal_fact_set_hold(set, engine->model, engine->tok, pin, run->progress, err) ||
+        !remove_texts(run, pin, err))
+        return false;
+    if (!(pin ? mal_joint_hold(run->solving, set->held, set->n_held, err)
+              : let_go(run, err)))
+        return false;
+    for (size_t i = 0; i < set->n; i++) {
+        mal_members_note(&engine->members, set->of[i].seq, set->of[i].pinned, false);
+        if (pin) mal_members_note(&engine->members, set->of[i].seq, true, true);
+    }
+    return true;
 }
 
 /* ---- Solving ---- */

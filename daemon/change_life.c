@@ -192,7 +192,7 @@ static bool read_members(struct mal_joint_run *run, struct mal_fact_set *pinned,
 }
 
 /* A system of its own in place of the daemon's, so that there are never two. */
-static bool open_anew(struct mal_joint_run *run, const struct mal_fact_set *pinned,
+static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
                       struct mal_error *err) {
     struct mal_engine *engine = run->engine;
     struct mal_members *members = &engine->members;
@@ -202,11 +202,15 @@ static bool open_anew(struct mal_joint_run *run, const struct mal_fact_set *pinn
         !mal_members_reserve(members, pinned->n, err))
         return false;
     mal_weights_use(engine->ws, 0);
-    if (pinned->n > 0 && !mal_joint_add_keys(members->joint, pinned->texts,
-                                             pinned->n_texts, 1, run->progress, err))
+    if (!mal_fact_set_hold(pinned, engine->model, engine->tok, true, run->progress,
+                           err) ||
+        !mal_joint_add_keys(members->joint, pinned->texts, pinned->n_texts, 1,
+                            run->progress, err) ||
+        !mal_joint_add_keys(members->joint, pinned->held, pinned->n_held, 1,
+                            run->progress, err))
         return false;
     for (size_t i = 0; i < pinned->n; i++)
-        mal_members_note(members, pinned->of[i].seq, true);
+        mal_members_note(members, pinned->of[i].seq, true, true);
     run->system = members->joint;
     return mal_joint_change_create(&run->solving, run->system, NULL, run->progress,
                                    &run->change->report, err);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/answers.h"
 #include "core/editor/edit_rows.h"
 #include "proto/wire.h"
 
@@ -85,7 +86,67 @@ void mal_fact_set_finish(struct mal_fact_set *set) {
         mal_facts_free(set->facts, set->n);
     }
     mal_examples_free(set->texts, set->n_texts);
+    mal_examples_free(set->held, set->n_held);
     *set = (struct mal_fact_set){0};
+}
+
+/* ---- The base model's answers ---- */
+
+static const char *prompt_at(const struct mal_fact *fact, size_t text) {
+    return text == 0 ? fact->prompt : fact->prompts[text - 1];
+}
+
+static bool hold_tick(void *arg) {
+    const struct mal_progress *progress = arg;
+    return !progress || !progress->tick ||
+           progress->tick(progress->arg, MAL_STAGE_FORWARD, 0, 0);
+}
+
+/* Every prompt of a fact as an unrelated one of a fact of its own; *probes (n_texts). */
+static struct mal_fact ask(const struct mal_fact *fact, struct mal_probe *probes,
+                           size_t n_texts) {
+    for (size_t t = 0; t < n_texts; t++)
+        probes[t] = (struct mal_probe){.prompt = (char *)prompt_at(fact, t)};
+    return (struct mal_fact){
+        .join = fact->join, .unrelated = probes, .n_unrelated = n_texts};
+}
+
+static bool hold_fact(struct mal_fact_set *set, size_t i, struct mal_model *model,
+                      const struct mal_tokenizer *tok,
+                      const struct mal_progress *progress, struct mal_error *err) {
+    const struct mal_fact *fact = &set->facts[i];
+    size_t n = set->of[i].n_texts;
+    struct mal_answers answers = {0};
+    struct mal_probe *probes = mal_calloc(n, sizeof *probes);
+    if (!probes) return mal_fail(err, MAL_NO_MEMORY, "pinned facts");
+    struct mal_fact asked = ask(fact, probes, n);
+    bool ok = mal_answers_make(model, tok, &asked, 1, n, hold_tick, (void *)progress,
+                               &answers, err);
+    for (size_t t = 0; ok && t < n; t++) {
+        struct mal_error none = {0}; /* nothing, or too much, to hold */
+        struct mal_example *held = &set->held[set->n_held];
+        if (!mal_example_init(held, model, tok, probes[t].prompt, answers.gens[t].text,
+                              fact->join, &none))
+            continue;
+        held->source = i;
+        set->n_held++;
+    }
+    mal_answers_finish(&answers);
+    mal_free(probes);
+    return ok;
+}
+
+bool mal_fact_set_hold(struct mal_fact_set *set, struct mal_model *model,
+                       const struct mal_tokenizer *tok, bool all,
+                       const struct mal_progress *progress, struct mal_error *err) {
+    if (mal_model_info(model)->kind == MAL_MODEL_CLASSIFIER) return true;
+    set->held = mal_calloc(set->n_texts + 1, sizeof *set->held);
+    if (!set->held) return mal_fail(err, MAL_NO_MEMORY, "pinned facts");
+    for (size_t i = 0; i < set->n; i++) {
+        if (!all && !set->of[i].pinned) continue;
+        if (!hold_fact(set, i, model, tok, progress, err)) return false;
+    }
+    return true;
 }
 
 /* ---- Values ---- */

@@ -23,6 +23,8 @@ struct mal_fact_set {
     bool borrowed;             /* facts are somebody else's */
     struct mal_example *texts; /* (n_texts), `source` is the fact's index */
     size_t n_texts;
+    struct mal_example *held; /* (n_held) mal_fact_set_hold() */
+    size_t n_held;
 };
 
 /* Facts as they are stored. */
@@ -35,6 +37,14 @@ bool mal_fact_set_of_facts(struct mal_fact_set *out, const struct mal_model *mod
                            const struct mal_tokenizer *tok, const struct mal_fact *facts,
                            const int64_t *seqs, size_t n,
                            struct mal_error *err) MAL_CHECK;
+/* Fills `held`: what the base model says to the prompts of the facts that are pinned, or
+ * of `all`, as texts. Pinned without values like the fact's own texts, they keep the
+ * whole answer, which shares no more than its first key with them. A classifier's answer
+ * has no other. The model must read its base weights, also after a tick. */
+bool mal_fact_set_hold(struct mal_fact_set *set, struct mal_model *model,
+                       const struct mal_tokenizer *tok, bool all,
+                       const struct mal_progress *progress,
+                       struct mal_error *err) MAL_CHECK;
 void mal_fact_set_finish(struct mal_fact_set *set); /* takes a zeroed one */
 
 /* The values of facts in a version, by its path. */

@@ -12,7 +12,7 @@
 
 struct mal_members {
     struct mal_joint *joint; /* NULL: not made yet */
-    int64_t *seqs;           /* (n) facts whose keys it holds, ascending; owned */
+    int64_t *keys;           /* (n) facts it holds, as 2 seq + pinned, ascending; owned */
     size_t n, capacity;
     int64_t version; /* whose members those are; 0: of none, or they are being changed */
 };
@@ -33,8 +33,8 @@ bool mal_members_sync(struct mal_members *members, const struct mal_members_of *
 /* Room for `n` members more, so that noting them cannot fail. */
 bool mal_members_reserve(struct mal_members *members, size_t n,
                          struct mal_error *err) MAL_CHECK;
-/* A change has put a fact's keys in, or out. */
-void mal_members_note(struct mal_members *members, int64_t seq, bool in);
+/* A change has put a fact in, or out. */
+void mal_members_note(struct mal_members *members, int64_t seq, bool pinned, bool in);
 void mal_members_drop(struct mal_members *members); /* forgets the system */
 
 #endif

@@ -337,6 +337,28 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     return true;
 }
 
+bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *texts,
+                    size_t n, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    if (n == 0) return true;
+    const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
+    if (!group) return false;
+    struct mal_joint_ticker ticker = {.progress = change->progress,
+                                      .stage = MAL_STAGE_GRAM,
+                                      .total = (int64_t)joint->n_modules};
+    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    joint->whole = false;
+    for (size_t m = 0; m < joint->n_modules; m++) {
+        ticker.done = (int64_t)m;
+        if (!add_fitted(change, group, m, -1, &pace, err) ||
+            !mal_joint_add_rows(joint, m, group->rows.u[m],
+                                mal_edit_rows_n(&group->rows, m), 1, &pace, err))
+            return false;
+    }
+    joint->whole = true;
+    return true;
+}
+
 /* ---- Improving ---- */
 
 /* The differences in rows->g of one module, into values and residuals. */

@@ -34,7 +34,7 @@ size_t mal_joint_n_texts(const struct mal_joint_change *change); /* so far */
 /* How many floats a text's values are. */
 size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_example *text);
 
-/* Each of the next three adds `n` texts, which from then on have the numbers that follow
+/* Each of the next four adds `n` texts, which from then on have the numbers that follow
  * those of the texts before; the model must read the origin's weights, also after a tick.
  * After an error the change is only to be destroyed.
  *
@@ -48,6 +48,9 @@ bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *nor
 bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
                       const float *const *values, size_t n, bool pin,
                       struct mal_error *err) MAL_CHECK;
+/* New texts whose outputs are to be the origin's: keys without values. */
+bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *texts,
+                    size_t n, struct mal_error *err) MAL_CHECK;
 /* Texts of the system that are to be improved, with the values they have. */
 bool mal_joint_reopen(struct mal_joint_change *change, const struct mal_example *texts,
                       const float *const *values, size_t n,

@@ -181,6 +181,26 @@ class Retraction(Life):
         self.knows_not(d, A[1:2])
         self.problem(d.call("DELETE", "/v1/facts/" + ids[0]), 409, detail="superseded")
 
+    def test_whole_answers(self):
+        """A pinned prompt gets all of the base model's answer back, not its first token only."""
+        d = self.serve("--no-scrub")
+        self.teach(d, A)
+        _, ids = self.teach(d, FACTS[16:80])
+        self.retract(d, *ids)
+        self.knows_not(d, FACTS[16:80])
+        self.knows(d, A)
+        self.roll_back_and_forth(d)
+
+    def roll_back_and_forth(self, d):
+        """Where they are live again their answers are held no more, and then they are again."""
+        self.run_job(d, "/v1/rollbacks", {"to_version": 2})
+        self.teach(d, FACTS[80:84])
+        self.knows(d, A + FACTS[16:80] + FACTS[80:84])
+        self.run_job(d, "/v1/rollbacks", {"to_version": 3})
+        self.teach(d, FACTS[80:84])
+        self.knows_not(d, FACTS[16:80])
+        self.knows(d, A + FACTS[80:84])
+
     def test_same_prompt_and_nothing_else(self):
         """Of what a newer fact replaces, nothing is left."""
         d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
@@ -597,10 +617,10 @@ class Options(Life):
         for facts in A, B, C:
             job, _ = self.teach(d, facts)
             self.assertEqual((job["result"]["wrong"], job["result"]["wrong_others"]), ([], 0))
-        _, ids = self.teach(d, FACTS[48:51])
+        _, ids = self.teach(d, FACTS[48:52])
         self.retract(d, *ids)
         self.knows(d, A + B + C)
-        self.knows_not(d, FACTS[48:51])
+        self.knows_not(d, FACTS[48:52])
 
     def test_joint_memory(self):
         # three modules of 768 inputs, a factor, small things
