@@ -144,11 +144,35 @@ static size_t slice_length(const struct mal_edit_rows *rows, size_t first) {
     return n;
 }
 
+/* Forward and backward of a packed slice whose rows begin at u and g. */
+static bool measure_packed(struct mal_edit_rows *rows, const struct mal_packed *packed,
+                           float *const *u, float *const *g, double *loss,
+                           struct mal_error *err) {
+    bool mean = rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
+    struct mal_measure measure = {.loss_scale =
+                                      mean ? 1.0F / (float)packed->n_labels : 1.0F,
+                                  .all_tokens = rows->editor->tokens == MAL_TOKENS_ALL,
+                                  .u = u,
+                                  .g = g,
+                                  .loss = loss};
+    bool ok = mal_model_measure(rows->model, &packed->batch, &measure, err);
+    rows->report->seconds[MAL_STAGE_FORWARD] += measure.seconds[0];
+    rows->report->seconds[MAL_STAGE_BACKWARD] += measure.seconds[1];
+    return ok;
+}
+
+static bool keys_of_packed(struct mal_edit_rows *rows, const struct mal_packed *packed,
+                           float *const *u, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    bool ok = mal_model_keys(rows->model, &packed->batch, u, err);
+    rows->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
+    return ok;
+}
+
 /* Examples [first, first + n) of the order, whose rows begin at row[0], of source modules
- * at row[1]; u and g (n_modules) are room for pointers. */
-static bool measure_slice(struct mal_edit_rows *rows, size_t first, size_t n,
-                          int64_t row[2], float **u, float **g, double *loss,
-                          struct mal_error *err) {
+ * at row[1]; u and g (n_modules) are room for pointers. `loss` NULL: keys only. */
+static bool run_slice(struct mal_edit_rows *rows, size_t first, size_t n, int64_t row[2],
+                      float **u, float **g, double *loss, struct mal_error *err) {
     struct mal_packed packed = {0};
     if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
         return false;
@@ -157,39 +181,39 @@ static bool measure_slice(struct mal_edit_rows *rows, size_t first, size_t n,
         u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
         g[m] = rows->g[m] + row[lin->of_source] * lin->d_out;
     }
-    bool mean = rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
+    bool ok = loss ? measure_packed(rows, &packed, u, g, loss, err)
+                   : keys_of_packed(rows, &packed, u, err);
     bool all = rows->editor->tokens == MAL_TOKENS_ALL;
-    struct mal_measure measure = {.loss_scale =
-                                      mean ? 1.0F / (float)packed.n_labels : 1.0F,
-                                  .all_tokens = all,
-                                  .u = u,
-                                  .g = g,
-                                  .loss = loss};
-    bool ok = mal_model_measure(rows->model, &packed.batch, &measure, err);
     row[0] += all ? packed.batch.start[n] : packed.n_labels;
     row[1] += packed.batch.source_start[n];
     mal_packed_finish(&packed);
-    rows->report->seconds[MAL_STAGE_FORWARD] += measure.seconds[0];
-    rows->report->seconds[MAL_STAGE_BACKWARD] += measure.seconds[1];
     return ok;
 }
 
-bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
+/* All slices, with gradients and the sum of their losses, or (NULL) keys only. */
+static bool run_slices(struct mal_edit_rows *rows, double *sum, struct mal_error *err) {
     float **u = mal_calloc(2 * rows->n_modules, sizeof *u);
     if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
-    double sum = 0;
-    int64_t n_targets = 0, row[2] = {0}, total = (int64_t)rows->n_examples;
+    int64_t row[2] = {0}, total = (int64_t)rows->n_examples;
     bool ok = true;
     for (size_t first = 0; ok && first < rows->n_examples;) {
         double loss = 0;
         size_t n = slice_length(rows, first);
-        ok = measure_slice(rows, first, n, row, u, u + rows->n_modules, &loss, err);
+        ok = run_slice(rows, first, n, row, u, u + rows->n_modules, sum ? &loss : NULL,
+                       err);
         first += n;
         ok = ok && mal_progress_step(rows->progress, MAL_STAGE_FORWARD, (int64_t)first,
                                      total, err);
-        sum += loss;
+        if (sum) *sum += loss;
     }
     mal_free(u);
+    return ok;
+}
+
+bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
+    double sum = 0;
+    int64_t n_targets = 0;
+    bool ok = run_slices(rows, &sum, err);
     for (size_t i = 0; i < rows->n_examples; i++)
         n_targets += rows->examples[i].n_target;
     rows->report->loss = sum / (double)n_targets;
@@ -198,40 +222,10 @@ bool mal_edit_rows_measure(struct mal_edit_rows *rows, struct mal_error *err) {
     return ok;
 }
 
-/* Forward only. Rows of all tokens go the way of the measurement. */
-static bool keys_of_slice(struct mal_edit_rows *rows, size_t first, size_t n,
-                          int64_t row[2], float **u, struct mal_error *err) {
-    struct mal_packed packed = {0};
-    if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
-        return false;
-    for (size_t m = 0; m < rows->n_modules; m++) {
-        const struct mal_linear *lin = mal_model_edit(rows->model, m);
-        u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
-    }
-    double begin = mal_clock_seconds();
-    bool ok = mal_model_keys(rows->model, &packed.batch, u, err);
-    row[0] += packed.n_labels;
-    row[1] += packed.batch.source_start[n];
-    mal_packed_finish(&packed);
-    rows->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
-    return ok;
-}
-
+/* Rows of all tokens go the way of the measurement. */
 bool mal_edit_rows_keys(struct mal_edit_rows *rows, struct mal_error *err) {
     if (rows->editor->tokens == MAL_TOKENS_ALL) return mal_edit_rows_measure(rows, err);
-    float **u = mal_calloc(rows->n_modules, sizeof *u);
-    if (!u) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
-    int64_t row[2] = {0}, total = (int64_t)rows->n_examples;
-    bool ok = true;
-    for (size_t first = 0; ok && first < rows->n_examples;) {
-        size_t n = slice_length(rows, first);
-        ok = keys_of_slice(rows, first, n, row, u, err);
-        first += n;
-        ok = ok && mal_progress_step(rows->progress, MAL_STAGE_FORWARD, (int64_t)first,
-                                     total, err);
-    }
-    mal_free(u);
-    return ok;
+    return run_slices(rows, NULL, err);
 }
 
 /* ---- Running statistics ---- */
