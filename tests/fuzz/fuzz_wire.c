@@ -11,19 +11,6 @@
 #include "core/alloc.h"
 #include "proto/wire.h"
 
-static void check_retraction(const struct mal_retraction_request *request) {
-    must((request->n_facts > 0) != (request->job != NULL));
-    if (request->job) return;
-    struct mal_retraction_request again = {0};
-    struct mal_error err = {0};
-    char *text = mal_encode_retraction((const char *const *)request->facts,
-                                       request->n_facts, request->drop);
-    must(text && mal_decode_retraction(text, strlen(text), 64, &again, &err));
-    must(again.n_facts == request->n_facts && again.drop == request->drop);
-    mal_free(text);
-    mal_retraction_request_finish(&again);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
 static void must(bool ok) {
