@@ -19,8 +19,8 @@ void mal_change_finish(struct mal_change *change) {
     }
     mal_free(change->facts);
     for (size_t i = 0; i < change->n_values; i++) {
-        mal_free(change->values[i].id);
-        mal_free(change->values[i].data);
+        mal_free((char *)change->values[i].id);
+        mal_free((void *)change->values[i].data);
     }
     mal_free(change->values);
     for (size_t i = 0; i < change->n_results; i++)
@@ -55,13 +55,13 @@ static char *norms_json(const struct mal_module_norms *norms, size_t n) {
 
 bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *id,
                           float **values, size_t n, struct mal_error *err) {
-    struct mal_change_value *all =
+    struct mal_history_value *all =
         mal_realloc(change->values, (change->n_values + 1) * sizeof *all);
     char *copy = mal_strdup(id);
     if (all) change->values = all;
     if (all && copy) {
-        all[change->n_values++] =
-            (struct mal_change_value){.fact = fact, .id = copy, .data = *values, .n = n};
+        all[change->n_values++] = (struct mal_history_value){
+            .fact = fact, .id = copy, .data = *values, .bytes = n * sizeof **values};
     } else {
         mal_free(copy);
         mal_free(*values);
@@ -71,33 +71,18 @@ bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *i
 }
 
 static int by_seq(const void *a, const void *b) {
-    const struct mal_change_value *x = a, *y = b;
+    const struct mal_history_value *x = a, *y = b;
     return (x->fact > y->fact) - (x->fact < y->fact);
 }
 
-/* As the history wants them; *out owned. */
-static bool list_values(const struct mal_change *change, struct mal_history_value **out,
-                        char hash[MAL_HASH_HEX], struct mal_error *err) {
-    struct mal_history_value *list = mal_calloc(change->n_values + 1, sizeof *list);
-    if (!list) return mal_fail(err, MAL_NO_MEMORY, "values");
-    for (size_t i = 0; i < change->n_values; i++) {
-        const struct mal_change_value *v = &change->values[i];
-        list[i] = (struct mal_history_value){
-            .fact = v->fact, .id = v->id, .data = v->data, .bytes = v->n * sizeof(float)};
-    }
-    *out = list;
-    return mal_history_hash_values(list, change->n_values, hash, err);
-}
-
 static bool hash_values(struct mal_change *change, struct mal_error *err) {
-    struct mal_history_value *list = NULL;
     char hash[MAL_HASH_HEX] = "";
     if (change->n_values > 0)
         qsort(change->values, change->n_values, sizeof *change->values, by_seq);
-    bool ok = list_values(change, &list, hash, err);
-    mal_free(list);
+    if (!mal_history_hash_values(change->values, change->n_values, hash, err))
+        return false;
     change->row.values_hash = mal_strdup(hash);
-    return ok && (change->row.values_hash || mal_fail(err, MAL_NO_MEMORY, "version"));
+    return change->row.values_hash || mal_fail(err, MAL_NO_MEMORY, "version");
 }
 
 /* ---- The version row ---- */
@@ -246,12 +231,8 @@ bool mal_engine_rollback(struct mal_engine *engine, struct mal_store *store,
 
 bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *change,
                              const struct mal_progress *progress, struct mal_error *err) {
-    bool ultra = engine->editor && engine->editor->method == MAL_ULTRAEDIT;
-    if (ultra && !change->norms) {
-        change->norms = mal_norms_copy(engine->norms, engine->n_norms, err);
-        if (!change->norms) return false;
-        change->n_norms = engine->n_norms;
-    }
+    if (engine->editor && !change->norms && !mal_change_copy_norms(engine, change, err))
+        return false;
     change->row.keyframe = true;
     return mal_weights_read_keyframe(engine->ws, mal_change_tick, (void *)progress,
                                      &change->keyframe, err);
@@ -268,15 +249,12 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
          !mal_store_set_meta(writer, "modules", change->modules_json, err))) {
         return false;
     }
-    struct mal_history_value *values = NULL;
-    char hash[MAL_HASH_HEX];
-    bool ok = list_values(change, &values, hash, err);
     struct mal_history_parts parts = {.delta = &change->delta,
                                       .keyframe =
                                           row->keyframe ? &change->keyframe : NULL,
                                       .editor = change->editor,
                                       .norms = ultra && norms ? change->norms : NULL,
-                                      .values = values,
+                                      .values = change->values,
                                       .n_values = change->n_values};
     struct mal_publish publish = {
         .row = row,
@@ -291,10 +269,8 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
         .n_retracted = change->n_retracted,
         .rejected = change->rejected,
         .n_rejected = change->n_rejected};
-    ok = ok && mal_history_stage(writer, row->version, &parts, err) &&
-         mal_store_publish(writer, &publish, err);
-    mal_free(values);
-    return ok;
+    return mal_history_stage(writer, row->version, &parts, err) &&
+           mal_store_publish(writer, &publish, err);
 }
 
 void mal_engine_publish(struct mal_engine *engine, struct mal_change *change) {

@@ -239,14 +239,9 @@ static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_
                       size_t first_number, struct mal_error *err) {
     struct mal_set_fact *of = &set->of[i];
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
-    if (set == &run->others) {
-        if (!mal_fact_set_load(set, i, &source, err)) return false;
-    } else {
-        for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++)
-            of->n_values += mal_joint_n_values(run->system, &set->texts[t]);
-        of->values = mal_calloc(of->n_values, sizeof *of->values);
-        if (!of->values) return mal_fail(err, MAL_NO_MEMORY, "values of a fact");
-    }
+    bool ok = set == &run->others ? mal_fact_set_load(set, i, &source, err)
+                                  : mal_fact_set_clear(set, i, run->system, err);
+    if (!ok) return false;
     for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++) {
         size_t number = run->repair.numbers[first_number + t];
         if (number == SIZE_MAX) continue;

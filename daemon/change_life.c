@@ -17,14 +17,6 @@ static struct mal_joint_run begin_run(struct mal_engine *engine, struct mal_stor
                                   .joint = true};
 }
 
-static bool need_joint(const struct mal_engine *engine, struct mal_error *err) {
-    return engine->joint ||
-           mal_fail(
-               err, MAL_CONFLICT,
-               "this daemon runs --update sequential, where facts are added up and "
-               "cannot be taken back singly: roll back, or serve with --update joint");
-}
-
 /* ---- Retraction ---- */
 
 static bool read_retracted(struct mal_joint_run *run, const struct mal_retraction *facts,
@@ -83,7 +75,7 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
                         const struct mal_progress *progress, struct mal_change *out,
                         struct mal_error *err) {
     struct mal_change change;
-    if (!need_joint(engine, err)) return false;
+    if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_RETRACTION, now_ms, &change);
     change.retracted = facts;
     change.n_retracted = n;
@@ -119,7 +111,7 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
                        struct mal_error *err) {
     struct mal_change change;
     size_t before = 0;
-    if (!need_joint(engine, err)) return false;
+    if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_REPAIR, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
     run.sought = facts;
@@ -271,7 +263,7 @@ bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
                             struct mal_change *out, struct mal_error *err) {
     struct mal_change change;
     struct mal_measures was = {0};
-    if (!need_joint(engine, err)) return false;
+    if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_CONSOLIDATION, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
     bool ok = mal_change_new_norms(engine, &change, err) && consolidate(&run, &was, err);

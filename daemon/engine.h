@@ -61,6 +61,15 @@ mal_engine_model_name(const struct mal_engine *engine); /* last part of its path
 /* Whether all live facts are held in one system, or batches added up. */
 bool mal_engine_is_joint(const struct mal_engine *engine);
 
+/* MAL_CONFLICT where facts are added up; `joint` is what mal_engine_is_joint() said. */
+MAL_CHECK static inline bool mal_engine_need_joint(bool joint, struct mal_error *err) {
+    return joint ||
+           mal_fail(err, MAL_CONFLICT,
+                    "this daemon runs --update sequential, where facts are added up and "
+                    "cannot be taken back singly: roll back, or serve with --update "
+                    "joint");
+}
+
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);
 /* Whether that gate asks for a perplexity, and there is no text to measure one on. */
 bool mal_engine_lacks_texts(const struct mal_engine *engine);
@@ -84,13 +93,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
 
 /* ---- Changes ---- */
 
-/* Values of a fact that a change stores. */
-struct mal_change_value {
-    int64_t fact; /* seq */
-    char *id;
-    float *data; /* (n) */
-    size_t n;
-};
+struct mal_history_value;
 
 /* A prepared change: its version row, what is stored with it, and what it measured. */
 struct mal_change {
@@ -102,7 +105,8 @@ struct mal_change {
     const struct mal_editor *editor; /* borrowed; NULL: there is none */
     char *base_model,
         *modules_json; /* version 0: what the database is made with; owned */
-    struct mal_change_value *values; /* (n_values), in the order of seq, owned */
+    struct mal_history_value *values; /* (n_values), what they point at owned; hashed, in
+                                       * the order of seq, once the row is filled */
     size_t n_values;
     struct mal_edit_report report;
     int64_t n_rounds; /* of repair */

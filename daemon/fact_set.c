@@ -151,12 +151,21 @@ bool mal_fact_set_hold(struct mal_fact_set *set, struct mal_model *model,
 
 /* ---- Values ---- */
 
+/* Of the first texts of a fact. */
 static size_t n_values(const struct mal_fact_set *set, const struct mal_joint *joint,
                        size_t i, size_t n_texts) {
     size_t n = 0, first = set->of[i].first_text;
     for (size_t t = first; t < first + n_texts; t++)
         n += mal_joint_n_values(joint, &set->texts[t]);
     return n;
+}
+
+bool mal_fact_set_clear(struct mal_fact_set *set, size_t i, const struct mal_joint *joint,
+                        struct mal_error *err) {
+    struct mal_set_fact *of = &set->of[i];
+    of->n_values = n_values(set, joint, i, of->n_texts);
+    of->values = mal_calloc(of->n_values, sizeof *of->values);
+    return of->values || mal_fail(err, MAL_NO_MEMORY, "values of a fact");
 }
 
 bool mal_fact_set_load(struct mal_fact_set *set, size_t i,
@@ -166,11 +175,8 @@ bool mal_fact_set_load(struct mal_fact_set *set, size_t i,
     uint64_t bytes = 0;
     char *sha256 = NULL;
     if (of->values) return true;
+    if (of->pinned) return mal_fact_set_clear(set, i, source->joint, err);
     of->n_values = n_values(set, source->joint, i, of->n_texts);
-    if (of->pinned) {
-        of->values = mal_calloc(of->n_values, sizeof *of->values);
-        return of->values || mal_fail(err, MAL_NO_MEMORY, "values of a fact");
-    }
     if (!mal_store_read_values(source->store, of->seq, source->path, source->n_path,
                                &data, &bytes, &sha256, err))
         return false;

@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/engine.h"
 #include "daemon/http.h"
 #include "daemon/render.h"
 
@@ -81,12 +82,7 @@ static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *ou
 
 /* What the daemon cannot do now, whatever the request says. */
 static bool check_able(const struct mal_intake *in, struct mal_error *err) {
-    if (in->kind->needs_joint && !in->joint) {
-        return mal_fail(err, MAL_CONFLICT,
-                        "this daemon runs --update sequential, where facts are added up "
-                        "and cannot be taken back singly: roll back, or serve with "
-                        "--update joint");
-    }
+    if (in->kind->needs_joint && !mal_engine_need_joint(in->joint, err)) return false;
     struct mal_status_disk disk = mal_status_disk(in->daemon->status);
     if (in->kind->needs_disk && disk.low) {
         return mal_fail(err, MAL_NO_SPACE,

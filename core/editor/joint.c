@@ -8,17 +8,31 @@
 
 enum { MIN_DEPTH = 512 /* rows a slice of a system takes in at least */ };
 
-bool mal_joint_tick(void *arg) {
+/* ---- Ticks ---- */
+
+static bool tick(void *arg) {
     const struct mal_joint_ticker *t = arg;
     if (!t->progress || !t->progress->tick) return true;
     return t->progress->tick(t->progress->arg, t->stage, t->done, t->total);
 }
 
-static size_t square_bytes(int64_t n) {
-    return (size_t)(n * n) * sizeof(double);
+struct mal_joint_ticker mal_joint_ticker(const struct mal_joint *joint,
+                                         const struct mal_progress *progress,
+                                         enum mal_stage stage) {
+    return (struct mal_joint_ticker){
+        .progress = progress, .stage = stage, .total = (int64_t)joint->n_modules};
+}
+
+struct mal_pace mal_joint_pace(const struct mal_joint *joint,
+                               struct mal_joint_ticker *ticker) {
+    return (struct mal_pace){.be = joint->be, .tick = tick, .arg = ticker};
 }
 
 /* ---- Beginning ---- */
+
+static size_t square_bytes(int64_t n) {
+    return (size_t)(n * n) * sizeof(double);
+}
 
 double mal_joint_ridge(const struct mal_editor *editor, size_t m) {
     const struct mal_editor_module *module = &editor->modules[m];
@@ -231,10 +245,8 @@ bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examp
                         struct mal_error *err) {
     struct mal_edit_report report = {0};
     struct mal_edit_rows rows;
-    struct mal_joint_ticker ticker = {.progress = progress,
-                                      .stage = MAL_STAGE_GRAM,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_joint_ticker ticker = mal_joint_ticker(joint, progress, MAL_STAGE_GRAM);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
     if (n == 0) return true;
     if (!mal_edit_rows_of_examples(&rows, joint->model, joint->editor, examples, n,
                                    progress, &report, err))

@@ -61,11 +61,17 @@ static int64_t rows_of(const struct mal_joint *joint, const struct mal_example *
     return mal_example_rows(joint->editor, text, module_at(joint, m)->of_source);
 }
 
-size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_example *text) {
+/* Where a module's part begins in a text's values. */
+static size_t values_at(const struct mal_joint *joint, const struct mal_example *text,
+                        size_t m) {
     int64_t n = 0;
-    for (size_t m = 0; m < joint->n_modules; m++)
-        n += rows_of(joint, text, m) * module_at(joint, m)->d_out;
+    for (size_t i = 0; i < m; i++)
+        n += rows_of(joint, text, i) * module_at(joint, i)->d_out;
     return (size_t)n;
+}
+
+size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_example *text) {
+    return values_at(joint, text, joint->n_modules);
 }
 
 const float *mal_joint_values(const struct mal_joint_change *change, size_t text) {
@@ -85,15 +91,6 @@ size_t mal_joint_n_texts(const struct mal_joint_change *change) {
 static int64_t first_row(const struct mal_joint *joint, const struct mal_joint_text *text,
                          size_t m) {
     return text->group->rows.first_row[module_at(joint, m)->of_source][text->index];
-}
-
-/* Where a module's part begins in a text's values. */
-static size_t values_at(const struct mal_joint *joint, const struct mal_example *text,
-                        size_t m) {
-    int64_t n = 0;
-    for (size_t i = 0; i < m; i++)
-        n += rows_of(joint, text, i) * module_at(joint, i)->d_out;
-    return (size_t)n;
 }
 
 /* ---- Groups ---- */
@@ -212,6 +209,16 @@ static bool add_fitted(const struct mal_joint_change *change,
     return mal_pace_gemm64(pace, &product, err);
 }
 
+/* A group's keys of a module into the system, or out of it where `sign` is negative; the
+ * residuals lose, or get back, what the live shift gives them. */
+static bool add_keys(struct mal_joint_change *change, const struct mal_joint_group *group,
+                     size_t m, int sign, const struct mal_pace *pace,
+                     struct mal_error *err) {
+    return add_fitted(change, group, m, -sign, pace, err) &&
+           mal_joint_add_rows(change->joint, m, group->rows.u[m],
+                              mal_edit_rows_n(&group->rows, m), sign, pace, err);
+}
+
 /* ---- Teaching ---- */
 
 /* The differences of a module in rows->g: into the texts' values and, less what the live
@@ -233,18 +240,16 @@ static bool take_module(struct mal_joint_change *change, struct mal_joint_group 
                              d + first_row(joint, text, m) * d_out, bytes);
     }
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
-    return add_fitted(change, group, m, -1, pace, err) &&
-           mal_joint_add_rows(joint, m, group->rows.u[m], n, 1, pace, err);
+    return add_keys(change, group, m, 1, pace, err);
 }
 
 static bool take_modules(struct mal_joint_change *change, struct mal_joint_group *group,
                          size_t first_text, struct mal_edit_diffs *diffs,
                          struct mal_error *err) {
     struct mal_joint *joint = change->joint;
-    struct mal_joint_ticker ticker = {.progress = change->progress,
-                                      .stage = MAL_STAGE_GRAM,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_joint_ticker ticker =
+        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
     for (size_t m = 0; m < joint->n_modules; m++) {
         if (!mal_edit_diffs_run(diffs, &group->rows, m, err)) return false;
         double start = mal_clock_seconds();
@@ -314,10 +319,9 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
     if (!group) return false;
     double start = mal_clock_seconds();
-    struct mal_joint_ticker ticker = {.progress = change->progress,
-                                      .stage = MAL_STAGE_GRAM,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_joint_ticker ticker =
+        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
     joint->whole = pin;
     for (size_t m = 0; m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
@@ -326,11 +330,7 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
                                  err))
                 return false;
         }
-        if (pin) continue;
-        if (!add_fitted(change, group, m, 1, &pace, err) ||
-            !mal_joint_add_rows(joint, m, group->rows.u[m],
-                                mal_edit_rows_n(&group->rows, m), -1, &pace, err))
-            return false;
+        if (!pin && !add_keys(change, group, m, -1, &pace, err)) return false;
     }
     joint->whole = true;
     change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
@@ -343,17 +343,13 @@ bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *t
     if (n == 0) return true;
     const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
     if (!group) return false;
-    struct mal_joint_ticker ticker = {.progress = change->progress,
-                                      .stage = MAL_STAGE_GRAM,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_joint_ticker ticker =
+        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
     joint->whole = false;
     for (size_t m = 0; m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
-        if (!add_fitted(change, group, m, -1, &pace, err) ||
-            !mal_joint_add_rows(joint, m, group->rows.u[m],
-                                mal_edit_rows_n(&group->rows, m), 1, &pace, err))
-            return false;
+        if (!add_keys(change, group, m, 1, &pace, err)) return false;
     }
     joint->whole = true;
     return true;

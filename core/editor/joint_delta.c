@@ -148,10 +148,9 @@ bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,
                      struct mal_error *err) {
     struct mal_joint *joint = change->joint;
     double start = mal_clock_seconds();
-    struct mal_joint_ticker ticker = {.progress = change->progress,
-                                      .stage = MAL_STAGE_SOLVE,
-                                      .total = (int64_t)joint->n_modules};
-    struct mal_pace pace = {.be = joint->be, .tick = mal_joint_tick, .arg = &ticker};
+    struct mal_joint_ticker ticker =
+        mal_joint_ticker(joint, change->progress, MAL_STAGE_SOLVE);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
     struct mal_delta delta = {.parts = mal_calloc(joint->n_modules, sizeof *delta.parts)};
     if (!delta.parts) return mal_fail(err, MAL_NO_MEMORY, "delta");
     for (size_t m = 0; change->groups && m < joint->n_modules; m++) {

@@ -21,19 +21,23 @@ struct mal_joint {
     double *info;    /* device: pivot report (2), sums of squares (2) */
     double *eye;     /* (EYE, EYE), device */
     bool whole;
-    bool alone;         /* one change only, in the dual form: there is no A */
+    bool alone; /* one change only, in the dual form: there is no A */
 };
 
 enum { MAL_JOINT_EYE = 64 };
 
-/* Ticks of one stage, for struct mal_pace. */
+/* Ticks of one stage over the modules, and the pace of solvers that ticks so. */
 struct mal_joint_ticker {
     const struct mal_progress *progress;
     enum mal_stage stage;
     int64_t done, total;
 };
 
-bool mal_joint_tick(void *arg); /* a struct mal_joint_ticker */
+struct mal_joint_ticker mal_joint_ticker(const struct mal_joint *joint,
+                                         const struct mal_progress *progress,
+                                         enum mal_stage stage);
+struct mal_pace mal_joint_pace(const struct mal_joint *joint,
+                               struct mal_joint_ticker *ticker /* borrowed */);
 
 double mal_joint_ridge(const struct mal_editor *editor, size_t m); /* e^lamda */
 /* A system that is alone gets its A where these rows, the first, are too many for the
