@@ -195,11 +195,13 @@ static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t 
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     struct jobs_write w = {
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
+    /* first: who sees the job ended finds the error in the status, too */
+    mal_status_set_error(worker->o.status, problem ? mal_strdup(problem) : NULL);
     bool ok = write_jobs(worker, write_ended, &w, err);
     for (size_t i = 0; i < n && ok; i++) {
         mal_log("error", "job failed", "{s:s,s:s}", "job", ids[i], "detail", why->text);
     }
-    mal_status_set_error(worker->o.status, problem);
+    mal_free(problem);
     mal_worker_announce(worker);
     return ok;
 }
