@@ -1,0 +1,133 @@
+/* server_answer.c - what handlers ask of a request, and answer: bodies whole, and parts
+ * of files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "core/alloc.h"
+#include "daemon/server_impl.h"
+
+enum { FILE_BLOCK = 256 << 10 };
+
+const char *mal_request_header(const struct mal_request *req, const char *name) {
+    return MHD_lookup_connection_value(mal_exchange_of(req)->connection, MHD_HEADER_KIND,
+                                       name);
+}
+
+const char *mal_request_query(const struct mal_request *req, const char *name) {
+    return MHD_lookup_connection_value(mal_exchange_of(req)->connection,
+                                       MHD_GET_ARGUMENT_KIND, name);
+}
+
+struct odd {
+    const struct mal_request *req;
+    const char *const *known;
+    const char *name;
+};
+
+static enum MHD_Result find_odd(void *arg, enum MHD_ValueKind kind, const char *key,
+                                const char *value) {
+    struct odd *odd = arg;
+    size_t i = 0;
+    while (odd->known[i] && strcasecmp(odd->known[i], key))
+        i++;
+    /* The library looks up the first of several. */
+    bool first = value && mal_request_query(odd->req, key) == value;
+    if (odd->known[i] && first) return MHD_YES;
+    odd->name = key;
+    return MHD_NO;
+}
+
+const char *mal_request_query_odd(const struct mal_request *req,
+                                  const char *const *known) {
+    struct odd odd = {.req = req, .known = known};
+    MHD_get_connection_values(mal_exchange_of(req)->connection, MHD_GET_ARGUMENT_KIND,
+                              find_odd, &odd);
+    return odd.name;
+}
+
+void mal_request_set(struct mal_request *req, const char *name, const char *value) {
+    struct mal_exchange *ex = mal_exchange_of(req);
+    if (ex->n_set == MAL_SERVER_HEADERS_SET) return;
+    struct mal_header *h = &ex->set[ex->n_set++];
+    snprintf(h->name, sizeof h->name, "%s", name);
+    snprintf(h->value, sizeof h->value, "%s", value);
+}
+
+void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
+                         struct MHD_Response *response) {
+    ex->response = response;
+    if (!ex->response) {
+        status = MHD_HTTP_SERVICE_UNAVAILABLE;
+        ex->response =
+            MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    }
+    if (ex->response && type) MHD_add_response_header(ex->response, "Content-Type", type);
+    for (size_t i = 0; ex->response && i < ex->n_set; i++) {
+        MHD_add_response_header(ex->response, ex->set[i].name, ex->set[i].value);
+    }
+    ex->status = status;
+    if (ex->suspended) mal_exchange_resume(ex);
+}
+
+void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
+                        size_t bytes) {
+    struct mal_exchange *ex = mal_exchange_of(req);
+    if (ex->response) {
+        mal_free(body);
+        return;
+    }
+    struct MHD_Response *response =
+        body ? MHD_create_response_from_buffer_with_free_callback(bytes, body, mal_free)
+             : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (!response) mal_free(body);
+    mal_exchange_answer(ex, status, type, response);
+}
+
+/* ---- Files ---- */
+
+struct part {
+    struct mal_exchange *ex; /* outlives its response */
+    int fd;
+    uint64_t offset;
+};
+
+/* Asked for when all before it has gone out: so a download may take as long as it does,
+ * but must go on. */
+static ssize_t read_part(void *arg, uint64_t position, char *buffer, size_t room) {
+    struct part *part = arg;
+    mal_exchange_enter(part->ex, MAL_PHASE_SENDING);
+    ssize_t n;
+    do {
+        n = pread(part->fd, buffer, room, (off_t)(part->offset + position));
+    } while (n < 0 && errno == EINTR);
+    return n > 0 ? n : MHD_CONTENT_READER_END_WITH_ERROR;
+}
+
+static void free_part(void *arg) {
+    struct part *part = arg;
+    close(part->fd);
+    mal_free(part);
+}
+
+void mal_request_answer_file(struct mal_request *req, int status, const char *type,
+                             int fd, uint64_t offset, uint64_t bytes) {
+    struct mal_exchange *ex = mal_exchange_of(req);
+    if (ex->response) return;
+    struct MHD_Response *response = NULL;
+    struct part *part = mal_calloc(1, sizeof *part);
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (part && own >= 0) {
+        *part = (struct part){.ex = ex, .fd = own, .offset = offset};
+        response = MHD_create_response_from_callback(bytes, FILE_BLOCK, read_part, part,
+                                                     free_part);
+    }
+    if (!response) {
+        if (own >= 0) close(own);
+        mal_free(part);
+    }
+    mal_exchange_answer(ex, status, type, response);
+}

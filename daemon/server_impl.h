@@ -1,0 +1,73 @@
+/* server_impl.h - what the files of the HTTP server share. */
+#ifndef MAL_SERVER_IMPL_H
+#define MAL_SERVER_IMPL_H
+
+#include <microhttpd.h>
+
+#include "daemon/server.h"
+
+enum { MAL_SERVER_HEADERS_SET = 6 };
+
+enum mal_phase {
+    MAL_PHASE_IDLE,
+    MAL_PHASE_RECEIVING,
+    MAL_PHASE_WORKING,
+    MAL_PHASE_SENDING
+};
+
+/* A connection. */
+struct mal_peer {
+    struct mal_peer *prev, *next;
+    struct MHD_Connection *connection;
+    enum mal_phase phase;
+    int64_t since_ms; /* the phase's beginning */
+    bool cut;
+};
+
+struct mal_header {
+    char name[32], value[256];
+};
+
+/* A request and its answer. */
+struct mal_exchange {
+    struct mal_request pub; /* first: the request is the exchange */
+    struct mal_server *server;
+    struct MHD_Connection *connection;
+    struct mal_peer *peer;
+    bool begun, handled, suspended, drain, chunked, bad_uri;
+    char *path;
+    char type[128];
+    size_t capacity, uri_bytes;
+    uint64_t declared; /* Content-Length; UINT64_MAX: none */
+    struct mal_header set[MAL_SERVER_HEADERS_SET];
+    size_t n_set;
+    struct MHD_Response *response;
+    int status;
+};
+
+struct mal_server {
+    struct mal_server_options options;
+    struct mal_loop *loop;
+    struct MHD_Daemon *mhd;
+    struct mal_peer *peers;
+    size_t n_exchanges;
+    bool resumed; /* the library does not wake its own descriptor for this */
+};
+
+static inline struct mal_exchange *mal_exchange_of(const struct mal_request *req) {
+    return (struct mal_exchange *)req;
+}
+
+void mal_exchange_enter(struct mal_exchange *ex, enum mal_phase phase);
+/* The suspended connection goes on, soon. */
+void mal_exchange_resume(struct mal_exchange *ex);
+/* Takes over `response`, NULL where memory is out. */
+void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
+                         struct MHD_Response *response);
+
+/* The headers are there: refuses what HTTP leaves open to smuggling and what is too
+ * large, then asks the options' `begin` (server_framing.c). */
+void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
+                        const char *version);
+
+#endif
