@@ -77,11 +77,11 @@ static bool check_fact(const struct mal_model *model, const struct mal_tokenizer
 }
 
 bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
-                     const struct mal_fact *facts, size_t n, int64_t *out_tokens,
-                     struct mal_error *err) {
+                     const struct mal_fact *facts, size_t n, size_t first,
+                     int64_t *out_tokens, struct mal_error *err) {
     int64_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        if (!check_fact(model, tok, &facts[i], i, &total, err)) return false;
+        if (!check_fact(model, tok, &facts[i], first + i, &total, err)) return false;
     }
     *out_tokens = total;
     return true;
@@ -91,6 +91,6 @@ bool mal_check_facts_of(const char *path, const struct mal_tokenizer *tok,
                         const struct mal_model *model, const struct mal_fact *facts,
                         size_t n, struct mal_error *err) {
     int64_t tokens;
-    if (mal_check_facts(model, tok, facts, n, &tokens, err)) return true;
+    if (mal_check_facts(model, tok, facts, n, 0, &tokens, err)) return true;
     return mal_fail_wrap(err, "%s: %s", path, err->pointer);
 }

@@ -10,7 +10,8 @@
 
 struct values {
     char *model, *editor, *data, *db, *listen, *device, *update;
-    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
+    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk;
+    int64_t keep_versions;
     int64_t max_connections;
     int64_t keyframe_every, retain_bytes, min_free_disk;
     char *preserve;
@@ -77,7 +78,11 @@ static const struct mal_option options[] = {
      "How long the oldest queued job waits for others to be edited with.", .min = 0,
      .max = 60000},
     {"max-body", MAL_OPTION_BYTES, AT(max_body), "BYTES", "16MiB",
-     "Largest request body.", .min = 1024, .max = 1 << 30},
+     "Largest request body, and longest line of facts sent as NDJSON.", .min = 1024,
+     .max = 1 << 30},
+    {"max-bulk", MAL_OPTION_BYTES, AT(max_bulk), "BYTES", "4GiB",
+     "Largest body of facts sent as NDJSON: it is checked and put aside while it arrives.",
+     .min = 1024, .max = 1e15},
     {"request-timeout", MAL_OPTION_DURATION, AT(request_timeout), "S", "60",
      "Time to receive a whole request, to answer a completion, to send an answer.",
      .min = 0.1, .max = 86400},
@@ -166,6 +171,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .max_batch_facts = v.max_batch_facts,
         .batch_window_ms = v.batch_window_ms,
         .max_body = v.max_body,
+        .max_bulk = v.max_bulk,
         .keep_versions = v.keep_versions,
         .max_connections = v.max_connections,
         .keyframe_every = v.keyframe_every,

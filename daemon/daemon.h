@@ -17,6 +17,8 @@ struct mal_daemon {
     const char *db;
     const char *update; /* "sequential" */
     int64_t max_facts;  /* of one request */
+    int64_t max_body;   /* bytes; of facts as lines: of one line */
+    int64_t max_bulk;   /* bytes of facts as lines */
     int64_t min_free_disk;
 
     struct mal_loop *loop;

@@ -55,3 +55,14 @@ bool mal_disk_low(struct mal_disk *disk) {
     pthread_mutex_unlock(&disk->lock);
     return low;
 }
+
+bool mal_disk_has_room(int fd, int64_t bytes, int64_t min_free, struct mal_error *err) {
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) != 0) return true; /* writing will tell */
+    int64_t left = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
+    if (left - bytes >= min_free) return true;
+    return mal_fail(err, MAL_NO_SPACE,
+                    "the disk of the database has %lld bytes left, too few for a file of "
+                    "%lld",
+                    (long long)left, (long long)bytes);
+}

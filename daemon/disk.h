@@ -26,4 +26,8 @@ void mal_disk_destroy(struct mal_disk *disk); /* takes NULL */
 /* Looks; logs when the answer is another than before. */
 bool mal_disk_low(struct mal_disk *disk);
 
+/* Room for `bytes` more where the open file is, beyond `min_free`; MAL_NO_SPACE. */
+bool mal_disk_has_room(int fd, int64_t bytes, int64_t min_free,
+                       struct mal_error *err) MAL_CHECK;
+
 #endif

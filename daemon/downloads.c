@@ -1,16 +1,15 @@
 /* downloads.c - makes the files and keeps a few. */
 #include "daemon/downloads.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/export/lora.h"
 #include "core/new_file.h"
 #include "daemon/daemon.h"
+#include "daemon/disk.h"
 #include "daemon/engine_export.h"
 #include "daemon/history_shift.h"
 
@@ -76,19 +75,6 @@ static int64_t bytes_needed(const struct making *making) {
     return floats * (int64_t)sizeof(float);
 }
 
-/* A download must not take the room that the database needs. */
-static bool check_room(const struct making *making, int fd, struct mal_error *err) {
-    struct statvfs fs;
-    if (fstatvfs(fd, &fs) != 0) return true; /* writing will tell */
-    int64_t left = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize,
-            need = bytes_needed(making);
-    if (left - need >= making->min_free) return true;
-    return mal_fail(err, MAL_NO_SPACE,
-                    "the disk of the database has %" PRId64
-                    " bytes left, too few for a file of %" PRId64,
-                    left, need);
-}
-
 static bool write_file(struct making *making, struct mal_new_file *file,
                        struct mal_error *err) {
     if (making->format == MAL_DOWNLOAD_SAFETENSORS)
@@ -110,7 +96,8 @@ static void make(void *arg) {
     bool ok = mal_store_open_reader(&store, making->db, err) &&
               mal_history_shift_open(&making->shift, store, making->ex.version, err) &&
               mal_new_file_unnamed(&file, making->db, err) &&
-              check_room(making, file.fd, err) && write_file(making, &file, err);
+              mal_disk_has_room(file.fd, bytes_needed(making), making->min_free, err) &&
+              write_file(making, &file, err);
     if (ok && fstat(file.fd, &st) != 0) ok = mal_fail(err, MAL_IO, "the file made");
     if (ok) {
         making->file.fd = file.fd;

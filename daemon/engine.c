@@ -348,6 +348,7 @@ bool mal_engine_score(struct mal_engine *engine, int64_t version,
 }
 
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
-                            size_t n, int64_t *out_tokens, struct mal_error *err) {
-    return mal_check_facts(engine->model, engine->tok, facts, n, out_tokens, err);
+                            size_t n, size_t first, int64_t *out_tokens,
+                            struct mal_error *err) {
+    return mal_check_facts(engine->model, engine->tok, facts, n, first, out_tokens, err);
 }

@@ -234,9 +234,9 @@ bool mal_engine_score(struct mal_engine *engine, int64_t version,
                       struct mal_error *err) MAL_CHECK;
 /* Checks facts as a batch will: tokenizes each, in the loop thread too (touches no
  * device). *out_tokens: target tokens. The first fact that does not fit is MAL_INVALID
- * with pointer. */
+ * with pointer; `first` is the position of facts[0]. */
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
-                            size_t n, int64_t *out_tokens,
+                            size_t n, size_t first, int64_t *out_tokens,
                             struct mal_error *err) MAL_CHECK;
 
 #endif

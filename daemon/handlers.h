@@ -6,6 +6,8 @@
 struct mal_daemon;
 struct mal_request;
 
+/* At the headers: facts as lines are taken while they arrive. */
+void mal_begin_edits(struct mal_daemon *d, struct mal_request *req);
 void mal_post_edits(struct mal_daemon *d, struct mal_request *req);
 void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req);
 void mal_post_retractions(struct mal_daemon *d, struct mal_request *req);

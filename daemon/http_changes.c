@@ -15,7 +15,7 @@ static bool decode_rollback(struct mal_intake *in, struct mal_error *err) {
 }
 
 static bool prepare_rollback(struct mal_intake *in, struct mal_store *store,
-                             int64_t now_ms, struct mal_error *err) {
+                             struct mal_error *err) {
     struct mal_version_row row = {0};
     struct mal_error none = {0};
     int64_t version = in->rollback.to_version;
@@ -55,7 +55,7 @@ static bool decode_consolidation(struct mal_intake *in, struct mal_error *err) {
 }
 
 static bool prepare_consolidation(struct mal_intake *in, struct mal_store *store,
-                                  int64_t now_ms, struct mal_error *err) {
+                                  struct mal_error *err) {
     in->note = in->consolidation;
     return true;
 }

@@ -1,71 +1,38 @@
-/* http_edits.c - POST /v1/edits: new facts. */
+/* http_edits.c - POST /v1/edits: new facts, as JSON in one piece or as NDJSON while they
+ * arrive. */
 #include <stdio.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "daemon/bulk.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/intake.h"
 
-/* ---- On a work thread ---- */
-
-static bool decode(struct mal_intake *in, struct mal_error *err) {
-    const struct mal_request *req = in->req;
-    const char *body = req->body ? req->body : "";
-    bool lines = !strcmp(req->content_type, "application/x-ndjson");
-    size_t max = (size_t)in->daemon->max_facts;
-    int64_t n_tokens = 0;
-    bool ok = lines ? mal_decode_edits_ndjson(body, req->body_bytes, max, &in->edits, err)
-                    : mal_decode_edits(body, req->body_bytes, max, &in->edits, err);
-    if (!ok) return false;
-    if (!mal_engine_check_facts(in->engine, in->edits.facts, in->edits.n_facts, &n_tokens,
-                                err)) {
-        return false;
-    }
-    if (!in->edits.validate_only) return true;
-    in->answer = mal_json_text(json_pack("{s:b,s:I,s:I}", "valid", 1, "facts",
-                                         (json_int_t)in->edits.n_facts, "tokens",
-                                         (json_int_t)n_tokens));
-    return in->answer || mal_fail(err, MAL_NO_MEMORY, "answer");
-}
-
 /* ---- On the writer's thread ---- */
 
 /* A fact keeps the id the client gave it; the others get one. */
-static bool name_facts(struct mal_intake *in, struct mal_store *store, int64_t now_ms,
-                       struct mal_error *err) {
-    for (size_t i = 0; i < in->edits.n_facts; i++) {
-        const struct mal_fact *fact = &in->edits.facts[i];
-        struct mal_fact_row *row = &in->rows[i];
-        *row = (struct mal_fact_row){.index = (int64_t)i,
-                                     .job = in->job->id,
-                                     .version = -1,
-                                     .prompt = fact->prompt,
-                                     .target = fact->target,
-                                     .fact_json = in->edits.facts_json[i]};
-        if (!fact->id) {
-            mal_id_make(&in->daemon->ids, "fact_", now_ms, in->fact_ids[i]);
-            row->id = in->fact_ids[i];
-            continue;
-        }
-        row->id = fact->id;
-        struct mal_fact_row other = {0};
-        struct mal_error none = {0};
-        if (mal_store_get_fact(store, fact->id, &other, &none)) {
-            mal_fact_row_finish(&other);
-            char pointer[48];
-            snprintf(pointer, sizeof pointer, "/facts/%zu/id", i);
-            return mal_fail_at(err, MAL_CONFLICT, pointer,
-                               "fact %zu: there is a fact '%s' already", i, fact->id);
-        }
-        if (none.status != MAL_NOT_FOUND) {
-            *err = none;
-            return false;
-        }
+static bool name_fact(struct mal_intake *in, struct mal_store *store, size_t i,
+                      struct mal_fact_row *row, struct mal_error *err) {
+    if (!row->id) {
+        mal_id_make(&in->daemon->ids, "fact_", in->now_ms, in->fact_id);
+        row->id = in->fact_id;
+        return true;
     }
-    return true;
+    struct mal_fact_row other = {0};
+    struct mal_error none = {0};
+    if (mal_store_get_fact(store, row->id, &other, &none)) {
+        mal_fact_row_finish(&other);
+        char pointer[48];
+        snprintf(pointer, sizeof pointer, "/facts/%zu/id", i);
+        return mal_fail_at(err, MAL_CONFLICT, pointer,
+                           "fact %zu: there is a fact '%s' already", i, row->id);
+    }
+    if (none.status == MAL_NOT_FOUND) return true;
+    *err = none;
+    return false;
 }
 
 static bool keep_gate(struct mal_intake *in, struct mal_error *err) {
@@ -78,22 +45,95 @@ static bool keep_gate(struct mal_intake *in, struct mal_error *err) {
     return true;
 }
 
-static bool prepare(struct mal_intake *in, struct mal_store *store, int64_t now_ms,
+static bool prepare(struct mal_intake *in, struct mal_store *store,
                     struct mal_error *err) {
-    size_t n = in->edits.n_facts;
-    in->rows = mal_calloc(n, sizeof *in->rows);
-    in->fact_ids = mal_calloc(n, sizeof *in->fact_ids);
-    if (!in->rows || !in->fact_ids) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
-    in->n_rows = n;
-    in->job->n_facts = (int64_t)n;
+    in->job->n_facts = (int64_t)in->facts.n;
     in->note = in->edits.note;
-    return keep_gate(in, err) && name_facts(in, store, now_ms, err);
+    return keep_gate(in, err);
 }
 
-static const struct mal_intake_kind edits = {
-    .kind = MAL_JOB_EDIT, .needs_disk = true, .decode = decode, .prepare = prepare};
+/* ---- JSON ---- */
+
+static bool decode(struct mal_intake *in, struct mal_error *err) {
+    const struct mal_request *req = in->req;
+    const char *body = req->body ? req->body : "";
+    int64_t n_tokens = 0;
+    if (!mal_decode_edits(body, req->body_bytes, (size_t)in->daemon->max_facts,
+                          &in->edits, err) ||
+        !mal_engine_check_facts(in->engine, in->edits.facts, in->edits.n_facts, 0,
+                                &n_tokens, err)) {
+        return false;
+    }
+    in->facts.n = in->edits.n_facts;
+    if (!in->edits.validate_only) return true;
+    in->answer = mal_json_text(json_pack("{s:b,s:I,s:I}", "valid", 1, "facts",
+                                         (json_int_t)in->edits.n_facts, "tokens",
+                                         (json_int_t)n_tokens));
+    return in->answer || mal_fail(err, MAL_NO_MEMORY, "answer");
+}
+
+static bool get_fact(void *arg, struct mal_store *store, size_t i,
+                     struct mal_fact_row *out, struct mal_error *err) {
+    struct mal_intake *in = arg;
+    const struct mal_fact *fact = &in->edits.facts[i];
+    *out = (struct mal_fact_row){.id = fact->id,
+                                 .prompt = fact->prompt,
+                                 .target = fact->target,
+                                 .fact_json = in->edits.facts_json[i]};
+    return name_fact(in, store, i, out, err);
+}
+
+static const struct mal_intake_kind edits = {.kind = MAL_JOB_EDIT,
+                                             .needs_disk = true,
+                                             .decode = decode,
+                                             .prepare = prepare,
+                                             .get_fact = get_fact};
+
+/* ---- NDJSON ---- */
+
+static bool add_lines(struct mal_intake *in, struct mal_error *err) {
+    return mal_bulk_add(in->bulk, in->req->body, in->req->body_bytes, err);
+}
+
+static bool end_lines(struct mal_intake *in, struct mal_error *err) {
+    if (in->req->body_bytes > 0 && !add_lines(in, err)) return false;
+    if (!mal_bulk_end(in->bulk, err)) return false;
+    in->facts.n = mal_bulk_facts(in->bulk);
+    return true;
+}
+
+static bool next_fact(void *arg, struct mal_store *store, size_t i,
+                      struct mal_fact_row *out, struct mal_error *err) {
+    struct mal_intake *in = arg;
+    return mal_bulk_next(in->bulk, out, err) && name_fact(in, store, i, out, err);
+}
+
+static const struct mal_intake_kind edit_lines = {.kind = MAL_JOB_EDIT,
+                                                  .needs_disk = true,
+                                                  .piece = add_lines,
+                                                  .decode = end_lines,
+                                                  .prepare = prepare,
+                                                  .get_fact = next_fact};
+
+void mal_begin_edits(struct mal_daemon *d, struct mal_request *req) {
+    if (strcmp(req->content_type, "application/x-ndjson")) return;
+    struct mal_error err = {0};
+    struct mal_bulk_options options = {.engine = d->engine,
+                                       .db = d->db,
+                                       .min_free = d->min_free_disk,
+                                       .max_facts = (size_t)d->max_facts,
+                                       .max_line = (size_t)d->max_body};
+    struct mal_intake *in = mal_intake_create(d, req, &edit_lines);
+    if (!in) return;
+    if (mal_bulk_create(&in->bulk, &options, &err)) {
+        mal_intake_receive(in, (uint64_t)d->max_bulk);
+    } else {
+        mal_intake_refuse(in, &err);
+    }
+}
 
 void mal_post_edits(struct mal_daemon *d, struct mal_request *req) {
-    struct mal_intake *in = mal_intake_create(d, req, &edits);
+    struct mal_intake *in = req->owner;
+    if (!in) in = mal_intake_create(d, req, &edits);
     if (in) mal_intake_start(in);
 }

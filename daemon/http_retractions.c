@@ -152,7 +152,7 @@ static bool check_claims(const struct mal_intake *in, struct mal_store *store,
 }
 
 static bool prepare_retraction(struct mal_intake *in, struct mal_store *store,
-                               int64_t now_ms, struct mal_error *err) {
+                               struct mal_error *err) {
     struct mal_retraction_request *asked = &in->retraction;
     bool ok = true;
     if (asked->job) {

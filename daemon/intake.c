@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/bulk.h"
 #include "daemon/engine.h"
 #include "daemon/http.h"
 #include "daemon/render.h"
@@ -19,8 +20,8 @@ static void intake_free(struct mal_intake *in) {
     mal_free(in->consolidation);
     mal_free(in->job);
     mal_free(in->request_json);
-    mal_free(in->rows);
-    mal_free(in->fact_ids);
+    mal_bulk_destroy(in->bulk);
+    mal_hasher_destroy(in->hasher);
     mal_free(in->answer);
     mal_free(in);
 }
@@ -33,29 +34,29 @@ void mal_intake_refuse(struct mal_intake *in, const struct mal_error *err) {
 /* ---- On a work thread ---- */
 
 /* Two requests are the same if path, parameters and body are, byte for byte. */
-static bool hash_request(struct mal_intake *in, struct mal_error *err) {
-    struct mal_hasher *hasher = NULL;
+static void hash_rest(struct mal_intake *in) {
     const struct mal_request *req = in->req;
-    if (!mal_hasher_create(&hasher, err)) return false;
-    mal_hasher_add_text(hasher, mal_job_kind_name(in->kind->kind));
-    mal_hasher_add_text(hasher, req->content_type);
-    mal_hasher_add(hasher, req->body, req->body_bytes);
+    mal_hasher_add(in->hasher, req->body, req->body_bytes);
     if (req->param[0]) {
         const struct mal_retraction_request *asked = &in->retraction;
-        mal_hasher_add_text(hasher, req->param[0]);
-        mal_hasher_add_text(hasher, asked->drop ? "drop" : "pin");
-        mal_hasher_add_text(hasher, asked->reason ? asked->reason : "");
+        mal_hasher_add_text(in->hasher, req->param[0]);
+        mal_hasher_add_text(in->hasher, asked->drop ? "drop" : "pin");
+        mal_hasher_add_text(in->hasher, asked->reason ? asked->reason : "");
     }
-    struct mal_hash hash = mal_hasher_end(hasher);
-    mal_hasher_destroy(hasher);
+    struct mal_hash hash = mal_hasher_end(in->hasher);
     mal_hash_hex(&hash, in->hash);
-    return true;
 }
 
 static void decode(void *arg) {
     struct mal_intake *in = arg;
-    in->decoded = hash_request(in, &in->err) &&
-                  (!in->kind->decode || in->kind->decode(in, &in->err));
+    hash_rest(in);
+    in->decoded = !in->kind->decode || in->kind->decode(in, &in->err);
+}
+
+static void decode_piece(void *arg) {
+    struct mal_intake *in = arg;
+    mal_hasher_add(in->hasher, in->req->body, in->req->body_bytes);
+    in->decoded = in->kind->piece(in, &in->err);
 }
 
 /* ---- On the writer's thread ---- */
@@ -93,12 +94,12 @@ static bool check_able(const struct mal_intake *in, struct mal_error *err) {
     return true;
 }
 
-static bool add_job(struct mal_intake *in, struct mal_store *store, int64_t now_ms,
+static bool add_job(struct mal_intake *in, struct mal_store *store,
                     struct mal_error *err) {
     struct mal_job_row row = {.id = in->job->id,
                               .kind = in->kind->kind,
                               .state = MAL_JOB_QUEUED,
-                              .created_ms = now_ms,
+                              .created_ms = in->now_ms,
                               .n_facts = in->job->n_facts,
                               .version = -1,
                               .to_version = in->job->to_version,
@@ -106,7 +107,7 @@ static bool add_job(struct mal_intake *in, struct mal_store *store, int64_t now_
                               .request_json = in->request_json};
     in->answer = mal_json_text(mal_render_job(&row, NULL));
     if (!in->answer) return mal_fail(err, MAL_NO_MEMORY, "job");
-    return mal_store_add_job(store, &row, in->rows, in->n_rows, in->key,
+    return mal_store_add_job(store, &row, in->facts.n ? &in->facts : NULL, in->key,
                              in->key ? in->hash : NULL, in->key ? in->answer : NULL, err);
 }
 
@@ -117,16 +118,16 @@ static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
     if (!find_repeat(in, store, &repeat, err)) return false;
     if (repeat) return true;
     if (!check_able(in, err)) return false;
-    int64_t now_ms = mal_clock_unix_ms();
+    in->now_ms = mal_clock_unix_ms();
     in->job = mal_calloc(1, sizeof *in->job);
     if (!in->job) return mal_fail(err, MAL_NO_MEMORY, "job");
     in->job->kind = in->kind->kind;
     in->job->to_version = -1;
-    mal_id_make(&in->daemon->ids, "job_", now_ms, in->job->id);
-    if (!in->kind->prepare(in, store, now_ms, err)) return false;
+    mal_id_make(&in->daemon->ids, "job_", in->now_ms, in->job->id);
+    if (!in->kind->prepare(in, store, err)) return false;
     int64_t n_facts = in->job->n_facts;
     if (!mal_worker_reserve(worker, n_facts, err)) return false;
-    if (!add_job(in, store, now_ms, err)) {
+    if (!add_job(in, store, err)) {
         mal_worker_release(worker, n_facts);
         return false;
     }
@@ -210,7 +211,44 @@ struct mal_intake *mal_intake_create(struct mal_daemon *d, struct mal_request *r
     in->engine = d->engine;
     in->joint = !strcmp(d->update, "joint");
     in->key = key;
+    in->facts = (struct mal_fact_source){.get = kind->get_fact, .arg = in};
+    if (!mal_hasher_create(&in->hasher, &err)) {
+        mal_intake_refuse(in, &err);
+        return NULL;
+    }
+    mal_hasher_add_text(in->hasher, mal_job_kind_name(kind->kind));
+    mal_hasher_add_text(in->hasher, req->content_type);
     return in;
+}
+
+static void piece_decoded(void *arg) {
+    struct mal_intake *in = arg;
+    if (in->decoded) {
+        mal_request_more(in->req);
+    } else {
+        in->req->owner = NULL;
+        mal_intake_refuse(in, &in->err);
+    }
+}
+
+static void on_piece(struct mal_request *req) {
+    struct mal_intake *in = req->owner;
+    struct mal_error err = {0};
+    if (!mal_loop_work(in->daemon->loop, decode_piece, piece_decoded, in, &err)) {
+        in->req->owner = NULL;
+        mal_intake_refuse(in, &err);
+    }
+}
+
+static void on_gone(struct mal_request *req) {
+    intake_free(req->owner);
+}
+
+void mal_intake_receive(struct mal_intake *in, uint64_t max_bytes) {
+    in->req->owner = in;
+    mal_request_receive(in->req, &(struct mal_receiver){.max_bytes = max_bytes,
+                                                        .piece = on_piece,
+                                                        .gone = on_gone});
 }
 
 void mal_intake_start(struct mal_intake *in) {

@@ -9,7 +9,8 @@
 #include "daemon/http.h"
 
 const struct mal_route mal_routes[] = {
-    {"POST", "/v1/edits", mal_post_edits, MAL_ROLE_EDIT, MAL_BODY_JSON_OR_LINES, false},
+    {"POST", "/v1/edits", mal_post_edits, MAL_ROLE_EDIT, MAL_BODY_JSON_OR_LINES, false,
+     mal_begin_edits},
     {"POST", "/v1/rollbacks", mal_post_rollbacks, MAL_ROLE_EDIT, MAL_BODY_JSON, false},
     {"POST", "/v1/retractions", mal_post_retractions, MAL_ROLE_EDIT, MAL_BODY_JSON,
      false},
@@ -105,6 +106,7 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
         req->route = route;
         if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
         bind_params(req, starts, lengths);
+        if (route->begin) route->begin(d, req);
         return;
     }
     if (*allow) {

@@ -22,6 +22,8 @@ struct mal_route {
     enum mal_role role;
     enum mal_body body;
     bool when_loading; /* answered before the model is ready too */
+    /* At the headers; may answer, or have the body come in pieces. NULL: nothing. */
+    void (*begin)(struct mal_daemon *d, struct mal_request *req);
 };
 
 /* The table ends with a NULL method. */

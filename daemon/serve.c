@@ -251,6 +251,8 @@ static bool start(struct life *life, struct mal_error *err) {
     struct mal_daemon *d = &life->d;
     d->db = o->db;
     d->max_facts = o->max_queue;
+    d->max_body = o->max_body;
+    d->max_bulk = o->max_bulk;
     d->min_free_disk = o->min_free_disk;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;

@@ -9,7 +9,8 @@
 
 struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
-    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, keep_versions;
+    int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk,
+        keep_versions;
     int64_t max_connections;
     int64_t keyframe_every, retain_bytes,
         min_free_disk;                  /* 0: never, no limit, no least */

@@ -41,64 +41,6 @@ void mal_exchange_resume(struct mal_exchange *ex) {
     mal_loop_alarm(ex->server->loop, 0);
 }
 
-/* ---- Ends of connections ---- */
-
-static int socket_of(struct MHD_Connection *connection) {
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
-    return info ? (int)info->connect_fd : -1;
-}
-
-/* The library takes no answer in the middle of a body, so this one is written past it, as
- * far as the socket takes it; the connection is closed right after. */
-static void send_last_words(struct MHD_Connection *connection, int status,
-                            const char *title, const char *detail) {
-    char body[256], text[512];
-    int n = snprintf(
-        body, sizeof body,
-        "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
-        title, status, detail);
-    int m = snprintf(text, sizeof text,
-                     "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %d\r\nConnection: close\r\n\r\n%s",
-                     status, title, n, body);
-    int fd = socket_of(connection);
-    if (fd < 0) return;
-    if (send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL) == m)
-        shutdown(fd, SHUT_WR);
-}
-
-static bool take_body(struct mal_exchange *ex, const char *data, size_t bytes) {
-    struct mal_request *req = &ex->pub;
-    if (ex->response) return true; /* refused: drained */
-    if (bytes > ex->server->options.max_body - req->body_bytes) {
-        char detail[96];
-        snprintf(detail, sizeof detail, "the body is larger than %zu bytes",
-                 ex->server->options.max_body);
-        send_last_words(ex->connection, MHD_HTTP_CONTENT_TOO_LARGE, "Content Too Large",
-                        detail);
-        return false;
-    }
-    size_t need = req->body_bytes + bytes + 1;
-    if (need > ex->capacity) {
-        size_t capacity = ex->capacity ? ex->capacity : 4096;
-        while (capacity < need)
-            capacity *= 2;
-        char *body = mal_realloc(req->body, capacity);
-        if (!body) {
-            send_last_words(ex->connection, MHD_HTTP_SERVICE_UNAVAILABLE,
-                            "Service Unavailable", "out of memory");
-            return false;
-        }
-        req->body = body;
-        ex->capacity = capacity;
-    }
-    memcpy(req->body + req->body_bytes, data, bytes);
-    req->body_bytes += bytes;
-    req->body[req->body_bytes] = 0;
-    return true;
-}
-
 /* ---- Callbacks of the library ---- */
 
 static enum MHD_Result send_answer(struct mal_exchange *ex) {
@@ -106,6 +48,11 @@ static enum MHD_Result send_answer(struct mal_exchange *ex) {
     mal_exchange_enter(ex, MAL_PHASE_SENDING);
     o->answered(o->arg, &ex->pub, ex->status);
     return MHD_queue_response(ex->connection, (unsigned)ex->status, ex->response);
+}
+
+static void suspend(struct mal_exchange *ex) {
+    ex->suspended = true;
+    MHD_suspend_connection(ex->connection);
 }
 
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
@@ -119,9 +66,11 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
         mal_exchange_begin(ex, url, method, version);
         return ex->response && !ex->drain ? send_answer(ex) : MHD_YES;
     }
+    if (ex->resting) return MHD_YES; /* a further chunk of what it has read: later */
     if (*data_bytes) {
-        if (!take_body(ex, data, *data_bytes)) return MHD_NO;
+        if (!mal_exchange_take(ex, data, *data_bytes)) return MHD_NO;
         *data_bytes = 0;
+        if (ex->resting) suspend(ex);
         return MHD_YES;
     }
     if (!ex->response && !ex->handled) {
@@ -130,8 +79,7 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
         server->options.handle(server->options.arg, &ex->pub);
     }
     if (ex->response) return send_answer(ex);
-    ex->suspended = true;
-    MHD_suspend_connection(connection);
+    suspend(ex);
     return MHD_YES;
 }
 
@@ -164,6 +112,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     *context = NULL;
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
     ex->server->n_exchanges--;
+    if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->response) MHD_destroy_response(ex->response);
     mal_free(ex->pub.body);
     mal_free(ex->path);
@@ -201,7 +150,8 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
 static bool has_left(const struct mal_peer *peer) {
     char byte;
     if (peer->phase != MAL_PHASE_IDLE && peer->phase != MAL_PHASE_RECEIVING) return false;
-    return recv(socket_of(peer->connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    return recv(mal_exchange_socket(peer->connection), &byte, 1,
+                MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
 void mal_server_sweep(struct mal_server *server) {
@@ -211,11 +161,12 @@ void mal_server_sweep(struct mal_server *server) {
         bool late = now - p->since_ms > server->options.timeout_ms;
         if (!late && !has_left(p)) continue;
         if (late && p->phase == MAL_PHASE_RECEIVING) {
-            send_last_words(p->connection, MHD_HTTP_REQUEST_TIMEOUT, "Request Timeout",
-                            "the request did not arrive in time");
+            mal_exchange_last_words(p->connection, MHD_HTTP_REQUEST_TIMEOUT,
+                                    "Request Timeout",
+                                    "the request did not arrive in time");
         }
         p->cut = true;
-        int fd = socket_of(p->connection);
+        int fd = mal_exchange_socket(p->connection);
         if (fd >= 0) shutdown(fd, SHUT_RDWR); /* the library sees the end and closes */
     }
     run(server); /* at the limit of connections it accepts again only when it is run */

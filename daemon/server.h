@@ -28,6 +28,7 @@ struct mal_request {
     const char *param[MAL_MAX_PARAMS]; /* what stood for {..} in the path */
     const void *route;                 /* the router's */
     int64_t began_ms;                  /* monotonic */
+    void *owner;                       /* who has mal_request_receive() called */
 };
 
 /* A header's or query parameter's value; NULL: not there. */
@@ -51,11 +52,27 @@ void mal_request_answer(struct mal_request *req, int status, const char *type, c
 void mal_request_answer_file(struct mal_request *req, int status, const char *type,
                              int fd, uint64_t offset, uint64_t bytes);
 
+/* A body that is not gathered but handed over while it arrives. */
+struct mal_receiver {
+    uint64_t max_bytes;
+    /* The next 256 KiB or more are in the request's body. The connection rests until
+     * mal_request_more(), or until the request is answered: then what is left of the body
+     * is read and dropped. */
+    void (*piece)(struct mal_request *req);
+    /* The request ends with its owner still set, and will not be handled. */
+    void (*gone)(struct mal_request *req);
+};
+
+/* In `begin` only. `handle` gets what is left after the last piece. */
+void mal_request_receive(struct mal_request *req, const struct mal_receiver *receiver);
+/* The piece has been taken. Loop thread only. */
+void mal_request_more(struct mal_request *req);
+
 struct mal_server_options {
     int listen_fd;      /* taken over on success */
     size_t max_body;    /* bytes */
     int64_t timeout_ms; /* for receiving a whole request, and for sending the answer; of a
-                         * file, for each 256 KiB of it */
+                         * file or a body in pieces, for each 256 KiB of it */
     unsigned max_connections;
     void *arg;
     /* The headers are there. May answer already (refuse); the body is then not waited

@@ -70,6 +70,7 @@ void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
         MHD_add_response_header(ex->response, ex->set[i].name, ex->set[i].value);
     }
     ex->status = status;
+    mal_exchange_rested(ex);
     if (ex->suspended) mal_exchange_resume(ex);
 }
 

@@ -118,10 +118,12 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
     if (!ex->response && wants_body(method) && !ex->chunked && !has_length) {
         refuse(ex, MHD_HTTP_LENGTH_REQUIRED, "the request has no Content-Length");
     }
-    if (!ex->response && !ex->chunked && has_length && ex->declared > o->max_body) {
+    if (!ex->response && !ex->chunked && has_length &&
+        ex->declared > mal_exchange_max_body(ex)) {
         char detail[128];
-        snprintf(detail, sizeof detail, "the body has %llu bytes, at most %zu are taken",
-                 (unsigned long long)ex->declared, o->max_body);
+        snprintf(detail, sizeof detail, "the body has %llu bytes, at most %llu are taken",
+                 (unsigned long long)ex->declared,
+                 (unsigned long long)mal_exchange_max_body(ex));
         refuse(ex, MHD_HTTP_CONTENT_TOO_LARGE, detail);
     }
     /* The connection lives on after a refusal only if its body is read to the end. */

@@ -35,10 +35,13 @@ struct mal_exchange {
     struct MHD_Connection *connection;
     struct mal_peer *peer;
     bool begun, handled, suspended, drain, chunked, bad_uri;
+    bool resting; /* a piece of the body is being worked on */
     char *path;
     char type[128];
     size_t capacity, uri_bytes;
     uint64_t declared; /* Content-Length; UINT64_MAX: none */
+    uint64_t received;
+    struct mal_receiver receiver;
     struct mal_header set[MAL_SERVER_HEADERS_SET];
     size_t n_set;
     struct MHD_Response *response;
@@ -69,5 +72,20 @@ void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
  * large, then asks the options' `begin` (server_framing.c). */
 void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
                         const char *version);
+
+/* ---- Bodies (server_body.c) ---- */
+
+uint64_t mal_exchange_max_body(const struct mal_exchange *ex);
+/* The next bytes of the body; false: the connection ends. With `resting` it is to be
+ * suspended. */
+bool mal_exchange_take(struct mal_exchange *ex, const char *data, size_t bytes) MAL_CHECK;
+/* Who worked on a piece is done, or has answered. */
+void mal_exchange_rested(struct mal_exchange *ex);
+
+int mal_exchange_socket(struct MHD_Connection *connection); /* -1: none */
+/* The library takes no answer in the middle of a body, so this one is written past it, as
+ * far as the socket takes it; the connection is closed right after. */
+void mal_exchange_last_words(struct MHD_Connection *connection, int status,
+                             const char *title, const char *detail);
 
 #endif

@@ -46,7 +46,7 @@ static bool make_from_data(struct mal_worker *worker, struct mal_error *err) {
     int64_t tokens;
     struct mal_progress progress = {.tick = go_on, .arg = worker};
     if (!mal_facts_load(&facts, &n, worker->o.data, err)) return false;
-    bool ok = mal_engine_check_facts(worker->engine, facts, n, &tokens, err) ||
+    bool ok = mal_engine_check_facts(worker->engine, facts, n, 0, &tokens, err) ||
               mal_fail_wrap(err, "%s: %s", worker->o.data, err->pointer);
     ok = ok && mal_worker_need_editor(worker, facts, n, &progress, err);
     mal_facts_free(facts, n);

@@ -36,11 +36,33 @@ struct mal_edits_request {
  * targets. */
 bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
                       struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
-/* The same from NDJSON (a fact a line, blank lines skipped). */
-bool mal_decode_edits_ndjson(const char *body, size_t bytes, size_t max_facts,
-                             struct mal_edits_request *out,
-                             struct mal_error *err) MAL_CHECK;
 void mal_edits_request_finish(struct mal_edits_request *request);
+
+/* Facts as NDJSON (a fact a line, blank lines skipped), as they arrive, with the same
+ * checks. What stays in memory is the line that is not whole yet and 56 bytes a fact. */
+struct mal_fact_lines_options {
+    size_t max_facts; /* more is MAL_TOO_LARGE */
+    size_t max_line;  /* bytes; a longer one is MAL_TOO_LARGE */
+    /* Gets each fact, its position and its text as stored, all borrowed. An error of its
+     * own is named with the line. */
+    bool (*take)(void *arg, const struct mal_fact *fact, const char *json, size_t index,
+                 struct mal_error *err);
+    void *arg;
+};
+
+struct mal_fact_lines;
+
+bool mal_fact_lines_create(struct mal_fact_lines **out,
+                           const struct mal_fact_lines_options *options,
+                           struct mal_error *err) MAL_CHECK;
+void mal_fact_lines_destroy(struct mal_fact_lines *lines); /* takes NULL */
+/* After a failure only destroy() may follow. */
+bool mal_fact_lines_add(struct mal_fact_lines *lines, const char *data, size_t bytes,
+                        struct mal_error *err) MAL_CHECK;
+/* The last line may lack its newline. Checks what only all facts together show. */
+bool mal_fact_lines_end(struct mal_fact_lines *lines, struct mal_error *err) MAL_CHECK;
+size_t mal_fact_lines_count(const struct mal_fact_lines *lines);
+
 /* One Fact object as stored (mal_fact_row.fact_json) back into a struct. */
 bool mal_decode_fact(const char *json, struct mal_fact *out,
                      struct mal_error *err) MAL_CHECK;

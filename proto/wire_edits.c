@@ -1,5 +1,4 @@
-/* wire_edits.c - POST /v1/edits: facts with what goes with them, as JSON or as NDJSON. */
-#include <stdio.h>
+/* wire_edits.c - POST /v1/edits: facts with what goes with them, as JSON. */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -20,9 +19,20 @@ bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err) 
                        n > max_facts + 1 ? n : max_facts, max_facts);
 }
 
+static bool check_agreement(const struct mal_edits_request *request,
+                            struct mal_error *err) {
+    struct mal_claims claims = {0};
+    bool ok = true;
+    for (size_t i = 0; i < request->n_facts && ok; i++)
+        ok = mal_claims_add(&claims, &request->facts[i], err);
+    ok = ok && mal_claims_check(&claims, err);
+    mal_claims_finish(&claims);
+    return ok;
+}
+
 /* Checks that look at all facts, then each fact's stored text. */
 static bool complete(struct mal_edits_request *request, struct mal_error *err) {
-    if (!mal_wire_facts_agree(request->facts, request->n_facts, err)) return false;
+    if (!check_agreement(request, err)) return false;
     request->facts_json = mal_calloc(request->n_facts, sizeof *request->facts_json);
     if (!request->facts_json) return mal_fail(err, MAL_NO_MEMORY, "facts of the request");
     for (size_t i = 0; i < request->n_facts; i++) {
@@ -124,67 +134,4 @@ bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
         mal_edits_request_finish(&request);
     }
     return ok;
-}
-
-/* ---- NDJSON ---- */
-
-static bool is_blank(const char *line, size_t bytes) {
-    for (size_t i = 0; i < bytes; i++) {
-        if (!strchr(" \t\r", line[i]) || line[i] == '\0') return false;
-    }
-    return true;
-}
-
-static bool read_line(const char *line, size_t bytes, size_t number,
-                      struct mal_edits_request *request, struct mal_error *err) {
-    char pointer[MAL_POINTER_BYTES];
-    json_t *root = mal_wire_parse(line, bytes, number, err);
-    if (!root) return false;
-    mal_wire_pointer_at(pointer, "/facts", request->n_facts);
-    bool ok = mal_wire_fact(root, pointer, &request->facts[request->n_facts], err);
-    json_decref(root);
-    if (!ok) return mal_fail_wrap(err, "line %zu", number);
-    request->n_facts++;
-    return true;
-}
-
-/* Room for one fact more. */
-static bool grow(struct mal_edits_request *request, size_t *capacity, size_t max_facts,
-                 struct mal_error *err) {
-    if (request->n_facts == max_facts)
-        return mal_wire_too_many_facts(max_facts + 1, max_facts, err);
-    if (request->n_facts < *capacity) return true;
-    size_t n = *capacity ? 2 * *capacity : 16;
-    struct mal_fact *facts = mal_realloc(request->facts, n * sizeof *facts);
-    if (!facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
-    request->facts = facts;
-    *capacity = n;
-    return true;
-}
-
-bool mal_decode_edits_ndjson(const char *body, size_t bytes, size_t max_facts,
-                             struct mal_edits_request *out, struct mal_error *err) {
-    struct mal_edits_request request = {0};
-    size_t capacity = 0, number = 0;
-    for (size_t at = 0; at < bytes;) {
-        const char *line = body + at, *end = memchr(line, '\n', bytes - at);
-        size_t length = end ? (size_t)(end - line) : bytes - at;
-        at += length + 1;
-        number++;
-        if (is_blank(line, length)) continue;
-        if (!grow(&request, &capacity, max_facts, err)) goto fail;
-        if (!read_line(line, length, number, &request, err)) goto fail;
-    }
-    if (request.n_facts == 0) {
-        mal_fail_at(err, MAL_INVALID, "/facts",
-                    "the body holds no fact; expected one a line");
-        goto fail;
-    }
-    if (!complete(&request, err)) goto fail;
-    *out = request;
-    return true;
-
-fail:
-    mal_edits_request_finish(&request);
-    return false;
 }

@@ -1,7 +1,5 @@
 /* wire_facts.c - the Fact object: read from requests and from the database, and written.
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -103,99 +101,6 @@ bool mal_decode_fact(const char *json, struct mal_fact *out, struct mal_error *e
     if (inner.status == MAL_NO_MEMORY)
         return mal_fail(err, MAL_NO_MEMORY, "%s", inner.text);
     return mal_fail(err, MAL_CORRUPT, "a stored fact cannot be read: %s", inner.text);
-}
-
-/* ---- Facts of one request ---- */
-
-/* What is compared: prompt and target without the spaces at their seam. */
-struct claim {
-    const char *id;
-    const char *prompt, *target;
-    size_t prompt_bytes;
-    size_t index;
-};
-
-static int by_prompt(const void *a, const void *b) {
-    const struct claim *x = a, *y = b;
-    size_t n = x->prompt_bytes < y->prompt_bytes ? x->prompt_bytes : y->prompt_bytes;
-    int order = memcmp(x->prompt, y->prompt, n);
-    if (order) return order;
-    if (x->prompt_bytes != y->prompt_bytes)
-        return x->prompt_bytes < y->prompt_bytes ? -1 : 1;
-    return x->index < y->index ? -1 : 1;
-}
-
-/* Facts without an id last. */
-static int by_id(const void *a, const void *b) {
-    const struct claim *x = a, *y = b;
-    if (!x->id || !y->id) return x->id ? -1 : y->id ? 1 : 0;
-    int order = strcmp(x->id, y->id);
-    if (order) return order;
-    return x->index < y->index ? -1 : 1;
-}
-
-static bool same_prompt(const struct claim *a, const struct claim *b) {
-    return a->prompt_bytes == b->prompt_bytes &&
-           memcmp(a->prompt, b->prompt, a->prompt_bytes) == 0;
-}
-
-static void fill_claims(const struct mal_fact *facts, size_t n, struct claim *claims) {
-    for (size_t i = 0; i < n; i++) {
-        const char *prompt = facts[i].prompt, *target = facts[i].target;
-        size_t bytes = strlen(prompt);
-        while (bytes > 0 && prompt[bytes - 1] == ' ')
-            bytes--;
-        claims[i] = (struct claim){.id = facts[i].id,
-                                   .prompt = prompt,
-                                   .target = target + strspn(target, " "),
-                                   .prompt_bytes = bytes,
-                                   .index = i};
-    }
-}
-
-static bool check_targets(struct claim *claims, size_t n, struct mal_error *err) {
-    const struct claim *later = NULL, *earlier = NULL;
-    qsort(claims, n, sizeof *claims, by_prompt);
-    for (size_t i = 1, first = 0; i < n; i++) {
-        if (!same_prompt(&claims[first], &claims[i])) {
-            first = i;
-        } else if (strcmp(claims[first].target, claims[i].target) != 0 &&
-                   (!later || claims[i].index < later->index)) {
-            later = &claims[i];
-            earlier = &claims[first];
-        }
-    }
-    if (!later) return true;
-    char pointer[MAL_POINTER_BYTES];
-    snprintf(pointer, sizeof pointer, "/facts/%zu/target", later->index);
-    return mal_fail_at(err, MAL_INVALID, pointer,
-                       "%s contradicts /facts/%zu: the same prompt with another target",
-                       pointer, earlier->index);
-}
-
-static bool check_ids(struct claim *claims, size_t n, struct mal_error *err) {
-    const struct claim *later = NULL, *earlier = NULL;
-    qsort(claims, n, sizeof *claims, by_id);
-    for (size_t i = 1; i < n && claims[i].id; i++) {
-        if (strcmp(claims[i - 1].id, claims[i].id) != 0) continue;
-        if (later && later->index < claims[i].index) continue;
-        earlier = &claims[i - 1];
-        later = &claims[i];
-    }
-    if (!later) return true;
-    char pointer[MAL_POINTER_BYTES];
-    snprintf(pointer, sizeof pointer, "/facts/%zu/id", later->index);
-    return mal_fail_at(err, MAL_INVALID, pointer, "%s: /facts/%zu has the same id",
-                       pointer, earlier->index);
-}
-
-bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n, struct mal_error *err) {
-    struct claim *claims = mal_calloc(n, sizeof *claims);
-    if (!claims) return mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", n);
-    fill_claims(facts, n, claims);
-    bool ok = check_targets(claims, n, err) && check_ids(claims, n, err);
-    mal_free(claims);
-    return ok;
 }
 
 /* ---- Writing ---- */

@@ -73,9 +73,21 @@ void mal_wire_texts_free(char **texts, size_t n); /* takes NULL */
 /* A Fact, in a request or stored. */
 bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
                    struct mal_error *err) MAL_CHECK;
-/* What facts of one request must be together: ids apart, prompts without two answers. */
-bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n,
-                          struct mal_error *err) MAL_CHECK;
+/* What facts of one request must be together: ids apart, prompts without two answers. Of
+ * each fact hashes are kept, so that there may be millions. */
+struct mal_claim;
+
+struct mal_claims {
+    struct mal_claim *list; /* (n), owned */
+    size_t n, capacity;
+};
+
+bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
+                    struct mal_error *err) MAL_CHECK;
+/* The first fact that does not go with an earlier one is MAL_INVALID. Once, at the end.
+ */
+bool mal_claims_check(struct mal_claims *claims, struct mal_error *err) MAL_CHECK;
+void mal_claims_finish(struct mal_claims *claims);
 
 /* What an id of a fact or a job may be made of. */
 bool mal_wire_check_id(const char *id, const char *pointer,

@@ -121,13 +121,23 @@ bool mal_store_check(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 
 /* ---- Jobs and facts ---- */
 
-/* One transaction: the job and its facts, all queued, durable when it returns. `facts` need id,
- * prompt, target, fact_json. With `idempotency_key`: remembered with `body_hash` and
- * `answer_json`; a key already there is MAL_CONFLICT and nothing is inserted (look it up first). */
+/* The facts of a new job, one after another. */
+struct mal_fact_source {
+    size_t n;
+    /* Fact i, of which id, prompt, target and fact_json are needed, borrowed until the next call.
+     * Called inside the transaction; may read the store. */
+    bool (*get)(void *arg, struct mal_store *store, size_t i, struct mal_fact_row *out,
+                struct mal_error *err);
+    void *arg;
+};
+
+/* One transaction: the job and its facts (NULL: none), all queued, durable when it returns. With
+ * `idempotency_key`: remembered with `body_hash` and `answer_json`; a key already there is
+ * MAL_CONFLICT and nothing is inserted (look it up first). */
 bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
-                       const struct mal_fact_row *facts, size_t n_facts,
-                       const char *idempotency_key, const char *body_hash,
-                       const char *answer_json, struct mal_error *err) MAL_CHECK;
+                       const struct mal_fact_source *facts, const char *idempotency_key,
+                       const char *body_hash, const char *answer_json,
+                       struct mal_error *err) MAL_CHECK;
 /* *answer NULL when the key is unknown; both owned by the caller. */
 bool mal_store_find_idempotency(struct mal_store *store, const char *key, char **body_hash,
                                 char **answer, struct mal_error *err) MAL_CHECK;

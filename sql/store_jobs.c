@@ -23,19 +23,20 @@ static bool insert_job(struct mal_store *store, const struct mal_job_row *job,
 }
 
 static bool insert_facts(struct mal_store *store, int64_t job,
-                         const struct mal_fact_row *facts, size_t n,
-                         struct mal_error *err) {
-    for (size_t i = 0; i < n; i++) {
+                         const struct mal_fact_source *facts, struct mal_error *err) {
+    for (size_t i = 0; facts && i < facts->n; i++) {
         struct mal_query q;
+        struct mal_fact_row fact = {0};
+        if (!facts->get(facts->arg, store, i, &fact, err)) return false;
         mal_query_open(&q, store, MAL_SQL_ADD_FACT);
-        mal_bind_text(&q, facts[i].id);
+        mal_bind_text(&q, fact.id);
         mal_bind_int(&q, job);
         mal_bind_int(&q, (int64_t)i);
-        mal_bind_text(&q, facts[i].prompt);
-        mal_bind_text(&q, facts[i].target);
-        mal_bind_text(&q, facts[i].fact_json);
+        mal_bind_text(&q, fact.prompt);
+        mal_bind_text(&q, fact.target);
+        mal_bind_text(&q, fact.fact_json);
         if (!mal_query_run(&q, NULL, err)) {
-            return mal_fail_wrap(err, "fact %zu, '%s'", i, facts[i].id);
+            return mal_fail_wrap(err, "fact %zu, '%s'", i, fact.id);
         }
     }
     return true;
@@ -55,14 +56,14 @@ static bool insert_idempotency(struct mal_store *store, const char *key,
 }
 
 bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
-                       const struct mal_fact_row *facts, size_t n_facts,
-                       const char *idempotency_key, const char *body_hash,
-                       const char *answer_json, struct mal_error *err) {
-    int64_t seq = 0;
+                       const struct mal_fact_source *facts, const char *idempotency_key,
+                       const char *body_hash, const char *answer_json,
+                       struct mal_error *err) {
+    int64_t seq = 0, n_facts = facts ? (int64_t)facts->n : job->n_facts;
     if (!mal_tx_begin(store, err)) return false;
     bool done =
-        insert_job(store, job, n_facts ? (int64_t)n_facts : job->n_facts, &seq, err) &&
-        insert_facts(store, seq, facts, n_facts, err) &&
+        insert_job(store, job, n_facts, &seq, err) &&
+        insert_facts(store, seq, facts, err) &&
         (!idempotency_key || insert_idempotency(store, idempotency_key, body_hash,
                                                 answer_json, job->created_ms, err));
     return mal_tx_end(store, done, err);

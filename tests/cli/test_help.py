@@ -6,7 +6,7 @@ from lab import Lab, each, malmend
 
 OPTIONS = {
     "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body request-timeout max-connections keep-versions preserve preserve-weight "
+             "max-body max-bulk request-timeout max-connections keep-versions preserve preserve-weight "
              "repair-rounds repair-tau verify-limit no-scrub consolidate-after joint-memory "
              "keyframe-every retain-bytes retain-age min-free-disk probes gate-min-es gate-min-gs "
              "gate-min-ls gate-measure gate-min-agreement gate-max-norm-growth "

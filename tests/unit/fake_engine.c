@@ -577,14 +577,15 @@ bool mal_engine_score(struct mal_engine *e, int64_t version,
 }
 
 bool mal_engine_check_facts(const struct mal_engine *e, const struct mal_fact *facts,
-                            size_t n, int64_t *out_tokens, struct mal_error *err) {
+                            size_t n, size_t first, int64_t *out_tokens,
+                            struct mal_error *err) {
     *out_tokens = 0;
     for (size_t i = 0; i < n; i++) {
         char at[64];
-        snprintf(at, sizeof at, "/facts/%zu/prompt", i);
+        snprintf(at, sizeof at, "/facts/%zu/prompt", first + i);
         if (strlen(facts[i].prompt) + strlen(facts[i].target) >= CONTEXT) {
             return mal_fail_at(err, MAL_INVALID, at,
-                               "fact %zu is longer than the context", i);
+                               "fact %zu is longer than the context", first + i);
         }
         *out_tokens += (int64_t)strlen(facts[i].target) + 1;
     }

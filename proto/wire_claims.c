@@ -1,0 +1,108 @@
+/* wire_claims.c - what the facts of one request must be together. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/hash.h"
+#include "proto/wire_impl.h"
+
+/* What is compared: prompt and target without the spaces at their seam. */
+struct mal_claim {
+    uint8_t prompt[16], target[16], id[16]; /* of their SHA-256 */
+    uint32_t index;
+    bool has_id;
+};
+
+static void put_hash(uint8_t out[16], const char *text, size_t bytes) {
+    struct mal_hash hash = mal_hash_of(text, bytes);
+    memcpy(out, hash.bytes, 16);
+}
+
+bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
+                    struct mal_error *err) {
+    if (claims->n == claims->capacity) {
+        size_t capacity = claims->capacity ? 2 * claims->capacity : 16;
+        void *list = mal_realloc(claims->list, capacity * sizeof *claims->list);
+        if (!list) return mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", capacity);
+        claims->list = list;
+        claims->capacity = capacity;
+    }
+    struct mal_claim *claim = &claims->list[claims->n];
+    const char *target = fact->target + strspn(fact->target, " ");
+    size_t bytes = strlen(fact->prompt);
+    while (bytes > 0 && fact->prompt[bytes - 1] == ' ')
+        bytes--;
+    *claim =
+        (struct mal_claim){.index = (uint32_t)claims->n++, .has_id = fact->id != NULL};
+    put_hash(claim->prompt, fact->prompt, bytes);
+    put_hash(claim->target, target, strlen(target));
+    if (fact->id) put_hash(claim->id, fact->id, strlen(fact->id));
+    return true;
+}
+
+static int in_order(const struct mal_claim *x, const struct mal_claim *y) {
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static int by_prompt(const void *a, const void *b) {
+    const struct mal_claim *x = a, *y = b;
+    int order = memcmp(x->prompt, y->prompt, sizeof x->prompt);
+    return order ? order : in_order(x, y);
+}
+
+/* Facts without an id last. */
+static int by_id(const void *a, const void *b) {
+    const struct mal_claim *x = a, *y = b;
+    if (x->has_id != y->has_id) return x->has_id ? -1 : 1;
+    int order = memcmp(x->id, y->id, sizeof x->id);
+    return order ? order : in_order(x, y);
+}
+
+static bool check_targets(struct mal_claim *list, size_t n, struct mal_error *err) {
+    const struct mal_claim *later = NULL, *earlier = NULL;
+    qsort(list, n, sizeof *list, by_prompt);
+    for (size_t i = 1, first = 0; i < n; i++) {
+        const struct mal_claim *one = &list[first], *other = &list[i];
+        if (memcmp(one->prompt, other->prompt, sizeof one->prompt) != 0) {
+            first = i;
+        } else if (memcmp(one->target, other->target, sizeof one->target) != 0 &&
+                   (!later || other->index < later->index)) {
+            later = other;
+            earlier = one;
+        }
+    }
+    if (!later) return true;
+    char pointer[MAL_POINTER_BYTES];
+    snprintf(pointer, sizeof pointer, "/facts/%u/target", later->index);
+    return mal_fail_at(err, MAL_INVALID, pointer,
+                       "%s contradicts /facts/%u: the same prompt with another target",
+                       pointer, earlier->index);
+}
+
+static bool check_ids(struct mal_claim *list, size_t n, struct mal_error *err) {
+    const struct mal_claim *later = NULL, *earlier = NULL;
+    qsort(list, n, sizeof *list, by_id);
+    for (size_t i = 1; i < n && list[i].has_id; i++) {
+        if (memcmp(list[i - 1].id, list[i].id, sizeof list->id) != 0) continue;
+        if (later && later->index < list[i].index) continue;
+        earlier = &list[i - 1];
+        later = &list[i];
+    }
+    if (!later) return true;
+    char pointer[MAL_POINTER_BYTES];
+    snprintf(pointer, sizeof pointer, "/facts/%u/id", later->index);
+    return mal_fail_at(err, MAL_INVALID, pointer, "%s: /facts/%u has the same id",
+                       pointer, earlier->index);
+}
+
+bool mal_claims_check(struct mal_claims *claims, struct mal_error *err) {
+    if (claims->n < 2) return true;
+    return check_targets(claims->list, claims->n, err) &&
+           check_ids(claims->list, claims->n, err);
+}
+
+void mal_claims_finish(struct mal_claims *claims) {
+    mal_free(claims->list);
+    *claims = (struct mal_claims){0};
+}
