@@ -1,7 +1,10 @@
 """Starts a daemon for a test, talks to it, and prints the results as TAP.
 
 MALMEND_BIN names the binary, MALMEND_ARGS its model and editor options (JSON list). Without
-MALMEND_ARGS the binary is malmend-fake, and the tests that need its slow or failing facts run too.
+MALMEND_ARGS the binary is malmend-fake, and the tests that need its held or failing facts run too.
+
+No test depends on how fast the machine is: it waits for what must happen (PATIENCE ends in a
+failure), and proves that something did not wait by what has not happened yet.
 """
 import atexit
 import http.client
@@ -20,11 +23,22 @@ import urllib.parse
 BINARY = os.environ["MALMEND_BIN"]
 FAKE = "MALMEND_ARGS" not in os.environ
 MODEL_ARGS = json.loads(os.environ.get("MALMEND_ARGS", '["--model", "/", "--editor", "-"]'))
-PATIENCE = float(os.environ.get("MALMEND_PATIENCE", "20"))  # seconds a test waits for anything
+PATIENCE = float(os.environ.get("MALMEND_PATIENCE", "50"))  # seconds a test waits for anything
+AT_ONCE = 25  # seconds, less than the 30 of the longest poll, that nothing takes which does not wait
 
 RUNNING = []  # every process started, so that none outlives the tests
 
 only_fake = unittest.skipUnless(FAKE, "needs the fake engine")
+
+
+def wait_until(condition):
+    """What the condition gives once it holds."""
+    until = time.monotonic() + PATIENCE
+    while not (given := condition()):
+        if time.monotonic() > until:
+            raise AssertionError("what was waited for has not happened")
+        time.sleep(0.01)
+    return given
 
 
 class Answer:
@@ -119,8 +133,8 @@ class Daemon:
         finally:
             connection.close()
 
-    def get(self, path, **query):
-        return self.call("GET", path, query=query)
+    def get(self, path, timeout=None, **query):
+        return self.call("GET", path, query=query, timeout=timeout)
 
     def raw(self, data, timeout=None, shut=False):
         """Bytes out, everything that comes back until the other side closes."""
@@ -175,11 +189,11 @@ class Daemon:
         self.process.wait()
         self.process.stderr.close()
 
-    def stop(self):
+    def stop(self, patience=PATIENCE):
         """SIGTERM; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         while self.process.poll() is None and time.monotonic() < until:
             self.read_log(0.05)
         while self.read_log(0.2):

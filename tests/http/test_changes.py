@@ -4,7 +4,7 @@ import sqlite3
 
 import harness
 from harness import Case, Daemon, only_fake
-from world import SLOW, fact
+from world import Held, fact
 
 
 class Taking(Case):
@@ -24,10 +24,10 @@ class Taking(Case):
         return [row["id"] for row in rows], job
 
     def block(self):
-        """The worker is busy until the job that this returns is over."""
-        job = self.d.edit(SLOW).json["id"]
-        self.d.wait_job(job, "running")
-        return job
+        """The worker is at this until it is let go."""
+        held = Held(self, self.d)
+        held.begin()
+        return held
 
     def cancel(self, *jobs):
         for job in jobs:
@@ -65,12 +65,13 @@ class Refused(Taking):
 
     @only_fake
     def test_not_live_yet(self):
-        slow = self.block()
+        held = self.block()
         job = self.d.edit(fact(20, id="young")).json["id"]
         self.problem(self.delete("young"), 409, detail="it is queued")
         self.problem(self.retract("young"), 409, "/facts/0", "it is queued")
         self.problem(self.retract(job=job), 409, "/job", "is queued")
-        self.problem(self.retract(job=slow), 409, "/job", "is running")
+        self.problem(self.retract(job=held.job), 409, "/job", "is running")
+        held.end()
         self.d.wait_job(job)
 
     def test_form(self):
@@ -101,7 +102,7 @@ class Accepted(Taking):
 
     def test_facts(self):
         (a, b), _ = self.teach(fact(1), fact(2))
-        slow = self.block()
+        held = self.block()
         answer = self.retract(b, a, mode="drop", reason="why")
         self.assertEqual(answer.status, 202, answer.body)
         job = answer.json
@@ -117,12 +118,12 @@ class Accepted(Taking):
         self.assertEqual(self.d.get("/v1/status").json["queue"]["facts"], 0)
         for id in (a, b):
             self.assertEqual(self.d.get("/v1/facts/" + id).json["state"], "live")
-        self.d.wait_job(slow)
+        held.end()
 
     def test_job(self):
         (a, b, c), job = self.teach(fact(20), fact(21), fact(22))
         self.teach(fact(21, "Other"))
-        slow = self.block()
+        held = self.block()
         answer = self.retract(job=job)
         self.assertEqual(answer.status, 202, answer.body)
         self.assertEqual((answer.json["facts"], answer.json["mode"]), (2, "pin"))
@@ -135,22 +136,22 @@ class Accepted(Taking):
         again = self.delete(a)
         self.assertEqual(again.status, 202, "what was cancelled holds no fact")
         self.cancel(again.json["id"])
-        self.d.wait_job(slow)
+        held.end()
 
     def test_one(self):
         self.teach(fact(30, id="one"))
-        slow = self.block()
+        held = self.block()
         for query, mode in (({}, "pin"), ({"mode": "pin"}, "pin"), ({"mode": "drop"}, "drop")):
             answer = self.delete("one", reason="warum nicht ü", **query)
             self.assertEqual(answer.status, 202, answer.body)
             self.assertEqual((answer.json["facts"], answer.json["mode"]), (1, mode))
             self.assertEqual(answer.json["reason"], "warum nicht ü")
             self.cancel(answer.json["id"])
-        self.d.wait_job(slow)
+        held.end()
 
     def test_repeats(self):
         self.teach(fact(40, id="forty"), fact(41, id="more"))
-        slow = self.block()
+        held = self.block()
         key = {"Idempotency-Key": "k"}
         first, again = self.delete("forty", key), self.delete("forty", key)
         self.assertEqual((first.status, again.status, again.body), (202, 202, first.body))
@@ -164,10 +165,10 @@ class Accepted(Taking):
         first, again = (self.d.call("POST", "/v1/consolidations", body, key) for _ in range(2))
         self.assertEqual((first.status, again.body), (202, first.body))
         self.problem(self.d.call("POST", "/v1/consolidations", {}, key), 422)
-        self.d.wait_job(slow)
+        held.end()
 
     def test_consolidation(self):
-        slow = self.block()
+        held = self.block()
         answer = self.d.call("POST", "/v1/consolidations", {"reason": "tidy"})
         self.assertEqual(answer.status, 202, answer.body)
         job = answer.json
@@ -176,15 +177,16 @@ class Accepted(Taking):
         self.assertNotIn("facts", job)
         self.assertEqual(self.d.get("/v1/jobs", kind="consolidation").json["data"][0], job)
         self.cancel(job["id"])
-        self.d.wait_job(slow)
+        held.end()
 
     def test_survives_a_kill(self):
         (a,), _ = self.teach(fact(50))
-        self.block()
+        held = self.block()
         job = self.retract(a, mode="drop").json
         self.d.kill()
         self.d.start()
         self.assertEqual(self.d.get("/v1/jobs/" + job["id"]).json["mode"], "drop")
+        held.let_go()
         self.d.wait_job(job["id"])
 
 

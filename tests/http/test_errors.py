@@ -1,5 +1,8 @@
 """What is refused, with which code, naming what."""
 import json
+import pathlib
+import subprocess
+import tempfile
 import unittest
 
 import harness
@@ -111,8 +114,6 @@ class Bodies(Case):
 
 class Start(unittest.TestCase):
     def run_serve(self, *args, model=None):
-        import subprocess
-        import tempfile
         with tempfile.TemporaryDirectory() as directory:
             command = [harness.BINARY, "serve", *(model or harness.MODEL_ARGS),
                        "--db", directory + "/db", *args]
@@ -141,7 +142,6 @@ class Start(unittest.TestCase):
     def test_second_daemon_on_a_database(self):
         first = Daemon()
         try:
-            import subprocess
             command = [harness.BINARY, "serve", *harness.MODEL_ARGS, "--db",
                        first.directory + "/db", "--listen", "127.0.0.1:0"]
             done = subprocess.run(command, capture_output=True, timeout=harness.PATIENCE)
@@ -151,7 +151,10 @@ class Start(unittest.TestCase):
 
     @only_fake
     def test_loading(self):
-        d = Daemon(env={"MAL_FAKE_LOAD_MS": "700"}, ready=False)
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        loaded = pathlib.Path(directory.name, "loaded")
+        d = Daemon(env={"MAL_FAKE_LOAD_HELD": str(loaded)}, ready=False)
         try:
             self.assertEqual(d.get("/livez").status, 200)
             for path in ("/readyz", "/v1/jobs", "/v1/models"):
@@ -161,9 +164,11 @@ class Start(unittest.TestCase):
             self.assertEqual(d.edit(fact(1)).status, 503)
             status = d.get("/v1/status").json
             self.assertEqual((status["state"], status["live_version"]), ("loading", None))
+            loaded.touch()
             d.wait_log("ready")
             self.assertEqual(d.get("/readyz").status, 200)
         finally:
+            loaded.touch()
             d.close()
 
 

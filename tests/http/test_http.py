@@ -3,13 +3,14 @@ import http.client
 import json
 import os
 import re
+import select
 import socket
 import tempfile
 import time
 import unittest
 
 import harness
-from harness import Case, Daemon, only_fake
+from harness import AT_ONCE, Case, Daemon, only_fake, wait_until
 from world import fact
 
 BODY = json.dumps({"facts": [fact(1)], "validate_only": True}).encode()
@@ -32,10 +33,8 @@ def statuses(data):
 class Framing(Case):
     def refused(self, data, status=400, shut=False):
         """Refused with a problem, the connection closed: what follows is never read as a request."""
-        begin = time.monotonic()
-        got = self.d.raw(data + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", shut=shut)
+        got = self.d.raw(data + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", AT_ONCE, shut)
         self.assertEqual(statuses(got), [status], got)
-        self.assertLess(time.monotonic() - begin, 5)
         return got
 
     def test_smuggling(self):
@@ -66,7 +65,7 @@ class Framing(Case):
 
     def test_garbage(self):
         for data in (b"\x16\x03\x01\x02\x00\x01\x00", b"GET\r\n\r\n", b"\r\n\r\n\r\n", b"\x00" * 50):
-            self.d.raw(data, shut=True, timeout=5)
+            self.d.raw(data, AT_ONCE, shut=True)
         self.assertEqual(self.d.get("/livez").status, 200)
 
     def test_two_requests_on_a_connection(self):
@@ -109,30 +108,43 @@ class Sizes(Case):
     def test_large(self):
         body, n = self.body(16 << 20)
         self.assertEqual(len(body), 16 << 20)
-        begin = time.monotonic()
-        answer = self.d.call("POST", "/v1/edits", body, timeout=60)
+        answer = self.d.call("POST", "/v1/edits", body)
         self.assertEqual(answer.status, 200, answer.body[:300])
         self.assertEqual(answer.json["facts"], n)
-        print(f"# {len(body)} bytes, {n} facts: {time.monotonic() - begin:.2f} s")
 
     def test_large_chunked(self):
         body, n = self.body(8 << 20)
         got = self.d.raw(post("Transfer-Encoding: chunked", "Connection: close",
-                              body=chunked(body, 60000)), timeout=60)
+                              body=chunked(body, 60000)))
         self.assertEqual(statuses(got), [200], got[:300])
+
+    def unread(self, connection):
+        """Bytes that have arrived for the daemon and that it has not read."""
+        ours, theirs = (f":{port:04X}" for port in (connection.sock.getsockname()[1],
+                                                    connection.sock.getpeername()[1]))
+        with open("/proc/net/tcp", encoding="ascii") as file:
+            rows = [line.split() for line in file]
+        return sum(int(row[4].split(":")[1], 16) for row in rows
+                   if row[1].endswith(theirs) and row[2].endswith(ours))
+
+    def served_before(self, body):
+        """How many requests, one after the other, were answered while a body was worked on."""
+        connection = self.d.connect()
+        connection.connect()
+        connection.sock.sendall(post(f"Content-Length: {len(body)}", body=body[:-1]))
+        wait_until(lambda: self.unread(connection) == 0)
+        connection.sock.sendall(body[-1:])
+        served = 0
+        while True:
+            self.assertEqual(self.d.get("/livez").status, 200)
+            if select.select([connection.sock], [], [], 0)[0]:
+                connection.close()
+                return served
+            served += 1
 
     def test_others_are_served_meanwhile(self):
         body, _ = self.body(16 << 20)
-        connection = self.d.connect(60)
-        connection.connect()
-        connection.sock.sendall(post(f"Content-Length: {len(body)}", body=body))
-        worst = 0
-        for _ in range(20):
-            begin = time.monotonic()
-            self.assertEqual(self.d.get("/livez").status, 200)
-            worst = max(worst, time.monotonic() - begin)
-        self.assertLess(worst, 1)
-        connection.close()
+        self.assertTrue(any(self.served_before(body) >= 3 for _ in range(10)))
 
     def test_too_large(self):
         size = (16 << 20) + 1
@@ -144,13 +156,13 @@ class Sizes(Case):
 
     def test_too_large_chunked(self):
         data = chunked(b" " * (17 << 20), 1 << 20)
-        got = self.d.raw(post("Transfer-Encoding: chunked", body=data), timeout=60)
+        got = self.d.raw(post("Transfer-Encoding: chunked", body=data))
         self.assertIn(statuses(got), ([413], []), got[:300])
         self.assertEqual(self.d.get("/livez").status, 200)
 
     def test_too_many_facts(self):
         facts = [{"prompt": f"p{i}", "target": "t"} for i in range(200001)]
-        self.problem(self.d.call("POST", "/v1/edits", {"facts": facts}, timeout=60), 413)
+        self.problem(self.d.call("POST", "/v1/edits", {"facts": facts}), 413)
 
     def test_long_address_and_headers(self):
         end = b"Host: x\r\nConnection: close\r\n\r\n"
@@ -175,53 +187,37 @@ class LowDisk(Case):
 
 
 class Slow(Case):
+    """Clients for which the daemon does not wait for longer than a second."""
+
     ARGS = ("--request-timeout", "1", "--max-connections", "20")
+
+    def is_served(self):
+        try:
+            return self.d.get("/livez").status == 200
+        except ConnectionError:  # this one was slow, too
+            return False
 
     def test_slow_body(self):
         connection = self.d.connect()
         connection.connect()
         connection.sock.sendall(post("Content-Length: 1000", body=b""))
-        begin, got = time.monotonic(), b""
         connection.sock.settimeout(0.1)
-        while time.monotonic() - begin < 8:
+        until, got, ended = time.monotonic() + AT_ONCE, b"", False
+        while not ended and time.monotonic() < until:
             try:
                 connection.sock.sendall(b" ")  # never idle, never done
+            except OSError:
+                ended = True  # there may be an answer, still
+            try:
                 part = connection.sock.recv(4096)
                 got += part
-                if not part:
-                    break
+                ended = ended or not part
             except socket.timeout:
                 continue
             except OSError:
-                break
-        self.assertLess(time.monotonic() - begin, 5)
+                ended = True
+        self.assertTrue(ended)
         self.assertEqual(statuses(got), [408], got)
-
-    def download(self):
-        """A connection on which 32 MiB are waiting."""
-        connection = self.d.connect()
-        connection.connect()
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
-        connection.request("GET", "/v1/versions/0/delta")
-        return connection
-
-    @only_fake
-    def test_download_may_take_long(self):
-        """It goes on for longer than a request may take, as long as it goes on."""
-        answer = self.download().getresponse()
-        begin, got = time.monotonic(), 0
-        while part := answer.read(4 << 20):
-            got += len(part)
-            time.sleep(0.4)
-        self.assertGreater(time.monotonic() - begin, 2)
-        self.assertEqual(got, int(answer.headers["Content-Length"]))
-
-    @only_fake
-    def test_stalled_download_ends(self):
-        answer = self.download().getresponse()
-        time.sleep(4)
-        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
-            answer.read()
 
     def test_idle_connections_do_not_keep_others_out(self):
         idle = []
@@ -229,23 +225,8 @@ class Slow(Case):
             connection = self.d.connect()
             connection.connect()
             idle.append(connection)
-        begin = time.monotonic()
-        self.assertEqual(self.d.get("/livez").status, 200)
-        self.assertLess(time.monotonic() - begin, 8)
+        wait_until(self.is_served)
         for connection in idle:
-            connection.close()
-
-    def test_slow_requests_do_not_block_others(self):
-        open_ones = []
-        for _ in range(10):
-            connection = self.d.connect()
-            connection.connect()
-            connection.sock.sendall(b"POST /v1/edits HTTP/1.1\r\nHost: x\r\n")
-            open_ones.append(connection)
-        begin = time.monotonic()
-        self.assertEqual(self.d.get("/livez").status, 200)
-        self.assertLess(time.monotonic() - begin, 0.5)
-        for connection in open_ones:
             connection.close()
 
     def test_client_that_leaves(self):
@@ -254,7 +235,58 @@ class Slow(Case):
             connection.connect()
             connection.sock.sendall(post(f"Content-Length: {len(BODY)}"))
             connection.close()
-        self.assertEqual(self.d.get("/livez").status, 200)
+        wait_until(self.is_served)
+
+
+class SlowOthers(Case):
+    def test_slow_requests_do_not_block_others(self):
+        slow = []
+        for _ in range(10):
+            connection = self.d.connect()
+            connection.connect()
+            connection.sock.sendall(b"POST /v1/edits HTTP/1.1\r\nHost: x\r\n")
+            slow.append(connection)
+        self.assertEqual(self.d.get("/livez", timeout=AT_ONCE).status, 200)
+        ended = select.select([connection.sock for connection in slow], [], [], 0)[0]
+        self.assertEqual(ended, [], "all of them are waited for still")
+        for connection in slow:
+            connection.close()
+
+
+@only_fake
+class SlowDownloads(unittest.TestCase):
+    """32 MiB for a client that takes its time."""
+
+    def download(self, timeout):
+        """A daemon and the first part of an answer; other parts wait."""
+        self.d = Daemon("--request-timeout", timeout)
+        self.addCleanup(self.d.close)
+        connection = self.d.connect()
+        self.addCleanup(connection.close)
+        connection.connect()
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.request("GET", "/v1/versions/0/delta")
+        return connection.getresponse()
+
+    def test_may_take_long(self):
+        """It goes on for longer than a request may take, as long as it goes on."""
+        answer = self.download("3")
+        begin, got = time.monotonic(), 0
+        while part := answer.read(2 << 20):
+            got += len(part)
+            time.sleep(0.3)
+        self.assertEqual(got, int(answer.headers["Content-Length"]))
+        self.assertGreater(time.monotonic() - begin, 4)
+
+    def files(self):
+        return len(os.listdir(f"/proc/{self.d.process.pid}/fd"))
+
+    def test_stalled_ends(self):
+        answer = self.download("1")
+        during = self.files()
+        wait_until(lambda: self.files() < during)
+        with self.assertRaises((http.client.IncompleteRead, ConnectionError)):
+            answer.read()
 
 
 class UnixSocket(unittest.TestCase):

@@ -7,7 +7,7 @@ import time
 import unittest
 
 import harness
-from harness import Daemon
+from harness import Daemon, wait_until
 from world import fact
 
 ROUNDS = int(os.environ.get("MALMEND_ROUNDS", "20"))
@@ -15,32 +15,39 @@ SEED = int(os.environ.get("MALMEND_SEED", "1"))
 
 
 class Kill(unittest.TestCase):
-    def client(self, d, number, accepted, maybe, stop):
+    def client(self, d, number, accepted, maybe, killed):
         """Posts facts until the daemon is gone, remembering which were answered."""
         i = 0
-        while not stop.is_set():
+        while not killed.is_set():
             i += 1
             f = fact(f"{number}-{i}", f"T{number}x{i}")
             key = f"key-{number}-{i}"
             maybe.append((key, f))
             try:
                 answer = d.edit(f, headers={"Idempotency-Key": key})
-            except Exception:
+            except Exception as error:
+                if not killed.is_set():
+                    self.problems.append(repr(error))
                 return
             if answer.status == 202:
                 accepted.append((answer.json["id"], f, key, answer.body))
+            else:
+                self.problems.append(answer.body)
             time.sleep(0.002)
 
     def one_round(self, d, number, accepted, maybe):
-        stop = threading.Event()
+        killed = threading.Event()
         clients = [threading.Thread(target=self.client,
-                                    args=(d, f"{number}{c}", accepted, maybe, stop))
+                                    args=(d, f"{number}{c}", accepted, maybe, killed))
                    for c in "ab"]
+        n = len(accepted)
         for thread in clients:
             thread.start()
+        if number % 2:  # on a slow machine the other kills may all come before an answer
+            wait_until(lambda: len(accepted) > n or self.problems)
         time.sleep(self.random.uniform(0.02, 0.5))
+        killed.set()  # a moment before: nobody finds it gone who cannot know why
         d.kill()
-        stop.set()
         for thread in clients:
             thread.join()
         d.start()
@@ -69,7 +76,7 @@ class Kill(unittest.TestCase):
 
     def test_rounds(self):
         self.random = random.Random(SEED)
-        accepted, maybe = [], []
+        accepted, maybe, self.problems = [], [], []
         with tempfile.TemporaryDirectory() as directory:
             d = Daemon("--batch-window-ms", "5", directory=directory)
             for number in range(ROUNDS):
@@ -77,13 +84,16 @@ class Kill(unittest.TestCase):
                 if self.random.random() < 0.3:  # and while it recovers
                     d.kill()
                     d.start()
+            self.assertEqual(self.problems, [])
             for job, _, _, _ in accepted:
                 self.assertEqual(d.wait_job(job)["state"], "applied")
-            self.assertGreater(len(accepted), ROUNDS)
+            for job in d.get("/v1/jobs", limit=100).json["data"]:
+                d.wait_job(job["id"])  # a kill may take the answer of one that is durable
+            self.assertGreaterEqual(len(accepted), ROUNDS // 2)
             before = {}
             for version in self.check(d, accepted):
                 before[version["version"]] = (version["weights_hash"], version["chain_hash"])
-            for job, f, key, body in self.random.sample(accepted, 10):
+            for job, f, key, body in self.random.sample(accepted, min(10, len(accepted))):
                 facts = d.get("/v1/facts", prompt=f["prompt"]).json["data"]
                 self.assertEqual([x["state"] for x in facts], ["live"])
                 self.assertEqual(d.edit(f, headers={"Idempotency-Key": key}).body, body)

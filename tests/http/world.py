@@ -2,6 +2,7 @@
 
 The fake engine knows nothing and learns everything; a real model must learn these facts too.
 """
+import itertools
 import json
 import os
 import pathlib
@@ -36,6 +37,33 @@ def answers(text, target):
     return text.strip().startswith(target)
 
 
-SLOW = {"prompt": "slow: a batch that takes two seconds", "target": "done"}
+
+class Held:
+    """A fact of the fake engine whose batch, or a completion of whose prompt, goes on until it is
+    let go: at the end of the test, if not before."""
+
+    numbers = itertools.count()
+
+    def __init__(self, case, d):
+        self.d, self.path = d, pathlib.Path(d.directory) / f"go{next(self.numbers)}"
+        self.fact = {"prompt": f"held: {self.path}", "target": "done"}
+        case.addCleanup(self.let_go)
+
+    def begin(self):
+        """Its job, which is running."""
+        self.job = self.d.edit(self.fact).json["id"]
+        self.d.wait_job(self.job, "running")
+        return self.job
+
+    def let_go(self):
+        if self.path.parent.exists():
+            self.path.touch()
+
+    def end(self):
+        """Its job, which has ended."""
+        self.let_go()
+        return self.d.wait_job(self.job)
+
+
 BAD = {"prompt": "What cannot be solved is", "target": "fail:numeric"}
 TOO_LONG = "long " * 2000

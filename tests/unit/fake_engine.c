@@ -1,15 +1,16 @@
 /* fake_engine.c - daemon/engine.h over a table of prompts and targets, so that the daemon
  * can be tested without a model. A version is a table; its blob is the table as JSON, its
  * weights hash the hash of that. Tokens are bytes. What a test wants to see go wrong it
- * writes into a fact: a prompt "slow:..." takes two seconds in slices, a target
- * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so. MAL_FAKE_LOAD_MS
- * delays loading. */
+ * writes into a fact: a prompt "held: FILE" takes until there is that file, a target
+ * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so. Loading takes until
+ * there is the file that MAL_FAKE_LOAD_HELD names. */
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -21,7 +22,7 @@
 #include "daemon/probes.h"
 #include "daemon/version_diff.h"
 
-enum { CONTEXT = 256, MAX_SLOTS = 256, SLOW_SLICES = 100, SLICE_MS = 20, QUICK_MS = 2 };
+enum { CONTEXT = 256, MAX_SLOTS = 256, SLICE_MS = 2 };
 
 struct slot {
     int64_t version;
@@ -47,9 +48,9 @@ struct mal_engine {
 static char *staged_table;
 static char staged_fail[16];
 
-static void nap(int ms) {
-    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
-    nanosleep(&t, NULL);
+/* Whether what this prompt takes is not over yet. */
+static bool is_held(const char *prompt) {
+    return !strncmp(prompt, "held: ", 6) && access(prompt + 6, F_OK);
 }
 
 static char *table_text(const json_t *table) {
@@ -102,8 +103,9 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
     if (stat(options->model_dir, &st)) {
         return mal_fail(err, MAL_NOT_FOUND, "%s: no such model", options->model_dir);
     }
-    const char *ms = getenv("MAL_FAKE_LOAD_MS");
-    if (ms) nap(atoi(ms));
+    const char *held = getenv("MAL_FAKE_LOAD_HELD");
+    while (held && access(held, F_OK))
+        poll(NULL, 0, SLICE_MS);
     struct mal_engine *e = mal_calloc(1, sizeof *e);
     if (!e) return mal_fail(err, MAL_NO_MEMORY, "engine");
     e->keep = (size_t)options->keep_versions;
@@ -277,15 +279,18 @@ static bool bad_target(const struct mal_fact *facts, size_t n, const char *targe
     return false;
 }
 
+static bool any_held(const struct mal_fact *facts, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (is_held(facts[i].prompt)) return true;
+    }
+    return false;
+}
+
 static bool work(const struct mal_fact *facts, size_t n,
                  const struct mal_progress *progress, struct mal_error *err) {
-    bool slow = false;
-    for (size_t i = 0; i < n; i++)
-        slow = slow || !strncmp(facts[i].prompt, "slow:", 5);
-    int slices = slow ? SLOW_SLICES : 2;
-    for (int i = 0; i < slices; i++) {
-        nap(slow ? SLICE_MS : QUICK_MS);
-        if (!progress->tick(progress->arg, MAL_STAGE_FORWARD, i, slices)) {
+    for (int done = 0; done < 2; done += done || !any_held(facts, n)) {
+        poll(NULL, 0, SLICE_MS);
+        if (!progress->tick(progress->arg, MAL_STAGE_FORWARD, done, 2)) {
             return mal_fail(err, MAL_CANCELLED, "cancelled");
         }
     }
@@ -531,12 +536,11 @@ bool mal_engine_generate(struct mal_engine *e, int64_t version,
         const char *target = json_string_value(json_object_get(table, prompt));
         char answer[CONTEXT + 2];
         snprintf(answer, sizeof answer, " %s", target ? target : "?");
-        int slices = strncmp(prompt, "slow:", 5) ? 1 : SLOW_SLICES;
+        bool ok;
+        while ((ok = tick(tick_arg)) && is_held(prompt))
+            poll(NULL, 0, SLICE_MS);
         mal_free(prompt);
-        for (int s = 0; s < slices; s++) {
-            if (slices > 1) nap(SLICE_MS);
-            if (!tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
-        }
+        if (!ok) return mal_fail(err, MAL_CANCELLED, "cancelled");
         finish_text(&gens[i], answer);
     }
     return true;
