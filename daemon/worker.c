@@ -114,6 +114,10 @@ static void run_ready(void *arg) {
             mal_engine_model_name(worker->engine), "device",
             mal_engine_device(worker->engine), "requeued",
             (json_int_t)worker->n_requeued);
+    pthread_mutex_lock(&worker->lock);
+    worker->told_ready = true;
+    pthread_cond_signal(&worker->asked);
+    pthread_mutex_unlock(&worker->lock);
 }
 
 static void run_changed(void *arg) {
@@ -349,6 +353,15 @@ void mal_worker_prune(struct mal_worker *worker) {
         mal_log("warning", "pruning failed", "{s:s}", "detail", err.text);
 }
 
+/* So that it is the first that is heard of this thread. */
+static void tell_ready(struct mal_worker *worker) {
+    mal_loop_post(worker->o.loop, &worker->ready_task);
+    pthread_mutex_lock(&worker->lock);
+    while (!worker->told_ready && !worker->stop)
+        wait_asked(worker, -1);
+    pthread_mutex_unlock(&worker->lock);
+}
+
 /* Waits for something to do. *out_idle: nothing came for a while, and there is work that
  * nobody asks for. */
 static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
@@ -398,7 +411,7 @@ static void *worker_main(void *arg) {
     struct mal_error err = {0};
     if (load(worker, &err)) {
         worker->loaded_version = mal_engine_live(worker->engine);
-        mal_loop_post(worker->o.loop, &worker->ready_task);
+        tell_ready(worker);
         if (serve(worker, &err)) err = (struct mal_error){0};
     }
     if (err.status == MAL_CANCELLED && mal_worker_stopping(worker))

@@ -34,7 +34,7 @@ struct mal_worker {
     int64_t n_jobs, n_facts; /* facts: waiting or reserved */
     struct mal_read *reads, **last_read;
     size_t n_reads;
-    bool stop, change_posted, persisted;
+    bool stop, told_ready, change_posted, persisted;
 
     struct mal_idle idle;
 
