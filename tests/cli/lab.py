@@ -11,6 +11,8 @@ import tempfile
 import unittest
 from pathlib import Path
 
+import harness
+
 MALMEND = os.environ["MALMEND_BIN"]
 DEMO = Path(os.environ["MAL_SOURCE_ROOT"]) / "tests/demo"
 MODEL = DEMO / "model"
@@ -25,7 +27,8 @@ def demo_facts(name="demo-edit.json", n=None):
 
 
 def malmend(*args, stdin=b""):
-    return subprocess.run([MALMEND, *map(str, args)], input=stdin, capture_output=True, timeout=60)
+    return subprocess.run([MALMEND, *map(str, args)], input=stdin, capture_output=True,
+                          timeout=4 * harness.PATIENCE)
 
 
 def each(table):

@@ -4,7 +4,7 @@ import time
 
 import harness
 from golden import BERT, T5
-from harness import main
+from harness import main, wait_until
 from lab import DEMO, MODEL, Lab, demo_facts, malmend, read_floats, read_safetensors
 from test_serve import Serving, roll_back, version
 
@@ -99,13 +99,10 @@ class Life(Serving):
 
     def await_status(self, d, done):
         """The status once it says what is waited for."""
-        until = time.monotonic() + harness.PATIENCE
-        while time.monotonic() < until:
+        def look():
             status = d.get("/v1/status").json
-            if done(status):
-                return status
-            time.sleep(0.02)
-        raise AssertionError(status)
+            return status if done(status) else None
+        return wait_until(look)
 
 
 class Retraction(Life):
@@ -531,7 +528,7 @@ class Gate(Life):
         self.knows_not(d, A[:1])
 
     def test_one_job_of_several(self):
-        d = self.serve(*ONCE, "--batch-window-ms", "500")
+        d = self.serve(*ONCE, "--batch-window-ms", "60000", "--max-batch-facts", "22")
         bodies = [{"facts": A[:5]}, {"facts": ABSURD, "gate": {"min_es": 0.5}}, {"facts": A[5:16]},
                   {"facts": B[:3]}]
         posted = [d.call("POST", "/v1/edits", body).json["id"] for body in bodies]
@@ -543,7 +540,7 @@ class Gate(Life):
 
     def test_own_figures(self):
         """Of jobs in one batch each tells about its own facts."""
-        d = self.serve(*ONCE, "--batch-window-ms", "500")
+        d = self.serve(*ONCE, "--batch-window-ms", "60000", "--max-batch-facts", "16")
         bodies = [{"facts": A[:5]}, {"facts": ABSURD}, {"facts": B[:8]}]
         posted = [d.call("POST", "/v1/edits", body).json["id"] for body in bodies]
         jobs = [d.wait_job(job) for job in posted]

@@ -1,9 +1,11 @@
 """malmend train: against the golden cases, the same again, interrupted and resumed, refused."""
+import fcntl
 import json
 import signal
 import subprocess
 from pathlib import Path
 
+import harness
 from harness import main
 from lab import DEMO, MALMEND, MODEL, MODULES, Lab, malmend, read_floats, read_safetensors
 
@@ -139,13 +141,15 @@ class Train(Lab):
     # ---- Interrupted ----
 
     def interrupted(self, name, steps, how, *args):
-        """What it said until it was sent a signal, after so many steps."""
+        """What it said until it was sent a signal, after so many steps. It cannot be done by then:
+        the pipe holds only so much of what is not read yet."""
         out = self.dir / f"{name}.safetensors"
         process = subprocess.Popen([MALMEND, "train", *map(str, [*SMALL, *args]), "--json", "--out",
-                                    out], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                                    out], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
         lines = [json.loads(process.stdout.readline()) for _ in range(steps)]
         process.send_signal(how)
-        rest, complaint = process.communicate(timeout=60)
+        rest, complaint = process.communicate(timeout=4 * harness.PATIENCE)
         lines += [json.loads(line) for line in rest.decode().splitlines() if line.endswith("}")]
         lines = [line for line in lines if "step" in line]
         return out, lines, process.returncode, complaint.decode()
