@@ -323,7 +323,7 @@ static void kill_once(const char *path, uint32_t max_us) {
     }
     close(ends[1]);
     long us = draw(max_us);
-    struct timespec pause = {.tv_nsec = us * 1000};
+    struct timespec pause = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
     nanosleep(&pause, NULL);
     assert_int_equal(kill(child, SIGKILL), 0);
     int status;
@@ -356,11 +356,11 @@ static void killed_writers_lose_nothing(void **state) {
     place_make(&place);
     memset(&world, 0, sizeof world);
     world.last_version = -1;
-    uint32_t max_us = 80000; /* longer where the disk is too slow to get on */
+    uint32_t max_us = 80000; /* longer where the machine is too slow to get on */
     for (int i = N_FRESH; i < N_KILLS; i++) {
         int64_t last = world.last_version;
         kill_once(place.path, max_us);
-        if (world.last_version == last && max_us < 300000) max_us *= 2;
+        if (world.last_version == last && max_us < 5000000) max_us *= 2;
         if (world.last_version > last + 4 && max_us > 80000) max_us /= 2;
     }
     place_remove(&place);
