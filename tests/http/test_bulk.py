@@ -4,9 +4,8 @@ import os
 import re
 import socket
 
-import harness
-from harness import Answer, Case, Daemon, main, only_fake
-from world import SLOW, fact
+from harness import Answer, Case, Daemon, main, only_fake, wait_until
+from world import Held, fact
 
 MANY = int(os.environ.get("MALMEND_BULK_FACTS", "100000"))
 
@@ -213,25 +212,13 @@ class Middle(Lines):
         fds = f"/proc/{d.process.pid}/fd"
         return sum("(deleted)" in os.readlink(f"{fds}/{fd}") for fd in os.listdir(fds))
 
-    def gone(self, d):
-        """Waits until nothing of the request is left."""
-        for _ in range(int(harness.PATIENCE * 50)):
-            if self.files(d) == 0:
-                return
-            harness.time.sleep(0.02)
-        self.fail("the file of facts is still open")
-
     def test_client_leaves(self):
         d = Daemon()
         connection, _ = self.half(d)
-        for _ in range(int(harness.PATIENCE * 50)):
-            if self.files(d) > 0:
-                break
-            harness.time.sleep(0.02)
-        self.assertEqual(self.files(d), 1)
+        wait_until(lambda: self.files(d) == 1)
         connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         connection.close()
-        self.gone(d)
+        wait_until(lambda: self.files(d) == 0)
         self.nothing_queued(d)
         d.close()
 
@@ -259,23 +246,25 @@ class Middle(Lines):
         connection, _ = self.half(d)
         self.assertEqual(self.answer(connection).status, 408)
         connection.close()
-        self.gone(d)
+        wait_until(lambda: self.files(d) == 0)
         d.close()
 
     def test_full_disk(self):
         d = Daemon("--min-free-disk", "900000000000000000")
-        self.problem(self.post(lines(3), d=d), 507, detail="disk")
+        self.problem(self.post(lines(3), d=d), 507, detail="too few for a file")
         self.nothing_queued(d)
         d.close()
 
     @only_fake
     def test_queue_is_full_by_then(self):
         d = Daemon("--max-queue", "6", "--batch-window-ms", "0")
-        d.wait_job(d.edit(SLOW).json["id"], "running")
+        held = Held(self, d)
+        held.begin()
         self.assertEqual(self.post(lines(4), d=d).status, 202)
         full = self.post(lines(4, 10), d=d)
         self.problem(full, 429)
         self.assertTrue(full.headers["Retry-After"])
+        held.let_go()
         d.close()
 
 
