@@ -9,10 +9,10 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *editor, *data, *db, *listen, *device, *update;
+    char *model, *editor, *data, *db, *listen, *tokens, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk;
     int64_t keep_versions;
-    int64_t max_connections;
+    int64_t max_connections, max_connections_per_address;
     int64_t keyframe_every, retain_bytes, min_free_disk;
     char *preserve;
     int64_t repair_rounds, verify_limit, consolidate_after, joint_memory;
@@ -39,8 +39,12 @@ static const struct mal_option options[] = {
      "The database of jobs, facts and versions; made when it is not there.",
      .required = true},
     {"listen", MAL_OPTION_TEXT, AT(listen), "ADDR", "127.0.0.1:8780",
-     "Where to accept: ADDRESS:PORT with a loopback address (port 0: any free one), or "
-     "unix:/path."},
+     "Where to accept: ADDRESS:PORT (port 0: any free one), or unix:/path. Without --tokens "
+     "ADDRESS must be a loopback address, and on a Unix socket only the daemon's own user "
+     "and root are served."},
+    {"tokens", MAL_OPTION_TEXT, AT(tokens), "FILE", NULL,
+     "Who may do what: lines NAME ROLE SHA256, as 'malmend token' makes them; roles read, "
+     "infer, edit, admin. Then every call needs a token. Read again at SIGHUP."},
     {"device", MAL_OPTION_TEXT, AT(device), "auto|cpu|cuda:N", "auto",
      "Where to compute."},
     {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", NULL,
@@ -88,6 +92,12 @@ static const struct mal_option options[] = {
      .min = 0.1, .max = 86400},
     {"max-connections", MAL_OPTION_INT, AT(max_connections), "N", "512",
      "Connections at a time; further ones wait.", .min = 1, .max = 100000},
+    {"max-connections-per-address", MAL_OPTION_INT, AT(max_connections_per_address), "N",
+     NULL,
+     "Connections at a time from one address; further ones are closed. 0: no limit. When not "
+     "given: 64, and no limit on a loopback address, where all that a proxy lets through "
+     "comes from one.",
+     .min = 0, .max = 100000},
     {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
      "Versions kept in memory beside live and base.", .min = 0, .max = 200},
     {"probes", MAL_OPTION_TEXT, AT(probes), "FILE", NULL,
@@ -158,6 +168,7 @@ int mal_cmd_serve(int argc, char **argv) {
         mal_options_finish(&set, &v);
         return code;
     }
+    bool limited = v.max_connections_per_address != MAL_OPTION_UNSET;
     bool by_bytes = v.retain_bytes != MAL_OPTION_UNSET, by_age = !isnan(v.retain_age);
     struct mal_serve_options o = {
         .model = v.model,
@@ -166,6 +177,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .device = v.device,
         .db = v.db,
         .listen = v.listen,
+        .tokens = v.tokens,
         .update = v.update,
         .max_queue = v.max_queue,
         .max_batch_facts = v.max_batch_facts,
@@ -174,6 +186,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .max_bulk = v.max_bulk,
         .keep_versions = v.keep_versions,
         .max_connections = v.max_connections,
+        .max_per_address = limited ? v.max_connections_per_address : -1,
         .keyframe_every = v.keyframe_every,
         .retain_bytes = by_bytes ? v.retain_bytes : 0,
         .retain_age = by_age ? v.retain_age : 0,

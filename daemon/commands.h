@@ -14,6 +14,7 @@ int mal_cmd_init_editor(int argc, char **argv);
 int mal_cmd_logits(int argc, char **argv);
 int mal_cmd_serve(int argc, char **argv);
 int mal_cmd_train(int argc, char **argv);
+int mal_cmd_token(int argc, char **argv);
 int mal_cmd_tokenize(int argc, char **argv);
 int mal_cmd_verify(int argc, char **argv);
 

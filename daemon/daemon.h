@@ -9,6 +9,7 @@
 #include "daemon/writer.h"
 #include "sql/store.h"
 
+struct mal_auth;
 struct mal_downloads;
 struct mal_waiter;
 
@@ -23,6 +24,7 @@ struct mal_daemon {
 
     struct mal_loop *loop;
     struct mal_server *server;
+    struct mal_auth *auth;
     struct mal_writer *writer;
     struct mal_worker *worker;
     struct mal_daemon_status *status;

@@ -99,6 +99,11 @@ static bool parse_port(const char *text, uint16_t *out) {
     return true;
 }
 
+static bool is_loopback(const union inet_address *a) {
+    if (a->any.sa_family == AF_INET6) return IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
+    return (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
+}
+
 static bool parse_inet(const char *address, union inet_address *out,
                        struct mal_error *err) {
     char host[64];
@@ -115,24 +120,17 @@ static bool parse_inet(const char *address, union inet_address *out,
     host[n] = 0;
     memset(out, 0, sizeof *out);
     if (!strcmp(host, "localhost")) snprintf(host, sizeof host, "127.0.0.1");
-    bool loopback;
     if (host[0] == '[' && host[n - 1] == ']') {
         host[n - 1] = 0;
         out->v6.sin6_family = AF_INET6;
         out->v6.sin6_port = htons(port);
         if (inet_pton(AF_INET6, host + 1, &out->v6.sin6_addr) != 1) goto bad;
-        loopback = IN6_IS_ADDR_LOOPBACK(&out->v6.sin6_addr);
     } else {
         out->v4.sin_family = AF_INET;
         out->v4.sin_port = htons(port);
         if (inet_pton(AF_INET, host, &out->v4.sin_addr) != 1) goto bad;
-        loopback = (ntohl(out->v4.sin_addr.s_addr) >> 24) == 127;
     }
-    if (loopback) return true;
-    return mal_fail(err, MAL_INVALID,
-                    "listen address '%s': only loopback addresses (127.0.0.1, [::1]) and "
-                    "unix:/path are allowed, because nothing checks who connects",
-                    address);
+    return true;
 
 bad:
     return mal_fail(err, MAL_INVALID, "listen address '%s': '%s' is no numeric address",
@@ -150,10 +148,17 @@ static void format_inet(const union inet_address *a, char out[MAL_ADDRESS_BYTES]
     }
 }
 
-static bool listen_inet(const char *address, int *out_fd,
+static bool listen_inet(const char *address, bool has_tokens, int *out_fd,
                         char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) {
     union inet_address a;
     if (!parse_inet(address, &a, err)) return false;
+    if (!has_tokens && !is_loopback(&a)) {
+        return mal_fail(err, MAL_INVALID,
+                        "listen address '%s': without --tokens nothing checks who "
+                        "connects, so only loopback addresses (127.0.0.1, [::1]) and "
+                        "unix:/path are allowed",
+                        address);
+    }
     socklen_t size = a.any.sa_family == AF_INET6 ? sizeof a.v6 : sizeof a.v4;
     int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return mal_fail(err, MAL_IO, "socket: %s", strerror(errno));
@@ -173,13 +178,20 @@ fail:
     return false;
 }
 
-bool mal_listen(const char *address, int *out_fd, char out_address[MAL_ADDRESS_BYTES],
-                struct mal_error *err) {
+bool mal_listen(const char *address, bool has_tokens, int *out_fd,
+                char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) {
     if (strncmp(address, "unix:", 5))
-        return listen_inet(address, out_fd, out_address, err);
+        return listen_inet(address, has_tokens, out_fd, out_address, err);
     if (!listen_unix(address, out_fd, err)) return false;
     snprintf(out_address, MAL_ADDRESS_BYTES, "%s", address);
     return true;
+}
+
+bool mal_listen_is_local(const char *out_address) {
+    union inet_address a;
+    struct mal_error none = {0};
+    return !strncmp(out_address, "unix:", 5) ||
+           (parse_inet(out_address, &a, &none) && is_loopback(&a));
 }
 
 void mal_listen_forget(const char *address) {

@@ -1,8 +1,8 @@
-/* listen.h - the socket the daemon accepts on: 127.0.0.1:PORT, [::1]:PORT or unix:/path.
+/* listen.h - the socket the daemon accepts on: ADDRESS:PORT or unix:/path.
  *
- * Without tokens whoever can connect may edit the model, so any address but the loopback
- * ones is refused. A Unix socket left behind by a kill is replaced, one that answers is
- * not. */
+ * Without tokens whoever connects over TCP may edit the model, so then any address but
+ * the loopback ones is refused. A Unix socket left behind by a kill is replaced, one that
+ * answers is not. */
 #ifndef MAL_LISTEN_H
 #define MAL_LISTEN_H
 
@@ -12,8 +12,10 @@ enum { MAL_ADDRESS_BYTES = 160 };
 
 /* *out_fd is non-blocking and listening, owned by the caller. `out_address` is what was
  * bound (port 0 becomes the chosen one), in the form the option takes. */
-bool mal_listen(const char *address, int *out_fd, char out_address[MAL_ADDRESS_BYTES],
-                struct mal_error *err) MAL_CHECK;
+bool mal_listen(const char *address, bool has_tokens, int *out_fd,
+                char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) MAL_CHECK;
+/* Whether what was bound is for this machine alone: loopback, or a Unix socket. */
+bool mal_listen_is_local(const char *out_address);
 /* Removes a Unix socket's file; nothing for TCP. */
 void mal_listen_forget(const char *address);
 

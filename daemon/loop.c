@@ -20,9 +20,9 @@ struct mal_loop {
     uv_poll_t poll;
     uv_timer_t alarm;
     uv_timer_t every;
-    uv_signal_t term, interrupt;
+    uv_signal_t term, interrupt, hangup;
     bool has_uv, has_lock, polling;
-    struct call ready, tick, stop;
+    struct call ready, tick, stop, again;
     pthread_mutex_t lock; /* of the posted tasks */
     struct mal_task *first, **last;
 };
@@ -68,12 +68,13 @@ bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     if (!rc) rc = uv_timer_init(&loop->uv, &loop->every);
     if (!rc) rc = uv_signal_init(&loop->uv, &loop->term);
     if (!rc) rc = uv_signal_init(&loop->uv, &loop->interrupt);
+    if (!rc) rc = uv_signal_init(&loop->uv, &loop->hangup);
     if (rc) {
         mal_fail(err, MAL_IO, "event loop: %s", uv_strerror(rc));
         goto fail;
     }
     loop->wake.data = loop->alarm.data = loop->every.data = loop;
-    loop->term.data = loop->interrupt.data = loop;
+    loop->term.data = loop->interrupt.data = loop->hangup.data = loop;
     *out = loop;
     return true;
 
@@ -206,6 +207,19 @@ bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), voi
     loop->stop = (struct call){stop, arg};
     int rc = uv_signal_start(&loop->term, on_signal, SIGTERM);
     if (!rc) rc = uv_signal_start(&loop->interrupt, on_signal, SIGINT);
+    if (rc) return mal_fail(err, MAL_IO, "signals: %s", uv_strerror(rc));
+    return true;
+}
+
+static void on_hangup(uv_signal_t *handle, int number) {
+    struct mal_loop *loop = handle->data;
+    loop->again.fn(loop->again.arg);
+}
+
+bool mal_loop_on_hangup(struct mal_loop *loop, void (*hangup)(void *arg), void *arg,
+                        struct mal_error *err) {
+    loop->again = (struct call){hangup, arg};
+    int rc = uv_signal_start(&loop->hangup, on_hangup, SIGHUP);
     if (rc) return mal_fail(err, MAL_IO, "signals: %s", uv_strerror(rc));
     return true;
 }

@@ -49,6 +49,10 @@ bool mal_loop_every(struct mal_loop *loop, int64_t ms, void (*tick)(void *arg), 
 bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), void *arg,
                              struct mal_error *err) MAL_CHECK;
 
+/* SIGHUP, which ends the process no more. */
+bool mal_loop_on_hangup(struct mal_loop *loop, void (*hangup)(void *arg), void *arg,
+                        struct mal_error *err) MAL_CHECK;
+
 /* Milliseconds of a clock that only goes forward; any thread. */
 int64_t mal_monotonic_ms(void);
 

@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"tokenize", "text to token ids and back", mal_cmd_tokenize},
     {"logits", "logits of given token ids", mal_cmd_logits},
     {"export", "a version for another engine", mal_cmd_export},
+    {"token", "a token for callers of the daemon", mal_cmd_token},
     {"verify", "checks a database and replays its versions", mal_cmd_verify},
     {"backup", "a copy of a database in use", mal_cmd_backup},
 };

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "core/alloc.h"
+#include "daemon/auth.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 
@@ -91,31 +91,61 @@ static bool check_ready(struct mal_daemon *d, struct mal_request *req,
     return false;
 }
 
-void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
-    char allow[64] = "";
+/* What a path knows, and what of it is asked for. */
+struct found {
+    const struct mal_route *route; /* NULL: the path does not know this method */
+    const char *starts[MAL_MAX_PARAMS];
+    size_t lengths[MAL_MAX_PARAMS];
+    char allow[64]; /* "": there is no such path */
+};
+
+static void find(const struct mal_request *req, struct found *out) {
+    *out = (struct found){0};
     for (const struct mal_route *route = mal_routes; route->method; route++) {
         const char *starts[MAL_MAX_PARAMS] = {NULL};
         size_t lengths[MAL_MAX_PARAMS] = {0};
-        if (!matches(route->pattern, req->path, starts, lengths)) continue;
-        if (strcmp(route->method, req->method)) {
-            size_t n = strlen(allow);
-            snprintf(allow + n, sizeof allow - n, "%s%s%s", n ? ", " : "", route->method,
-                     strcmp(route->method, "GET") ? "" : ", HEAD");
-            continue;
+        bool all = !strcmp(req->path, "*");
+        if (!all && !matches(route->pattern, req->path, starts, lengths)) continue;
+        if (!strstr(out->allow, route->method)) {
+            strcat(out->allow, route->method);
+            strcat(out->allow, strcmp(route->method, "GET") ? ", " : ", HEAD, ");
         }
-        req->route = route;
-        if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
-        bind_params(req, starts, lengths);
-        if (route->begin) route->begin(d, req);
+        if (all || strcmp(route->method, req->method)) continue;
+        out->route = route;
+        memcpy(out->starts, starts, sizeof starts);
+        memcpy(out->lengths, lengths, sizeof lengths);
+    }
+    if (*out->allow) strcat(out->allow, "OPTIONS");
+}
+
+static void answer_without_route(struct mal_request *req, const struct found *found) {
+    if (!*found->allow) {
+        mal_http_refuse(req, 404, "there is nothing at %.128s", req->path);
         return;
     }
-    if (*allow) {
-        mal_request_set(req, "Allow", allow);
+    mal_request_set(req, "Allow", found->allow);
+    if (!strcmp(req->method, "OPTIONS")) {
+        mal_request_answer(req, 204, NULL, NULL, 0);
+    } else {
         mal_http_refuse(req, 405, "%.16s is not a method of %.128s", req->method,
                         req->path);
-    } else {
-        mal_http_refuse(req, 404, "there is nothing at %.128s", req->path);
     }
+}
+
+/* Strangers do not learn which paths there are. */
+void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
+    struct found found;
+    find(req, &found);
+    const struct mal_route *route = found.route;
+    if (!mal_auth_check(d->auth, req, route ? route->role : MAL_ROLE_READ)) return;
+    if (!route) {
+        answer_without_route(req, &found);
+        return;
+    }
+    req->route = route;
+    if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
+    bind_params(req, found.starts, found.lengths);
+    if (route->begin) route->begin(d, req);
 }
 
 void mal_router_handle(struct mal_daemon *d, struct mal_request *req) {

@@ -3,15 +3,7 @@
 #define MAL_ROUTER_H
 
 #include "daemon/daemon.h"
-
-/* What a token must allow, ascending; nothing checks it while only loopback is served. */
-enum mal_role {
-    MAL_ROLE_NONE,
-    MAL_ROLE_READ,
-    MAL_ROLE_INFER,
-    MAL_ROLE_EDIT,
-    MAL_ROLE_ADMIN
-};
+#include "daemon/role.h"
 
 enum mal_body { MAL_BODY_NONE, MAL_BODY_JSON, MAL_BODY_JSON_OR_LINES };
 
@@ -19,7 +11,7 @@ struct mal_route {
     const char *method;
     const char *pattern; /* "/v1/jobs/{id}" */
     void (*handle)(struct mal_daemon *d, struct mal_request *req);
-    enum mal_role role;
+    enum mal_role role; /* the least that may */
     enum mal_body body;
     bool when_loading; /* answered before the model is ready too */
     /* At the headers; may answer, or have the body come in pieces. NULL: nothing. */
@@ -29,7 +21,8 @@ struct mal_route {
 /* The table ends with a NULL method. */
 extern const struct mal_route mal_routes[];
 
-/* At the headers: finds the route, or answers 404, 405, 415, 503. */
+/* At the headers: checks who asks and finds the route, or answers 401, 403, 404, 405,
+ * 415, 503. */
 void mal_router_begin(struct mal_daemon *d, struct mal_request *req);
 /* With the body: runs the handler. */
 void mal_router_handle(struct mal_daemon *d, struct mal_request *req);

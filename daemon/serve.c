@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/utf8.h"
+#include "daemon/auth.h"
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
 #include "daemon/downloads.h"
@@ -16,7 +18,7 @@
 #include "daemon/router.h"
 #include "proto/wire.h"
 
-enum { TICK_MS = 100, STOP_MS = 3000 };
+enum { TICK_MS = 100, STOP_MS = 3000, CONNECTIONS_PER_ADDRESS = 64 };
 
 struct life {
     struct mal_daemon d;
@@ -64,6 +66,11 @@ static void on_signal(void *arg) {
     if (life->d.stopping) leave(life);
     mal_log("info", "stopping", NULL);
     begin_stop(life, 0);
+}
+
+static void on_hangup(void *arg) {
+    struct life *life = arg;
+    mal_auth_reload(life->d.auth, life->d.loop);
 }
 
 /* ---- What the threads report ---- */
@@ -131,13 +138,20 @@ static void on_refuse(void *arg, struct mal_request *req, int status,
     mal_http_refuse(req, status, "%s", detail);
 }
 
-/* What changes something, and what failed here. */
+/* What changes something, what failed here, and who was sent away. */
 static void on_answered(void *arg, const struct mal_request *req, int status) {
-    if (status < 500 && !strcmp(req->method, "GET")) return;
+    bool denied = status == 401 || status == 403;
+    if (status < 500 && !denied && !strcmp(req->method, "GET")) return;
     if (!strcmp(req->path, "/readyz")) return;
-    mal_log(status >= 500 ? "error" : "info", "request", "{s:s,s:s,s:i,s:I}", "method",
-            req->method, "path", req->path, "status", status, "ms",
-            (json_int_t)(mal_monotonic_ms() - req->began_ms));
+    bool readable = mal_utf8_valid(req->path, strlen(req->path));
+    mal_log(status >= 500 ? "error"
+            : denied      ? "warning"
+                          : "info",
+            "request", "{s:s,s:s,s:i,s:I,s:s,s:s*,s:s*,s:s}", "method", req->method,
+            "path", readable ? req->path : "(not UTF-8)", "status", status, "ms",
+            (json_int_t)(mal_monotonic_ms() - req->began_ms), "request_id", req->id,
+            "trace_id", *req->trace_id ? req->trace_id : NULL, "who",
+            *req->who ? req->who : NULL, "origin", req->peer->origin);
 }
 
 /* ---- Starting ---- */
@@ -145,13 +159,20 @@ static void on_answered(void *arg, const struct mal_request *req, int status) {
 static bool start_server(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     int fd;
-    if (!mal_listen(o->listen, &fd, life->address, err)) return false;
+    bool has_tokens = mal_auth_has_tokens(life->d.auth);
+    if (!mal_listen(o->listen, has_tokens, &fd, life->address, err)) return false;
     life->listening = true;
+    mal_auth_listens(life->d.auth, life->address);
+    int64_t per_address = o->max_per_address;
+    if (per_address < 0) {
+        per_address = mal_listen_is_local(life->address) ? 0 : CONNECTIONS_PER_ADDRESS;
+    }
     struct mal_server_options options = {.listen_fd = fd,
                                          .max_body = (size_t)o->max_body,
                                          .timeout_ms =
                                              (int64_t)(o->request_timeout * 1000),
                                          .max_connections = (unsigned)o->max_connections,
+                                         .max_per_address = (unsigned)per_address,
                                          .arg = life,
                                          .begin = on_begin,
                                          .handle = on_handle,
@@ -254,6 +275,7 @@ static bool start(struct life *life, struct mal_error *err) {
     d->max_body = o->max_body;
     d->max_bulk = o->max_bulk;
     d->min_free_disk = o->min_free_disk;
+    if (!mal_auth_create(&d->auth, o->tokens, err)) return false;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
@@ -262,6 +284,7 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_downloads_create(&d->downloads, d, err)) return false;
     if (!mal_loop_create(&d->loop, err)) return false;
     if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;
+    if (!mal_loop_on_hangup(d->loop, on_hangup, life, err)) return false;
     if (!start_server(life, err)) return false;
     if (!mal_loop_every(d->loop, TICK_MS, on_tick, life, err)) return false;
     if (!mal_writer_create(&d->writer, life->store, on_fatal_write, life, err))
@@ -278,6 +301,7 @@ static void finish(struct life *life) {
     mal_writer_destroy(d->writer);
     mal_server_stop(d->server);
     mal_loop_destroy(d->loop);
+    mal_auth_destroy(d->auth);
     mal_disk_destroy(life->disk);
     mal_retention_destroy(life->retention);
     mal_downloads_destroy(d->downloads);

@@ -29,9 +29,9 @@ static void run(void *arg) {
 }
 
 void mal_exchange_enter(struct mal_exchange *ex, enum mal_phase phase) {
-    if (!ex->peer) return;
-    ex->peer->phase = phase;
-    ex->peer->since_ms = mal_monotonic_ms();
+    if (!ex->client) return;
+    ex->client->phase = phase;
+    ex->client->since_ms = mal_monotonic_ms();
 }
 
 void mal_exchange_resume(struct mal_exchange *ex) {
@@ -96,7 +96,9 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connectio
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     ex->server = server;
     ex->connection = connection;
-    ex->peer = info ? info->socket_context : NULL;
+    ex->client = info ? info->socket_context : NULL;
+    ex->pub.peer = ex->client ? &ex->client->from : &mal_peer_unknown;
+    if (ex->client) ex->client->exchange = ex;
     ex->uri_bytes = strlen(uri);
     ex->bad_uri = has_zero_byte(uri);
     ex->pub.began_ms = mal_monotonic_ms();
@@ -111,6 +113,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     if (!ex) return;
     *context = NULL;
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
+    if (ex->client) ex->client->exchange = NULL;
     ex->server->n_exchanges--;
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->response) MHD_destroy_response(ex->response);
@@ -123,45 +126,47 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
                           enum MHD_ConnectionNotificationCode code) {
     struct mal_server *server = arg;
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
-        struct mal_peer *peer = mal_calloc(1, sizeof *peer);
-        if (!peer) return;
-        peer->connection = connection;
-        peer->since_ms = mal_monotonic_ms();
-        peer->next = server->peers;
-        if (peer->next) peer->next->prev = peer;
-        server->peers = peer;
-        *context = peer;
+        struct mal_client *client = mal_calloc(1, sizeof *client);
+        if (!client) return;
+        client->connection = connection;
+        client->since_ms = mal_monotonic_ms();
+        mal_peer_read(mal_exchange_socket(connection), &client->from);
+        client->next = server->clients;
+        if (client->next) client->next->prev = client;
+        server->clients = client;
+        *context = client;
         return;
     }
-    struct mal_peer *peer = *context;
-    if (!peer) return;
-    if (peer->next) peer->next->prev = peer->prev;
-    if (peer->prev) {
-        peer->prev->next = peer->next;
+    struct mal_client *client = *context;
+    if (!client) return;
+    if (client->next) client->next->prev = client->prev;
+    if (client->prev) {
+        client->prev->next = client->next;
     } else {
-        server->peers = peer->next;
+        server->clients = client->next;
     }
-    mal_free(peer);
+    mal_free(client);
     *context = NULL;
 }
 
 /* The library overlooks an end that arrives together with data, and would keep the
  * connection. */
-static bool has_left(const struct mal_peer *peer) {
+static bool has_left(const struct mal_client *client) {
     char byte;
-    if (peer->phase != MAL_PHASE_IDLE && peer->phase != MAL_PHASE_RECEIVING) return false;
-    return recv(mal_exchange_socket(peer->connection), &byte, 1,
+    if (client->phase != MAL_PHASE_IDLE && client->phase != MAL_PHASE_RECEIVING)
+        return false;
+    return recv(mal_exchange_socket(client->connection), &byte, 1,
                 MSG_PEEK | MSG_DONTWAIT) == 0;
 }
 
 void mal_server_sweep(struct mal_server *server) {
     int64_t now = mal_monotonic_ms();
-    for (struct mal_peer *p = server->peers; p; p = p->next) {
+    for (struct mal_client *p = server->clients; p; p = p->next) {
         if (p->cut || p->phase == MAL_PHASE_WORKING) continue;
         bool late = now - p->since_ms > server->options.timeout_ms;
         if (!late && !has_left(p)) continue;
-        if (late && p->phase == MAL_PHASE_RECEIVING) {
-            mal_exchange_last_words(p->connection, MHD_HTTP_REQUEST_TIMEOUT,
+        if (late && p->phase == MAL_PHASE_RECEIVING && p->exchange) {
+            mal_exchange_last_words(p->exchange, MHD_HTTP_REQUEST_TIMEOUT,
                                     "Request Timeout",
                                     "the request did not arrive in time");
         }
@@ -184,7 +189,8 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, server,
         MHD_OPTION_LISTEN_SOCKET, (MHD_socket)options->listen_fd,
         MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT,
-        options->max_connections, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        options->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
+        options->max_per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
         (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, on_uri, server,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, server, MHD_OPTION_END);

@@ -11,11 +11,14 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "daemon/peer.h"
+#include "daemon/request_id.h"
+#include "daemon/role.h"
 
 struct mal_loop;
 struct mal_server;
 
-enum { MAL_MAX_PARAMS = 2 };
+enum { MAL_MAX_PARAMS = 2, MAL_WHO_BYTES = 72 };
 
 /* All members are borrowed from the request. */
 struct mal_request {
@@ -29,6 +32,11 @@ struct mal_request {
     const void *route;                 /* the router's */
     int64_t began_ms;                  /* monotonic */
     void *owner;                       /* who has mal_request_receive() called */
+    const struct mal_peer *peer;
+    char who[MAL_WHO_BYTES]; /* the caller's name once it is checked; "" not known */
+    enum mal_role role;      /* and what it may */
+    char id[MAL_REQUEST_ID_BYTES];     /* the client's X-Request-Id, or one of ours */
+    char trace_id[MAL_TRACE_ID_BYTES]; /* of the client's traceparent; "" */
 };
 
 /* A header's or query parameter's value; NULL: not there. */
@@ -40,7 +48,7 @@ const char *mal_request_query(const struct mal_request *req, const char *name);
 const char *mal_request_query_odd(const struct mal_request *req,
                                   const char *const *known);
 
-/* Adds a header to the answer to come; at most 6, values up to 255 bytes. */
+/* Adds a header to the answer to come; at most 7, values up to 255 bytes. */
 void mal_request_set(struct mal_request *req, const char *name, const char *value);
 /* Loop thread only. Takes over `body` (from mal_malloc or mal_strdup; NULL: empty);
  * `type` may be NULL. The request may be gone when it returns. */
@@ -73,7 +81,7 @@ struct mal_server_options {
     size_t max_body;    /* bytes */
     int64_t timeout_ms; /* for receiving a whole request, and for sending the answer; of a
                          * file or a body in pieces, for each 256 KiB of it */
-    unsigned max_connections;
+    unsigned max_connections, max_per_address; /* of TCP; 0: no limit */
     void *arg;
     /* The headers are there. May answer already (refuse); the body is then not waited
      * for. */

@@ -14,18 +14,22 @@ int mal_exchange_socket(struct MHD_Connection *connection) {
     return info ? (int)info->connect_fd : -1;
 }
 
-void mal_exchange_last_words(struct MHD_Connection *connection, int status,
-                             const char *title, const char *detail) {
-    char body[256], text[512];
+void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *title,
+                             const char *detail) {
+    const struct mal_server_options *o = &ex->server->options;
+    char body[256], text[768];
+    if (!ex->begun) mal_exchange_identify(ex); /* with what has come of its headers */
     int n = snprintf(
         body, sizeof body,
         "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
         title, status, detail);
     int m = snprintf(text, sizeof text,
                      "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %d\r\nConnection: close\r\n\r\n%s",
-                     status, title, n, body);
-    int fd = mal_exchange_socket(connection);
+                     "Content-Length: %d\r\nX-Request-Id: %s\r\nConnection: "
+                     "close\r\n\r\n%s",
+                     status, title, n, ex->pub.id, body);
+    if (ex->begun) o->answered(o->arg, &ex->pub, status);
+    int fd = mal_exchange_socket(ex->connection);
     if (fd < 0) return;
     if (send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL) == m)
         shutdown(fd, SHUT_WR);
@@ -44,7 +48,7 @@ static bool keep(struct mal_exchange *ex, const char *data, size_t bytes) {
             capacity *= 2;
         char *body = mal_realloc(req->body, capacity);
         if (!body) {
-            mal_exchange_last_words(ex->connection, MHD_HTTP_SERVICE_UNAVAILABLE,
+            mal_exchange_last_words(ex, MHD_HTTP_SERVICE_UNAVAILABLE,
                                     "Service Unavailable", "out of memory");
             return false;
         }
@@ -66,8 +70,8 @@ bool mal_exchange_take(struct mal_exchange *ex, const char *data, size_t bytes) 
         char detail[96];
         snprintf(detail, sizeof detail, "the body is larger than %llu bytes",
                  (unsigned long long)max);
-        mal_exchange_last_words(ex->connection, MHD_HTTP_CONTENT_TOO_LARGE,
-                                "Content Too Large", detail);
+        mal_exchange_last_words(ex, MHD_HTTP_CONTENT_TOO_LARGE, "Content Too Large",
+                                detail);
         return false;
     }
     /* Such a body may take as long as it does, but must go on, also if it is drained. */

@@ -5,6 +5,7 @@
 #include <strings.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "daemon/server_impl.h"
 
 enum {
@@ -85,10 +86,23 @@ static size_t header_bytes(struct mal_exchange *ex) {
     return info ? info->header_size : 0;
 }
 
+void mal_exchange_identify(struct mal_exchange *ex) {
+    struct mal_request *req = &ex->pub;
+    const char *id = mal_request_header(req, "X-Request-Id");
+    if (mal_request_id_valid(id)) {
+        snprintf(req->id, sizeof req->id, "%s", id);
+    } else {
+        mal_id_make(&ex->server->ids, "req_", mal_clock_unix_ms(), req->id);
+    }
+    mal_trace_id(mal_request_header(req, "traceparent"), req->trace_id);
+    mal_request_set(req, "X-Request-Id", req->id);
+}
+
 void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
                         const char *version) {
     const struct mal_server_options *o = &ex->server->options;
     ex->begun = true;
+    mal_exchange_identify(ex);
     ex->path = mal_strdup(path);
     ex->pub.path = ex->path ? ex->path : "";
     ex->pub.head = !strcmp(method, "HEAD");

@@ -4,9 +4,10 @@
 
 #include <microhttpd.h>
 
+#include "daemon/ids.h"
 #include "daemon/server.h"
 
-enum { MAL_SERVER_HEADERS_SET = 6 };
+enum { MAL_SERVER_HEADERS_SET = 8 };
 
 enum mal_phase {
     MAL_PHASE_IDLE,
@@ -15,13 +16,17 @@ enum mal_phase {
     MAL_PHASE_SENDING
 };
 
+struct mal_exchange;
+
 /* A connection. */
-struct mal_peer {
-    struct mal_peer *prev, *next;
+struct mal_client {
+    struct mal_client *prev, *next;
     struct MHD_Connection *connection;
+    struct mal_exchange *exchange; /* the one of now; NULL */
     enum mal_phase phase;
     int64_t since_ms; /* the phase's beginning */
     bool cut;
+    struct mal_peer from;
 };
 
 struct mal_header {
@@ -33,7 +38,7 @@ struct mal_exchange {
     struct mal_request pub; /* first: the request is the exchange */
     struct mal_server *server;
     struct MHD_Connection *connection;
-    struct mal_peer *peer;
+    struct mal_client *client;
     bool begun, handled, suspended, drain, chunked, bad_uri;
     bool resting; /* a piece of the body is being worked on */
     char *path;
@@ -52,9 +57,10 @@ struct mal_server {
     struct mal_server_options options;
     struct mal_loop *loop;
     struct MHD_Daemon *mhd;
-    struct mal_peer *peers;
+    struct mal_client *clients;
     size_t n_exchanges;
-    bool resumed; /* the library does not wake its own descriptor for this */
+    struct mal_id_maker ids; /* of requests */
+    bool resumed;            /* the library does not wake its own descriptor for this */
 };
 
 static inline struct mal_exchange *mal_exchange_of(const struct mal_request *req) {
@@ -68,6 +74,8 @@ void mal_exchange_resume(struct mal_exchange *ex);
 void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
                          struct MHD_Response *response);
 
+/* Gives the request its id: before anything can be refused. */
+void mal_exchange_identify(struct mal_exchange *ex);
 /* The headers are there: refuses what HTTP leaves open to smuggling and what is too
  * large, then asks the options' `begin` (server_framing.c). */
 void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
@@ -83,9 +91,9 @@ bool mal_exchange_take(struct mal_exchange *ex, const char *data, size_t bytes) 
 void mal_exchange_rested(struct mal_exchange *ex);
 
 int mal_exchange_socket(struct MHD_Connection *connection); /* -1: none */
-/* The library takes no answer in the middle of a body, so this one is written past it, as
- * far as the socket takes it; the connection is closed right after. */
-void mal_exchange_last_words(struct MHD_Connection *connection, int status,
-                             const char *title, const char *detail);
+/* The library takes no answer in the middle of a request, so this one is written past it,
+ * as far as the socket takes it; the connection is closed right after. */
+void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *title,
+                             const char *detail);
 
 #endif

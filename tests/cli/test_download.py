@@ -152,7 +152,7 @@ class Ranges(Downloads):
         before = files()
         for _ in range(20):
             with socket.create_connection((host, int(port))) as sock:
-                sock.sendall(b"GET /v1/versions/4/delta HTTP/1.1\r\nHost: x\r\n\r\n")
+                sock.sendall(b"GET /v1/versions/4/delta HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 sock.recv(10)
         self.body(4)
         wait_until(lambda: files() < before + 10)

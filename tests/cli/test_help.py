@@ -5,12 +5,13 @@ from harness import main
 from lab import Lab, each, malmend
 
 OPTIONS = {
-    "serve": "model editor data db listen device update max-queue max-batch-facts batch-window-ms "
-             "max-body max-bulk request-timeout max-connections keep-versions preserve preserve-weight "
-             "repair-rounds repair-tau verify-limit no-scrub consolidate-after joint-memory "
-             "keyframe-every retain-bytes retain-age min-free-disk probes gate-min-es gate-min-gs "
-             "gate-min-ls gate-measure gate-min-agreement gate-max-norm-growth "
-             "gate-max-perplexity-growth gate-bisect config",
+    "serve": "model editor data db listen tokens device update max-queue max-batch-facts "
+             "batch-window-ms max-body max-bulk request-timeout max-connections max-connections-per-address "
+             "keep-versions preserve preserve-weight repair-rounds repair-tau verify-limit "
+             "no-scrub consolidate-after joint-memory keyframe-every retain-bytes retain-age "
+             "min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
+             "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect "
+             "config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds "
             "repair-tau verify device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds "
@@ -25,6 +26,7 @@ OPTIONS = {
     "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
     "backup": "db out json",
+    "token": "json",
     "export": "db model version format out rank json",
 }
 

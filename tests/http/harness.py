@@ -68,6 +68,7 @@ class Daemon:
         self.own = None if directory else tempfile.TemporaryDirectory(prefix="malmend-")
         self.directory = directory or self.own.name
         self.args, self.listen, self.env = args, listen, env
+        self.headers = {}  # of every call
         self.start(ready)
 
     def start(self, ready=True):
@@ -122,7 +123,7 @@ class Daemon:
         try:
             if query:
                 path += "?" + urllib.parse.urlencode(query)
-            headers = dict(headers or {})
+            headers = {**self.headers, **(headers or {})}
             if body is not None and not isinstance(body, (bytes, str)):
                 body = json.dumps(body)
             if body is not None:

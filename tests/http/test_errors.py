@@ -17,10 +17,11 @@ class Paths(Case):
 
     def test_method(self):
         self.problem(self.d.call("PUT", "/v1/edits", b"{}"), 405)
-        self.assertEqual(self.d.call("DELETE", "/v1/jobs").headers["Allow"], "GET, HEAD")
-        self.assertEqual(self.d.call("GET", "/v1/edits").headers["Allow"], "POST")
-        self.assertEqual(self.d.call("GET", "/v1/retractions").headers["Allow"], "POST")
-        self.assertEqual(self.d.call("PUT", "/v1/facts/x").headers["Allow"], "GET, HEAD, DELETE")
+        self.assertEqual(self.d.call("DELETE", "/v1/jobs").headers["Allow"], "GET, HEAD, OPTIONS")
+        self.assertEqual(self.d.call("GET", "/v1/edits").headers["Allow"], "POST, OPTIONS")
+        self.assertEqual(self.d.call("GET", "/v1/retractions").headers["Allow"], "POST, OPTIONS")
+        self.assertEqual(self.d.call("PUT", "/v1/facts/x").headers["Allow"],
+                         "GET, HEAD, DELETE, OPTIONS")
         self.problem(self.d.call("BREW", "/livez"), 405)
 
     def test_missing_things(self):

@@ -17,7 +17,7 @@ BODY = json.dumps({"facts": [fact(1)], "validate_only": True}).encode()
 
 
 def post(*headers, body=BODY, version="1.1", path="/v1/edits"):
-    lines = [f"POST {path} HTTP/{version}", "Host: x", "Content-Type: application/json", *headers]
+    lines = [f"POST {path} HTTP/{version}", "Host: localhost", "Content-Type: application/json", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -33,7 +33,7 @@ def statuses(data):
 class Framing(Case):
     def refused(self, data, status=400, shut=False):
         """Refused with a problem, the connection closed: what follows is never read as a request."""
-        got = self.d.raw(data + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", AT_ONCE, shut)
+        got = self.d.raw(data + b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n", AT_ONCE, shut)
         self.assertEqual(statuses(got), [status], got)
         return got
 
@@ -60,7 +60,7 @@ class Framing(Case):
         self.assertEqual(statuses(got), [411], got)
 
     def test_zero_byte_in_path(self):
-        got = self.d.raw(b"GET /v1/facts?prompt=a%00b HTTP/1.1\r\nHost: x\r\n\r\n", shut=True)
+        got = self.d.raw(b"GET /v1/facts?prompt=a%00b HTTP/1.1\r\nHost: localhost\r\n\r\n", shut=True)
         self.assertEqual(statuses(got), [400])
 
     def test_garbage(self):
@@ -165,7 +165,7 @@ class Sizes(Case):
         self.problem(self.d.call("POST", "/v1/edits", {"facts": facts}), 413)
 
     def test_long_address_and_headers(self):
-        end = b"Host: x\r\nConnection: close\r\n\r\n"
+        end = b"Host: localhost\r\nConnection: close\r\n\r\n"
         got = self.d.raw(b"GET /v1/jobs?after=" + b"x" * 9000 + b" HTTP/1.1\r\n" + end)
         self.assertEqual(statuses(got), [414])
         self.assertIn(b"application/problem+json", got)
@@ -244,7 +244,7 @@ class SlowOthers(Case):
         for _ in range(10):
             connection = self.d.connect()
             connection.connect()
-            connection.sock.sendall(b"POST /v1/edits HTTP/1.1\r\nHost: x\r\n")
+            connection.sock.sendall(b"POST /v1/edits HTTP/1.1\r\nHost: localhost\r\n")
             slow.append(connection)
         self.assertEqual(self.d.get("/livez", timeout=AT_ONCE).status, 200)
         ended = select.select([connection.sock for connection in slow], [], [], 0)[0]

@@ -26,7 +26,7 @@ def test_references():
         except KeyError:
             raise AssertionError(f"{ref} is not there") from None
     for kind, components in DOC["components"].items():
-        for name in components:
+        for name in components if kind != "securitySchemes" else ():
             assert f"#/components/{kind}/{name}" in used, f"components/{kind}/{name} is not used"
 
 
@@ -60,7 +60,7 @@ def test_answers():
             types = list(resolved(answer).get("content", {}))
             if int(code) >= 400:
                 assert types == ["application/problem+json"], f"{method} {path} {code}: {types}"
-        needed = {"400", "405"} | ({"411", "413", "415", "422"} if "requestBody" in operation else set())
+        needed = {"400", "403", "405"} | ({"411", "413", "415", "422"} if "requestBody" in operation else set())
         assert needed <= set(answers), f"{method} {path}: {needed - set(answers)} missing"
 
 
@@ -76,9 +76,26 @@ def test_status_codes_of_the_source():
         assert name == "OK" or re.search(rf"\b{word}\b", text), f"problem type {word}"
 
 
+def test_security():
+    schemes = DOC["components"]["securitySchemes"]
+    for method, path, operation in operations():
+        ways = operation["security"]
+        assert not ways or {name for way in ways for name in way} == set(schemes), f"{method} {path}"
+        assert not ways or len({str(roles) for way in ways for roles in way.values()}) == 1
+        assert ("401" in operation["responses"]) == bool(ways), f"{method} {path}"
+
+
 def test_router():
     with open(os.path.join(ROOT, "daemon", "router.c"), encoding="utf-8") as source:
-        routes = re.findall(r"^    {\"(\w+)\", \"([^\"]+)\",", source.read(), re.M)
+        table = source.read().split("mal_routes[]")[1].split("{NULL")[0]
+    routes = re.findall(r"^    {\"(\w+)\", \"([^\"]+)\",", table, re.M)
+    roles = dict(((method, path), role.lower()) for method, path, role in
+                 re.findall(r"{\"(\w+)\", \"([^\"]+)\",\s*mal_\w+,\s*MAL_ROLE_(\w+),", table))
+    assert set(roles) == set(routes), f"no role: {set(routes) - set(roles)}"
+    for method, path, operation in operations():
+        ways = operation["security"]
+        needed = ways[0]["bearer"][0] if ways else "none"
+        assert roles.get((method, path)) == needed, f"{method} {path}: {roles.get((method, path))}"
     described = [(method, path) for method, path, _ in operations()]
     assert len(routes) > 10, "daemon/router.c is read wrongly"
     assert len(routes) == len(set(routes)), "a route twice"
