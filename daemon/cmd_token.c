@@ -23,12 +23,12 @@ struct values {
 
 static const struct mal_option options[] = {
     {"name", MAL_OPTION_TEXT, offsetof(struct values, name), "NAME", NULL,
-     "Whose it is, for the log: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-'.",
+     "Whose it is, for the log and the audit: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-'.",
      .required = true, .positional = true},
     {"role", MAL_OPTION_CHOICE, offsetof(struct values, role), "read|infer|edit|admin",
      NULL,
      "What it allows: read what is there; infer also asks the model; edit also changes it; "
-     "admin is for all there is.",
+     "admin also reads the audit.",
      .required = true, .positional = true},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable: an object of token, name, role and line."},

@@ -25,6 +25,7 @@ void mal_get_version_facts(struct mal_daemon *d, struct mal_request *req);
 void mal_get_version_delta(struct mal_daemon *d, struct mal_request *req);
 void mal_post_completions(struct mal_daemon *d, struct mal_request *req);
 void mal_post_scores(struct mal_daemon *d, struct mal_request *req);
+void mal_list_audit(struct mal_daemon *d, struct mal_request *req);
 void mal_list_models(struct mal_daemon *d, struct mal_request *req);
 void mal_get_status(struct mal_daemon *d, struct mal_request *req);
 void mal_get_livez(struct mal_daemon *d, struct mal_request *req);

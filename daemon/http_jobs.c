@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/hash.h"
+#include "daemon/audit.h"
 #include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
@@ -159,6 +160,7 @@ struct cancel {
     struct mal_write write; /* first */
     struct mal_daemon *daemon;
     struct mal_request *req;
+    struct mal_audit audit;
 };
 
 /* Taken out of the queue here and not before, so that a job that is being added is in it.
@@ -175,8 +177,7 @@ static bool write_cancelled(struct mal_store *store, void *arg, struct mal_error
                         state == MAL_JOB_QUEUED ? "about to run"
                                                 : mal_job_state_name(state));
     }
-    return mal_store_end_jobs(store, &id, 1, MAL_JOB_CANCELLED, mal_clock_unix_ms(), NULL,
-                              NULL, err);
+    return mal_store_cancel_job(store, id, mal_clock_unix_ms(), &c->audit.row, err);
 }
 
 static void cancelled(struct mal_write *write) {
@@ -190,12 +191,15 @@ static void cancelled(struct mal_write *write) {
     } else {
         mal_http_fail(c->req, &err);
     }
+    mal_audit_finish(&c->audit);
     mal_free(c);
 }
 
 void mal_cancel_job(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_error err = {0};
     struct cancel *c = mal_calloc(1, sizeof *c);
-    if (!c) {
+    if (!c || !mal_audit_init(&c->audit, req, json_object(), &err)) {
+        mal_free(c);
         mal_http_refuse(req, 503, "out of memory");
         return;
     }

@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/audit.h"
 #include "daemon/bulk.h"
 #include "daemon/engine.h"
 #include "daemon/http.h"
@@ -94,6 +95,26 @@ static bool check_able(const struct mal_intake *in, struct mal_error *err) {
     return true;
 }
 
+/* What the audit says beside the call and the job. */
+static json_t *describe(const struct mal_intake *in) {
+    json_t *detail = json_object();
+    bool retraction = in->kind->kind == MAL_JOB_RETRACTION;
+    if (retraction || in->kind->kind == MAL_JOB_EDIT) {
+        json_object_set_new(detail, "facts", json_integer(in->job->n_facts));
+    }
+    if (retraction) {
+        json_object_set_new(detail, "mode",
+                            json_string(in->retraction.drop ? "drop" : "pin"));
+    }
+    if (in->req->param[0]) {
+        json_object_set_new(detail, "id", json_string(in->req->param[0]));
+    }
+    if (in->job->to_version >= 0) {
+        json_object_set_new(detail, "to_version", json_integer(in->job->to_version));
+    }
+    return detail;
+}
+
 static bool add_job(struct mal_intake *in, struct mal_store *store,
                     struct mal_error *err) {
     struct mal_job_row row = {.id = in->job->id,
@@ -107,8 +128,13 @@ static bool add_job(struct mal_intake *in, struct mal_store *store,
                               .request_json = in->request_json};
     in->answer = mal_json_text(mal_render_job(&row, NULL));
     if (!in->answer) return mal_fail(err, MAL_NO_MEMORY, "job");
-    return mal_store_add_job(store, &row, in->facts.n ? &in->facts : NULL, in->key,
-                             in->key ? in->hash : NULL, in->key ? in->answer : NULL, err);
+    struct mal_audit audit = {0};
+    bool ok = mal_audit_init(&audit, in->req, describe(in), err) &&
+              mal_store_add_job(store, &row, in->facts.n ? &in->facts : NULL, in->key,
+                                in->key ? in->hash : NULL, in->key ? in->answer : NULL,
+                                &audit.row, err);
+    mal_audit_finish(&audit);
+    return ok;
 }
 
 static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {

@@ -12,6 +12,15 @@
     " AND (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR state = ?2) AND seq < ?3" \
     " ORDER BY seq DESC LIMIT ?4"
 
+#define AUDIT_COLUMNS                                                             \
+    "SELECT a.id, a.created_ms, a.who, a.role, a.origin, a.action, a.request_id," \
+    " j.id, a.detail FROM audit a CROSS JOIN jobs j ON j.seq = a.job "
+
+/* ?1 who, ?2 action, ?3 job seq, ?4 before this id, ?5 limit */
+#define AUDIT_PAGE                                                      \
+    " AND (?1 IS NULL OR a.who = ?1) AND (?2 IS NULL OR a.action = ?2)" \
+    " AND (?3 IS NULL OR a.job = ?3) AND a.id < ?4 ORDER BY a.id DESC LIMIT ?5"
+
 /* CROSS JOIN: facts is the outer loop, whatever the planner thinks of jobs. */
 #define FACT_COLUMNS                                                           \
     "SELECT f.seq, f.id, j.id, f.idx, f.state, f.version, f.prompt, f.target," \
@@ -81,6 +90,16 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_LIST_JOBS_IN_STATE] = JOB_COLUMNS "WHERE state = ?2" JOB_PAGE,
     [MAL_SQL_QUEUED_JOBS] = JOB_COLUMNS "WHERE state = 'queued' ORDER BY seq",
     [MAL_SQL_COUNT_JOBS] = "SELECT state, count(*) FROM jobs GROUP BY state",
+
+    /* ---- Audit ---- */
+
+    [MAL_SQL_ADD_AUDIT] =
+        "INSERT INTO audit (created_ms, who, role, origin, action, request_id, job,"
+        " detail) SELECT ?1, ?2, ?3, ?4, ?5, ?6, seq, ?7 FROM jobs WHERE id = ?8",
+    [MAL_SQL_LIST_AUDIT] = AUDIT_COLUMNS "WHERE TRUE" AUDIT_PAGE,
+    [MAL_SQL_LIST_AUDIT_OF_WHO] = AUDIT_COLUMNS "WHERE a.who = ?1" AUDIT_PAGE,
+    [MAL_SQL_LIST_AUDIT_OF_ACTION] = AUDIT_COLUMNS "WHERE a.action = ?2" AUDIT_PAGE,
+    [MAL_SQL_LIST_AUDIT_OF_JOB] = AUDIT_COLUMNS "WHERE a.job = ?3" AUDIT_PAGE,
 
     /* ---- Facts ---- */
 

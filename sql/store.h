@@ -94,9 +94,20 @@ struct mal_version_row {
     char *values_hash;       /* hex, over what mal_store_values lists; "" or NULL: nothing */
 };
 
+/* Who asked for what. job and created_ms are the store's to fill in, and id, from 1, ascending. */
+struct mal_audit_row {
+    int64_t id, created_ms;
+    char *who, *role, *origin; /* a token's name, "edit", "192.0.2.7" */
+    char *action;              /* "POST /v1/edits" */
+    char *request_id;
+    char *job;                 /* id */
+    char *detail_json;         /* object */
+};
+
 void mal_job_row_finish(struct mal_job_row *row);
 void mal_fact_row_finish(struct mal_fact_row *row);
 void mal_version_row_finish(struct mal_version_row *row);
+void mal_audit_row_finish(struct mal_audit_row *row);
 
 /* ---- Opening ---- */
 
@@ -131,12 +142,13 @@ struct mal_fact_source {
     void *arg;
 };
 
-/* One transaction: the job and its facts (NULL: none), all queued, durable when it returns. With
- * `idempotency_key`: remembered with `body_hash` and `answer_json`; a key already there is
+/* One transaction: the job and its facts (NULL: none), all queued, and who asked for it, durable
+ * when it returns. With `idempotency_key`: remembered with `body_hash` and `answer_json`; a key already there is
  * MAL_CONFLICT and nothing is inserted (look it up first). */
 bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
                        const struct mal_fact_source *facts, const char *idempotency_key,
                        const char *body_hash, const char *answer_json,
+                       const struct mal_audit_row *audit,
                        struct mal_error *err) MAL_CHECK;
 /* *answer NULL when the key is unknown; both owned by the caller. */
 bool mal_store_find_idempotency(struct mal_store *store, const char *key, char **body_hash,
@@ -145,11 +157,14 @@ bool mal_store_find_idempotency(struct mal_store *store, const char *key, char *
 /* A queued job begins: running, started now. */
 bool mal_store_start_jobs(struct mal_store *store, const char *const *ids, size_t n,
                           int64_t now_ms, struct mal_error *err) MAL_CHECK;
-/* Ends jobs without a version (failed, rejected, cancelled, done); their facts follow: failed,
- * rejected, or, for cancelled, rejected. result_json and error_json may be NULL. */
+/* Ends jobs without a version (failed, rejected, done); their facts follow: failed or rejected.
+ * result_json and error_json may be NULL. */
 bool mal_store_end_jobs(struct mal_store *store, const char *const *ids, size_t n,
                         enum mal_job_state state, int64_t now_ms, const char *result_json,
                         const char *error_json, struct mal_error *err) MAL_CHECK;
+/* Ends one because somebody asked for that; its facts are rejected. */
+bool mal_store_cancel_job(struct mal_store *store, const char *id, int64_t now_ms,
+                          const struct mal_audit_row *audit, struct mal_error *err) MAL_CHECK;
 /* After a kill: running jobs go back to queued. */
 bool mal_store_requeue_running(struct mal_store *store, int64_t *out_n,
                                struct mal_error *err) MAL_CHECK;
@@ -222,6 +237,20 @@ struct mal_member {
 };
 bool mal_store_member_list(struct mal_store *store, struct mal_member **out, size_t *out_n,
                            struct mal_error *err) MAL_CHECK;
+
+/* ---- Audit ---- */
+
+/* Newest first; who, action, job: exactly this one, or NULL; before: only rows with a lower id,
+ * INT64_MAX from the newest. */
+struct mal_audit_query {
+    const char *who, *action, *job;
+    int64_t before;
+    size_t limit;
+};
+bool mal_store_list_audit(struct mal_store *store, const struct mal_audit_query *query,
+                          struct mal_audit_row **out, size_t *out_n, bool *has_more,
+                          struct mal_error *err) MAL_CHECK;
+void mal_audit_rows_free(struct mal_audit_row *rows, size_t n);
 
 /* ---- Versions ---- */
 

@@ -127,7 +127,7 @@ struct mal_row_type {
     void (*finish)(void *row);
 };
 extern const struct mal_row_type mal_job_rows, mal_fact_rows, mal_version_rows,
-    mal_blob_rows, mal_value_rows, mal_member_rows, mal_string_rows;
+    mal_blob_rows, mal_value_rows, mal_member_rows, mal_string_rows, mal_audit_rows;
 
 /* Up to `limit` rows in one owned array, NULL when there are none; closes the query.
  * *out_more (may be NULL): there was another one. */
@@ -141,6 +141,13 @@ bool mal_query_row(struct mal_query *q, const struct mal_row_type *type, void *o
 int64_t mal_page_limit(size_t limit);
 
 int mal_version_kind_from_name(const char *name); /* -1: no such word */
+
+/* ---- Audit (store_audit.c) ---- */
+
+/* Within a transaction: a row about this job. */
+bool mal_store_add_audit(struct mal_store *store, const struct mal_audit_row *row,
+                         const char *job, int64_t now_ms,
+                         struct mal_error *err) MAL_CHECK;
 
 /* ---- Jobs (store_jobs.c) ---- */
 

@@ -58,14 +58,15 @@ static bool insert_idempotency(struct mal_store *store, const char *key,
 bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
                        const struct mal_fact_source *facts, const char *idempotency_key,
                        const char *body_hash, const char *answer_json,
-                       struct mal_error *err) {
+                       const struct mal_audit_row *audit, struct mal_error *err) {
     int64_t seq = 0, n_facts = facts ? (int64_t)facts->n : job->n_facts;
     if (!mal_tx_begin(store, err)) return false;
     bool done =
         insert_job(store, job, n_facts, &seq, err) &&
         insert_facts(store, seq, facts, err) &&
         (!idempotency_key || insert_idempotency(store, idempotency_key, body_hash,
-                                                answer_json, job->created_ms, err));
+                                                answer_json, job->created_ms, err)) &&
+        mal_store_add_audit(store, audit, job->id, job->created_ms, err);
     return mal_tx_end(store, done, err);
 }
 
@@ -162,12 +163,22 @@ static bool end_job(struct mal_store *store, const char *id, const struct ending
 bool mal_store_end_jobs(struct mal_store *store, const char *const *ids, size_t n,
                         enum mal_job_state state, int64_t now_ms, const char *result_json,
                         const char *error_json, struct mal_error *err) {
-    assert(mal_job_state_ended(state) && state != MAL_JOB_APPLIED);
+    assert(mal_job_state_ended(state) && state != MAL_JOB_APPLIED &&
+           state != MAL_JOB_CANCELLED);
     struct ending ending = {state, now_ms, result_json, error_json};
     if (!mal_tx_begin(store, err)) return false;
     bool done = true;
     for (size_t i = 0; done && i < n; i++)
         done = end_job(store, ids[i], &ending, err);
+    return mal_tx_end(store, done, err);
+}
+
+bool mal_store_cancel_job(struct mal_store *store, const char *id, int64_t now_ms,
+                          const struct mal_audit_row *audit, struct mal_error *err) {
+    struct ending ending = {MAL_JOB_CANCELLED, now_ms, NULL, NULL};
+    if (!mal_tx_begin(store, err)) return false;
+    bool done = end_job(store, id, &ending, err) &&
+                mal_store_add_audit(store, audit, id, now_ms, err);
     return mal_tx_end(store, done, err);
 }
 

@@ -14,6 +14,9 @@ Version = namedtuple("Version", "kind parent to_version live_facts weights chain
                      " jobs")
 
 ENDED = ("applied", "rejected", "failed")
+CALLS = {"edit": {"POST /v1/edits"}, "rollback": {"POST /v1/rollbacks"},
+         "consolidation": {"POST /v1/consolidations"},
+         "retraction": {"POST /v1/retractions", "DELETE /v1/facts/{id}"}}
 WHY_FAILED = {"retraction": "is not live", "rollback": "pruned", "consolidation": "no live facts"}
 
 
@@ -33,7 +36,7 @@ def staged(path):
 
 def read(path):
     """Everything in one snapshot: {id: Job}, {id: Fact}, [Version], {version: [(fact, state...)]},
-    and what is staged above the last version."""
+    what is staged above the last version, and {id of a job: [call that asked for it]}."""
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("BEGIN")
     jobs = {row[0]: Job(*row[1:]) for row in db.execute(
@@ -60,8 +63,11 @@ def read(path):
     blobs = {}
     for version, name in db.execute("SELECT version, name FROM blobs"):
         blobs.setdefault(version, []).append(name)
+    calls = {}
+    for job, action in db.execute("SELECT j.id, a.action FROM audit a JOIN jobs j ON j.seq = a.job"):
+        calls.setdefault(job, []).append(action)
     db.close()
-    return jobs, facts, versions, states, staged, blobs
+    return jobs, facts, versions, states, staged, blobs, calls
 
 
 def copy(source, to):
@@ -86,9 +92,13 @@ class Book:
 
     def check(self, path):
         """The rows are those of before or after each thing asked. The ids of new versions."""
-        jobs, facts, versions, states, self.staged, blobs = read(path)
+        jobs, facts, versions, states, self.staged, blobs, calls = read(path)
         self.facts = facts
         self.check_jobs(jobs)
+        for id, job in jobs.items():  # each with its row of the audit, no row without its job
+            action, = calls.pop(id)
+            assert action in CALLS[job.kind], (id, job, action)
+        assert not calls, calls
         new = range(len(self.versions), len(versions))
         for v, old in enumerate(self.versions):
             assert versions[v]._replace(pruned=0) == old._replace(pruned=0), (v, old, versions[v])

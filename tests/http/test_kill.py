@@ -52,14 +52,24 @@ class Kill(unittest.TestCase):
             thread.join()
         d.start()
 
-    def check(self, d, accepted):
-        versions, after = [], {}
+    def listed(self, d, path):
+        rows, after = [], {}
         while True:
-            page = d.get("/v1/versions", limit=100, **after).json
-            versions += page["data"]
+            page = d.get(path, limit=100, **after).json
+            rows += page["data"]
             if not page["has_more"]:
-                break
+                return rows
             after = {"after": page["last_id"]}
+
+    def check_audit(self, d, accepted):
+        """A row for each job, whether or not its answer came through, and no other."""
+        rows = self.listed(d, "/v1/audit")
+        jobs = [job["id"] for job in self.listed(d, "/v1/jobs")]
+        self.assertEqual(sorted(row["job"] for row in rows), sorted(jobs))
+        self.assertLessEqual({job for job, _, _, _ in accepted}, set(jobs))
+
+    def check(self, d, accepted):
+        versions = self.listed(d, "/v1/versions")
         versions.reverse()
         self.assertEqual([v["version"] for v in versions], list(range(len(versions))))
         self.assertEqual([v["parent"] for v in versions[1:]],
@@ -90,6 +100,7 @@ class Kill(unittest.TestCase):
             for job in d.get("/v1/jobs", limit=100).json["data"]:
                 d.wait_job(job["id"])  # a kill may take the answer of one that is durable
             self.assertGreaterEqual(len(accepted), ROUNDS // 2)
+            self.check_audit(d, accepted)
             before = {}
             for version in self.check(d, accepted):
                 before[version["version"]] = (version["weights_hash"], version["chain_hash"])

@@ -98,6 +98,8 @@ class Contract(Case):
         self.check("GET /v1/facts/{id}", "/v1/facts/two", 200)
 
     def test_service(self):
+        self.d.apply({"prompt": "Who asked", "target": "is known"})
+        self.assertTrue(self.check("GET /v1/audit", status=200)["data"])
         for path in ("/v1/models", "/v1/status", "/livez", "/readyz", "/openapi.json"):
             self.check("GET " + path, status=200)
         self.assertEqual(self.d.get("/openapi.json").json, json.loads(json.dumps(description.DOC)))
@@ -131,7 +133,8 @@ class Contract(Case):
         self.check("DELETE /v1/facts/{id}", "/v1/facts/none", 404)
         self.check("DELETE /v1/facts/{id}", "/v1/facts/none?mode=x", 422)
         self.check("DELETE /v1/facts/{id}", "/v1/facts/none", 400, body=b"{}")
-        for path in ("/v1/jobs", "/v1/facts", "/v1/versions"):
+        self.check("GET /v1/audit", status=403, headers={"Host": "elsewhere.example"})
+        for path in ("/v1/jobs", "/v1/facts", "/v1/versions", "/v1/audit"):
             self.check("GET " + path, path + "?limit=many", 400)
             self.check("GET " + path, path + "?limit=0", 422)
             self.check("GET " + path, path + "?after=none", 422)

@@ -92,6 +92,19 @@ static inline bool get_fact_row(void *arg, struct mal_store *store, size_t i,
     return true;
 }
 
+/* Who asks for all jobs of these tests. */
+static inline const struct mal_audit_row *asked(void) {
+    static char who[] = "ci", role[] = "edit", origin[] = "192.0.2.7", detail[] = "{}";
+    static char action[] = "POST /v1/edits", request[] = "req_1";
+    static const struct mal_audit_row row = {.who = who,
+                                             .role = role,
+                                             .origin = origin,
+                                             .action = action,
+                                             .request_id = request,
+                                             .detail_json = detail};
+    return &row;
+}
+
 /* A job with one fact per prompt; the facts are called <job>.0, <job>.1, ... */
 static inline bool add_job(struct mal_store *store, const char *id, size_t n,
                            const char *const *prompts, struct mal_error *err) {
@@ -110,7 +123,7 @@ static inline bool add_job(struct mal_store *store, const char *id, size_t n,
         facts[i].fact_json = ids[i];
     }
     struct mal_fact_source source = {.n = n, .get = get_fact_row, .arg = facts};
-    return mal_store_add_job(store, &job, &source, NULL, NULL, NULL, err);
+    return mal_store_add_job(store, &job, &source, NULL, NULL, NULL, asked(), err);
 }
 
 /* A row that lacks nothing; its strings are constants. */
@@ -199,6 +212,7 @@ static inline char *dump_all(sqlite3 *db) {
         "SELECT * FROM version_jobs",
         "SELECT * FROM fact_states",
         "SELECT * FROM idempotency",
+        "SELECT * FROM audit",
         "SELECT * FROM blobs",
         "SELECT blob, idx, length(data) FROM blob_chunks ORDER BY id",
         "SELECT id, fact, version, sha256, hex(data) FROM fact_values",

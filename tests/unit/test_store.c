@@ -60,7 +60,7 @@ static void job_comes_back_as_given(void **state) {
     struct mal_fact_row fact = {
         .id = fact_id, .prompt = prompt, .target = target, .fact_json = json};
     struct mal_fact_source source = {.n = 1, .get = get_fact_row, .arg = &fact};
-    assert_done(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &err));
+    assert_done(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, asked(), &err));
 
     struct mal_job_row row;
     assert_done(mal_store_get_job(store, id, &row, &err));
@@ -113,8 +113,9 @@ static void taken_ids_insert_nothing(void **state) {
         {.id = taken, .prompt = id, .target = id, .fact_json = id},
     };
     struct mal_fact_source source = {.n = 2, .get = get_fact_row, .arg = facts};
-    assert_fails(MAL_CONFLICT, "fact 1, 'a.1'",
-                 mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &err));
+    assert_fails(
+        MAL_CONFLICT, "fact 1, 'a.1'",
+        mal_store_add_job(store, &job, &source, NULL, NULL, NULL, asked(), &err));
     char *after = dump_all(store->db);
     assert_string_equal(before, after);
     free(before);
@@ -129,10 +130,11 @@ static void idempotency_keys_are_remembered(void **state) {
     assert_done(mal_store_find_idempotency(store, "k", &hash, &answer, &err));
     assert_null(hash);
     assert_null(answer);
-    assert_done(mal_store_add_job(store, &job, NULL, "k", "h1", "{\"id\":\"a\"}", &err));
+    assert_done(
+        mal_store_add_job(store, &job, NULL, "k", "h1", "{\"id\":\"a\"}", asked(), &err));
     job.id = other;
     assert_fails(MAL_CONFLICT, "idempotency key 'k'",
-                 mal_store_add_job(store, &job, NULL, "k", "h2", "{}", &err));
+                 mal_store_add_job(store, &job, NULL, "k", "h2", "{}", asked(), &err));
     assert_fails(MAL_NOT_FOUND, "'b'", mal_store_get_job(store, other, &job, &err));
     mal_store_close(store);
 
@@ -193,8 +195,7 @@ static void jobs_page_through_newest_first(void **state) {
 
 static void jobs_change_state_in_order(void **state) {
     struct mal_store *store = open_store(path_of(state));
-    const char *prompts[] = {"p", "q"}, *ab[] = {"a", "b"}, *ac[] = {"a", "c"},
-               *c[] = {"c"};
+    const char *prompts[] = {"p", "q"}, *ab[] = {"a", "b"}, *ac[] = {"a", "c"};
     const char *unknown[] = {"c", "z"};
     for (const char *id = "a\0b\0c\0"; *id; id += 2) {
         assert_done(add_job(store, id, 2, prompts, &err));
@@ -212,7 +213,7 @@ static void jobs_change_state_in_order(void **state) {
     assert_int_equal(rows[0].n_facts, 2);
     mal_job_rows_free(rows, n);
 
-    assert_done(mal_store_end_jobs(store, c, 1, MAL_JOB_CANCELLED, 90, NULL, NULL, &err));
+    assert_done(mal_store_cancel_job(store, "c", 90, asked(), &err));
     assert_fails(MAL_CONFLICT, "job 'c' is cancelled",
                  mal_store_end_jobs(store, ac, 2, MAL_JOB_FAILED, 90, NULL, "{}", &err));
     assert_done(

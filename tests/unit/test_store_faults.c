@@ -84,13 +84,18 @@ static bool do_end(struct mal_store *store, struct mal_error *err) {
     return mal_store_end_jobs(store, jobs, 2, MAL_JOB_FAILED, 5, "{}", "{}", err);
 }
 
+static bool do_cancel(struct mal_store *store, struct mal_error *err) {
+    return mal_store_cancel_job(store, "b", 5, asked(), err);
+}
+
 static bool do_start(struct mal_store *store, struct mal_error *err) {
     const char *jobs[] = {"b", "c"};
     return mal_store_start_jobs(store, jobs, 2, 5, err);
 }
 
 static bool (*const operations[])(struct mal_store *, struct mal_error *) = {
-    do_publish, do_rollback, do_retract, do_prune, do_add, do_end, do_start, do_stage};
+    do_publish, do_rollback, do_retract, do_prune, do_add,
+    do_end,     do_start,    do_cancel,  do_stage};
 
 enum {
     N_OPERATIONS = sizeof operations / sizeof operations[0],
@@ -106,14 +111,16 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     struct mal_fact_row *members = NULL, *same = NULL;
     struct mal_member *list = NULL;
     struct mal_value_row *values = NULL;
+    struct mal_audit_row *audit = NULL;
     void *data = NULL;
     size_t n_jobs = 0, n_facts = 0, n_versions = 0, n_blobs = 0, n_ids = 0;
-    size_t n_members = 0, n_same = 0, n_list = 0, n_values = 0;
+    size_t n_members = 0, n_same = 0, n_list = 0, n_values = 0, n_audit = 0;
     const int64_t path[] = {1, 2};
     int64_t below;
     uint64_t bytes;
     bool more;
     struct mal_job_query any_job = {.kind = -1, .state = -1, .limit = 20};
+    struct mal_audit_query of_job = {.job = "b", .before = INT64_MAX, .limit = 2};
     struct mal_fact_query live = {.state = -1, .version = 1, .limit = 2};
     bool done =
         mal_store_list_jobs(store, &any_job, &jobs, &n_jobs, &more, err) &&
@@ -130,6 +137,7 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
         mal_store_member_list(store, &list, &n_list, err) &&
         mal_store_values(store, 1, &values, &n_values, err) &&
         mal_store_read_values(store, 1, path, 2, &data, &bytes, &hash, err) &&
+        mal_store_list_audit(store, &of_job, &audit, &n_audit, &more, err) &&
         mal_store_prunable(store, 3, &below, err);
     if (done) assert_string_equal(value, "v");
     mal_job_rows_free(jobs, n_jobs);
@@ -144,6 +152,7 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     mal_fact_rows_free(same, n_same);
     mal_free(list);
     mal_value_rows_free(values, n_values);
+    mal_audit_rows_free(audit, n_audit);
     mal_free(data);
     mal_free(hash);
     return done;

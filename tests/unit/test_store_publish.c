@@ -157,8 +157,7 @@ static void wrong_batches_change_nothing(void **state) {
     }
     assert_done(publish(store, 0, -1, NULL, &err));
     assert_done(publish(store, 1, -1, "a", &err));
-    assert_done(mal_store_end_jobs(store, (const char *[]){"d"}, 1, MAL_JOB_CANCELLED, 9,
-                                   NULL, NULL, &err));
+    assert_done(mal_store_cancel_job(store, "d", 9, asked(), &err));
 
     static const struct {
         int64_t version, parent, to_version;
