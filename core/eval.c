@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "core/alloc.h"
 
@@ -116,7 +117,7 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
     return true;
 }
 
-/* ---- Measures of facts ---- */
+/* ---- Facts ---- */
 
 size_t mal_fact_n_items(const struct mal_fact *fact) {
     size_t n = 1 + fact->n_rephrases;
@@ -125,81 +126,185 @@ size_t mal_fact_n_items(const struct mal_fact *fact) {
     return n;
 }
 
-static void fill_items(const struct mal_fact *fact, struct mal_score_item *items) {
-    *items++ = (struct mal_score_item){fact->prompt, fact->target, fact->join};
-    for (size_t i = 0; i < fact->n_rephrases; i++) {
-        *items++ = (struct mal_score_item){fact->rephrases[i], fact->target, fact->join};
+/* An unrelated prompt without a target counts here, and is no item. */
+static bool item_at(const struct mal_fact *fact, size_t i, struct mal_score_item *out) {
+    *out = (struct mal_score_item){fact->prompt, fact->target, fact->join};
+    if (i > fact->n_rephrases) {
+        const struct mal_probe *probe = &fact->unrelated[i - 1 - fact->n_rephrases];
+        out->prompt = probe->prompt;
+        out->target = probe->target;
+    } else if (i > 0) {
+        out->prompt = fact->rephrases[i - 1];
     }
-    for (size_t i = 0; i < fact->n_unrelated; i++) {
-        if (!fact->unrelated[i].target) continue;
-        *items++ = (struct mal_score_item){fact->unrelated[i].prompt,
-                                           fact->unrelated[i].target, fact->join};
-    }
+    return out->target != NULL;
 }
 
-struct mean {
-    double sum;
+static bool next_item(struct mal_scoring *s, struct mal_score_item *out) {
+    while (s->fact < s->n_facts) {
+        const struct mal_fact *fact = &s->facts[s->fact];
+        if (s->item > fact->n_rephrases + fact->n_unrelated) {
+            s->fact++;
+            s->item = 0;
+        } else if (item_at(fact, s->item++, out)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool add_example(struct mal_scoring *s, const struct mal_model *model,
+                        const struct mal_tokenizer *tok,
+                        const struct mal_score_item *item, struct mal_error *err) {
+    if (s->n == s->room) {
+        size_t room = 2 * s->room + 16;
+        struct mal_example *examples = mal_realloc(s->examples, room * sizeof *examples);
+        if (!examples) return mal_fail(err, MAL_NO_MEMORY, "scores");
+        s->examples = examples;
+        s->room = room;
+    }
+    if (!mal_example_init(&s->examples[s->n], model, tok, item->prompt, item->target,
+                          item->join, err))
+        return false;
+    s->n++;
+    return true;
+}
+
+/* Tokenizes up to the item that is too much for the slice, which stays for the next. */
+static bool fill_slice(struct mal_scoring *s, const struct mal_model *model,
+                       const struct mal_tokenizer *tok, size_t *out_n,
+                       struct mal_error *err) {
+    int64_t tokens = s->n > 0 ? s->examples[0].n : 0;
+    struct mal_score_item item;
+    while (tokens <= SLICE_TOKENS && next_item(s, &item)) {
+        if (!add_example(s, model, tok, &item, err)) return false;
+        tokens += s->examples[s->n - 1].n;
+    }
+    *out_n = tokens > SLICE_TOKENS && s->n > 1 ? s->n - 1 : s->n;
+    return true;
+}
+
+static void drop_examples(struct mal_scoring *s, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        mal_example_finish(&s->examples[i]);
+    for (size_t i = n; i < s->n; i++)
+        s->examples[i - n] = s->examples[i];
+    s->n -= n;
+}
+
+bool mal_scoring_next(struct mal_scoring *s, struct mal_model *model,
+                      const struct mal_tokenizer *tok, struct mal_score **out,
+                      size_t *out_n, struct mal_error *err) {
+    size_t n = 0;
+    *out_n = 0;
+    if (!fill_slice(s, model, tok, &n, err)) return false;
+    if (n == 0) return true;
+    struct mal_score *scores = mal_calloc(n, sizeof *scores);
+    bool ok = (scores || mal_fail(err, MAL_NO_MEMORY, "scores")) &&
+              score_slice(model, s->examples, n, scores, err);
+    drop_examples(s, n);
+    if (!ok) {
+        mal_scores_free(scores, n);
+        return false;
+    }
+    *out = scores;
+    *out_n = n;
+    return true;
+}
+
+void mal_scoring_finish(struct mal_scoring *s) {
+    drop_examples(s, s->n);
+    mal_free(s->examples);
+    *s = (struct mal_scoring){0};
+}
+
+static bool score_all(struct mal_scoring *s, struct mal_model *model,
+                      const struct mal_tokenizer *tok, bool (*tick)(void *),
+                      void *tick_arg, struct mal_score *to, struct mal_error *err) {
+    struct mal_score *slice;
     size_t n;
-};
-
-static void add(struct mean *mean, double x) {
-    mean->sum += x;
-    mean->n++;
-}
-
-static double value(const struct mean *mean) {
-    return mean->n ? mean->sum / (double)mean->n : (double)NAN;
-}
-
-/* The mean over items [from, to), so that each fact counts once. */
-static void add_items(struct mean *tf, struct mean *decoded,
-                      const struct mal_score *scores, size_t from, size_t to) {
-    struct mean share = {0}, exact = {0};
-    for (size_t i = from; i < to; i++) {
-        add(&share, scores[i].share);
-        add(&exact, scores[i].correct ? 1 : 0);
+    while (true) {
+        if (!mal_scoring_next(s, model, tok, &slice, &n, err)) return false;
+        if (n == 0) return true;
+        memcpy(to, slice, n * sizeof *to);
+        to += n;
+        mal_free(slice);
+        if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
     }
-    if (share.n == 0) return;
-    add(tf, value(&share));
-    add(decoded, value(&exact));
-}
-
-void mal_measures_of(const struct mal_fact *facts, size_t n_facts,
-                     const struct mal_score *scores, struct mal_measures *out) {
-    struct mean tf[3] = {{0}}, decoded[3] = {{0}};
-    for (size_t i = 0; i < n_facts; i++) {
-        size_t unrelated = 1 + facts[i].n_rephrases, n = mal_fact_n_items(&facts[i]);
-        add_items(&tf[0], &decoded[0], scores, 0, 1);
-        add_items(&tf[1], &decoded[1], scores, 1, unrelated);
-        add_items(&tf[2], &decoded[2], scores, unrelated, n);
-        scores += n;
-    }
-    *out = (struct mal_measures){.n_facts = n_facts,
-                                 .tf_es = value(&tf[0]),
-                                 .tf_gs = value(&tf[1]),
-                                 .tf_ls = value(&tf[2]),
-                                 .dec_es = value(&decoded[0]),
-                                 .dec_gs = value(&decoded[1]),
-                                 .dec_ls = value(&decoded[2]),
-                                 .agreement = (double)NAN};
 }
 
 bool mal_score_facts(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_fact *facts, size_t n_facts, bool (*tick)(void *),
                      void *tick_arg, struct mal_score **out, size_t *out_n,
                      struct mal_error *err) {
+    struct mal_scoring scoring = {.facts = facts, .n_facts = n_facts};
     size_t n = 0;
     for (size_t i = 0; i < n_facts; i++)
         n += mal_fact_n_items(&facts[i]);
-    struct mal_score_item *items = mal_calloc(n, sizeof *items);
-    if (!items) return mal_fail(err, MAL_NO_MEMORY, "score items");
-    size_t at = 0;
-    for (size_t i = 0; i < n_facts; i++) {
-        fill_items(&facts[i], items + at);
-        at += mal_fact_n_items(&facts[i]);
+    struct mal_score *scores = mal_calloc(n, sizeof *scores);
+    bool ok = (scores || mal_fail(err, MAL_NO_MEMORY, "scores")) &&
+              score_all(&scoring, model, tok, tick, tick_arg, scores, err);
+    mal_scoring_finish(&scoring);
+    if (!ok) {
+        mal_scores_free(scores, n);
+        return false;
     }
-    bool ok = mal_score_items(model, tok, items, n, "/items", tick, tick_arg, out, err);
-    mal_free(items);
-    if (ok) *out_n = n;
-    return ok;
+    *out = scores;
+    *out_n = n;
+    return true;
+}
+
+/* ---- Measures ---- */
+
+static void add(struct mal_mean *mean, double x) {
+    mean->sum += x;
+    mean->n++;
+}
+
+static double value(const struct mal_mean *mean) {
+    return mean->n ? mean->sum / (double)mean->n : (double)NAN;
+}
+
+/* The mean over the items of one kind, so that each fact counts once. */
+static void end_kind(struct mal_measuring *m, int kind) {
+    add(&m->tf[kind], value(&m->share));
+    add(&m->decoded[kind], value(&m->exact));
+    m->share = m->exact = (struct mal_mean){0};
+}
+
+void mal_measuring_add(struct mal_measuring *m, const struct mal_score *scores,
+                       size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_fact *fact = &m->facts[m->fact];
+        if (m->item == 0) m->n_items = mal_fact_n_items(fact);
+        size_t ends[] = {1, 1 + fact->n_rephrases, m->n_items};
+        int kind = m->item < ends[0] ? 0 : m->item < ends[1] ? 1 : 2;
+        add(&m->share, scores[i].share);
+        add(&m->exact, scores[i].correct ? 1 : 0);
+        m->item++;
+        if (m->item == ends[kind]) end_kind(m, kind);
+        if (m->item < m->n_items) continue;
+        m->fact++;
+        m->item = 0;
+    }
+}
+
+void mal_measuring_end(const struct mal_measuring *m, struct mal_measures *out) {
+    *out = (struct mal_measures){.n_facts = m->n_facts,
+                                 .tf_es = value(&m->tf[0]),
+                                 .tf_gs = value(&m->tf[1]),
+                                 .tf_ls = value(&m->tf[2]),
+                                 .dec_es = value(&m->decoded[0]),
+                                 .dec_gs = value(&m->decoded[1]),
+                                 .dec_ls = value(&m->decoded[2]),
+                                 .agreement = (double)NAN};
+}
+
+void mal_measures_of(const struct mal_fact *facts, size_t n_facts,
+                     const struct mal_score *scores, struct mal_measures *out) {
+    struct mal_measuring measuring = {.facts = facts, .n_facts = n_facts};
+    size_t n = 0;
+    for (size_t i = 0; i < n_facts; i++)
+        n += mal_fact_n_items(&facts[i]);
+    mal_measuring_add(&measuring, scores, n);
+    mal_measuring_end(&measuring, out);
 }

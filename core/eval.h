@@ -55,12 +55,49 @@ struct mal_measures {
  * have a target. How many that is: */
 size_t mal_fact_n_items(const struct mal_fact *fact);
 
-/* All items of all facts, fact by fact, scored on the weights in use. */
+/* The items of facts, fact by fact, scored a slice at a time on the weights in use; other
+ * passes may be made in between. Begins zeroed but for the first two. */
+struct mal_scoring {
+    const struct mal_fact *facts; /* (n_facts), borrowed */
+    size_t n_facts;
+    size_t fact, item;            /* what is tokenized next */
+    struct mal_example *examples; /* (n) tokenized and not scored yet, owned */
+    size_t n, room;
+};
+
+/* The next slice; *out (*out_n) is owned by the caller. *out_n 0: there is none left. */
+bool mal_scoring_next(struct mal_scoring *scoring, struct mal_model *model,
+                      const struct mal_tokenizer *tok, struct mal_score **out,
+                      size_t *out_n, struct mal_error *err) MAL_CHECK;
+void mal_scoring_finish(struct mal_scoring *scoring);
+
+/* All slices. */
 bool mal_score_facts(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_fact *facts, size_t n_facts, bool (*tick)(void *),
                      void *tick_arg, struct mal_score **out, size_t *out_n,
                      struct mal_error *err) MAL_CHECK;
-/* From such scores, all but the agreement, which is NaN. */
+
+struct mal_mean {
+    double sum;
+    size_t n;
+};
+
+/* Measures from scores as they come, in the order of those items. Begins zeroed but for
+ * the first two. */
+struct mal_measuring {
+    const struct mal_fact *facts; /* (n_facts), borrowed */
+    size_t n_facts;
+    size_t fact, item, n_items;   /* whose score is next, of how many of the fact */
+    struct mal_mean share, exact; /* of the items of one kind and fact so far */
+    struct mal_mean tf[3], decoded[3];
+};
+
+void mal_measuring_add(struct mal_measuring *measuring, const struct mal_score *scores,
+                       size_t n);
+/* All but the agreement, which is NaN. */
+void mal_measuring_end(const struct mal_measuring *measuring, struct mal_measures *out);
+
+/* From the scores of all items. */
 void mal_measures_of(const struct mal_fact *facts, size_t n_facts,
                      const struct mal_score *scores, struct mal_measures *out);
 

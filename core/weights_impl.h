@@ -27,13 +27,12 @@ struct mal_weights_state {
     struct version **versions; /* in order of publishing: base, kept ones, live last */
     size_t n_versions, capacity;
     struct version *prepared; /* NULL: none */
+    struct version *held;     /* likewise */
     bool *fresh;              /* (n_modules) planes that are the prepared version's own */
     double *sum;              /* one on the device, for norms */
     double hash_seconds;      /* of the last version prepared */
-    int64_t in_use;           /* what passes are to use; USES_PREPARED: that */
+    const struct version *in_use; /* what passes are to use */
 };
-
-enum { USES_PREPARED = -1 };
 
 static inline const struct mal_linear *module_at(const struct mal_weights_state *ws,
                                                  size_t m) {

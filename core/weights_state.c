@@ -114,7 +114,7 @@ static void version_lend(struct mal_weights_state *ws, const struct version *v) 
 
 static void version_use(struct mal_weights_state *ws, const struct version *v) {
     version_lend(ws, v);
-    ws->in_use = v == ws->prepared ? USES_PREPARED : v->number;
+    ws->in_use = v;
 }
 
 /* ---- From T to a finished version ---- */
@@ -405,6 +405,27 @@ void mal_weights_discard(struct mal_weights_state *ws) {
     drop_prepared(ws);
 }
 
+/* ---- Holding ---- */
+
+void mal_weights_hold(struct mal_weights_state *ws) {
+    assert(ws->prepared && !ws->held);
+    version_use(ws, live_version(ws));
+    ws->held = ws->prepared;
+    ws->prepared = NULL;
+    drop_prepared(ws);
+}
+
+void mal_weights_use_held(struct mal_weights_state *ws) {
+    assert(ws->held);
+    version_use(ws, ws->held);
+}
+
+void mal_weights_let_go(struct mal_weights_state *ws) {
+    if (ws->in_use == ws->held) version_use(ws, live_version(ws));
+    version_free(ws, ws->held);
+    ws->held = NULL;
+}
+
 /* ---- Life ---- */
 
 static struct version *make_base(struct mal_weights_state *ws, struct mal_error *err) {
@@ -460,6 +481,7 @@ void mal_weights_destroy(struct mal_weights_state *ws) {
     if (!ws) return;
     if (ws->n_versions > 0) version_use(ws, ws->versions[0]);
     drop_prepared(ws);
+    version_free(ws, ws->held);
     for (size_t i = 0; i < ws->n_versions; i++)
         version_free(ws, ws->versions[i]);
     mal_backend_free(ws->be, ws->sum);
@@ -507,6 +529,5 @@ void mal_weights_lend(struct mal_weights_state *ws, int64_t version) {
 }
 
 void mal_weights_give_back(struct mal_weights_state *ws) {
-    version_lend(ws, ws->in_use == USES_PREPARED ? ws->prepared
-                                                 : find_version(ws, ws->in_use));
+    version_lend(ws, ws->in_use);
 }

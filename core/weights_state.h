@@ -94,6 +94,12 @@ void mal_weights_use_prepared(struct mal_weights_state *ws);
 void mal_weights_publish(struct mal_weights_state *ws, int64_t version);
 void mal_weights_discard(struct mal_weights_state *ws); /* forget what was prepared */
 
+/* The prepared weights are held apart, whatever is prepared and published from then on,
+ * until they are let go. One such set at a time. */
+void mal_weights_hold(struct mal_weights_state *ws);
+void mal_weights_use_held(struct mal_weights_state *ws);
+void mal_weights_let_go(struct mal_weights_state *ws);
+
 /* The live T of an edit module on the device, oriented as its weight in the checkpoint,
  * until the next publication; NULL: zero. */
 const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module);

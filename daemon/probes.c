@@ -37,42 +37,27 @@ static void forget_base(struct mal_asked *asked) {
         mal_answers_finish(&asked->base[s]);
     mal_free(asked->base);
     asked->base = NULL;
-    asked->n_slices = 0;
+    asked->n_slices = asked->n_answered = 0;
 }
 
-static bool ask_base(struct mal_asked *asked, struct mal_model *model,
-                     const struct mal_tokenizer *tok, bool (*tick)(void *),
-                     void *tick_arg, struct mal_error *err) {
-    if (asked->base) return true;
-    asked->base = mal_calloc(count_slices(asked), sizeof *asked->base);
-    if (!asked->base) return mal_fail(err, MAL_NO_MEMORY, "answers");
-    for (size_t first = 0, n; first < asked->n; first += n) {
-        n = slice_length(asked, first);
-        if (!mal_answers_make(model, tok, asked->facts + first, n, n, tick, tick_arg,
-                              &asked->base[asked->n_slices], err)) {
-            forget_base(asked);
-            return false;
-        }
-        asked->n_slices++;
+/* Asks the next slice. */
+static bool ask_slice(struct mal_asked *asked, struct mal_model *model,
+                      const struct mal_tokenizer *tok, bool (*tick)(void *),
+                      void *tick_arg, size_t *out_n, struct mal_error *err) {
+    struct mal_answers answers = {0};
+    size_t n = slice_length(asked, asked->n_answered);
+    *out_n = n;
+    if (n == 0) return true;
+    if (!mal_answers_make(model, tok, asked->facts + asked->n_answered, n, n, tick,
+                          tick_arg, &answers, err))
+        return false;
+    if (!asked->base) asked->base = mal_calloc(count_slices(asked), sizeof *asked->base);
+    if (!asked->base) {
+        mal_answers_finish(&answers);
+        return mal_fail(err, MAL_NO_MEMORY, "answers");
     }
-    return true;
-}
-
-static bool count_same(const struct mal_asked *asked, struct mal_model *model,
-                       const struct mal_tokenizer *tok, bool (*tick)(void *),
-                       void *tick_arg, size_t *same, struct mal_error *err) {
-    size_t first = 0;
-    for (size_t s = 0; s < asked->n_slices; s++) {
-        const struct mal_answers *base = &asked->base[s];
-        struct mal_answers now = {0};
-        if (!mal_answers_make(model, tok, asked->facts + first, base->n, base->n, tick,
-                              tick_arg, &now, err)) {
-            return false;
-        }
-        *same += mal_answers_same(base, &now);
-        first += base->n;
-        mal_answers_finish(&now);
-    }
+    asked->base[asked->n_slices++] = answers;
+    asked->n_answered += n;
     return true;
 }
 
@@ -126,14 +111,30 @@ static bool take_unrelated(struct mal_asked *own, const struct mal_fact *facts,
     return true;
 }
 
+bool mal_agreement_begin(struct mal_agreement *out, struct mal_probes *probes,
+                         const struct mal_fact *facts, size_t n_facts,
+                         struct mal_error *err) {
+    *out = (struct mal_agreement){.common = probes ? &probes->asked : NULL};
+    return take_unrelated(&out->own, facts, n_facts, err);
+}
+
+bool mal_agreement_ask(struct mal_agreement *agreement, struct mal_model *model,
+                       const struct mal_tokenizer *tok, bool (*tick)(void *),
+                       void *tick_arg, size_t *out_n, struct mal_error *err) {
+    if (!ask_slice(&agreement->own, model, tok, tick, tick_arg, out_n, err)) return false;
+    return *out_n > 0 || !agreement->common ||
+           ask_slice(agreement->common, model, tok, tick, tick_arg, out_n, err);
+}
+
 bool mal_agreement_open(struct mal_agreement *out, struct mal_probes *probes,
                         struct mal_model *model, const struct mal_tokenizer *tok,
                         const struct mal_fact *facts, size_t n_facts,
                         bool (*tick)(void *), void *tick_arg, struct mal_error *err) {
-    struct mal_agreement a = {.common = probes ? &probes->asked : NULL};
-    bool ok = take_unrelated(&a.own, facts, n_facts, err) &&
-              ask_base(&a.own, model, tok, tick, tick_arg, err);
-    if (ok && a.common) ok = ask_base(a.common, model, tok, tick, tick_arg, err);
+    struct mal_agreement a;
+    size_t n = 1;
+    bool ok = mal_agreement_begin(&a, probes, facts, n_facts, err);
+    while (ok && n > 0)
+        ok = mal_agreement_ask(&a, model, tok, tick, tick_arg, &n, err);
     if (!ok) {
         mal_agreement_finish(&a);
         return false;
@@ -142,16 +143,46 @@ bool mal_agreement_open(struct mal_agreement *out, struct mal_probes *probes,
     return true;
 }
 
+bool mal_agreement_compare(const struct mal_agreement *agreement, struct mal_model *model,
+                           const struct mal_tokenizer *tok, bool (*tick)(void *),
+                           void *tick_arg, struct mal_comparison *comparison,
+                           size_t *out_n, struct mal_error *err) {
+    struct mal_comparison *c = comparison;
+    struct mal_answers now = {0};
+    *out_n = 0;
+    if (!c->common && c->slice == agreement->own.n_slices)
+        *c = (struct mal_comparison){.n = c->n, .n_same = c->n_same, .common = true};
+    const struct mal_asked *asked = c->common ? agreement->common : &agreement->own;
+    if (!asked || c->slice == asked->n_slices) return true;
+    const struct mal_answers *base = &asked->base[c->slice];
+    if (!mal_answers_make(model, tok, asked->facts + c->first, base->n, base->n, tick,
+                          tick_arg, &now, err))
+        return false;
+    c->n += base->n;
+    c->n_same += mal_answers_same(base, &now);
+    c->first += base->n;
+    c->slice++;
+    *out_n = base->n;
+    mal_answers_finish(&now);
+    return true;
+}
+
+double mal_comparison_share(const struct mal_comparison *comparison) {
+    return comparison->n ? (double)comparison->n_same / (double)comparison->n
+                         : (double)NAN;
+}
+
 bool mal_agreement_measure(const struct mal_agreement *agreement, struct mal_model *model,
                            const struct mal_tokenizer *tok, bool (*tick)(void *),
                            void *tick_arg, double *out, struct mal_error *err) {
-    const struct mal_asked *all[] = {&agreement->own, agreement->common};
-    size_t n = 0, same = 0;
-    for (int i = 0; i < 2 && all[i]; i++) {
-        if (!count_same(all[i], model, tok, tick, tick_arg, &same, err)) return false;
-        n += all[i]->n;
+    struct mal_comparison comparison = {0};
+    size_t n = 1;
+    while (n > 0) {
+        if (!mal_agreement_compare(agreement, model, tok, tick, tick_arg, &comparison, &n,
+                                   err))
+            return false;
     }
-    *out = n ? (double)same / (double)n : (double)NAN;
+    *out = mal_comparison_share(&comparison);
     return true;
 }
 

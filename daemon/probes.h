@@ -17,6 +17,7 @@ struct mal_asked {
     struct mal_answers
         *base; /* (n_slices) the base model's, owned; NULL: not asked yet */
     size_t n_slices;
+    size_t n_answered; /* of the prompts, from the first on */
 };
 
 /* Those of a file; strings owned. */
@@ -57,6 +58,29 @@ bool mal_agreement_open(struct mal_agreement *out, struct mal_probes *probes,
 bool mal_agreement_measure(const struct mal_agreement *agreement, struct mal_model *model,
                            const struct mal_tokenizer *tok, bool (*tick)(void *),
                            void *tick_arg, double *out, struct mal_error *err) MAL_CHECK;
+
+/* The same a slice at a time: the prompts are chosen, then asked on the base weights,
+ * then compared. *out_n: how many prompts the slice had; 0: there is none left. */
+bool mal_agreement_begin(struct mal_agreement *out, struct mal_probes *probes,
+                         const struct mal_fact *facts, size_t n_facts,
+                         struct mal_error *err) MAL_CHECK;
+bool mal_agreement_ask(struct mal_agreement *agreement, struct mal_model *model,
+                       const struct mal_tokenizer *tok, bool (*tick)(void *),
+                       void *tick_arg, size_t *out_n, struct mal_error *err) MAL_CHECK;
+
+/* Begins zeroed. */
+struct mal_comparison {
+    size_t n, n_same; /* prompts so far */
+    bool common;      /* those of the file are next: the slice from prompt `first` on */
+    size_t slice, first;
+};
+
+bool mal_agreement_compare(const struct mal_agreement *agreement, struct mal_model *model,
+                           const struct mal_tokenizer *tok, bool (*tick)(void *),
+                           void *tick_arg, struct mal_comparison *comparison,
+                           size_t *out_n, struct mal_error *err) MAL_CHECK;
+double mal_comparison_share(const struct mal_comparison *comparison); /* NaN of none */
+
 void mal_agreement_finish(struct mal_agreement *agreement); /* takes a zeroed one */
 
 #endif

@@ -102,6 +102,26 @@ bool mal_parse_mode(const char *mode, bool *out_drop);
 bool mal_decode_consolidation(const char *body, size_t bytes, char **out_reason,
                               struct mal_error *err) MAL_CHECK;
 
+struct mal_evaluation_request {
+    int64_t version;        /* -1: the live one, whichever that is when it begins */
+    struct mal_fact *facts; /* owned; none where `suite` is given */
+    size_t n_facts;
+    char *suite; /* NULL */
+};
+
+/* `max_facts` and what is checked of facts: as mal_decode_edits(). */
+bool mal_decode_evaluation(const char *body, size_t bytes, size_t max_facts,
+                           struct mal_evaluation_request *out,
+                           struct mal_error *err) MAL_CHECK;
+void mal_evaluation_request_finish(struct mal_evaluation_request *request);
+/* What a job keeps of it (mal_job_row.request_json): a JSON array, each fact a line, so
+ * that it can be read back one at a time. NULL: out of memory. */
+char *mal_encode_facts(const struct mal_fact *facts, size_t n);
+/* The next fact of such a text; *at, at first its beginning, moves on. *out_end: there is
+ * none any more. */
+bool mal_decode_next_fact(const char **at, struct mal_fact *out, bool *out_end,
+                          struct mal_error *err) MAL_CHECK;
+
 struct mal_completion_request {
     char *model;    /* "live", "base", "v3"; "live" when absent */
     char **prompts; /* `prompt`: a string or an array of strings */

@@ -106,3 +106,13 @@ void mal_claims_finish(struct mal_claims *claims) {
     mal_free(claims->list);
     *claims = (struct mal_claims){0};
 }
+
+bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n, struct mal_error *err) {
+    struct mal_claims claims = {0};
+    bool ok = true;
+    for (size_t i = 0; i < n && ok; i++)
+        ok = mal_claims_add(&claims, &facts[i], err);
+    ok = ok && mal_claims_check(&claims, err);
+    mal_claims_finish(&claims);
+    return ok;
+}

@@ -19,20 +19,9 @@ bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err) 
                        n > max_facts + 1 ? n : max_facts, max_facts);
 }
 
-static bool check_agreement(const struct mal_edits_request *request,
-                            struct mal_error *err) {
-    struct mal_claims claims = {0};
-    bool ok = true;
-    for (size_t i = 0; i < request->n_facts && ok; i++)
-        ok = mal_claims_add(&claims, &request->facts[i], err);
-    ok = ok && mal_claims_check(&claims, err);
-    mal_claims_finish(&claims);
-    return ok;
-}
-
 /* Checks that look at all facts, then each fact's stored text. */
 static bool complete(struct mal_edits_request *request, struct mal_error *err) {
-    if (!check_agreement(request, err)) return false;
+    if (!mal_wire_facts_agree(request->facts, request->n_facts, err)) return false;
     request->facts_json = mal_calloc(request->n_facts, sizeof *request->facts_json);
     if (!request->facts_json) return mal_fail(err, MAL_NO_MEMORY, "facts of the request");
     for (size_t i = 0; i < request->n_facts; i++) {
@@ -45,31 +34,6 @@ static bool complete(struct mal_edits_request *request, struct mal_error *err) {
 }
 
 /* ---- JSON ---- */
-
-static bool read_facts(const json_t *root, size_t max_facts,
-                       struct mal_edits_request *request, struct mal_error *err) {
-    char pointer[MAL_POINTER_BYTES];
-    const json_t *value;
-    if (!mal_wire_need(root, "", "facts", "an array of facts", &value, err)) return false;
-    if (!json_is_array(value))
-        return mal_wire_wrong_type(value, "/facts", "an array", err);
-    size_t n = json_array_size(value);
-    if (n == 0) {
-        return mal_fail_at(err, MAL_INVALID, "/facts",
-                           "/facts is empty; expected at least one fact");
-    }
-    if (n > max_facts) return mal_wire_too_many_facts(n, max_facts, err);
-    request->facts = mal_calloc(n, sizeof *request->facts);
-    if (!request->facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
-    request->n_facts = n;
-    for (size_t i = 0; i < n; i++) {
-        mal_wire_pointer_at(pointer, "/facts", i);
-        if (!mal_wire_fact(json_array_get(value, i), pointer, &request->facts[i], err)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 static bool read_gate_measure(const json_t *gate, struct mal_error *err) {
     char *measure = NULL;
@@ -126,7 +90,9 @@ bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
               mal_wire_note(root, "note", &request.note, err) &&
               mal_wire_bool(root, "", "validate_only", &request.validate_only, err) &&
               read_gate(root, &request.gate_json, err) &&
-              read_facts(root, max_facts, &request, err) && complete(&request, err);
+              mal_wire_facts(root, "an array of facts", max_facts, &request.facts,
+                             &request.n_facts, err) &&
+              complete(&request, err);
     json_decref(root);
     if (ok) {
         *out = request;

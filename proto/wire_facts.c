@@ -103,6 +103,34 @@ bool mal_decode_fact(const char *json, struct mal_fact *out, struct mal_error *e
     return mal_fail(err, MAL_CORRUPT, "a stored fact cannot be read: %s", inner.text);
 }
 
+/* ---- Facts of one request ---- */
+
+bool mal_wire_facts(const json_t *root, const char *expected, size_t max_facts,
+                    struct mal_fact **out, size_t *out_n, struct mal_error *err) {
+    char pointer[MAL_POINTER_BYTES];
+    const json_t *value;
+    if (!mal_wire_need(root, "", "facts", expected, &value, err)) return false;
+    if (!json_is_array(value))
+        return mal_wire_wrong_type(value, "/facts", "an array", err);
+    size_t n = json_array_size(value);
+    if (n == 0) {
+        return mal_fail_at(err, MAL_INVALID, "/facts",
+                           "/facts is empty; expected at least one fact");
+    }
+    if (n > max_facts) return mal_wire_too_many_facts(n, max_facts, err);
+    struct mal_fact *facts = mal_calloc(n, sizeof *facts);
+    if (!facts) return mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
+    for (size_t i = 0; i < n; i++) {
+        mal_wire_pointer_at(pointer, "/facts", i);
+        if (mal_wire_fact(json_array_get(value, i), pointer, &facts[i], err)) continue;
+        mal_facts_free(facts, i);
+        return false;
+    }
+    *out = facts;
+    *out_n = n;
+    return true;
+}
+
 /* ---- Writing ---- */
 
 /* Adds `value`, taking its reference; NULL (no memory) fails. */

@@ -73,6 +73,10 @@ void mal_wire_texts_free(char **texts, size_t n); /* takes NULL */
 /* A Fact, in a request or stored. */
 bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
                    struct mal_error *err) MAL_CHECK;
+/* The member "facts", required: at least one Fact. *out (*out_n) owned. */
+bool mal_wire_facts(const json_t *root, const char *expected, size_t max_facts,
+                    struct mal_fact **out, size_t *out_n,
+                    struct mal_error *err) MAL_CHECK;
 /* What facts of one request must be together: ids apart, prompts without two answers. Of
  * each fact hashes are kept, so that there may be millions. */
 struct mal_claim;
@@ -88,6 +92,9 @@ bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
  */
 bool mal_claims_check(struct mal_claims *claims, struct mal_error *err) MAL_CHECK;
 void mal_claims_finish(struct mal_claims *claims);
+/* The same of facts that are all there. */
+bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n,
+                          struct mal_error *err) MAL_CHECK;
 
 /* What an id of a fact or a job may be made of. */
 bool mal_wire_check_id(const char *id, const char *pointer,

@@ -445,6 +445,30 @@ static void test_prepared(void **state) {
     made_finish(&made);
 }
 
+static void test_held(void **state) {
+    struct made_model made;
+    struct mal_error err = {0};
+    struct mal_weights_state *ws = make_state(&made, 0);
+    struct mal_linear *proj = mal_model_find_linear(&made.model, "h.0.proj");
+    publish(ws, 7, 1);
+    size_t bytes = mal_backend_bytes(test_backend());
+    const void *one = proj->w;
+    assert_ok(mal_weights_prepare_return(ws, 1, &err), &err);
+    mal_weights_hold(ws);
+    publish(ws, 7, 2);
+    assert_false(mal_weights_has(ws, 1));
+    mal_weights_use_held(ws);
+    assert_ptr_equal(proj->w, one);
+    mal_weights_lend(ws, 0);
+    mal_weights_give_back(ws);
+    assert_ptr_equal(proj->w, one);
+    mal_weights_let_go(ws);
+    assert_ptr_not_equal(proj->w, one); /* that of 2 */
+    assert_int_equal(mal_backend_bytes(test_backend()), bytes);
+    mal_weights_destroy(ws);
+    made_finish(&made);
+}
+
 /* ---- Refusals ---- */
 
 static void refuse(struct mal_weights_state *ws, struct mal_delta *delta,
@@ -567,7 +591,7 @@ int main(void) {
         cmocka_unit_test(test_try),        cmocka_unit_test(test_keep),
         cmocka_unit_test(test_untouched),  cmocka_unit_test(test_negative_zero),
         cmocka_unit_test(test_prepared),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_held),       cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("weights_state", tests, NULL, NULL);
 }

@@ -5,7 +5,16 @@
 #include <dirent.h>
 #include <jansson.h>
 
-enum kind { EDITS, EDIT_LINES, ROLLBACK, RETRACTION, CONSOLIDATION, COMPLETION, SCORES };
+enum kind {
+    EDITS,
+    EDIT_LINES,
+    ROLLBACK,
+    RETRACTION,
+    CONSOLIDATION,
+    EVALUATION,
+    COMPLETION,
+    SCORES
+};
 
 /* Decodes and forgets. */
 static bool decode(enum kind kind, const char *body, size_t bytes,
@@ -15,6 +24,7 @@ static bool decode(enum kind kind, const char *body, size_t bytes,
     struct mal_completion_request completion = {0};
     struct mal_scores_request scores = {0};
     struct mal_retraction_request retraction = {0};
+    struct mal_evaluation_request evaluation = {0};
     char *reason = NULL;
     bool ok = false;
     switch (kind) {
@@ -25,12 +35,16 @@ static bool decode(enum kind kind, const char *body, size_t bytes,
         ok = mal_decode_retraction(body, bytes, MAX_FACTS, &retraction, err);
         break;
     case CONSOLIDATION: ok = mal_decode_consolidation(body, bytes, &reason, err); break;
+    case EVALUATION:
+        ok = mal_decode_evaluation(body, bytes, MAX_FACTS, &evaluation, err);
+        break;
     case COMPLETION: ok = mal_decode_completion(body, bytes, &completion, err); break;
     case SCORES: ok = mal_decode_scores(body, bytes, &scores, err); break;
     }
     mal_edits_request_finish(&edits);
     mal_rollback_request_finish(&rollback);
     mal_retraction_request_finish(&retraction);
+    mal_evaluation_request_finish(&evaluation);
     mal_free(reason);
     mal_completion_request_finish(&completion);
     mal_scores_request_finish(&scores);
@@ -211,6 +225,7 @@ static bool kind_of(const json_t *example, enum kind *out) {
         {"POST /v1/rollbacks", ROLLBACK},
         {"POST /v1/retractions", RETRACTION},
         {"POST /v1/consolidations", CONSOLIDATION},
+        {"POST /v1/evaluations", EVALUATION},
         {"POST /v1/completions", COMPLETION},
         {"POST /v1/scores", SCORES},
     };
