@@ -3,9 +3,11 @@
  * statement once. */
 #include "sql/statements.h"
 
+/* The facts of an evaluation are long, and nobody's who reads many rows. */
 #define JOB_COLUMNS                                                                  \
     "SELECT id, kind, state, created_ms, started_ms, finished_ms, n_facts, version," \
-    " to_version, note, request_json, result_json, error_json FROM jobs "
+    " to_version, note, iif(kind = 'evaluation', NULL, request_json), result_json,"  \
+    " error_json FROM jobs "
 
 /* ?1 kind, ?2 state, ?3 before this seq, ?4 limit */
 #define JOB_PAGE                                                                 \
@@ -76,8 +78,9 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_START_JOB] = "UPDATE jobs SET state = 'running', started_ms = ?2"
                           " WHERE id = ?1 AND state = 'queued'",
     [MAL_SQL_END_JOB] =
-        "UPDATE jobs SET state = ?2, finished_ms = ?3, result_json = ?4,"
-        " error_json = ?5 WHERE id = ?1 AND state IN ('queued', 'running')",
+        "UPDATE jobs SET state = ?2, finished_ms = ?3, result_json = ?4, error_json = ?5,"
+        " request_json = iif(kind = 'evaluation', NULL, request_json)"
+        " WHERE id = ?1 AND state IN ('queued', 'running')",
     [MAL_SQL_END_FACTS] = "UPDATE facts SET state = ?2"
                           " WHERE job = (SELECT seq FROM jobs WHERE id = ?1)",
     [MAL_SQL_REQUEUE] = "UPDATE jobs SET state = 'queued', started_ms = NULL"
@@ -85,6 +88,7 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_JOB_STATE] = "SELECT state FROM jobs WHERE id = ?1",
     [MAL_SQL_JOB_SEQ] = "SELECT seq FROM jobs WHERE id = ?1",
     [MAL_SQL_GET_JOB] = JOB_COLUMNS "WHERE id = ?1",
+    [MAL_SQL_JOB_REQUEST] = "SELECT request_json FROM jobs WHERE id = ?1",
     [MAL_SQL_LIST_JOBS] = JOB_COLUMNS "WHERE TRUE" JOB_PAGE,
     [MAL_SQL_LIST_JOBS_OF_KIND] = JOB_COLUMNS "WHERE kind = ?1" JOB_PAGE,
     [MAL_SQL_LIST_JOBS_IN_STATE] = JOB_COLUMNS "WHERE state = ?2" JOB_PAGE,

@@ -53,9 +53,10 @@ struct mal_job_row {
     int64_t created_ms, started_ms, finished_ms; /* 0: not yet */
     int64_t n_facts;
     int64_t version;       /* -1: none yet */
-    int64_t to_version;    /* rollback: where to; -1 otherwise */
-    char *note;            /* or reason; NULL: none */
-    char *request_json;    /* what else the request said (gate); NULL */
+    int64_t to_version;    /* rollback: where to; evaluation: which, if it says; -1 otherwise */
+    char *note;            /* or reason, or an evaluation's suite; NULL: none */
+    char *request_json;    /* what else the request said (gate); NULL. An evaluation's facts:
+                            * mal_store_job_request() alone reads them, until the job has ended */
     char *result_json;     /* NULL: none yet */
     char *error_json;      /* a Problem; NULL: none */
 };
@@ -171,6 +172,10 @@ bool mal_store_requeue_running(struct mal_store *store, int64_t *out_n,
 
 bool mal_store_get_job(struct mal_store *store, const char *id, struct mal_job_row *out,
                        struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
+
+/* A job's request_json; *out owned, NULL: there is none. */
+bool mal_store_job_request(struct mal_store *store, const char *id, char **out,
+                           struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
 
 /* Newest first; kind, state -1: any; after: id of the last one of the page before, or NULL (an
  * unknown id is MAL_NOT_FOUND). Returns up to limit rows, *has_more if there are others. */

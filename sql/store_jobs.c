@@ -202,6 +202,24 @@ bool mal_store_get_job(struct mal_store *store, const char *id, struct mal_job_r
     return found || mal_fail(err, MAL_NOT_FOUND, "there is no job '%s'", id);
 }
 
+bool mal_store_job_request(struct mal_store *store, const char *id, char **out,
+                           struct mal_error *err) {
+    struct mal_query q;
+    bool found = false;
+    char *text = NULL;
+    mal_query_open(&q, store, MAL_SQL_JOB_REQUEST);
+    mal_bind_text(&q, id);
+    bool done = mal_query_next(&q, &found, err);
+    if (done && found) {
+        text = mal_take_opt_text(&q);
+        done = mal_query_taken(&q, err);
+    }
+    mal_query_close(&q);
+    if (!done) return false;
+    *out = text;
+    return found || mal_fail(err, MAL_NOT_FOUND, "there is no job '%s'", id);
+}
+
 bool mal_store_list_jobs(struct mal_store *store, const struct mal_job_query *query,
                          struct mal_job_row **out, size_t *out_n, bool *has_more,
                          struct mal_error *err) {

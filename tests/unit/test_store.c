@@ -99,6 +99,52 @@ static void job_comes_back_as_given(void **state) {
     mal_store_close(store);
 }
 
+/* An evaluation's facts are only for who asks for them, and gone when it has ended. */
+static void evaluation_keeps_its_facts_apart(void **state) {
+    struct mal_store *store = open_store(path_of(state));
+    char id[] = "job_1", suite[] = "s", facts[] = "[{},\n{}]";
+    const char *ids[] = {id};
+    struct mal_job_row job = {.id = id,
+                              .kind = MAL_JOB_EVALUATION,
+                              .created_ms = 5,
+                              .n_facts = 2,
+                              .to_version = 3,
+                              .note = suite,
+                              .request_json = facts};
+    assert_done(mal_store_add_job(store, &job, NULL, 0, NULL, NULL, NULL, &err));
+    assert_done(mal_store_start_jobs(store, ids, 1, 6, &err));
+    struct mal_job_row row;
+    char *text = NULL;
+    for (int ended = 0; ended < 2; ended++) {
+        assert_done(mal_store_get_job(store, id, &row, &err));
+        assert_int_equal(row.n_facts, 2);
+        assert_int_equal(row.to_version, 3);
+        assert_string_equal(row.note, suite);
+        assert_null(row.request_json);
+        mal_job_row_finish(&row);
+        assert_done(mal_store_job_request(store, id, &text, &err));
+        if (ended) break;
+        assert_string_equal(text, facts);
+        mal_free(text);
+        assert_done(
+            mal_store_end_jobs(store, ids, 1, MAL_JOB_DONE, 7, "{\"r\":1}", NULL, &err));
+    }
+    assert_null(text);
+    assert_fails(MAL_NOT_FOUND, "'job_2'",
+                 mal_store_job_request(store, "job_2", &text, &err));
+
+    char other[] = "job_2", gate[] = "{\"gate\":{}}";
+    struct mal_job_row edit = {.id = other, .to_version = -1, .request_json = gate};
+    const char *others[] = {other};
+    assert_done(mal_store_add_job(store, &edit, NULL, 0, NULL, NULL, NULL, &err));
+    assert_done(
+        mal_store_end_jobs(store, others, 1, MAL_JOB_REJECTED, 8, NULL, NULL, &err));
+    assert_done(mal_store_get_job(store, other, &row, &err));
+    assert_string_equal(row.request_json, gate);
+    mal_job_row_finish(&row);
+    mal_store_close(store);
+}
+
 static void taken_ids_insert_nothing(void **state) {
     struct mal_store *store = open_store(path_of(state));
     const char *prompts[] = {"p", "q"};
@@ -355,6 +401,7 @@ int main(void) {
         PLACE_TEST(words_go_both_ways),
         PLACE_TEST(meta_is_set_once),
         PLACE_TEST(job_comes_back_as_given),
+        PLACE_TEST(evaluation_keeps_its_facts_apart),
         PLACE_TEST(taken_ids_insert_nothing),
         PLACE_TEST(idempotency_keys_are_remembered),
         PLACE_TEST(jobs_page_through_newest_first),
