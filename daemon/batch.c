@@ -190,8 +190,14 @@ static bool write_jobs(struct mal_worker *worker,
     }
 }
 
-static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
-                      const struct mal_error *why, struct mal_error *err) {
+bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
+                           struct mal_error *err) {
+    struct jobs_write w = {.ids = ids, .n = n};
+    return write_jobs(worker, write_started, &w, err);
+}
+
+bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
+                          const struct mal_error *why, struct mal_error *err) {
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     struct jobs_write w = {
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
@@ -204,6 +210,12 @@ static bool fail_jobs(struct mal_worker *worker, const char *const *ids, size_t 
     mal_free(problem);
     mal_worker_announce(worker);
     return ok;
+}
+
+bool mal_worker_done(struct mal_worker *worker, const char *id, const char *result,
+                     struct mal_error *err) {
+    struct jobs_write w = {.ids = &id, .n = 1, .state = MAL_JOB_DONE, .result = result};
+    return write_jobs(worker, write_ended, &w, err);
 }
 
 bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
@@ -220,10 +232,17 @@ bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *re
 
 /* ---- Running ---- */
 
-/* Whether the thread can go on after this error of a job. */
-static bool is_survivable(struct mal_worker *worker, const struct mal_error *why) {
-    if (why->status == MAL_CANCELLED && mal_worker_stopping(worker)) return false;
-    return why->status != MAL_IO && why->status != MAL_DEVICE;
+bool mal_worker_survive(struct mal_worker *worker, const char *const *ids, size_t n,
+                        const struct mal_error *why, struct mal_error *err) {
+    if (why->status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */
+        struct mal_error later = {0};
+        if (!mal_worker_fail_jobs(worker, ids, n, why, &later))
+            mal_log("error", "job not ended", "{s:s}", "detail", later.text);
+    }
+    bool stopped = why->status == MAL_CANCELLED && mal_worker_stopping(worker);
+    if (!stopped && why->status != MAL_IO && why->status != MAL_DEVICE) return true;
+    *err = *why;
+    return false;
 }
 
 static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
@@ -233,17 +252,8 @@ static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batc
         mal_worker_announce(worker);
         return true;
     }
-    if (why.status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */
-        struct mal_error later = {0};
-        if (!fail_jobs(worker, batch->ids + job, n_jobs, &why, &later)) {
-            mal_log("error", "job not ended", "{s:s}", "detail", later.text);
-        }
-    }
-    if (!is_survivable(worker, &why)) {
-        *err = why;
-        return false;
-    }
-    if (n_jobs == 1) return fail_jobs(worker, batch->ids + job, 1, &why, err);
+    if (!mal_worker_survive(worker, batch->ids + job, n_jobs, &why, err)) return false;
+    if (n_jobs == 1) return mal_worker_fail_jobs(worker, batch->ids + job, 1, &why, err);
     mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)n_jobs, "detail",
             why.text);
     for (size_t i = 0; i < n_jobs; i++) {
@@ -260,8 +270,7 @@ static bool begin_batch(struct mal_worker *worker, const struct mal_job_batch *b
         strcpy(ids[i], batch->ids[i]);
     mal_status_begin_batch(worker->o.status, ids, batch->n_jobs, (int64_t)batch->n_facts,
                            mal_clock_unix_ms());
-    struct jobs_write w = {.ids = batch->ids, .n = batch->n_jobs};
-    if (!write_jobs(worker, write_started, &w, err)) return false;
+    if (!mal_worker_start_jobs(worker, batch->ids, batch->n_jobs, err)) return false;
     mal_worker_announce(worker);
     return true;
 }

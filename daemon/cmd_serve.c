@@ -19,7 +19,7 @@ struct values {
     double preserve_weight, repair_tau;
     bool no_scrub;
     double request_timeout, retain_age;
-    char *probes;
+    char *probes, *suites;
     struct mal_gate_limits gate;
 };
 
@@ -99,11 +99,16 @@ static const struct mal_option options[] = {
      "comes from one.",
      .min = 0, .max = 100000},
     {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
-     "Versions kept in memory beside live and base.", .min = 0, .max = 200},
+     "Versions kept in memory beside live and base. While another one is evaluated, that "
+     "is in memory, too.",
+     .min = 0, .max = 200},
     {"probes", MAL_OPTION_TEXT, AT(probes), "FILE", NULL,
      "Prompts that must go on being answered as the base model does, beside the unrelated "
      "ones of the facts: JSON (with a target, which says how long the answer is, or "
      "without), or a line each. Of more than 1024 a sample is asked."},
+    {"suites", MAL_OPTION_TEXT, AT(suites), "DIR", NULL,
+     "Facts for evaluations, which ask for them by name: each NAME.json, NAME.ndjson or "
+     "NAME.jsonl in it, of --max-queue facts at most, is the suite NAME."},
     {"gate-min-es", MAL_OPTION_REAL, AT(gate.min_es), "X", NULL,
      "Refuse a batch that leaves less than this share of its facts right. "
      "Requests may be stricter than these limits, never laxer.",
@@ -200,7 +205,8 @@ int mal_cmd_serve(int argc, char **argv) {
         .no_scrub = v.no_scrub,
         .consolidate_after = v.consolidate_after,
         .joint_memory = v.joint_memory == MAL_OPTION_UNSET ? 0 : v.joint_memory,
-        .probes = v.probes};
+        .probes = v.probes,
+        .suites = v.suites};
     mal_gate_init(&o.gate, &v.gate);
     if (!mal_serve(&o, &code, &err)) {
         fprintf(stderr, "malmend serve: %s\n", err.text);

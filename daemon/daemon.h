@@ -5,6 +5,7 @@
 #include "daemon/loop.h"
 #include "daemon/server.h"
 #include "daemon/status.h"
+#include "daemon/suites.h"
 #include "daemon/worker.h"
 #include "daemon/writer.h"
 #include "sql/store.h"
@@ -21,6 +22,7 @@ struct mal_daemon {
     int64_t max_body;   /* bytes; of facts as lines: of one line */
     int64_t max_bulk;   /* bytes of facts as lines */
     int64_t min_free_disk;
+    const struct mal_suites *suites;
 
     struct mal_loop *loop;
     struct mal_server *server;

@@ -217,6 +217,28 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
 void mal_engine_publish(struct mal_engine *engine, struct mal_change *change);
 void mal_engine_abandon(struct mal_engine *engine);
 
+/* ---- Evaluations: facts measured on one version while others are made ---- */
+
+struct mal_evaluation;
+
+/* Holds the weights of a version of the database until it is closed; one at a time.
+ * `facts` are borrowed till then. MAL_INVALID: no such version, MAL_CONFLICT: it was
+ * pruned. `tick` (may be NULL) is called in between. */
+bool mal_engine_evaluate(struct mal_engine *engine, struct mal_store *store,
+                         int64_t version, const struct mal_fact *facts, size_t n,
+                         void (*tick)(void *), void *tick_arg,
+                         struct mal_evaluation **out, struct mal_error *err) MAL_CHECK;
+/* One slice, which reads wait for as they do for one of a change; changes may be made
+ * between two. *out_over: *out is what they measure, as the edit that made the version
+ * would have measured them. */
+bool mal_evaluation_step(struct mal_evaluation *evaluation, bool (*tick)(void *),
+                         void *tick_arg, bool *out_over, struct mal_measures *out,
+                         struct mal_error *err) MAL_CHECK;
+/* In texts. */
+void mal_evaluation_progress(const struct mal_evaluation *evaluation, int64_t *done,
+                             int64_t *total);
+void mal_evaluation_close(struct mal_evaluation *evaluation); /* takes NULL */
+
 /* ---- Reads: on any version in memory ---- */
 
 int64_t mal_engine_live(const struct mal_engine *engine);

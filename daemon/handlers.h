@@ -12,6 +12,7 @@ void mal_post_edits(struct mal_daemon *d, struct mal_request *req);
 void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req);
 void mal_post_retractions(struct mal_daemon *d, struct mal_request *req);
 void mal_post_consolidations(struct mal_daemon *d, struct mal_request *req);
+void mal_post_evaluations(struct mal_daemon *d, struct mal_request *req);
 void mal_list_jobs(struct mal_daemon *d, struct mal_request *req);
 void mal_get_job(struct mal_daemon *d, struct mal_request *req);
 void mal_cancel_job(struct mal_daemon *d, struct mal_request *req);

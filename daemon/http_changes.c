@@ -1,6 +1,4 @@
 /* http_changes.c - POST /v1/rollbacks and /v1/consolidations. */
-#include <inttypes.h>
-
 #include "daemon/handlers.h"
 #include "daemon/intake.h"
 
@@ -16,25 +14,9 @@ static bool decode_rollback(struct mal_intake *in, struct mal_error *err) {
 
 static bool prepare_rollback(struct mal_intake *in, struct mal_store *store,
                              struct mal_error *err) {
-    struct mal_version_row row = {0};
-    struct mal_error none = {0};
-    int64_t version = in->rollback.to_version;
-    in->job->to_version = version;
+    in->job->to_version = in->rollback.to_version;
     in->note = in->rollback.reason;
-    if (mal_store_get_version(store, version, &row, &none)) {
-        bool pruned = row.pruned;
-        mal_version_row_finish(&row);
-        return !pruned || mal_fail_at(err, MAL_CONFLICT, "/to_version",
-                                      "version %" PRId64 " was pruned: its weights are "
-                                      "no longer stored",
-                                      version);
-    }
-    if (none.status != MAL_NOT_FOUND) {
-        *err = none;
-        return false;
-    }
-    return mal_fail_at(err, MAL_INVALID, "/to_version", "there is no version %" PRId64,
-                       version);
+    return mal_intake_check_version(store, in->rollback.to_version, "/to_version", err);
 }
 
 static const struct mal_intake_kind rollbacks = {.kind = MAL_JOB_ROLLBACK,

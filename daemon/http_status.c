@@ -42,6 +42,27 @@ static json_t *render_batch(const struct mal_status_batch *batch) {
                      "started_at", started);
 }
 
+static json_t *render_evaluation(const struct mal_status_evaluation *evaluation) {
+    if (!evaluation->job[0]) return json_null();
+    char started[32];
+    mal_format_time(evaluation->started_ms, started);
+    return json_pack(
+        "{s:s,s:I,s:I,s:s,s:I,s:I,s:s}", "job", evaluation->job, "version",
+        (json_int_t)evaluation->version, "facts", (json_int_t)evaluation->n_facts,
+        "stage", mal_stage_name(evaluation->stage), "done", (json_int_t)evaluation->done,
+        "total", (json_int_t)evaluation->total, "started_at", started);
+}
+
+static json_t *render_suites(const struct mal_suites *suites) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < suites->n; i++) {
+        json_array_append_new(list,
+                              json_pack("{s:s,s:I}", "name", suites->list[i].name,
+                                        "facts", (json_int_t)suites->list[i].n_facts));
+    }
+    return list;
+}
+
 static json_t *render_counts(const struct mal_store_counts *counts) {
     json_t *states = json_object();
     for (int i = 0; i < MAL_N_JOB_STATES; i++) {
@@ -90,21 +111,23 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
     bool known = view->live_version >= 0;
     json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
     return json_pack(
-        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:{s:f,s:f},s:{s:I,s:I},"
-        "s:o,s:o,s:o,s:o,s:f,s:s}",
+        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:o,s:o,s:{s:f,s:f},"
+        "s:{s:I,s:I},s:o,s:o,s:o,s:o,s:f,s:s}",
         "live_version", known ? json_integer(view->live_version) : json_null(),
         "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
         mal_daemon_state_name(view->state), "model", render_model(d), "editor",
         render_editor(d, view->editor_method), "queue", "jobs", (json_int_t)queue.jobs,
         "facts", (json_int_t)queue.facts, "capacity", (json_int_t)queue.capacity,
         "oldest_seconds", queue.oldest_seconds, "batch", render_batch(&view->batch),
-        "counts", render_counts(counts), "rates", "facts_per_second",
-        view->facts_per_second, "last_batch_seconds", view->last_batch_seconds, "memory",
-        "device_bytes", (json_int_t)view->device_bytes, "host_bytes",
-        (json_int_t)host_bytes(), "scrub", render_scrub(&view->scrub), "joint",
-        render_joint(d, &view->joint), "disk", render_disk(&view->disk), "last_error",
-        last_error ? last_error : json_null(), "uptime_seconds",
-        (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
+        "evaluation", render_evaluation(&view->evaluation), "suites",
+        render_suites(d->suites), "counts", render_counts(counts), "rates",
+        "facts_per_second", view->facts_per_second, "last_batch_seconds",
+        view->last_batch_seconds, "memory", "device_bytes",
+        (json_int_t)view->device_bytes, "host_bytes", (json_int_t)host_bytes(), "scrub",
+        render_scrub(&view->scrub), "joint", render_joint(d, &view->joint), "disk",
+        render_disk(&view->disk), "last_error", last_error ? last_error : json_null(),
+        "uptime_seconds", (double)(mal_monotonic_ms() - view->started_ms) / 1000,
+        "version", MAL_VERSION);
 }
 
 void mal_get_status(struct mal_daemon *d, struct mal_request *req) {

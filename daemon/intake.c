@@ -18,6 +18,7 @@ static void intake_free(struct mal_intake *in) {
     mal_edits_request_finish(&in->edits);
     mal_rollback_request_finish(&in->rollback);
     mal_retraction_request_finish(&in->retraction);
+    mal_evaluation_request_finish(&in->evaluation);
     mal_free(in->consolidation);
     mal_free(in->job);
     mal_free(in->request_json);
@@ -80,6 +81,26 @@ static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *ou
     mal_free(hash);
     mal_free(answer);
     return ok;
+}
+
+bool mal_intake_check_version(struct mal_store *store, int64_t version,
+                              const char *pointer, struct mal_error *err) {
+    struct mal_version_row row = {0};
+    struct mal_error none = {0};
+    if (mal_store_get_version(store, version, &row, &none)) {
+        bool pruned = row.pruned;
+        mal_version_row_finish(&row);
+        return !pruned || mal_fail_at(err, MAL_CONFLICT, pointer,
+                                      "version %lld was pruned: its weights are no "
+                                      "longer stored",
+                                      (long long)version);
+    }
+    if (none.status != MAL_NOT_FOUND) {
+        *err = none;
+        return false;
+    }
+    return mal_fail_at(err, MAL_INVALID, pointer, "there is no version %lld",
+                       (long long)version);
 }
 
 /* What the daemon cannot do now, whatever the request says. */

@@ -48,8 +48,10 @@ struct mal_intake {
     struct mal_edits_request edits;
     struct mal_rollback_request rollback;
     struct mal_retraction_request retraction;
-    char *consolidation;   /* its reason; NULL */
-    struct mal_bulk *bulk; /* facts as lines */
+    struct mal_evaluation_request evaluation;
+    const struct mal_suite *suite; /* that it asks for, borrowed; NULL */
+    char *consolidation;           /* its reason; NULL */
+    struct mal_bulk *bulk;         /* facts as lines */
 
     /* What the job is made of. */
     struct mal_queued_job *job; /* id is there; until it is submitted */
@@ -63,6 +65,11 @@ struct mal_intake {
     bool decoded;
     struct mal_error err;
 };
+
+/* For `prepare`: that there is such a version (MAL_INVALID at the pointer), and that its
+ * weights are still stored (MAL_CONFLICT). */
+bool mal_intake_check_version(struct mal_store *store, int64_t version,
+                              const char *pointer, struct mal_error *err) MAL_CHECK;
 
 /* NULL: the request has been refused. */
 struct mal_intake *mal_intake_create(struct mal_daemon *d, struct mal_request *req,

@@ -30,7 +30,8 @@ json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *
     set_time(job, "created_at", row->created_ms);
     set_time(job, "started_at", row->started_ms);
     set_time(job, "finished_at", row->finished_ms);
-    if (row->kind == MAL_JOB_EDIT || row->kind == MAL_JOB_RETRACTION)
+    bool evaluation = row->kind == MAL_JOB_EVALUATION;
+    if (row->kind == MAL_JOB_EDIT || row->kind == MAL_JOB_RETRACTION || evaluation)
         json_object_set_new(job, "facts", json_integer(row->n_facts));
     if (row->kind == MAL_JOB_RETRACTION && row->request_json) {
         bool drop = mal_retraction_drops(row->request_json);
@@ -39,10 +40,11 @@ json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *
     if (row->kind == MAL_JOB_ROLLBACK) {
         json_object_set_new(job, "to_version", json_integer(row->to_version));
     }
-    if (row->version >= 0)
-        json_object_set_new(job, "version", json_integer(row->version));
+    int64_t version = evaluation ? row->to_version : row->version;
+    if (version >= 0) json_object_set_new(job, "version", json_integer(version));
     if (row->note) {
         const char *key = row->kind == MAL_JOB_EDIT ? "note" : "reason";
+        if (evaluation) key = "suite";
         json_object_set_new(job, key, json_string(row->note));
     }
     enum mal_stage stage;

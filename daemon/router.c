@@ -16,6 +16,8 @@ const struct mal_route mal_routes[] = {
      false},
     {"POST", "/v1/consolidations", mal_post_consolidations, MAL_ROLE_EDIT, MAL_BODY_JSON,
      false},
+    {"POST", "/v1/evaluations", mal_post_evaluations, MAL_ROLE_INFER, MAL_BODY_JSON,
+     false},
     {"GET", "/v1/jobs", mal_list_jobs, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/jobs/{id}", mal_get_job, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"POST", "/v1/jobs/{id}/cancel", mal_cancel_job, MAL_ROLE_EDIT, MAL_BODY_NONE, false},

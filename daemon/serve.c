@@ -26,6 +26,7 @@ struct life {
     struct mal_store *store; /* the writing handle, lent to the writer */
     struct mal_retention *retention;
     struct mal_disk *disk;
+    struct mal_suites suites;
     char *cache; /* where an editor made on the spot is kept, owned */
     char address[MAL_ADDRESS_BYTES];
     bool listening;
@@ -220,6 +221,7 @@ static bool start_worker(struct life *life, struct mal_error *err) {
                                          .status = life->d.status,
                                          .retention = life->retention,
                                          .disk = life->disk,
+                                         .suites = &life->suites,
                                          .arg = life,
                                          .ready = on_ready,
                                          .changed = on_changed,
@@ -259,6 +261,8 @@ static bool look(struct life *life, struct mal_error *err) {
     (void)snprintf(life->cache, bytes, "%s%s", o->db, suffix);
     struct mal_engine_options engine = engine_options(life);
     if (!mal_engine_look(&engine, err)) return false;
+    if (!mal_suites_load(&life->suites, o->suites, (size_t)o->max_queue, err))
+        return false;
     if (!o->data || mal_engine_editor_path(&engine)) return true;
     struct mal_fact *facts = NULL;
     size_t n = 0;
@@ -275,6 +279,7 @@ static bool start(struct life *life, struct mal_error *err) {
     d->max_body = o->max_body;
     d->max_bulk = o->max_bulk;
     d->min_free_disk = o->min_free_disk;
+    d->suites = &life->suites;
     if (!mal_auth_create(&d->auth, o->tokens, err)) return false;
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
@@ -308,6 +313,7 @@ static void finish(struct life *life) {
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);
+    mal_suites_finish(&life->suites);
     mal_free(life->cache);
     if (life->listening) mal_listen_forget(life->address);
 }

@@ -19,6 +19,7 @@ struct mal_serve_options {
     double request_timeout, retain_age; /* seconds; age 0: any */
     const char *probes;                 /* NULL: none */
     const char *preserve;               /* NULL: what the editor carries */
+    const char *suites;                 /* directory; NULL: none */
     double preserve_weight, repair_tau;
     int64_t repair_rounds, verify_limit, joint_memory, consolidate_after;
     bool no_scrub;

@@ -101,6 +101,14 @@ void mal_status_end_batch(struct mal_daemon_status *status, double seconds) {
     pthread_mutex_unlock(&status->lock);
 }
 
+void mal_status_set_evaluation(struct mal_daemon_status *status,
+                               const struct mal_status_evaluation *evaluation) {
+    pthread_mutex_lock(&status->lock);
+    status->now.evaluation =
+        evaluation ? *evaluation : (struct mal_status_evaluation){.job = ""};
+    pthread_mutex_unlock(&status->lock);
+}
+
 void mal_status_set_scrub(struct mal_daemon_status *status,
                           const struct mal_status_scrub *scrub) {
     pthread_mutex_lock(&status->lock);
@@ -183,10 +191,16 @@ bool mal_status_job_progress(struct mal_daemon_status *status, const char *job,
     for (size_t i = 0; batch->jobs && i < batch->n_jobs && !found; i++) {
         found = !strcmp(batch->jobs[i], job);
     }
+    const struct mal_status_evaluation *evaluation = &status->now.evaluation;
     if (found) {
         *stage = batch->stage;
         *done = batch->done;
         *total = batch->total;
+    } else if (!strcmp(evaluation->job, job)) {
+        *stage = evaluation->stage;
+        *done = evaluation->done;
+        *total = evaluation->total;
+        found = true;
     }
     pthread_mutex_unlock(&status->lock);
     return found;

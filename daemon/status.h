@@ -22,6 +22,13 @@ struct mal_status_batch {
     enum mal_stage stage;
 };
 
+/* An evaluation, which goes on between batches. */
+struct mal_status_evaluation {
+    char job[MAL_ID_BYTES]; /* "": none is running */
+    int64_t version, n_facts, done, total, started_ms;
+    enum mal_stage stage;
+};
+
 /* The idle daemon's walk over the live facts: how many of them since the walk began
  * anew, how many of those were wrong, and how many walks are over. */
 struct mal_status_scrub {
@@ -48,6 +55,7 @@ struct mal_status_view {
     int64_t versions[MAL_MAX_VERSIONS_IN_MEMORY]; /* in memory, ascending */
     size_t n_versions;
     struct mal_status_batch batch;
+    struct mal_status_evaluation evaluation;
     const char *editor_method; /* NULL: there is no editor yet */
     double facts_per_second, last_batch_seconds;
     size_t device_bytes;
@@ -77,6 +85,9 @@ void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
                          int64_t done, int64_t total);
 /* `seconds` < 0: the batch failed and says nothing about rates. */
 void mal_status_end_batch(struct mal_daemon_status *status, double seconds);
+/* NULL: none is running. */
+void mal_status_set_evaluation(struct mal_daemon_status *status,
+                               const struct mal_status_evaluation *evaluation);
 void mal_status_set_scrub(struct mal_daemon_status *status,
                           const struct mal_status_scrub *scrub);
 void mal_status_set_joint(struct mal_daemon_status *status,
@@ -91,7 +102,7 @@ bool mal_status_view(struct mal_daemon_status *status, struct mal_status_view *o
                      struct mal_error *err) MAL_CHECK;
 void mal_status_view_finish(struct mal_status_view *view);
 bool mal_status_in_memory(struct mal_daemon_status *status, int64_t version);
-/* Where the batch with this job stands; false: it is in none. */
+/* Where the batch with this job, or the evaluation, stands; false: it is in none. */
 bool mal_status_job_progress(struct mal_daemon_status *status, const char *job,
                              enum mal_stage *stage, int64_t *done, int64_t *total);
 

@@ -42,25 +42,38 @@ void mal_worker_release(struct mal_worker *worker, int64_t n_facts) {
 void mal_worker_submit(struct mal_worker *worker, struct mal_queued_job *job) {
     job->next = NULL;
     job->since_ms = mal_monotonic_ms();
+    bool evaluation = job->kind == MAL_JOB_EVALUATION;
     pthread_mutex_lock(&worker->lock);
-    *worker->last_job = job;
-    worker->last_job = &job->next;
+    struct mal_queued_job ***last =
+        evaluation ? &worker->last_evaluation : &worker->last_job;
+    job->order = worker->n_submitted++;
+    **last = job;
+    *last = &job->next;
     worker->n_jobs++;
     pthread_cond_signal(&worker->asked);
     pthread_mutex_unlock(&worker->lock);
 }
 
+/* Under the lock. NULL: it is not in the list. */
+static struct mal_queued_job *take_out(struct mal_queued_job **list,
+                                       struct mal_queued_job ***last, const char *id) {
+    for (struct mal_queued_job **p = list; *p; p = &(*p)->next) {
+        struct mal_queued_job *job = *p;
+        if (strcmp(job->id, id)) continue;
+        *p = job->next;
+        if (!*p) *last = p;
+        return job;
+    }
+    return NULL;
+}
+
 bool mal_worker_withdraw(struct mal_worker *worker, const char *id) {
-    struct mal_queued_job *found = NULL;
     pthread_mutex_lock(&worker->lock);
-    for (struct mal_queued_job **p = &worker->jobs; *p; p = &(*p)->next) {
-        if (strcmp((*p)->id, id)) continue;
-        found = *p;
-        *p = found->next;
-        if (!*p) worker->last_job = p;
+    struct mal_queued_job *found = take_out(&worker->jobs, &worker->last_job, id);
+    if (!found) found = take_out(&worker->evaluations, &worker->last_evaluation, id);
+    if (found) {
         worker->n_jobs--;
         worker->n_facts -= mal_worker_room(found->n_facts);
-        break;
     }
     pthread_mutex_unlock(&worker->lock);
     mal_free(found);
@@ -72,12 +85,15 @@ void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out) {
     pthread_mutex_lock(&worker->lock);
     out->jobs = worker->n_jobs;
     out->facts = 0;
-    for (const struct mal_queued_job *job = worker->jobs; job; job = job->next) {
-        out->facts += job->n_facts;
-    }
     out->capacity = worker->o.max_queue;
-    out->oldest_seconds =
-        worker->jobs ? (double)(now - worker->jobs->since_ms) / 1000 : 0;
+    const struct mal_queued_job *heads[] = {worker->jobs, worker->evaluations};
+    int64_t oldest = now;
+    for (int i = 0; i < 2; i++) {
+        if (heads[i] && heads[i]->since_ms < oldest) oldest = heads[i]->since_ms;
+        for (const struct mal_queued_job *job = heads[i]; job; job = job->next)
+            out->facts += job->n_facts;
+    }
+    out->oldest_seconds = (double)(now - oldest) / 1000;
     pthread_mutex_unlock(&worker->lock);
 }
 
@@ -206,6 +222,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
     bool empty = false;
     if (!open_engine(worker, err)) return false;
     if (!mal_engine_recover(worker->engine, worker->store, &empty, err)) return false;
+    if (!mal_suites_check(worker->o.suites, worker->engine, err)) return false;
     if (!mal_worker_load_editor(worker, err)) return false;
     mal_worker_tell_joint(worker);
     mal_idle_tell(worker);
@@ -368,14 +385,30 @@ static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
     *out_idle = false;
     pthread_mutex_lock(&worker->lock);
     int64_t ms;
-    while (!worker->stop && !worker->reads && (ms = until_batch(worker)) != 0) {
+    while (!worker->stop && !worker->reads && !mal_evaluate_due(worker) &&
+           (ms = until_batch(worker)) != 0) {
         bool idle = ms < 0 && mal_idle_pending(worker);
         wait_asked(worker, idle ? IDLE_MS : ms);
-        if (!idle || worker->stop || worker->reads || worker->jobs) continue;
+        if (!idle || worker->stop || worker->reads || worker->jobs || worker->evaluations)
+            continue;
         *out_idle = true;
         break;
     }
     pthread_mutex_unlock(&worker->lock);
+}
+
+/* A slice of an evaluation, then a batch: neither waits for all of the other. */
+static bool work(struct mal_worker *worker, struct mal_error *err) {
+    pthread_mutex_lock(&worker->lock);
+    bool evaluate = !worker->stop && mal_evaluate_due(worker);
+    pthread_mutex_unlock(&worker->lock);
+    if (evaluate && !mal_evaluate_step(worker, err)) return false;
+    pthread_mutex_lock(&worker->lock);
+    bool batch = !worker->stop && until_batch(worker) == 0;
+    pthread_mutex_unlock(&worker->lock);
+    if (!batch) return true;
+    if (!mal_disk_low(worker->o.disk)) return mal_worker_run_batch(worker, err);
+    return evaluate || mal_worker_pause(worker, LOW_DISK_MS, err);
 }
 
 static bool serve(struct mal_worker *worker, struct mal_error *err) {
@@ -385,7 +418,8 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
         while (idle) { /* until somebody asks */
             if (!mal_idle_step(worker, err)) return false;
             pthread_mutex_lock(&worker->lock);
-            idle = !worker->stop && !worker->reads && !worker->jobs;
+            idle =
+                !worker->stop && !worker->reads && !worker->jobs && !worker->evaluations;
             pthread_mutex_unlock(&worker->lock);
             idle = idle && mal_idle_pending(worker);
         }
@@ -395,14 +429,7 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
         pthread_mutex_unlock(&worker->lock);
         if (stop) return true;
         if (reads && !mal_worker_serve_reads(worker, err)) return false;
-        pthread_mutex_lock(&worker->lock);
-        bool batch = !worker->stop && until_batch(worker) == 0;
-        pthread_mutex_unlock(&worker->lock);
-        if (batch && mal_disk_low(worker->o.disk)) {
-            if (!mal_worker_pause(worker, LOW_DISK_MS, err)) return false;
-            continue;
-        }
-        if (batch && !mal_worker_run_batch(worker, err)) return false;
+        if (!work(worker, err)) return false;
     }
 }
 
@@ -441,6 +468,7 @@ bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *
     if (!worker) return mal_fail(err, MAL_NO_MEMORY, "worker");
     worker->o = *options;
     worker->last_job = &worker->jobs;
+    worker->last_evaluation = &worker->evaluations;
     worker->last_read = &worker->reads;
     worker->ready_task = (struct mal_task){.run = run_ready, .arg = worker};
     worker->change_task = (struct mal_task){.run = run_changed, .arg = worker};
@@ -469,15 +497,21 @@ void mal_worker_stop(struct mal_worker *worker) {
     pthread_mutex_unlock(&worker->lock);
 }
 
+static void free_jobs(struct mal_queued_job *job) {
+    while (job) {
+        struct mal_queued_job *next = job->next;
+        mal_free(job);
+        job = next;
+    }
+}
+
 void mal_worker_destroy(struct mal_worker *worker) {
     if (!worker) return;
     mal_worker_stop(worker);
     pthread_join(worker->thread, NULL);
-    while (worker->jobs) {
-        struct mal_queued_job *job = worker->jobs;
-        worker->jobs = job->next;
-        mal_free(job);
-    }
+    free_jobs(worker->jobs);
+    free_jobs(worker->evaluations);
+    mal_evaluate_finish(worker);
     mal_idle_finish(&worker->idle);
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);

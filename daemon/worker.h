@@ -1,9 +1,10 @@
 /* worker.h - the thread that owns engine and device: loads, edits in batches, answers
  * reads.
  *
- * Jobs run in the order they were committed. Reads (completions, scores) come first:
- * between two jobs all that wait, and while a batch runs those that wait at the end of
- * each slice. Nothing of a batch is visible before it is durable. */
+ * Jobs run in the order they were committed; an evaluation begins in its turn, and then
+ * lets changes pass between its slices. Reads (completions, scores) come first: between
+ * two jobs all that wait, and while a batch runs those that wait at the end of each
+ * slice. Nothing of a batch is visible before it is durable. */
 #ifndef MAL_WORKER_H
 #define MAL_WORKER_H
 
@@ -13,6 +14,7 @@
 #include "daemon/loop.h"
 #include "daemon/retention.h"
 #include "daemon/status.h"
+#include "daemon/suites.h"
 #include "daemon/writer.h"
 
 struct mal_worker;
@@ -33,6 +35,7 @@ struct mal_worker_options {
     struct mal_daemon_status *status;
     struct mal_retention *retention;
     struct mal_disk *disk;
+    const struct mal_suites *suites;
     /* All on the loop. */
     void *arg;
     void (*ready)(void *arg, struct mal_engine *engine);
@@ -62,8 +65,10 @@ struct mal_queued_job {
     struct mal_queued_job *next;
     char id[MAL_ID_BYTES];
     enum mal_job_kind kind;
-    int64_t n_facts, to_version;
+    int64_t n_facts, to_version; /* to_version: as in mal_job_row */
+    /* the worker's own */
     int64_t since_ms; /* monotonic */
+    int64_t order;    /* of submission */
 };
 
 /* The job is in the database. Takes over `job` (from mal_calloc). */

@@ -21,6 +21,16 @@ struct mal_idle {
     int64_t refused;      /* version at which it measured worse */
 };
 
+/* An evaluation that has begun. */
+struct mal_evaluating {
+    struct mal_queued_job *job; /* owned; NULL: there is none */
+    char *suite;                /* whose facts they are, owned; NULL: they are its own */
+    struct mal_fact *own;       /* (n_own), owned */
+    size_t n_own;
+    struct mal_evaluation *evaluation;
+    struct mal_status_evaluation status; /* what is told of it */
+};
+
 struct mal_worker {
     struct mal_worker_options o;
     pthread_t thread;
@@ -30,13 +40,16 @@ struct mal_worker {
 
     pthread_mutex_t lock; /* of what follows, never held over work */
     pthread_cond_t asked;
-    struct mal_queued_job *jobs, **last_job;
-    int64_t n_jobs, n_facts; /* facts: waiting or reserved */
+    struct mal_queued_job *jobs, **last_job; /* changes */
+    struct mal_queued_job *evaluations, **last_evaluation;
+    int64_t n_jobs, n_facts; /* of both; facts: waiting or reserved */
+    int64_t n_submitted;
     struct mal_read *reads, **last_read;
     size_t n_reads;
     bool stop, told_ready, change_posted, persisted;
 
     struct mal_idle idle;
+    struct mal_evaluating evaluating;
 
     struct mal_task ready_task, change_task, end_task;
     struct mal_error end_err; /* why the thread ended */
@@ -56,9 +69,20 @@ struct mal_job_batch {
     size_t n_slots;
 };
 
-/* Ends a job that the gate refused. */
+/* Jobs that begin, are done, were refused by the gate, have failed. These wait while the
+ * disk is full. */
+bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
+                           struct mal_error *err) MAL_CHECK;
+bool mal_worker_done(struct mal_worker *worker, const char *id, const char *result,
+                     struct mal_error *err) MAL_CHECK;
 bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
                        const char *problem, struct mal_error *err) MAL_CHECK;
+bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
+                          const struct mal_error *why, struct mal_error *err) MAL_CHECK;
+/* Whether the thread can go on after this error of jobs. If not, those that the next
+ * start is not to find again have failed, and *err is what it ends with. */
+bool mal_worker_survive(struct mal_worker *worker, const char *const *ids, size_t n,
+                        const struct mal_error *why, struct mal_error *err) MAL_CHECK;
 
 /* ---- What each kind of job does (jobs.c) ---- */
 
@@ -82,6 +106,15 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
 
 /* The joint system's size, into the status. */
 void mal_worker_tell_joint(struct mal_worker *worker);
+
+/* ---- Evaluations (worker_evaluate.c) ---- */
+
+/* Under the lock: whether one has begun, or may: no change that was asked for before it
+ * still waits. */
+bool mal_evaluate_due(const struct mal_worker *worker);
+/* Begins one, or goes on with a slice of it. False: the thread must end. */
+bool mal_evaluate_step(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+void mal_evaluate_finish(struct mal_worker *worker);
 
 /* ---- What an idle daemon does (idle.c) ---- */
 

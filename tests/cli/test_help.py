@@ -11,7 +11,7 @@ OPTIONS = {
              "no-scrub consolidate-after joint-memory keyframe-every retain-bytes retain-age "
              "min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
              "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect "
-             "config",
+             "suites config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds "
             "repair-tau verify device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds "

@@ -82,33 +82,58 @@ static void check_retraction(const struct mal_retraction_request *request) {
     mal_retraction_request_finish(&again);
 }
 
+static void check_evaluation(const struct mal_evaluation_request *request) {
+    must((request->n_facts > 0) != (request->suite != NULL) && request->version >= -1);
+    char *text = mal_encode_facts(request->facts, request->n_facts);
+    must(text != NULL);
+    const char *at = text;
+    struct mal_error err = {0};
+    bool end = false;
+    for (size_t i = 0; i < request->n_facts; i++) {
+        struct mal_fact fact = {0};
+        must(mal_decode_next_fact(&at, &fact, &end, &err) && !end);
+        char *kept = mal_encode_fact(&fact), *given = mal_encode_fact(&request->facts[i]);
+        must(kept && given && strcmp(kept, given) == 0);
+        mal_free(kept);
+        mal_free(given);
+        mal_fact_finish(&fact);
+    }
+    struct mal_fact none = {0};
+    must(mal_decode_next_fact(&at, &none, &end, &err) && end);
+    mal_free(text);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     struct mal_edits_request edits = {0};
     struct mal_rollback_request rollback = {0};
     struct mal_completion_request completion = {0};
     struct mal_scores_request scores = {0};
     struct mal_retraction_request retraction = {0};
+    struct mal_evaluation_request evaluation = {0};
     char *reason = NULL;
     struct mal_error err = {0};
     if (bytes < 1) return 0;
     const char *body = (const char *)data + 1;
     size_t n = bytes - 1;
     bool ok = false;
-    switch (data[0] % 7) {
+    switch (data[0] % 8) {
     case 0: ok = mal_decode_edits(body, n, 64, &edits, &err); break;
-    case 1: ok = decode_lines(body, n, (data[0] / 7) * 8, &err); break;
+    case 1: ok = decode_lines(body, n, (data[0] / 8) * 8, &err); break;
     case 2: ok = mal_decode_rollback(body, n, &rollback, &err); break;
     case 3: ok = mal_decode_completion(body, n, &completion, &err); break;
     case 4: ok = mal_decode_retraction(body, n, 64, &retraction, &err); break;
     case 5: ok = mal_decode_consolidation(body, n, &reason, &err); break;
+    case 6: ok = mal_decode_evaluation(body, n, 64, &evaluation, &err); break;
     default: ok = mal_decode_scores(body, n, &scores, &err); break;
     }
     if (!ok) check_refusal(&err);
-    if (ok && data[0] % 7 == 0) check_edits(&edits);
-    if (ok && data[0] % 7 == 4) check_retraction(&retraction);
+    if (ok && data[0] % 8 == 0) check_edits(&edits);
+    if (ok && data[0] % 8 == 4) check_retraction(&retraction);
+    if (ok && data[0] % 8 == 6) check_evaluation(&evaluation);
     mal_edits_request_finish(&edits);
     mal_rollback_request_finish(&rollback);
     mal_retraction_request_finish(&retraction);
+    mal_evaluation_request_finish(&evaluation);
     mal_free(reason);
     mal_completion_request_finish(&completion);
     mal_scores_request_finish(&scores);

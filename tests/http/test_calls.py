@@ -148,8 +148,10 @@ class Read(Case):
     def test_status(self):
         s = self.d.get("/v1/status").json
         self.assertEqual(set(s), {
-            "live_version", "weights_hash", "state", "model", "editor", "queue", "batch", "counts",
-            "rates", "memory", "scrub", "joint", "disk", "last_error", "uptime_seconds", "version"})
+            "live_version", "weights_hash", "state", "model", "editor", "queue", "batch",
+            "evaluation", "suites", "counts", "rates", "memory", "scrub", "joint", "disk",
+            "last_error", "uptime_seconds", "version"})
+        self.assertEqual((s["evaluation"], s["suites"]), (None, []))
         self.assertEqual(set(s["model"]),
                          {"name", "architecture", "parameters", "dtype", "device"})
         self.assertEqual(set(s["editor"]), {"method", "modules", "update"})

@@ -140,7 +140,8 @@ class Contract(Case):
             self.check("GET " + path, path + "?after=none", 422)
         plain = {"Content-Type": "text/plain"}
         for call in ("POST /v1/edits", "POST /v1/rollbacks", "POST /v1/retractions",
-                     "POST /v1/consolidations", "POST /v1/completions", "POST /v1/scores"):
+                     "POST /v1/consolidations", "POST /v1/evaluations", "POST /v1/completions",
+                     "POST /v1/scores"):
             self.check(call, status=415, body=b"{}", headers=plain)
 
 

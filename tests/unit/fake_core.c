@@ -54,6 +54,7 @@ const char *mal_stage_name(enum mal_stage stage) {
     switch (stage) {
     case MAL_STAGE_FORWARD: return "forward";
     case MAL_STAGE_PERSIST: return "persist";
+    case MAL_STAGE_VERIFY: return "verify";
     default: return "tokenize"; /* what a batch begins with; no others are told */
     }
 }

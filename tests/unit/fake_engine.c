@@ -21,8 +21,9 @@
 #include "daemon/engine_export.h"
 #include "daemon/probes.h"
 #include "daemon/version_diff.h"
+#include "fake_engine.h"
 
-enum { CONTEXT = 256, MAX_SLOTS = 256, SLICE_MS = 2 };
+enum { CONTEXT = 256, MAX_SLOTS = 256 };
 
 struct slot {
     int64_t version;
@@ -182,8 +183,8 @@ bool mal_engine_export(const struct mal_engine *e, struct mal_export *out,
     return mal_export_add(out, &table, err);
 }
 
-static bool read_table(struct mal_store *store, int64_t version, json_t **out,
-                       struct mal_error *err) {
+bool fake_read_table(struct mal_store *store, int64_t version, json_t **out,
+                     struct mal_error *err) {
     struct mal_blob_row *rows = NULL;
     size_t n = 0;
     if (!mal_store_blobs(store, version, &rows, &n, err)) return false;
@@ -207,7 +208,7 @@ bool mal_engine_recover(struct mal_engine *e, struct mal_store *store, bool *out
         struct mal_version_row row = {0};
         json_t *table = NULL;
         if (!mal_store_get_version(store, v, &row, err)) return false;
-        bool ok = read_table(store, v, &table, err);
+        bool ok = fake_read_table(store, v, &table, err);
         if (ok) add_slot(e, v, table);
         if (ok && strcmp(find(e, v)->hash, row.weights_hash)) {
             ok = mal_fail(err, MAL_CORRUPT, "version %" PRId64 " has another hash", v);
@@ -360,7 +361,7 @@ bool mal_engine_rollback(struct mal_engine *e, struct mal_store *store,
     if (!mal_store_last_version(store, &last, err)) return false;
     if (to_version > last)
         return mal_fail(err, MAL_INVALID, "no version %" PRId64, to_version);
-    if (!read_table(store, to_version, &table, err)) return false;
+    if (!fake_read_table(store, to_version, &table, err)) return false;
     e->fail[0] = 0;
     prepare(e, table, last + 1, to_version, MAL_VERSION_ROLLBACK, now_ms, out);
     return true;
