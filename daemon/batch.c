@@ -201,7 +201,8 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, siz
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     struct jobs_write w = {
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
-    /* first: who sees the job ended finds the error in the status, too */
+    /* first: who sees the job ended finds what came of it in the status, too */
+    mal_worker_tell_joint(worker);
     mal_status_set_error(worker->o.status, problem ? mal_strdup(problem) : NULL);
     bool ok = write_jobs(worker, write_ended, &w, err);
     for (size_t i = 0; i < n && ok; i++) {
@@ -225,6 +226,7 @@ bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *re
                            .state = MAL_JOB_REJECTED,
                            .result = result,
                            .problem = problem};
+    mal_worker_tell_joint(worker); /* first, as above */
     if (!write_jobs(worker, write_ended, &w, err)) return false;
     mal_log("warning", "job rejected", "{s:s}", "job", id);
     return true;
@@ -283,7 +285,6 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     int64_t before = mal_engine_live(worker->engine);
     bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
               run_jobs(worker, &batch, 0, batch.n_jobs, err);
-    mal_worker_tell_joint(worker); /* a refused batch, too, goes through it */
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
     mal_status_end_batch(worker->o.status, edited ? mal_clock_seconds() - start : -1);
     batch_finish(&batch);

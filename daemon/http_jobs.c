@@ -23,6 +23,17 @@ struct mal_waiter {
 
 /* ---- One job ---- */
 
+/* A version is durable a moment before it is live. Told as done is what is live: who sees
+ * the job applied finds it in the status and in every answer. */
+static void hold_back(struct mal_job_row *row, struct mal_daemon *d) {
+    if (row->version <= mal_status_live(d->status)) return;
+    row->state = MAL_JOB_RUNNING;
+    row->version = -1;
+    row->finished_ms = 0;
+    mal_free(row->result_json);
+    row->result_json = NULL;
+}
+
 /* The job as text and a tag over that text, so that the tag changes with whatever is
  * shown. */
 static bool read_job(struct mal_daemon *d, const char *id, char **out,
@@ -30,6 +41,7 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
                      struct mal_error *err) {
     struct mal_job_row row = {0};
     if (!mal_store_get_job(d->reader, id, &row, err)) return false;
+    hold_back(&row, d);
     char *text = mal_json_text(mal_render_job(&row, d->status));
     *state = row.state;
     mal_job_row_finish(&row);
@@ -148,6 +160,7 @@ void mal_list_jobs(struct mal_daemon *d, struct mal_request *req) {
     }
     json_t *data = json_array();
     for (size_t i = 0; i < n; i++) {
+        hold_back(&rows[i], d);
         json_array_append_new(data, mal_render_job(&rows[i], d->status));
     }
     mal_job_rows_free(rows, n);

@@ -63,7 +63,6 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
             (json_int_t)mal_engine_live(worker->engine), "kind",
             mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs,
             "persist_seconds", mal_clock_seconds() - begin);
-    mal_worker_tell_joint(worker);
     mal_worker_prune(worker);
     return true;
 }

@@ -65,6 +65,13 @@ void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
     pthread_mutex_unlock(&status->lock);
 }
 
+int64_t mal_status_live(struct mal_daemon_status *status) {
+    pthread_mutex_lock(&status->lock);
+    int64_t version = status->now.live_version;
+    pthread_mutex_unlock(&status->lock);
+    return version;
+}
+
 void mal_status_set_editor(struct mal_daemon_status *status, const char *method) {
     pthread_mutex_lock(&status->lock);
     status->now.editor_method = method;

@@ -76,6 +76,7 @@ enum mal_daemon_state mal_status_state(struct mal_daemon_status *status);
 void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
                          const char *weights_hash, const int64_t *versions, size_t n,
                          size_t device_bytes);
+int64_t mal_status_live(struct mal_daemon_status *status); /* -1: none yet */
 /* `method` stays valid for ever. */
 void mal_status_set_editor(struct mal_daemon_status *status, const char *method);
 /* Takes over `jobs`. */

@@ -243,6 +243,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
 
 void mal_worker_publish(struct mal_worker *worker, struct mal_change *change) {
     mal_engine_publish(worker->engine, change);
+    mal_worker_tell_joint(worker);
     tell_live(worker, change->row.weights_hash);
 }
 

@@ -287,6 +287,23 @@ class Readers(Case):
                          {"jobs", "facts", "stage", "done", "total", "started_at"})
         self.assertEqual(held.end()["version"], version + 1)
 
+    @only_fake
+    def test_applied_is_live(self):
+        """A version is durable before it is live; its job is applied when it is live."""
+        live = self.d.get("/v1/status").json["live_version"]
+        held = Held(self, self.d)
+        posted = self.d.edit(fact(50, held.fact["prompt"])).json
+        wait_until(lambda: self.d.get(f"/v1/versions/{live + 1}").status == 200)
+        row = self.d.get(f"/v1/jobs/{posted['id']}").json
+        self.assertEqual((row["state"], set(row) - set(posted)),
+                         ("running", {"started_at", "progress"}))
+        listed = self.d.get("/v1/jobs", limit=1).json["data"]
+        self.assertEqual(listed, [row])
+        self.assertEqual(self.d.get("/v1/status").json["live_version"], live)
+        held.let_go()
+        self.assertEqual(self.d.wait_job(posted["id"])["version"], live + 1)
+        self.assertEqual(self.d.get("/v1/status").json["live_version"], live + 1)
+
     def test_many_at_once(self):
         self.d.apply(OTHER, *COMPANY)
         results = together(16, lambda i: self.d.complete(OTHER["prompt"]))

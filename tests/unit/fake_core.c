@@ -1,10 +1,12 @@
-/* fake_core.c - what the daemon calls of core beside the fake engine: tokens are bytes.
- */
+/* fake_core.c - what the daemon calls beside the fake engine: tokens are bytes. */
+#include <string.h>
+
 #include "core/alloc.h"
 #include "core/editor/edit.h"
 #include "core/eval.h"
 #include "core/model/generate.h"
 #include "core/tokenizer/tokenizer.h"
+#include "daemon/version_diff.h"
 
 bool mal_ids_push(struct mal_ids *list, int32_t id, struct mal_error *err) {
     int32_t *ids = mal_realloc(list->ids, (list->n + 1) * sizeof *ids);
@@ -62,4 +64,24 @@ const char *mal_stage_name(enum mal_stage stage) {
 const char *mal_method_name(enum mal_method method) {
     static const char *const names[] = {"malmen", "mend", "ultraedit"};
     return names[method];
+}
+
+/* What a fake version stores is no delta. */
+bool mal_diff_versions(struct mal_store *store, const struct mal_version_row *a,
+                       const struct mal_version_row *b, struct mal_diff *out,
+                       struct mal_error *err) {
+    out->stored = !a->pruned && !b->pruned;
+    if (!out->stored) return true;
+    out->modules = mal_calloc(1, sizeof *out->modules);
+    out->modules[0].name = mal_strdup("table");
+    out->modules[0].norm = strcmp(a->weights_hash, b->weights_hash) ? 1 : 0;
+    out->n = 1;
+    return true;
+}
+
+void mal_diff_finish(struct mal_diff *diff) {
+    for (size_t i = 0; i < diff->n; i++)
+        mal_free(diff->modules[i].name);
+    mal_free(diff->modules);
+    *diff = (struct mal_diff){0};
 }

@@ -1,7 +1,8 @@
 /* fake_engine.c - daemon/engine.h over a table of prompts and targets, so that the daemon
  * can be tested without a model. A version is a table; its blob is the table as JSON, its
  * weights hash the hash of that. Tokens are bytes. What a test wants to see go wrong it
- * writes into a fact: a prompt "held: FILE" takes until there is that file, a target
+ * writes into a fact: a prompt "held: FILE" takes until there is that file, and with a
+ * target "held: FILE" it takes as long until what is durable is live; a target
  * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so. Loading takes until
  * there is the file that MAL_FAKE_LOAD_HELD names. */
 #include <inttypes.h>
@@ -20,7 +21,6 @@
 #include "daemon/engine.h"
 #include "daemon/engine_export.h"
 #include "daemon/probes.h"
-#include "daemon/version_diff.h"
 #include "fake_engine.h"
 
 enum { CONTEXT = 256, MAX_SLOTS = 256 };
@@ -49,9 +49,9 @@ struct mal_engine {
 static char *staged_table;
 static char staged_fail[16];
 
-/* Whether what this prompt takes is not over yet. */
-static bool is_held(const char *prompt) {
-    return !strncmp(prompt, "held: ", 6) && access(prompt + 6, F_OK);
+/* Whether what this prompt or target delays has to wait still. */
+static bool is_held(const char *text) {
+    return !strncmp(text, "held: ", 6) && access(text + 6, F_OK);
 }
 
 static char *table_text(const json_t *table) {
@@ -449,27 +449,13 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
     return mal_store_publish(writer, &publish, err);
 }
 
-/* What a fake version stores is no delta. */
-bool mal_diff_versions(struct mal_store *store, const struct mal_version_row *a,
-                       const struct mal_version_row *b, struct mal_diff *out,
-                       struct mal_error *err) {
-    out->stored = !a->pruned && !b->pruned;
-    if (!out->stored) return true;
-    out->modules = mal_calloc(1, sizeof *out->modules);
-    out->modules[0].name = mal_strdup("table");
-    out->modules[0].norm = strcmp(a->weights_hash, b->weights_hash) ? 1 : 0;
-    out->n = 1;
-    return true;
-}
-
-void mal_diff_finish(struct mal_diff *diff) {
-    for (size_t i = 0; i < diff->n; i++)
-        mal_free(diff->modules[i].name);
-    mal_free(diff->modules);
-    *diff = (struct mal_diff){0};
-}
-
 void mal_engine_publish(struct mal_engine *e, struct mal_change *change) {
+    const char *prompt;
+    json_t *target;
+    json_object_foreach (e->prepared, prompt, target) {
+        while (is_held(json_string_value(target)))
+            poll(NULL, 0, SLICE_MS);
+    }
     add_slot(e, change->row.version, e->prepared);
     e->prepared = NULL;
     memcpy(e->chain, e->prepared_chain, sizeof e->chain);
