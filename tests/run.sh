@@ -8,6 +8,8 @@ sh deploy/setup.sh
 [ -f "$build/build.ninja" ] || meson setup "$build" --werror -Dbuildtype=debugoptimized
 ninja -C "$build"
 code=0
-meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 2 "$@" || code=$?
+# the limits are for what hangs, not for a slow machine
+meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 2 --timeout-multiplier 4 "$@" ||
+    code=$?
 python3 tests/count.py "$build/meson-logs/testlog.junit.xml" || code=$?
 exit "$code"
