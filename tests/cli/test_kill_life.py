@@ -4,6 +4,7 @@ MALMEND_KILLS: how many (a thousand takes some ten minutes); MALMEND_SEED: the f
 MALMEND_EACH: kills of one database, with a seed of its own."""
 import collections
 import contextlib
+import datetime
 import http.client
 import itertools
 import json
@@ -109,10 +110,6 @@ class Run:
         self.book.asked[answer.json["id"]] = ask
         return answer.json["id"]
 
-    def read_log(self):
-        while self.d.read_log(0):
-            pass
-
     def until_published(self, patience):
         """Whether a version is published, by log, within that time."""
         n, until = len(self.d.log), time.monotonic() + patience
@@ -144,7 +141,6 @@ class Run:
         if job:
             self.d.wait_job(job)
         passes = watch.status().get("scrub", {}).get("passes", 0)
-        self.read_log()
         if KILL_AT and self.rng.random() < 0.4:
             self.d.process.send_signal(signal.SIGUSR2)
             self.until_dead(1)
@@ -167,9 +163,7 @@ class Run:
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, process.returncode
         self.tally["all", way] += 1
-        while self.d.read_log(0.5):
-            pass
-        process.stderr.close()
+        self.d.close_log()
         self.kills += 1
         self.check_killed()
         self.tally[op, self.place(op, job, stage, at)] += 1
@@ -227,11 +221,10 @@ class Run:
             self.kill_start()
         begin = time.monotonic()
         self.spawn()
-        left = staged(self.db)
-        self.read_log()
-        if not any(e.get("event") == "ready" for e in self.d.log):  # no job has begun
-            assert left == 0, f"{left} staged rows are still there"
-        self.d.wait_log("ready")
+        left, looked = staged(self.db), time.time()
+        ready = self.d.wait_log("ready")["time"]
+        if datetime.datetime.fromisoformat(ready).timestamp() > looked:  # no job had begun
+            assert left == 0, f"{left} staged rows were still there"
         self.start_took += (time.monotonic() - begin - self.start_took) / 4
         assert self.d.get("/readyz").status == 200
 

@@ -10,12 +10,12 @@ import atexit
 import http.client
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import urllib.parse
@@ -68,49 +68,60 @@ class Daemon:
         self.own = None if directory else tempfile.TemporaryDirectory(prefix="malmend-")
         self.directory = directory or self.own.name
         self.args, self.listen, self.env = args, listen, env
+        self.told = threading.Condition()
         self.headers = {}  # of every call
         self.start(ready)
 
     def start(self, ready=True):
         command = [BINARY, "serve", *MODEL_ARGS, "--db", self.directory + "/db",
                    "--listen", self.listen, *self.args]
-        self.log = []
-        self.rest = b""
+        self.log, self.n_read, self.log_over = [], 0, False
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         env={**os.environ, **(self.env or {})})
         RUNNING.append(self.process)
+        self.reader = threading.Thread(target=self.drain, args=(self.process,), daemon=True)
+        self.reader.start()
         event = self.wait_log("listening")
         self.address = event["address"]
         if ready:
             self.wait_log("ready")
 
+    def drain(self, process):
+        """Takes the log as it comes: a daemon waits for who reads it."""
+        for line in process.stderr:
+            try:
+                event = json.loads(line)
+            except ValueError:
+                event = {"event": "text", "text": line.decode(errors="replace").rstrip("\n")}
+                sys.stderr.write(event["text"] + "\n")
+            with self.told:
+                self.log.append(event)
+                self.told.notify_all()
+        with self.told:
+            self.log_over = True
+            self.told.notify_all()
+
     def wait_log(self, name, timeout=None):
         until = time.monotonic() + (timeout or PATIENCE)
         seen = 0
-        while True:
-            for event in self.log[seen:]:
-                if event.get("event") == name:
-                    return event
-            seen = len(self.log)
-            left = until - time.monotonic()
-            if left <= 0 or not self.read_log(left):
-                raise AssertionError(f"no '{name}' in the log: {self.log[-5:]}")
+        with self.told:
+            while True:
+                for event in self.log[seen:]:
+                    if event.get("event") == name:
+                        return event
+                seen = len(self.log)
+                left = until - time.monotonic()
+                if left <= 0 or self.log_over:
+                    raise AssertionError(f"no '{name}' in the log: {self.log[-5:]}")
+                self.told.wait(left)
 
     def read_log(self, timeout):
-        if not select.select([self.process.stderr], [], [], timeout)[0]:
-            return False
-        data = os.read(self.process.stderr.fileno(), 1 << 16)
-        if not data:
-            return False
-        *lines, self.rest = (self.rest + data).split(b"\n")
-        for line in lines:
-            try:
-                self.log.append(json.loads(line))
-            except ValueError:
-                self.log.append({"event": "text", "text": line.decode(errors="replace")})
-                sys.stderr.write(line.decode(errors="replace") + "\n")
-        return True
+        """Whether there are lines since the last call, within that time."""
+        with self.told:
+            self.told.wait_for(lambda: len(self.log) > self.n_read or self.log_over, timeout)
+            n, self.n_read = self.n_read, len(self.log)
+            return self.n_read > n
 
     def connect(self, timeout=None):
         if self.address.startswith("unix:"):
@@ -188,20 +199,20 @@ class Daemon:
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
-        self.process.stderr.close()
+        self.close_log()
 
     def stop(self, patience=PATIENCE):
         """SIGTERM; the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        until = time.monotonic() + patience
-        while self.process.poll() is None and time.monotonic() < until:
-            self.read_log(0.05)
-        while self.read_log(0.2):
-            pass
-        code = self.process.wait(1)
-        self.process.stderr.close()
+        code = self.process.wait(patience)
+        self.close_log()
         return code
+
+    def close_log(self):
+        """The process has ended: so has its log."""
+        self.reader.join()
+        self.process.stderr.close()
 
     def close(self):
         try:

@@ -256,7 +256,7 @@ class Restart(Evaluating):
         self.addCleanup(d.close)
         job = d.call("POST", "/v1/evaluations", {"facts": [fact(1, "fail:device")]}).json["id"]
         self.assertEqual(d.process.wait(harness.PATIENCE), 1)
-        d.process.stderr.close()
+        d.close_log()
         d.start()
         ended = d.wait_job(job)
         self.assertEqual((ended["state"], ended["error"]["status"]), ("failed", 500))
@@ -498,7 +498,6 @@ class Load(Evaluating):
             goal = len(jobs) + 40
             while len(jobs) < goal and time.monotonic() < until:
                 self.d.complete("x")
-                self.d.read_log(0)  # or its pipe is full
             self.d.kill()
             stop.set()
             for thread in threads:

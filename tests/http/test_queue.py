@@ -241,10 +241,8 @@ class Fatal(unittest.TestCase):
         d = Daemon()
         job = d.edit(fact(1, target)).json["id"]
         d.process.wait(harness.PATIENCE)
-        while d.read_log(0.2):
-            pass
+        d.close_log()
         code, log = d.process.returncode, d.log
-        d.process.stderr.close()
         d.start()
         return d, job, code, log
 
@@ -260,12 +258,10 @@ class Fatal(unittest.TestCase):
         d = Daemon()
         job = d.edit(fact(1, "fail:io")).json["id"]
         d.process.wait(harness.PATIENCE)
+        d.close_log()
         self.assertEqual(d.process.returncode, 1)
-        while d.read_log(0.2):
-            pass
         self.assertTrue(any("fsync" in e.get("detail", "") for e in d.log), d.log)
         self.assertTrue(job)
-        d.process.stderr.close()
         d.own.cleanup()
 
 
