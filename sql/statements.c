@@ -229,6 +229,13 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "SELECT (SELECT coalesce(sum(bytes), 0) FROM blobs WHERE version = ?1)"
         " + (SELECT coalesce(sum(length(data)), 0) FROM fact_values WHERE version = ?1)",
 
+    /* ---- Events ---- */
+
+    [MAL_SQL_EVENTS] = "SELECT id, kind, data_json FROM events WHERE id > ?1"
+                       " ORDER BY id LIMIT ?2",
+    [MAL_SQL_FIRST_EVENT] = "SELECT min(id) FROM events",
+    [MAL_SQL_LAST_EVENT] = "SELECT max(id) FROM events",
+
     /* ---- Pruning below version ?1 ---- */
 
     [MAL_SQL_LINKS] = "SELECT parent, to_version, keyframe = 1 OR kind = 'consolidation'"

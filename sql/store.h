@@ -371,6 +371,25 @@ void mal_value_rows_free(struct mal_value_row *rows, size_t n);
 bool mal_store_bytes(struct mal_store *store, int64_t version, uint64_t *out,
                      struct mal_error *err) MAL_CHECK;
 
+/* ---- Events ---- */
+
+/* What has happened to jobs and versions, in order, as it was committed; ids have no gaps. The
+ * last 100,000 are kept. */
+struct mal_event_row {
+    int64_t id;      /* from 1 */
+    char *kind;      /* "job": a job came or changed its state; "version": one was published */
+    char *data_json; /* {"id","state","kind","version"?}; {"version","kind","weights_hash"} */
+};
+/* Those after event `after`, at most `limit`. Where the first of them is not after + 1, those
+ * between have been dropped. */
+bool mal_store_events(struct mal_store *store, int64_t after, size_t limit,
+                      struct mal_event_row **out, size_t *out_n, struct mal_error *err) MAL_CHECK;
+void mal_event_rows_free(struct mal_event_row *rows, size_t n);
+/* The ids of the first that is kept and of the last; with none: 1 and 0. */
+bool mal_store_event_range(struct mal_store *store, int64_t *first, int64_t *last,
+                           struct mal_error *err) MAL_CHECK;
+bool mal_store_last_event(struct mal_store *store, int64_t *last, struct mal_error *err) MAL_CHECK;
+
 /* ---- Pruning ---- */
 
 /* One transaction: the weights of versions 1 to below - 1 are given up. Their rows stay with

@@ -216,6 +216,7 @@ static inline char *dump_all(sqlite3 *db) {
         "SELECT * FROM blobs",
         "SELECT blob, idx, length(data) FROM blob_chunks ORDER BY id",
         "SELECT id, fact, version, sha256, hex(data) FROM fact_values",
+        "SELECT id, kind, data_json FROM events",
     };
     struct dump dump = {0};
     for (size_t i = 0; i < sizeof queries / sizeof queries[0]; i++) {

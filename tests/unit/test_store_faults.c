@@ -112,11 +112,12 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     struct mal_member *list = NULL;
     struct mal_value_row *values = NULL;
     struct mal_audit_row *audit = NULL;
+    struct mal_event_row *events = NULL;
     void *data = NULL;
-    size_t n_jobs = 0, n_facts = 0, n_versions = 0, n_blobs = 0, n_ids = 0;
-    size_t n_members = 0, n_same = 0, n_list = 0, n_values = 0, n_audit = 0;
+    size_t n_jobs = 0, n_facts = 0, n_versions = 0, n_blobs = 0, n_ids = 0, n_audit = 0;
+    size_t n_members = 0, n_same = 0, n_list = 0, n_values = 0, n_events = 0;
     const int64_t path[] = {1, 2};
-    int64_t below;
+    int64_t below, first, last;
     uint64_t bytes;
     bool more;
     struct mal_job_query any_job = {.kind = -1, .state = -1, .limit = 20};
@@ -138,6 +139,8 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
         mal_store_values(store, 1, &values, &n_values, err) &&
         mal_store_read_values(store, 1, path, 2, &data, &bytes, &hash, err) &&
         mal_store_list_audit(store, &of_job, &audit, &n_audit, &more, err) &&
+        mal_store_events(store, 0, 5, &events, &n_events, err) &&
+        mal_store_event_range(store, &first, &last, err) &&
         mal_store_prunable(store, 3, &below, err);
     if (done) assert_string_equal(value, "v");
     mal_job_rows_free(jobs, n_jobs);
@@ -151,6 +154,7 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
     mal_fact_rows_free(members, n_members);
     mal_fact_rows_free(same, n_same);
     mal_free(list);
+    mal_event_rows_free(events, n_events);
     mal_value_rows_free(values, n_values);
     mal_audit_rows_free(audit, n_audit);
     mal_free(data);

@@ -185,6 +185,43 @@ static void content_of_schema_1_lives_on(void **state) {
     mal_store_close(store);
 }
 
+/* What happened before there were events is not among them; what happens then is. */
+static void events_begin_with_schema_3(void **state) {
+    char mark[96];
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 2",
+             MAL_STORE_APPLICATION_ID);
+    run_sql(path_of(state), mal_sql_migrations[0]);
+    run_sql(path_of(state), content_1);
+    run_sql(path_of(state), mal_sql_migrations[1]);
+    run_sql(path_of(state), "INSERT INTO fact_values VALUES (1, 1, 9, 'ff', x'01')");
+    run_sql(path_of(state), mark);
+    char *before = rows_of_schema_1(path_of(state));
+    struct mal_store *store = open_store(path_of(state));
+    int64_t first, last;
+    assert_done(mal_store_check(store, &err));
+    assert_done(mal_store_event_range(store, &first, &last, &err));
+    assert_int_equal(first, 1);
+    assert_int_equal(last, 0);
+    mal_store_close(store);
+    char *after = rows_of_schema_1(path_of(state));
+    assert_string_equal(before, after);
+    free(before);
+    free(after);
+
+    store = open_store(path_of(state));
+    assert_done(publish(store, 4, -1, "c", &err));
+    struct mal_event_row *rows;
+    size_t n;
+    assert_done(mal_store_events(store, 0, 10, &rows, &n, &err));
+    assert_int_equal(n, 2);
+    assert_string_equal(rows[0].data_json, "{\"id\":\"c\",\"state\":\"applied\","
+                                           "\"kind\":\"edit\",\"version\":4}");
+    assert_int_equal(rows[1].id, 2);
+    assert_string_equal(rows[1].kind, "version");
+    mal_event_rows_free(rows, n);
+    mal_store_close(store);
+}
+
 static void newer_schema_is_refused(void **state) {
     char part[96];
     mal_store_close(open_store(path_of(state)));
@@ -379,6 +416,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(every_schema_migrates_to_the_newest),
         PLACE_TEST(content_of_schema_1_lives_on),
+        PLACE_TEST(events_begin_with_schema_3),
         PLACE_TEST(newer_schema_is_refused),
         PLACE_TEST(newer_schema_in_the_log_is_refused),
         PLACE_TEST(failing_migration_is_undone),
