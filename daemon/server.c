@@ -3,6 +3,7 @@
  * After every MHD_run() the library is asked when it wants to run again: its epoll
  * descriptor does not say that bytes already read wait for processing, and large bodies
  * would hang. */
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,7 +15,8 @@
 
 enum {
     CONNECTION_MEMORY =
-        128 << 10 /* above the limits of framing, so that they are ours to refuse */
+        128 << 10, /* above the limits of framing, so that they are ours to refuse */
+    QUIET_MS = 500 /* for a stream's client to take what is left */
 };
 
 static void run(void *arg) {
@@ -116,7 +118,9 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     if (ex->client) ex->client->exchange = NULL;
     ex->server->n_exchanges--;
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
+    if (ex->stream.next) ex->stream.gone(ex->stream.arg);
     if (ex->response) MHD_destroy_response(ex->response);
+    mal_free(ex->text);
     mal_free(ex->pub.body);
     mal_free(ex->path);
     mal_free(ex);
@@ -150,20 +154,32 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
 }
 
 /* The library overlooks an end that arrives together with data, and would keep the
- * connection. */
+ * connection; and at a suspended one it does not look at all. */
 static bool has_left(const struct mal_client *client) {
     char byte;
-    if (client->phase != MAL_PHASE_IDLE && client->phase != MAL_PHASE_RECEIVING)
+    if (client->phase != MAL_PHASE_IDLE && client->phase != MAL_PHASE_RECEIVING &&
+        client->phase != MAL_PHASE_WAITING)
         return false;
-    return recv(mal_exchange_socket(client->connection), &byte, 1,
-                MSG_PEEK | MSG_DONTWAIT) == 0;
+    ssize_t n =
+        recv(mal_exchange_socket(client->connection), &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+}
+
+static bool is_late(const struct mal_server *server, const struct mal_client *client,
+                    int64_t now) {
+    if (client->phase == MAL_PHASE_WORKING || client->phase == MAL_PHASE_WAITING)
+        return false;
+    int64_t allowed = server->options.timeout_ms;
+    bool streams = client->exchange && client->exchange->stream.next;
+    if (server->quiet && streams && allowed > QUIET_MS) allowed = QUIET_MS;
+    return now - client->since_ms > allowed;
 }
 
 void mal_server_sweep(struct mal_server *server) {
     int64_t now = mal_monotonic_ms();
     for (struct mal_client *p = server->clients; p; p = p->next) {
-        if (p->cut || p->phase == MAL_PHASE_WORKING) continue;
-        bool late = now - p->since_ms > server->options.timeout_ms;
+        if (p->cut) continue;
+        bool late = is_late(server, p, now);
         if (!late && !has_left(p)) continue;
         if (late && p->phase == MAL_PHASE_RECEIVING && p->exchange) {
             mal_exchange_last_words(p->exchange, MHD_HTTP_REQUEST_TIMEOUT,
@@ -173,6 +189,7 @@ void mal_server_sweep(struct mal_server *server) {
         p->cut = true;
         int fd = mal_exchange_socket(p->connection);
         if (fd >= 0) shutdown(fd, SHUT_RDWR); /* the library sees the end and closes */
+        if (p->phase == MAL_PHASE_WAITING) mal_request_wake(&p->exchange->pub);
     }
     run(server); /* at the limit of connections it accepts again only when it is run */
 }
@@ -215,6 +232,7 @@ fail:
 }
 
 void mal_server_quiesce(struct mal_server *server) {
+    server->quiet = true;
     MHD_socket fd = MHD_quiesce_daemon(server->mhd);
     if (fd != MHD_INVALID_SOCKET) close(fd);
 }

@@ -60,6 +60,33 @@ void mal_request_answer(struct mal_request *req, int status, const char *type, c
 void mal_request_answer_file(struct mal_request *req, int status, const char *type,
                              int fd, uint64_t offset, uint64_t bytes);
 
+/* What a stream has to send next. */
+enum mal_stream_step {
+    MAL_STREAM_TEXT, /* this */
+    MAL_STREAM_WAIT, /* nothing yet: mal_request_wake() when there is something */
+    MAL_STREAM_END,  /* that was all */
+    MAL_STREAM_BREAK /* it will never be whole: the connection is closed */
+};
+
+/* A body that is made as the client takes it. All on the loop. */
+struct mal_stream {
+    /* Asked when all before has gone out, so that nothing piles up for a slow client.
+     * Fills in `text` (from mal_malloc, handed over) and `bytes` (> 0) for
+     * MAL_STREAM_TEXT. */
+    enum mal_stream_step (*next)(void *arg, char **text, size_t *bytes);
+    /* The request is gone: answered whole, or its client has left. Comes once in any
+     * case, and nothing is asked after it. */
+    void (*gone)(void *arg);
+    void *arg;
+};
+
+/* The same with a stream; the request is valid until `gone`, which comes later. Of HEAD,
+ * `next` is not asked. */
+void mal_request_stream(struct mal_request *req, int status, const char *type,
+                        const struct mal_stream *stream);
+/* Its `next` is asked again, soon; does nothing while the client is busy taking. */
+void mal_request_wake(struct mal_request *req);
+
 /* A body that is not gathered but handed over while it arrives. */
 struct mal_receiver {
     uint64_t max_bytes;
@@ -80,7 +107,8 @@ struct mal_server_options {
     int listen_fd;      /* taken over on success */
     size_t max_body;    /* bytes */
     int64_t timeout_ms; /* for receiving a whole request, and for sending the answer; of a
-                         * file or a body in pieces, for each 256 KiB of it */
+                         * file or a body in pieces, for each 256 KiB of it, of a
+                         * stream, for each text */
     unsigned max_connections, max_per_address; /* of TCP; 0: no limit */
     void *arg;
     /* The headers are there. May answer already (refuse); the body is then not waited
@@ -99,7 +127,8 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
                       struct mal_error *err) MAL_CHECK;
 /* To be called a few times a second: ends connections past their deadline. */
 void mal_server_sweep(struct mal_server *server);
-/* Accepts no more connections; the ones there go on. */
+/* Accepts no more connections; the ones there go on, but streams whose clients take
+ * nothing are cut. Whoever streams is to come to an end. */
 void mal_server_quiesce(struct mal_server *server);
 /* Requests begun and not yet answered to the last byte. */
 size_t mal_server_requests(const struct mal_server *server);

@@ -13,7 +13,8 @@ enum mal_phase {
     MAL_PHASE_IDLE,
     MAL_PHASE_RECEIVING,
     MAL_PHASE_WORKING,
-    MAL_PHASE_SENDING
+    MAL_PHASE_SENDING,
+    MAL_PHASE_WAITING /* a stream that has nothing to send */
 };
 
 struct mal_exchange;
@@ -51,6 +52,9 @@ struct mal_exchange {
     size_t n_set;
     struct MHD_Response *response;
     int status;
+    struct mal_stream stream; /* next NULL: the answer is none */
+    char *text;               /* of the stream, (text_bytes), sent up to text_at */
+    size_t text_bytes, text_at;
 };
 
 struct mal_server {
@@ -60,6 +64,7 @@ struct mal_server {
     struct mal_client *clients;
     size_t n_exchanges;
     struct mal_id_maker ids; /* of requests */
+    bool quiet;              /* stopping */
     bool resumed;            /* the library does not wake its own descriptor for this */
 };
 
