@@ -12,7 +12,7 @@ struct values {
     char *model, *editor, *data, *db, *listen, *tokens, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk;
     int64_t keep_versions;
-    int64_t max_connections, max_connections_per_address;
+    int64_t max_connections, max_connections_per_address, max_event_streams;
     int64_t keyframe_every, retain_bytes, min_free_disk;
     char *preserve;
     int64_t repair_rounds, verify_limit, consolidate_after, joint_memory;
@@ -97,6 +97,10 @@ static const struct mal_option options[] = {
      "Connections at a time from one address; further ones are closed. 0: no limit. When not "
      "given: 64, and no limit on a loopback address, where all that a proxy lets through "
      "comes from one.",
+     .min = 0, .max = 100000},
+    {"max-event-streams", MAL_OPTION_INT, AT(max_event_streams), "N", "64",
+     "Clients of GET /v1/events at a time, out of those connections; further ones are "
+     "answered 503.",
      .min = 0, .max = 100000},
     {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
      "Versions kept in memory beside live and base. While another one is evaluated, that "
@@ -192,6 +196,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .keep_versions = v.keep_versions,
         .max_connections = v.max_connections,
         .max_per_address = limited ? v.max_connections_per_address : -1,
+        .max_event_streams = v.max_event_streams,
         .keyframe_every = v.keyframe_every,
         .retain_bytes = by_bytes ? v.retain_bytes : 0,
         .retain_age = by_age ? v.retain_age : 0,

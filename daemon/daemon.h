@@ -12,6 +12,7 @@
 
 struct mal_auth;
 struct mal_downloads;
+struct mal_events;
 struct mal_waiter;
 
 struct mal_daemon {
@@ -34,6 +35,7 @@ struct mal_daemon {
     struct mal_engine *engine; /* NULL until it is ready: read-only calls from here */
     struct mal_waiter *waiters;
     struct mal_downloads *downloads;
+    struct mal_events *events;
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;
@@ -44,8 +46,8 @@ struct mal_daemon {
     int64_t stop_by_ms;
 };
 
-/* Wakes GET /v1/jobs/{id}?wait=: some job has changed, or time has passed. `all`:
- * whatever the state. */
+/* Wakes GET /v1/events and /v1/jobs/{id}?wait=: some job has changed, or time has passed.
+ * `all`: the latter whatever the state. */
 void mal_jobs_wake(struct mal_daemon *d, bool all);
 
 #endif

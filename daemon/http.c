@@ -59,29 +59,46 @@ void mal_http_json(struct mal_request *req, int status, json_t *root) {
     mal_http_text(req, status, mal_json_text(root));
 }
 
+/* Neither a cache nor a proxy is to hold it back. */
+void mal_http_event_stream(struct mal_request *req, const struct mal_stream *stream) {
+    mal_request_set(req, "Cache-Control", "no-store");
+    mal_request_set(req, "X-Accel-Buffering", "no");
+    mal_request_stream(req, 200, "text/event-stream", stream);
+}
+
 bool mal_http_is_known(const struct mal_request *req, const char *etag) {
     const char *known = mal_request_header(req, "If-None-Match");
     return known && (!strcmp(known, "*") || strstr(known, etag));
 }
 
-bool mal_query_int(const struct mal_request *req, const char *name, int64_t min,
-                   int64_t max, int64_t *out, struct mal_error *err) {
-    const char *text = mal_request_query(req, name);
+/* `what` says where the text was. */
+static bool read_int(const char *text, const char *what, const char *name, int64_t min,
+                     int64_t max, int64_t *out, struct mal_error *err) {
     if (!text) return true;
     char *end;
     errno = 0;
     long long value = strtoll(text, &end, 10);
     if (!*text || *end || !strchr("-0123456789", *text)) {
-        return mal_fail(err, MAL_MALFORMED,
-                        "query parameter '%s': '%.64s' is no whole number", name, text);
+        return mal_fail(err, MAL_MALFORMED, "%s '%s': '%.64s' is no whole number", what,
+                        name, text);
     }
     if (errno || value < min || value > max) {
-        return mal_fail(err, MAL_INVALID,
-                        "query parameter '%s': %.32s is not in %lld..%lld", name, text,
-                        (long long)min, (long long)max);
+        return mal_fail(err, MAL_INVALID, "%s '%s': %.32s is not in %lld..%lld", what,
+                        name, text, (long long)min, (long long)max);
     }
     *out = value;
     return true;
+}
+
+bool mal_query_int(const struct mal_request *req, const char *name, int64_t min,
+                   int64_t max, int64_t *out, struct mal_error *err) {
+    return read_int(mal_request_query(req, name), "query parameter", name, min, max, out,
+                    err);
+}
+
+bool mal_header_int(const struct mal_request *req, const char *name, int64_t min,
+                    int64_t max, int64_t *out, struct mal_error *err) {
+    return read_int(mal_request_header(req, name), "header", name, min, max, out, err);
 }
 
 bool mal_query_page(const struct mal_request *req, struct mal_page *out,

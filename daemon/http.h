@@ -15,6 +15,8 @@ void mal_http_refuse(struct mal_request *req, int status, const char *format, ..
 void mal_http_json(struct mal_request *req, int status, json_t *root);
 /* The same from text, taken over. */
 void mal_http_text(struct mal_request *req, int status, char *json);
+/* Answers 200 with a stream of server-sent events. */
+void mal_http_event_stream(struct mal_request *req, const struct mal_stream *stream);
 /* JSON as owned text, NULL when memory is out. Takes over `root`. */
 char *mal_json_text(json_t *root);
 
@@ -25,6 +27,9 @@ bool mal_http_is_known(const struct mal_request *req, const char *etag);
  * MAL_INVALID; both name the parameter. */
 bool mal_query_int(const struct mal_request *req, const char *name, int64_t min,
                    int64_t max, int64_t *out, struct mal_error *err) MAL_CHECK;
+/* A header likewise. */
+bool mal_header_int(const struct mal_request *req, const char *name, int64_t min,
+                    int64_t max, int64_t *out, struct mal_error *err) MAL_CHECK;
 
 struct mal_page {
     size_t limit;

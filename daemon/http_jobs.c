@@ -8,6 +8,7 @@
 #include "core/hash.h"
 #include "daemon/audit.h"
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/render.h"
@@ -115,6 +116,7 @@ static bool end_wait(struct mal_daemon *d, const struct mal_waiter *w, bool all,
 }
 
 void mal_jobs_wake(struct mal_daemon *d, bool all) {
+    mal_events_wake(d->events);
     int64_t now = mal_monotonic_ms();
     struct mal_waiter **p = &d->waiters;
     while (*p) {

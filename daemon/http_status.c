@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "daemon/daemon.h"
+#include "daemon/events.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "mal_config.h"
@@ -94,6 +95,12 @@ static json_t *render_disk(const struct mal_status_disk *disk) {
                      disk->low);
 }
 
+static json_t *render_events(const struct mal_events_view *events) {
+    return json_pack("{s:I,s:I,s:I}", "streams", (json_int_t)events->streams,
+                     "max_streams", (json_int_t)events->max_streams, "last_id",
+                     (json_int_t)events->last);
+}
+
 /* Resident memory of the process. */
 static int64_t host_bytes(void) {
     long long pages = 0, resident = 0;
@@ -105,14 +112,15 @@ static int64_t host_bytes(void) {
 }
 
 static json_t *render_status(struct mal_daemon *d, const struct mal_status_view *view,
-                             const struct mal_store_counts *counts) {
+                             const struct mal_store_counts *counts,
+                             const struct mal_events_view *events) {
     struct mal_queue_view queue = {0};
     mal_worker_queue(d->worker, &queue);
     bool known = view->live_version >= 0;
     json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
     return json_pack(
         "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:o,s:o,s:{s:f,s:f},"
-        "s:{s:I,s:I},s:o,s:o,s:o,s:o,s:f,s:s}",
+        "s:{s:I,s:I},s:o,s:o,s:o,s:o,s:o,s:f,s:s}",
         "live_version", known ? json_integer(view->live_version) : json_null(),
         "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
         mal_daemon_state_name(view->state), "model", render_model(d), "editor",
@@ -125,21 +133,25 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         view->last_batch_seconds, "memory", "device_bytes",
         (json_int_t)view->device_bytes, "host_bytes", (json_int_t)host_bytes(), "scrub",
         render_scrub(&view->scrub), "joint", render_joint(d, &view->joint), "disk",
-        render_disk(&view->disk), "last_error", last_error ? last_error : json_null(),
-        "uptime_seconds", (double)(mal_monotonic_ms() - view->started_ms) / 1000,
-        "version", MAL_VERSION);
+        render_disk(&view->disk), "events", render_events(events), "last_error",
+        last_error ? last_error : json_null(), "uptime_seconds",
+        (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
 }
 
 void mal_get_status(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
     struct mal_status_view view = {0};
     struct mal_store_counts counts = {0};
-    if (!mal_store_counts(d->reader, &counts, &err) ||
+    struct mal_events_view events = {0};
+    /* The last event first: what follows it may be counted, but none before is missing.
+     */
+    if (!mal_events_view(d->events, &events, &err) ||
+        !mal_store_counts(d->reader, &counts, &err) ||
         !mal_status_view(d->status, &view, &err)) {
         mal_http_fail(req, &err);
         return;
     }
-    json_t *status = render_status(d, &view, &counts);
+    json_t *status = render_status(d, &view, &counts, &events);
     mal_status_view_finish(&view);
     mal_http_json(req, 200, status);
 }

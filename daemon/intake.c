@@ -9,6 +9,7 @@
 #include "daemon/audit.h"
 #include "daemon/bulk.h"
 #include "daemon/engine.h"
+#include "daemon/events.h"
 #include "daemon/http.h"
 #include "daemon/render.h"
 
@@ -207,6 +208,7 @@ static void committed(struct mal_write *write) {
         return;
     }
     mal_http_text(in->req, 202, in->answer);
+    mal_events_wake(in->daemon->events);
     in->answer = NULL;
     intake_free(in);
 }

@@ -11,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
 #include "daemon/downloads.h"
+#include "daemon/events.h"
 #include "daemon/http.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
@@ -49,6 +50,7 @@ static void begin_stop(struct life *life, int exit_code) {
     mal_status_set_state(d->status, exit_code ? MAL_FAILED : MAL_DRAINING);
     mal_server_quiesce(d->server);
     mal_worker_stop(d->worker);
+    mal_events_stop(d->events);
     mal_jobs_wake(d, true);
 }
 
@@ -287,6 +289,8 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_status_create(&d->status, err)) return false;
     if (!make_keepers(life, err)) return false;
     if (!mal_downloads_create(&d->downloads, d, err)) return false;
+    if (!mal_events_create(&d->events, d->reader, o->max_event_streams, err))
+        return false;
     if (!mal_loop_create(&d->loop, err)) return false;
     if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;
     if (!mal_loop_on_hangup(d->loop, on_hangup, life, err)) return false;
@@ -310,6 +314,7 @@ static void finish(struct life *life) {
     mal_disk_destroy(life->disk);
     mal_retention_destroy(life->retention);
     mal_downloads_destroy(d->downloads);
+    mal_events_destroy(d->events);
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);

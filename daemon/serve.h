@@ -12,7 +12,7 @@ struct mal_serve_options {
     const char *tokens; /* NULL: none */
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk,
         keep_versions;
-    int64_t max_connections;
+    int64_t max_connections, max_event_streams;
     int64_t max_per_address; /* -1: 64, and no limit for addresses of this machine */
     int64_t keyframe_every, retain_bytes,
         min_free_disk;                  /* 0: never, no limit, no least */

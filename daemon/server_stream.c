@@ -45,9 +45,12 @@ void mal_request_stream(struct mal_request *req, int status, const char *type,
     struct mal_exchange *ex = mal_exchange_of(req);
     assert(!ex->response);
     ex->stream = *stream;
-    mal_exchange_answer(ex, status, type,
-                        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK,
-                                                          read_stream, ex, NULL));
+    struct MHD_Response *response =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, ex, NULL);
+    /* The library ends a HEAD's chunks, which have not begun: so there are none. */
+    if (response && req->head)
+        MHD_set_response_options(response, MHD_RF_HTTP_1_0_COMPATIBLE_STRICT, MHD_RO_END);
+    mal_exchange_answer(ex, status, type, response);
 }
 
 void mal_request_wake(struct mal_request *req) {

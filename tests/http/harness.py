@@ -141,7 +141,9 @@ class Daemon:
                 headers.setdefault("Content-Type", "application/json")
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            return Answer(answer.status, answer.headers, answer.read())
+            endless = answer.getheader("Content-Type") == "text/event-stream"
+            body = b"" if endless else answer.read()
+            return Answer(answer.status, answer.headers, body)
         finally:
             connection.close()
 

@@ -150,7 +150,7 @@ class Read(Case):
         self.assertEqual(set(s), {
             "live_version", "weights_hash", "state", "model", "editor", "queue", "batch",
             "evaluation", "suites", "counts", "rates", "memory", "scrub", "joint", "disk",
-            "last_error", "uptime_seconds", "version"})
+            "events", "last_error", "uptime_seconds", "version"})
         self.assertEqual((s["evaluation"], s["suites"]), (None, []))
         self.assertEqual(set(s["model"]),
                          {"name", "architecture", "parameters", "dtype", "device"})
@@ -161,6 +161,7 @@ class Read(Case):
         self.assertEqual(set(s["memory"]), {"device_bytes", "host_bytes"})
         self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "passes"})
         self.assertEqual(set(s["disk"]), {"free_bytes", "low"})
+        self.assertEqual(set(s["events"]), {"streams", "max_streams", "last_id"})
         self.assertIs(s["joint"] is None, s["editor"]["update"] == "sequential")
         self.assertEqual(s["state"], "ready")
         self.assertGreater(s["memory"]["host_bytes"], 0)

@@ -13,6 +13,7 @@ except ImportError as missing:
     sys.exit(0)
 import harness
 from harness import Case
+from sse import Stream
 
 
 class Contract(Case):
@@ -103,6 +104,23 @@ class Contract(Case):
         for path in ("/v1/models", "/v1/status", "/livez", "/readyz", "/openapi.json"):
             self.check("GET " + path, status=200)
         self.assertEqual(self.d.get("/openapi.json").json, json.loads(json.dumps(description.DOC)))
+
+    def test_events(self):
+        answer = description.DOC["paths"]["/v1/events"]["get"]["responses"]["200"]
+        schemas = answer["content"]["text/event-stream"]["x-data"]
+        self.d.apply({"prompt": "Three", "target": "c"})
+        seen = set()
+        for place in 0, 10 ** 9:
+            with Stream(self.d, last_event_id=place) as stream:
+                for name in answer["headers"]:
+                    self.assertIn(name, stream.headers)
+                for event in stream.events(5):
+                    errors = description.errors_of(schemas[event.event], event.data)
+                    self.assertEqual(errors, [], event.text)
+                    seen.add(event.event)
+        self.assertEqual(seen, set(schemas))
+        self.check("GET /v1/events", "/v1/events?last_event_id=x", 400)
+        self.check("GET /v1/events", "/v1/events?kind=x", 422)
 
     def test_downloads(self):
         for form in "safetensors", "lora":

@@ -1,0 +1,84 @@
+"""A client of server-sent events, as the WHATWG describes them: what a stream says, block by block."""
+import json
+import urllib.parse
+
+
+class Block:
+    """Lines up to an empty one: an event where it has data, else comments and settings."""
+
+    def __init__(self, lines):
+        self.comments = [line[1:].strip() for line in lines if line.startswith(":")]
+        fields = [line.partition(":") for line in lines if not line.startswith(":")]
+        self.fields = {name: value.removeprefix(" ") for name, _, value in fields}
+        self.id = int(self.fields["id"]) if "id" in self.fields else None
+        self.event = self.fields.get("event")
+        self.text = self.fields.get("data")
+
+    @property
+    def data(self):
+        return json.loads(self.text)
+
+
+class Stream:
+    """One answer that is read as it comes."""
+
+    def __init__(self, d, path="/v1/events", method="GET", body=None, headers=None, prepare=None,
+                 **query):
+        self.connection = d.connect()
+        self.connection.connect()
+        if prepare:
+            prepare(self.connection.sock)
+        if query:
+            path += "?" + urllib.parse.urlencode(query)
+        headers = dict(headers or {})
+        if body is not None:
+            body = json.dumps(body)
+            headers.setdefault("Content-Type", "application/json")
+        self.connection.request(method, path, body, headers)
+        self.sock = self.connection.sock
+        self.answer = self.connection.getresponse()
+        self.status, self.headers = self.answer.status, self.answer.headers
+
+    def block(self):
+        """The next block; None: the stream has come to its end."""
+        lines = []
+        while True:
+            line = self.answer.readline()
+            if not line:
+                assert not lines, f"the stream ends inside of {lines}"
+                return None
+            line = line.decode().rstrip("\n")
+            if not line:
+                return Block(lines)
+            lines.append(line)
+
+    def event(self):
+        """The next block with data; None: the end."""
+        while (block := self.block()) and block.text is None:
+            pass
+        return block
+
+    def events(self, n):
+        found = []
+        while len(found) < n:
+            event = self.event()
+            assert event, f"the stream ended after {len(found)} of {n} events"
+            found.append(event)
+        return found
+
+    def until(self, wanted):
+        """Events up to the first of which wanted(event) is true, with that one."""
+        found = self.events(1)
+        while not wanted(found[-1]):
+            found += self.events(1)
+        return found
+
+    def close(self):
+        self.answer.close()
+        self.connection.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
