@@ -10,6 +10,7 @@
 #include "core/alloc.h"
 #include "core/model/rows.h"
 #include "core/model/sample.h"
+#include "core/model/stop_text.h"
 
 /* One sequence under way. */
 struct stream {
@@ -22,7 +23,6 @@ struct stream {
     int64_t cache_row;  /* its first row in the cache */
     int64_t n_cached;   /* positions whose keys and values are in the cache */
     bool done;
-    bool cut; /* at a stop text: gen->text is final */
 };
 
 struct group {
@@ -177,7 +177,7 @@ static bool rows_of_step(const struct group *group, struct mal_rows *out,
 /* gen->text, of the tokens so far. A model's vocabulary is often rounded up: what the
  * tokenizer has no token for gives no text. */
 static bool find_text(const struct group *group, struct mal_generation *gen,
-                      struct mal_error *err) {
+                      bool *out_open, struct mal_error *err) {
     size_t n = 0;
     int32_t *known = mal_calloc(gen->n_ids + 1, sizeof *known);
     if (!known) return mal_fail(err, MAL_NO_MEMORY, "generated text");
@@ -186,24 +186,38 @@ static bool find_text(const struct group *group, struct mal_generation *gen,
     }
     mal_free(gen->text);
     gen->text = NULL;
-    bool ok = mal_tokenizer_decode(group->tok, known, n, true, false, &gen->text,
-                                   &gen->text_bytes, err);
+    bool ok = mal_tokenizer_decode_so_far(group->tok, known, n, true, &gen->text,
+                                          &gen->text_bytes, out_open, err);
     mal_free(known);
     return ok;
 }
 
 /* Ends the stream where a stop text begins. */
-static bool check_stop(struct group *group, struct stream *s, struct mal_error *err) {
+static void cut_at_stop(struct stream *s) {
     struct mal_generation *gen = s->gen;
-    if (gen->n_stop == 0) return true;
-    if (!find_text(group, gen, err)) return false;
     for (size_t i = 0; i < gen->n_stop; i++) {
         char *at = strstr(gen->text, gen->stop[i]);
         if (!at) continue;
         *at = 0;
         gen->text_bytes = (size_t)(at - gen->text);
         gen->finish = MAL_FINISH_STOP;
-        s->done = s->cut = true;
+        s->done = true;
+    }
+}
+
+/* The text, where somebody looks at it: stop texts, who follows, and all at the end. */
+static bool take_text(const struct group *group, struct stream *s,
+                      struct mal_error *err) {
+    struct mal_generation *gen = s->gen;
+    bool open;
+    if (gen->n_stop == 0 && !gen->follow && !s->done) return true;
+    if (!find_text(group, gen, &open, err)) return false;
+    cut_at_stop(s);
+    gen->ended = s->done;
+    if (s->done) {
+        gen->sure = gen->text_bytes;
+    } else if (!open) {
+        gen->sure = mal_before_stop(gen->text, gen->text_bytes, gen->stop, gen->n_stop);
     }
     return true;
 }
@@ -216,14 +230,11 @@ static bool take_token(struct group *group, struct stream *s, int32_t id,
     if (mal_model_ends(group->model, id)) {
         gen->finish = MAL_FINISH_STOP;
         s->done = true;
-        return true;
+    } else {
+        gen->ids[gen->n_ids++] = id;
+        s->done = (int64_t)gen->n_ids == s->max_tokens;
     }
-    gen->ids[gen->n_ids++] = id;
-    if ((int64_t)gen->n_ids == s->max_tokens) {
-        gen->finish = MAL_FINISH_LENGTH;
-        s->done = true;
-    }
-    return check_stop(group, s, err);
+    return take_text(group, s, err);
 }
 
 static bool choose(struct group *group, struct stream *s, int64_t row,
@@ -285,6 +296,8 @@ static bool start_stream(const struct mal_model *model, struct mal_generation *g
     const struct mal_model_info *info = &model->info;
     *s = (struct stream){.gen = gen, .random = gen->seed, .max_tokens = gen->max_tokens};
     gen->finish = MAL_FINISH_LENGTH;
+    gen->ended = false;
+    gen->sure = 0;
     if (gen->n_prompt == 0) return mal_fail(err, MAL_INVALID, "the prompt has no tokens");
     if (info->n_context && (int64_t)gen->n_prompt > info->n_context) {
         return mal_fail(err, MAL_INVALID,
@@ -307,16 +320,24 @@ static bool start_stream(const struct mal_model *model, struct mal_generation *g
     return gen->ids || mal_fail(err, MAL_NO_MEMORY, "generated tokens");
 }
 
+/* Ends what is to have no tokens, or none any more. */
+static bool end_some(struct group *group, struct mal_error *err) {
+    for (size_t i = 0; i < group->n; i++) {
+        struct stream *s = &group->streams[i];
+        if (s->gen->ended || !(s->done || s->gen->given_up)) continue;
+        s->done = true;
+        if (!take_text(group, s, err)) return false;
+    }
+    return true;
+}
+
 static bool run_group(struct group *group, bool (*tick)(void *), void *tick_arg,
                       struct mal_error *err) {
-    if (!open_cache(group, err)) return false;
+    if (!end_some(group, err) || !open_cache(group, err)) return false;
     while (!all_done(group)) {
         if (!run_step(group, err)) return false;
         if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
-    }
-    for (size_t i = 0; i < group->n; i++) {
-        const struct stream *s = &group->streams[i];
-        if (!s->cut && !find_text(group, s->gen, err)) return false;
+        if (!end_some(group, err)) return false;
     }
     return true;
 }
@@ -388,5 +409,6 @@ void mal_generation_finish(struct mal_generation *gen) {
     mal_free(gen->text);
     gen->ids = NULL;
     gen->text = NULL;
-    gen->n_ids = gen->text_bytes = 0;
+    gen->n_ids = gen->text_bytes = gen->sure = 0;
+    gen->ended = false;
 }

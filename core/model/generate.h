@@ -17,11 +17,16 @@ struct mal_generation {
     uint64_t seed;      /* same seed, version and request: same answer on this device */
     const char *const *stop; /* texts that end the answer, not part of it */
     size_t n_stop;
+    bool follow;   /* text, sure and ended are kept up to date, for `tick` to look at */
+    bool given_up; /* `tick` sets it: no further tokens, the others go on */
     /* out: owned by the caller, mal_generation_finish() */
     int32_t *ids; /* generated, without end of text */
     size_t n_ids;
     char *text; /* decoded, cut before a stop text */
     size_t text_bytes;
+    size_t sure; /* bytes of the text that the answer has whatever comes: whole
+                  * characters, and nothing that may turn out to be a stop text */
+    bool ended;  /* text and finish are final, sure is all */
     enum mal_finish finish;
 };
 

@@ -54,13 +54,15 @@ static bool join(const struct mal_pieces *pieces, const char *between, size_t n_
 }
 
 bool mal_decode(const struct mal_decoders *list, struct mal_pieces *tokens, bool raw,
-                struct mal_string *out, struct mal_error *err) {
+                struct mal_string *out, bool *out_open, struct mal_error *err) {
     struct mal_pieces made = {0}, *in = tokens, *next = &made;
     /* Tokens of no bytes have a text, too. */
     bool ok = mal_string_reserve(&tokens->text, 1, err);
     for (size_t i = 0; ok && i < list->n; i++) {
         const struct mal_decoder *step = &list->steps[i];
         next->n = next->text.bytes = 0;
+        next->joined = in->joined;
+        next->open = in->open;
         ok = mal_string_reserve(&next->text, 1, err) &&
              step->run(step->data, in, raw, next, err);
         struct mal_pieces *last = in;
@@ -68,6 +70,7 @@ bool mal_decode(const struct mal_decoders *list, struct mal_pieces *tokens, bool
         next = last;
     }
     ok = ok && join(in, " ", list->n == 0, out, err);
+    *out_open = in->open;
     mal_pieces_finish(&made);
     return ok;
 }

@@ -49,6 +49,8 @@ static bool run_byte_level(const void *data, const struct mal_pieces *in, bool r
     ok = ok && (raw || mal_utf8_valid(bytes.text, bytes.bytes)
                     ? mal_string_append(&out->text, bytes.text, bytes.bytes, err)
                     : append_valid(&out->text, bytes.text, bytes.bytes, err));
+    out->open |= mal_utf8_complete_prefix(bytes.text, bytes.bytes) < bytes.bytes;
+    out->joined = true;
     mal_string_finish(&bytes);
     return ok && mal_pieces_end(out, err);
 }
@@ -109,6 +111,7 @@ static bool run_byte_fallback(const void *data, const struct mal_pieces *in, boo
                  put(out, in->text.text + from, n, err);
         }
     }
+    out->open |= bytes.bytes > 0; /* one that follows may make them no UTF-8 */
     ok = ok && put_bytes(out, &bytes, raw, err);
     mal_string_finish(&bytes);
     return ok;
@@ -126,6 +129,7 @@ bool mal_read_byte_fallback_decoder(struct mal_tokenizer *tok, const json_t *par
 static bool run_fuse(const void *data, const struct mal_pieces *in, bool raw,
                      struct mal_pieces *out, struct mal_error *err) {
     (void)data, (void)raw;
+    out->joined = true;
     return put(out, in->text.text, in->text.bytes, err);
 }
 

@@ -325,13 +325,15 @@ struct mal_pieces {
     struct mal_string text;
     size_t *ends;
     size_t n, capacity;
+    bool joined; /* they do not end where tokens end */
+    bool open;   /* further tokens may change them, not only add to them */
 };
 
 bool mal_pieces_end(struct mal_pieces *pieces, struct mal_error *err) MAL_CHECK;
 
 struct mal_decoder {
     /* Appends what the pieces become to `out`, each ended. `raw`: bytes that are no UTF-8
-     * are kept, not replaced. */
+     * are kept, not replaced. `out` is joined and open as `in` is, if not more. */
     bool (*run)(const void *data, const struct mal_pieces *in, bool raw,
                 struct mal_pieces *out, struct mal_error *err);
     void (*destroy)(void *data);
@@ -349,9 +351,9 @@ bool mal_decoder_add(struct mal_decoders *list, struct mal_decoder step,
 void mal_decoders_finish(struct mal_decoders *list);
 bool mal_decoder_add_byte_level(struct mal_tokenizer *tok, const char *where,
                                 struct mal_error *err) MAL_CHECK;
-/* Appends what the tokens become. */
+/* Appends what the tokens become. *out_open: as of pieces. */
 bool mal_decode(const struct mal_decoders *list, struct mal_pieces *tokens, bool raw,
-                struct mal_string *out, struct mal_error *err) MAL_CHECK;
+                struct mal_string *out, bool *out_open, struct mal_error *err) MAL_CHECK;
 void mal_pieces_finish(struct mal_pieces *pieces);
 
 /* ---- The whole ---- */

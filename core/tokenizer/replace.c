@@ -31,6 +31,7 @@ static bool decode(const void *data, const struct mal_pieces *in, bool raw,
     (void)raw;
     const struct replace *replace = data;
     struct mal_matcher *matcher;
+    out->open |= in->joined;
     if (!mal_matcher_create(&matcher, err)) return false;
     bool ok = true;
     for (size_t i = 0, from = 0; ok && i < in->n; from = in->ends[i++]) {

@@ -242,13 +242,13 @@ static bool put_tokens(const struct mal_tokenizer *tok, const int32_t *ids, size
     return true;
 }
 
-bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
-                          bool skip_special, bool raw, char **out, size_t *out_bytes,
-                          struct mal_error *err) {
+static bool decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
+                   bool skip_special, bool raw, char **out, size_t *out_bytes,
+                   bool *out_open, struct mal_error *err) {
     struct mal_pieces tokens = {0};
     struct mal_string text = {0};
     bool ok = put_tokens(tok, ids, n, skip_special, &tokens, err) &&
-              mal_decode(&tok->decoders, &tokens, raw, &text, err) &&
+              mal_decode(&tok->decoders, &tokens, raw, &text, out_open, err) &&
               mal_string_append(&text, "", 1, err);
     mal_pieces_finish(&tokens);
     if (!ok) {
@@ -258,4 +258,18 @@ bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, s
     *out = text.text;
     *out_bytes = text.bytes - 1;
     return true;
+}
+
+bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, size_t n,
+                          bool skip_special, bool raw, char **out, size_t *out_bytes,
+                          struct mal_error *err) {
+    bool open;
+    return decode(tok, ids, n, skip_special, raw, out, out_bytes, &open, err);
+}
+
+bool mal_tokenizer_decode_so_far(const struct mal_tokenizer *tok, const int32_t *ids,
+                                 size_t n, bool skip_special, char **out,
+                                 size_t *out_bytes, bool *out_open,
+                                 struct mal_error *err) {
+    return decode(tok, ids, n, skip_special, false, out, out_bytes, out_open, err);
 }

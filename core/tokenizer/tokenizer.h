@@ -59,6 +59,14 @@ bool mal_tokenizer_decode(const struct mal_tokenizer *tok, const int32_t *ids, s
                           bool skip_special, bool raw, char **out, size_t *out_bytes,
                           struct mal_error *err) MAL_CHECK;
 
+/* The same, not raw, of ids that others may follow. *out_open false: the text of any
+ * longer list begins with this one. True: it may not, as with a character cut at the end.
+ */
+bool mal_tokenizer_decode_so_far(const struct mal_tokenizer *tok, const int32_t *ids,
+                                 size_t n, bool skip_special, char **out,
+                                 size_t *out_bytes, bool *out_open,
+                                 struct mal_error *err) MAL_CHECK;
+
 /* The id of a token written exactly so, -1: none. */
 int32_t mal_tokenizer_id(const struct mal_tokenizer *tok, const char *token);
 bool mal_tokenizer_is_special(const struct mal_tokenizer *tok, int32_t id);

@@ -44,6 +44,7 @@ static bool run(const void *data, const struct mal_pieces *in, bool raw,
                 struct mal_pieces *out, struct mal_error *err) {
     (void)raw;
     const struct decoder *decoder = data;
+    out->open |= in->joined;
     size_t n_prefix = strlen(decoder->prefix);
     for (size_t i = 0, from = 0; i < in->n; from = in->ends[i++]) {
         const char *token = in->text.text + from;

@@ -219,12 +219,103 @@ static void test_edited(void **state) {
     finish(before, N);
 }
 
+/* ---- Who looks on ---- */
+
+struct onlooker {
+    struct mal_generation *gens;
+    size_t n_gives_up; /* tokens after which the third is given up; 0: never */
+    size_t n_ticks;
+    size_t sure[N];    /* as it was last, */
+    char text[N][256]; /* with the text up to there */
+    size_t ended[N];   /* the tick at which it was seen first */
+};
+
+/* What is sure stays, and is all when the answer is final. */
+static bool look(void *arg) {
+    struct onlooker *o = arg;
+    o->n_ticks++;
+    for (size_t i = 0; i < N; i++) {
+        struct mal_generation *gen = &o->gens[i];
+        assert_true(gen->sure >= o->sure[i] && gen->sure < sizeof o->text[i]);
+        assert_memory_equal(gen->text, o->text[i], o->sure[i]);
+        memcpy(o->text[i], gen->text, gen->sure);
+        o->sure[i] = gen->sure;
+        if (gen->ended) assert_int_equal(gen->sure, gen->text_bytes);
+        if (gen->ended && !o->ended[i]) o->ended[i] = o->n_ticks;
+        if (i == 2 && o->n_gives_up && gen->n_ids == o->n_gives_up) gen->given_up = true;
+    }
+    return true;
+}
+
+static void follow(struct mal_generation gens[N], size_t gives_up, struct onlooker *out) {
+    struct mal_error err = {0};
+    *out = (struct onlooker){.gens = gens, .n_gives_up = gives_up};
+    for (size_t i = 0; i < N; i++)
+        gens[i].follow = true;
+    assert_ok(mal_generate(model, any_tokenizer(), gens, N, look, out, &err), &err);
+    for (size_t i = 0; i < N; i++) {
+        assert_true(gens[i].ended);
+        assert_memory_equal(gens[i].text, out->text[i], out->sure[i]);
+    }
+}
+
+/* The same answers as without; what is sure grows with the tokens; each has its end when
+ * it ends, and none of a stop text is ever sure. */
+static void test_followed(void **state) {
+    struct mal_generation full[N], gens[N];
+    struct onlooker o;
+    int32_t ids[16];
+    char stops[N][8];
+    const char *stop[N];
+    if (is_classifier()) return;
+    make(full, ids);
+    run(full, N);
+    make(gens, ids);
+    follow(gens, 0, &o);
+    for (size_t i = 0; i < N; i++) {
+        expect_start(&gens[i], full[i].ids, NEW);
+        assert_string_equal(gens[i].text, full[i].text);
+        assert_int_equal(o.sure[i], full[i].text_bytes);
+        assert_int_equal(o.ended[i], NEW);
+    }
+    finish(gens, N);
+
+    /* Over the seam of two tokens each, from another one on. */
+    make(gens, ids);
+    for (size_t i = 0; i < N; i++) {
+        const char *seam = full[i].text;
+        for (size_t t = 0; t <= i; t++)
+            seam = strchr(seam + 1, ' ');
+        snprintf(stops[i], sizeof stops[i], "%.3s", seam - 1);
+        stop[i] = stops[i];
+        gens[i].stop = &stop[i];
+        gens[i].n_stop = 1;
+    }
+    follow(gens, 0, &o);
+    for (size_t i = 0; i < N; i++) {
+        size_t at = (size_t)(strstr(full[i].text, stops[i]) - full[i].text);
+        assert_int_equal(gens[i].finish, MAL_FINISH_STOP);
+        assert_int_equal(gens[i].text_bytes, at);
+        assert_memory_equal(gens[i].text, full[i].text, at);
+        assert_int_equal(o.sure[i], at);
+        assert_int_equal(o.ended[i], gens[i].n_ids);
+    }
+    finish(gens, N);
+
+    /* One is given up, the others are none the wiser. */
+    make(gens, ids);
+    follow(gens, 2, &o);
+    for (size_t i = 0; i < N; i++)
+        expect_start(&gens[i], full[i].ids, i == 2 ? 2 : NEW);
+    assert_int_equal(o.n_ticks, NEW);
+    finish(gens, N);
+    finish(full, N);
+}
+
 int main(void) {
     const struct model_test tests[] = {
-        {"greedy", test_greedy},
-        {"ends", test_ends},
-        {"sampled", test_sampled},
-        {"edited", test_edited},
+        {"greedy", test_greedy}, {"ends", test_ends},         {"sampled", test_sampled},
+        {"edited", test_edited}, {"followed", test_followed},
     };
     int failed = run_each("generation", tests, sizeof tests / sizeof *tests);
     mal_tokenizer_close(tok);
