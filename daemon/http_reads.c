@@ -12,32 +12,17 @@
 #include "core/clock.h"
 #include "core/example.h"
 #include "daemon/check.h"
-#include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
-#include "proto/wire.h"
+#include "daemon/http_reads_impl.h"
 
-struct inquiry {
-    struct mal_read read; /* first */
-    struct mal_daemon *daemon;
-    struct mal_request *req;
-    const struct mal_engine *engine;
-    bool score;
-    struct mal_completion_request completion;
-    struct mal_scores_request scores;
-    struct mal_ids *prompts;      /* (n_prompts) */
-    struct mal_generation *gens;  /* (n_prompts) */
-    struct mal_score_item *items; /* (n_items) */
-    bool decoded;
-    struct mal_error err;
-};
-
-static void inquiry_free(struct inquiry *q) {
+void mal_inquiry_free(struct mal_inquiry *q) {
     for (size_t i = 0; i < q->completion.n_prompts; i++) {
         if (q->prompts) mal_ids_finish(&q->prompts[i]);
         if (q->gens) mal_generation_finish(&q->gens[i]);
     }
     mal_scores_free(q->read.scores, q->scores.n_items);
+    mal_streaming_free(q->streaming);
     mal_free(q->prompts);
     mal_free(q->gens);
     mal_free(q->items);
@@ -46,14 +31,14 @@ static void inquiry_free(struct inquiry *q) {
     mal_free(q);
 }
 
-static void fail(struct inquiry *q, const struct mal_error *err) {
+static void fail(struct mal_inquiry *q, const struct mal_error *err) {
     mal_http_fail(q->req, err);
-    inquiry_free(q);
+    mal_inquiry_free(q);
 }
 
 /* ---- On a work thread ---- */
 
-static bool tokenize_prompt(struct inquiry *q, size_t i, struct mal_error *err) {
+static bool tokenize_prompt(struct mal_inquiry *q, size_t i, struct mal_error *err) {
     const char *prompt = q->completion.prompts[i];
     struct mal_ids *ids = &q->prompts[i];
     const struct mal_model_info *info = mal_engine_model_info(q->engine);
@@ -75,15 +60,11 @@ static bool tokenize_prompt(struct inquiry *q, size_t i, struct mal_error *err) 
                        ids->n, most);
 }
 
-static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
+static bool prepare_completion(struct mal_inquiry *q, struct mal_error *err) {
     const struct mal_completion_request *c = &q->completion;
     const struct mal_model_info *info = mal_engine_model_info(q->engine);
     int64_t most = mal_longest_text(info);
     if (!mal_check_completes(info, err)) return false;
-    if (c->stream) {
-        return mal_fail_at(err, MAL_INVALID, "/stream",
-                           "streaming is not available in this version");
-    }
     q->prompts = mal_calloc(c->n_prompts, sizeof *q->prompts);
     q->gens = mal_calloc(c->n_prompts, sizeof *q->gens);
     if (!q->prompts || !q->gens) return mal_fail(err, MAL_NO_MEMORY, "completion");
@@ -99,14 +80,15 @@ static bool prepare_completion(struct inquiry *q, struct mal_error *err) {
             .top_p = (float)c->top_p,
             .seed = seed + i,
             .stop = (const char *const *)c->stop,
-            .n_stop = c->n_stop};
+            .n_stop = c->n_stop,
+            .follow = c->stream};
     }
     q->read.gens = q->gens;
     q->read.n = c->n_prompts;
-    return true;
+    return !c->stream || mal_streaming_create(q, err);
 }
 
-static bool prepare_scores(struct inquiry *q, struct mal_error *err) {
+static bool prepare_scores(struct mal_inquiry *q, struct mal_error *err) {
     const struct mal_scores_request *s = &q->scores;
     bool classes = mal_engine_model_info(q->engine)->kind == MAL_MODEL_CLASSIFIER;
     char pointer[48];
@@ -127,7 +109,7 @@ static bool prepare_scores(struct inquiry *q, struct mal_error *err) {
     return true;
 }
 
-static bool decode_inquiry(struct inquiry *q, struct mal_error *err) {
+static bool decode_inquiry(struct mal_inquiry *q, struct mal_error *err) {
     const char *body = q->req->body ? q->req->body : "";
     size_t bytes = q->req->body_bytes;
     bool ok = q->score ? mal_decode_scores(body, bytes, &q->scores, err)
@@ -143,7 +125,7 @@ static bool decode_inquiry(struct inquiry *q, struct mal_error *err) {
 }
 
 static void decode(void *arg) {
-    struct inquiry *q = arg;
+    struct mal_inquiry *q = arg;
     q->decoded = decode_inquiry(q, &q->err);
 }
 
@@ -158,39 +140,64 @@ static json_t *text_of(const char *text, size_t bytes) {
     return value ? value : json_string("");
 }
 
-static json_t *render_choice(const struct inquiry *q, size_t i) {
-    const struct mal_generation *gen = &q->gens[i];
-    json_t *text = text_of(gen->text, gen->text_bytes);
-    bool apart = mal_engine_model_info(q->engine)->kind == MAL_MODEL_SEQ2SEQ;
-    if (q->completion.echo) {
-        json_t *whole = json_sprintf("%s%s%s", q->completion.prompts[i], apart ? " " : "",
-                                     json_string_value(text));
-        json_decref(text);
-        text = whole;
-    }
-    return json_pack("{s:i,s:o,s:n,s:s}", "index", (int)i, "text", text, "logprobs",
-                     "finish_reason", gen->finish == MAL_FINISH_STOP ? "stop" : "length");
+/* What stands between an echoed prompt and its answer. */
+static const char *between(const struct mal_inquiry *q) {
+    return mal_engine_model_info(q->engine)->kind == MAL_MODEL_SEQ2SEQ ? " " : "";
 }
 
-static json_t *render_completion(const struct inquiry *q) {
-    json_t *choices = json_array();
+json_t *mal_render_choice(const struct mal_inquiry *q, size_t i, bool from_start,
+                          const char *text, size_t bytes, bool ended,
+                          enum mal_finish finish) {
+    json_t *value = text_of(text, bytes);
+    if (q->completion.echo && from_start) {
+        json_t *whole = json_sprintf("%s%s%s", q->completion.prompts[i], between(q),
+                                     json_string_value(value));
+        json_decref(value);
+        value = whole;
+    }
+    const char *reason = finish == MAL_FINISH_STOP ? "stop" : "length";
+    return json_pack("{s:i,s:o,s:n,s:s?}", "index", (int)i, "text", value, "logprobs",
+                     "finish_reason", ended ? reason : NULL);
+}
+
+json_t *mal_render_usage(const struct mal_inquiry *q) {
     json_int_t n_prompt = 0, n_answer = 0;
     for (size_t i = 0; i < q->read.n; i++) {
-        json_array_append_new(choices, render_choice(q, i));
         n_prompt += (json_int_t)q->gens[i].n_prompt;
         n_answer += (json_int_t)q->gens[i].n_ids;
     }
-    char id[MAL_ID_BYTES];
-    int64_t now_ms = mal_clock_unix_ms();
-    mal_id_make(&q->daemon->read_ids, "cmpl-", now_ms, id);
-    return json_pack("{s:s,s:s,s:I,s:s,s:I,s:o,s:{s:I,s:I,s:I}}", "id", id, "object",
-                     "text_completion", "created", (json_int_t)(now_ms / 1000), "model",
-                     q->completion.model, "version", (json_int_t)q->read.version,
-                     "choices", choices, "usage", "prompt_tokens", n_prompt,
-                     "completion_tokens", n_answer, "total_tokens", n_prompt + n_answer);
+    return json_pack("{s:I,s:I,s:I}", "prompt_tokens", n_prompt, "completion_tokens",
+                     n_answer, "total_tokens", n_prompt + n_answer);
 }
 
-static json_t *render_token(const struct inquiry *q,
+void mal_inquiry_begin(struct mal_inquiry *q) {
+    char version[24];
+    snprintf(version, sizeof version, "%" PRId64, q->read.version);
+    mal_request_set(q->req, "Malmend-Version", version);
+    q->created_ms = mal_clock_unix_ms();
+    mal_id_make(&q->daemon->read_ids, "cmpl-", q->created_ms, q->id);
+}
+
+json_t *mal_render_completion(const struct mal_inquiry *q, json_t *choices,
+                              json_t *usage) {
+    return json_pack("{s:s,s:s,s:I,s:s,s:I,s:o,s:o*}", "id", q->id, "object",
+                     "text_completion", "created", (json_int_t)(q->created_ms / 1000),
+                     "model", q->completion.model, "version", (json_int_t)q->read.version,
+                     "choices", choices, "usage", usage);
+}
+
+static json_t *render_whole(const struct mal_inquiry *q) {
+    json_t *choices = json_array();
+    for (size_t i = 0; i < q->read.n; i++) {
+        const struct mal_generation *gen = &q->gens[i];
+        json_array_append_new(
+            choices,
+            mal_render_choice(q, i, true, gen->text, gen->text_bytes, true, gen->finish));
+    }
+    return mal_render_completion(q, choices, mal_render_usage(q));
+}
+
+static json_t *render_token(const struct mal_inquiry *q,
                             const struct mal_token_score *token) {
     char *text = NULL;
     size_t bytes = 0;
@@ -207,7 +214,8 @@ static json_t *render_token(const struct inquiry *q,
     return value;
 }
 
-static json_t *render_score(const struct inquiry *q, const struct mal_score_item *item,
+static json_t *render_score(const struct mal_inquiry *q,
+                            const struct mal_score_item *item,
                             const struct mal_score *score) {
     json_t *tokens = json_array();
     for (size_t t = 0; t < score->n_tokens; t++)
@@ -228,7 +236,7 @@ static json_t *render_probability(const struct mal_score_item *item,
     return value;
 }
 
-static json_t *render_scores(const struct inquiry *q) {
+static json_t *render_scores(const struct mal_inquiry *q) {
     bool classes = mal_engine_model_info(q->engine)->kind == MAL_MODEL_CLASSIFIER;
     json_t *data = json_array();
     for (size_t i = 0; i < q->read.n; i++) {
@@ -242,32 +250,30 @@ static json_t *render_scores(const struct inquiry *q) {
 }
 
 static void answered(struct mal_read *read) {
-    struct inquiry *q = (struct inquiry *)read;
+    struct mal_inquiry *q = (struct mal_inquiry *)read;
     if (!read->ok) {
         fail(q, &read->err);
         return;
     }
-    char version[24];
-    snprintf(version, sizeof version, "%" PRId64, read->version);
-    mal_request_set(q->req, "Malmend-Version", version);
-    mal_http_json(q->req, 200, q->score ? render_scores(q) : render_completion(q));
-    inquiry_free(q);
+    mal_inquiry_begin(q);
+    mal_http_json(q->req, 200, q->score ? render_scores(q) : render_whole(q));
+    mal_inquiry_free(q);
 }
 
 static void decoded(void *arg) {
-    struct inquiry *q = arg;
+    struct mal_inquiry *q = arg;
     struct mal_error err = {0};
     if (!q->decoded) {
         fail(q, &q->err);
         return;
     }
-    q->read.done = answered;
+    if (!q->streaming) q->read.done = answered;
     if (!mal_worker_read(q->daemon->worker, &q->read, &err)) fail(q, &err);
 }
 
 static void inquire(struct mal_daemon *d, struct mal_request *req, bool score) {
     struct mal_error err = {0};
-    struct inquiry *q = mal_calloc(1, sizeof *q);
+    struct mal_inquiry *q = mal_calloc(1, sizeof *q);
     if (!q) {
         mal_http_refuse(req, 503, "out of memory");
         return;

@@ -19,51 +19,99 @@ void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read) {
     mal_loop_post(worker->o.loop, &read->task);
 }
 
-struct patience {
+void mal_worker_give_up(struct mal_worker *worker, struct mal_read *read) {
+    pthread_mutex_lock(&worker->lock);
+    read->given_up = true;
+    pthread_mutex_unlock(&worker->lock);
+}
+
+/* Whether a read is still to be answered; if not, its error says why. */
+static bool is_wanted(struct mal_worker *worker, struct mal_read *read) {
+    pthread_mutex_lock(&worker->lock);
+    bool given_up = read->given_up;
+    pthread_mutex_unlock(&worker->lock);
+    if (read->err.status != MAL_OK) return false;
+    if (given_up) return mal_fail(&read->err, MAL_CANCELLED, "nobody waits for it");
+    return mal_monotonic_ms() < read->deadline_ms ||
+           mal_fail(&read->err, MAL_CANCELLED, "the answer was not ready in time");
+}
+
+struct scoring {
     struct mal_worker *worker;
-    int64_t deadline_ms;
+    struct mal_read *read;
 };
 
 static bool go_on(void *arg) {
-    const struct patience *p = arg;
-    return !mal_worker_stopping(p->worker) && mal_monotonic_ms() < p->deadline_ms;
+    const struct scoring *s = arg;
+    return !mal_worker_stopping(s->worker) && is_wanted(s->worker, s->read);
 }
 
 static bool score(struct mal_worker *worker, struct mal_read *read,
                   struct mal_error *err) {
-    struct patience p = {worker, read->deadline_ms};
+    struct scoring s = {worker, read};
     return mal_engine_score(worker->engine, read->version, read->items, read->n, "/items",
-                            go_on, &p, &read->scores, err);
+                            go_on, &s, &read->scores, err);
+}
+
+/* Generations of several reads, side by side. */
+struct generating {
+    struct mal_worker *worker;
+    struct mal_read **reads;
+    size_t n;
+    struct mal_generation *all; /* of the reads, in their order */
+};
+
+static bool have_ended(const struct mal_generation *gens, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!gens[i].ended) return false;
+    }
+    return true;
+}
+
+/* Tells who follows; gives up who is late, without the others. */
+static bool look(void *arg) {
+    const struct generating *g = arg;
+    struct mal_generation *gens = g->all;
+    if (mal_worker_stopping(g->worker)) return false;
+    for (size_t i = 0; i < g->n; i++) {
+        struct mal_read *read = g->reads[i];
+        bool ended = read->err.status == MAL_OK && have_ended(gens, read->n);
+        if (!ended && !is_wanted(g->worker, read)) {
+            for (size_t k = 0; k < read->n; k++)
+                gens[k].given_up = true;
+        } else if (read->progress) {
+            read->progress(read, gens);
+        }
+        gens += read->n;
+    }
+    return true;
 }
 
 /* All reads are generations on the same version. */
 static bool generate(struct mal_worker *worker, struct mal_read **reads, size_t n,
                      struct mal_error *err) {
     size_t total = 0;
-    struct patience p = {.worker = worker};
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++)
         total += reads[i]->n;
-        if (reads[i]->deadline_ms > p.deadline_ms) p.deadline_ms = reads[i]->deadline_ms;
-    }
-    if (n == 1) {
-        return mal_engine_generate(worker->engine, reads[0]->version, reads[0]->gens,
-                                   total, go_on, &p, err);
-    }
-    struct mal_generation *all = mal_malloc(total * sizeof *all);
-    if (!all) return mal_fail(err, MAL_NO_MEMORY, "%zu generations", total);
+    struct generating g = {worker, reads, n, reads[0]->gens};
+    if (n == 1)
+        return mal_engine_generate(worker->engine, reads[0]->version, g.all, total, look,
+                                   &g, err);
+    g.all = mal_malloc(total * sizeof *g.all);
+    if (!g.all) return mal_fail(err, MAL_NO_MEMORY, "%zu generations", total);
     size_t at = 0;
     for (size_t i = 0; i < n; i++) {
-        memcpy(all + at, reads[i]->gens, reads[i]->n * sizeof *all);
+        memcpy(g.all + at, reads[i]->gens, reads[i]->n * sizeof *g.all);
         at += reads[i]->n;
     }
-    bool ok = mal_engine_generate(worker->engine, reads[0]->version, all, total, go_on,
-                                  &p, err);
+    bool ok = mal_engine_generate(worker->engine, reads[0]->version, g.all, total, look,
+                                  &g, err);
     at = 0;
     for (size_t i = 0; i < n; i++) {
-        memcpy(reads[i]->gens, all + at, reads[i]->n * sizeof *all);
+        memcpy(reads[i]->gens, g.all + at, reads[i]->n * sizeof *g.all);
         at += reads[i]->n;
     }
-    mal_free(all);
+    mal_free(g.all);
     return ok;
 }
 
@@ -87,14 +135,16 @@ static bool run_together(struct mal_worker *worker, struct mal_read **reads, siz
         }
         return !device;
     }
-    if (failure.status == MAL_CANCELLED && !mal_worker_stopping(worker)) {
+    if (failure.status == MAL_CANCELLED && mal_worker_stopping(worker)) {
         failure = (struct mal_error){0};
-        mal_fail(&failure, MAL_CANCELLED, "the answer was not ready in time");
+        mal_fail(&failure, MAL_CANCELLED, "the daemon is stopping");
     }
     for (size_t i = 0; i < n; i++) {
-        reads[i]->ok = ok;
-        reads[i]->err = failure;
-        mal_worker_finish_read(worker, reads[i]);
+        struct mal_read *read = reads[i];
+        read->ok = ok && read->err.status == MAL_OK;
+        if (!ok && read->err.status == MAL_OK) read->err = failure;
+        if (read->ok && read->progress) read->progress(read, read->gens);
+        mal_worker_finish_read(worker, read);
     }
     if (device) *err = failure;
     return !device;
@@ -107,8 +157,7 @@ static bool is_due(struct mal_worker *worker, struct mal_read *read) {
         return mal_fail(&read->err, MAL_NOT_FOUND, "version %lld is not in memory",
                         (long long)read->version);
     }
-    if (mal_monotonic_ms() < read->deadline_ms) return true;
-    return mal_fail(&read->err, MAL_CANCELLED, "the answer was not ready in time");
+    return is_wanted(worker, read);
 }
 
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {

@@ -100,7 +100,7 @@ void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out) {
 bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
                      struct mal_error *err) {
     read->next = NULL;
-    read->ok = false;
+    read->ok = read->given_up = false;
     read->err = (struct mal_error){0};
     read->deadline_ms = mal_monotonic_ms() + worker->o.read_timeout_ms;
     pthread_mutex_lock(&worker->lock);

@@ -92,12 +92,16 @@ struct mal_read {
     const struct mal_score_item *items; /* (n) */
     struct mal_score *scores;           /* out (n), owned by the asker */
     size_t n;
+    /* On the worker's thread, before `done`: whenever there may be more of the gens,
+     * which have `follow` set, and when they have ended. NULL: not wanted. */
+    void (*progress)(struct mal_read *read, const struct mal_generation *gens);
     void (*done)(struct mal_read *read); /* on the loop */
     bool ok;
     struct mal_error err;
     /* the worker's own */
     struct mal_read *next;
     int64_t deadline_ms;
+    bool given_up;
     struct mal_task task;
 };
 
@@ -105,5 +109,8 @@ struct mal_read {
  * MAL_NOT_FOUND. */
 bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
                      struct mal_error *err) MAL_CHECK;
+/* Nobody waits for it any more: no further tokens are made, and `done` follows with
+ * MAL_CANCELLED. Any thread, before `done`. */
+void mal_worker_give_up(struct mal_worker *worker, struct mal_read *read);
 
 #endif

@@ -135,6 +135,7 @@ struct mal_completion_request {
     size_t n_stop;
     bool echo;
     bool stream;
+    bool include_usage; /* of stream_options: only where stream is true */
 };
 
 bool mal_decode_completion(const char *body, size_t bytes,

@@ -76,6 +76,23 @@ static bool read_sampling(const json_t *root, struct mal_completion_request *req
                                              "/top_p is 0; expected above 0, at most 1");
 }
 
+static bool read_stream(const json_t *root, struct mal_completion_request *request,
+                        struct mal_error *err) {
+    static const char *const known[] = {"include_usage", NULL};
+    const json_t *options = json_object_get(root, "stream_options");
+    if (!mal_wire_bool(root, "", "stream", &request->stream, err)) return false;
+    if (!options || json_is_null(options)) return true;
+    if (!json_is_object(options))
+        return mal_wire_wrong_type(options, "/stream_options", "an object", err);
+    if (!request->stream) {
+        return mal_fail_at(err, MAL_INVALID, "/stream_options",
+                           "/stream_options is only for an answer with stream true");
+    }
+    return mal_wire_only(options, "/stream_options", known, err) &&
+           mal_wire_bool(options, "/stream_options", "include_usage",
+                         &request->include_usage, err);
+}
+
 bool mal_decode_completion(const char *body, size_t bytes,
                            struct mal_completion_request *out, struct mal_error *err) {
     static const char *const known[] = {"model",
@@ -87,6 +104,7 @@ bool mal_decode_completion(const char *body, size_t bytes,
                                         "stop",
                                         "echo",
                                         "stream",
+                                        "stream_options",
                                         "user",
                                         "n",
                                         "best_of",
@@ -116,8 +134,8 @@ bool mal_decode_completion(const char *body, size_t bytes,
         read_sampling(root, &request, err) &&
         mal_wire_texts(root, "", &stop, &request.stop, &request.n_stop, err) &&
         mal_wire_bool(root, "", "echo", &request.echo, err) &&
-        mal_wire_bool(root, "", "stream", &request.stream, err) &&
-        mal_wire_text(root, "", "user", &user, err) && read_neutral(root, err);
+        read_stream(root, &request, err) && mal_wire_text(root, "", "user", &user, err) &&
+        read_neutral(root, err);
     mal_free(user);
     json_decref(root);
     if (ok) {

@@ -82,3 +82,45 @@ class Stream:
 
     def __exit__(self, *_):
         self.close()
+
+
+class Completion:
+    """What a streamed completion comes to: the texts put together, as an answer that is whole."""
+
+    def __init__(self, d, prompt, **body):
+        self.n = {}       # pieces of each choice
+        self.choices = {}
+        self.usage = self.error = None
+        self.whole = False
+        with Stream(d, "/v1/completions", "POST", {"prompt": prompt, "stream": True, **body}) as s:
+            self.status, self.headers = s.status, s.headers
+            assert s.status == 200, s.answer.read()
+            ids = set()
+            while block := s.block():
+                assert not self.whole and not self.error, "something follows the end"
+                if block.text == "[DONE]":
+                    self.whole = True
+                elif "error" in block.data:
+                    self.error = block.data["error"]
+                else:
+                    ids.add((block.data["id"], block.data["version"], block.data["created"]))
+                    self.take(block.data)
+            assert len(ids) == 1, ids
+            self.version = ids.pop()[1]
+
+    def take(self, chunk):
+        assert chunk["object"] == "text_completion", chunk
+        for piece in chunk["choices"]:
+            choice = self.choices.setdefault(piece["index"], {"index": piece["index"], "text": ""})
+            assert choice.get("finish_reason") is None, "a piece after the last"
+            choice["text"] += piece["text"]
+            choice["finish_reason"] = piece["finish_reason"]
+            choice["logprobs"] = piece["logprobs"]
+            self.n[piece["index"]] = self.n.get(piece["index"], 0) + 1
+        if not chunk["choices"]:
+            self.usage = chunk["usage"]
+
+    @property
+    def all(self):
+        """As the answer without `stream` has them."""
+        return [self.choices[i] for i in sorted(self.choices)]

@@ -91,7 +91,10 @@ class Bodies(Case):
     def test_reads(self):
         self.problem(self.d.complete(TOO_LONG), 422, "/prompt")
         self.problem(self.d.complete(["ok", TOO_LONG]), 422, "/prompt/1")
-        self.problem(self.d.complete("x", stream=True), 422, "/stream")
+        self.problem(self.d.complete(TOO_LONG, stream=True), 422, "/prompt")
+        self.problem(self.d.complete("x", stream=True, model="v77"), 404)
+        options = {"include_usage": True}
+        self.problem(self.d.complete("x", stream_options=options), 422, "/stream_options")
         self.problem(self.d.complete("x", temperature=9), 422, "/temperature")
         items = [{"prompt": "p", "target": "t"}, {"prompt": TOO_LONG, "target": "t"}]
         self.problem(self.post("/v1/scores", {"items": items}), 422)

@@ -12,7 +12,7 @@ import unittest
 import harness
 from harness import Case, Daemon, only_fake
 from sse import Stream
-from world import OTHER, PROBE, SLOW, fact
+from world import OTHER, PROBE, Held, fact
 
 ROUNDS = int(os.environ.get("MALMEND_ROUNDS", "6"))
 SEED = int(os.environ.get("MALMEND_SEED", "1"))
@@ -145,7 +145,7 @@ class Following(Case, History):
             self.problem(self.d.call("GET", "/v1/events", headers=header), 422,
                          detail="Last-Event-ID")
         self.problem(self.d.get("/v1/events", kind="fact"), 422, detail="kind")
-        self.assertEqual(self.d.call("POST", "/v1/events", b"{}").headers["Allow"], "GET, HEAD")
+        self.assertEqual(self.d.call("POST", "/v1/events", b"{}").headers["Allow"], "GET, HEAD, OPTIONS")
 
     def test_head(self):
         connection = self.d.connect()
@@ -336,7 +336,7 @@ class Times(unittest.TestCase):
     @only_fake
     def test_stop(self):
         d = Daemon()
-        d.edit(SLOW)
+        Held(self, d).begin()
         streams = [Stream(d) for _ in range(5)]
         for stream in streams:
             stream.block()

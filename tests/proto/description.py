@@ -61,6 +61,17 @@ def errors_of(schema, value):
     return [error.message for error in jsonschema.Draft202012Validator(whole).iter_errors(value)]
 
 
+def event_errors(schemas, text):
+    """What is wrong with the data of server-sent events, whose schemas have the events' names."""
+    errors = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        data = fields.get("data", "[DONE]")
+        if data != "[DONE]":
+            errors += errors_of(schemas[fields.get("event", "message")], json.loads(data))
+    return errors
+
+
 def examples():
     """Name and content of every file in proto/example."""
     for path in sorted(glob.glob(os.path.join(ROOT, "proto", "example", "*.json"))):

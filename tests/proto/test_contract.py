@@ -37,9 +37,14 @@ class Contract(Case):
         described = description.DOC["paths"][pattern][method.lower()]["responses"]
         self.assertIn(str(answer.status), described, place)
         content = description.resolved(described[str(answer.status)]).get("content", {})
-        self.assertIn(answer.headers["Content-Type"], content, place)
-        schema = content[answer.headers["Content-Type"]]["schema"]
-        self.assertEqual(description.errors_of(schema, answer.json), [], place)
+        kind = answer.headers["Content-Type"]
+        self.assertIn(kind, content, place)
+        if kind == "text/event-stream":
+            text = answer.body.decode()
+            self.assertEqual(description.event_errors(content[kind]["x-data"], text), [], place)
+            self.assertTrue(text.endswith("\n\ndata: [DONE]\n\n"), place)
+            return text
+        self.assertEqual(description.errors_of(content[kind]["schema"], answer.json), [], place)
         return answer.json
 
     def play(self, example):
@@ -115,12 +120,20 @@ class Contract(Case):
                 for name in answer["headers"]:
                     self.assertIn(name, stream.headers)
                 for event in stream.events(5):
-                    errors = description.errors_of(schemas[event.event], event.data)
-                    self.assertEqual(errors, [], event.text)
+                    text = f"event: {event.event}\ndata: {event.text}\n\n"
+                    self.assertEqual(description.event_errors(schemas, text), [], text)
                     seen.add(event.event)
         self.assertEqual(seen, set(schemas))
         self.check("GET /v1/events", "/v1/events?last_event_id=x", 400)
         self.check("GET /v1/events", "/v1/events?kind=x", 422)
+
+    def test_broken_stream(self):
+        self.d.apply({"prompt": "Broken", "target": "here fail:here"})
+        answer = self.d.complete("Broken", stream=True)
+        content = description.DOC["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]
+        schemas = content["text/event-stream"]["x-data"]
+        self.assertEqual(description.event_errors(schemas, answer.body.decode()), [])
+        self.assertIn(b'data: {"error":', answer.body)
 
     def test_downloads(self):
         for form in "safetensors", "lora":

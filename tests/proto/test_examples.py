@@ -9,7 +9,8 @@ import sys
 try:
     import jsonschema
 
-    from description import DOC, ROOT, errors_of, examples, follow, operations, resolved, walk
+    from description import (DOC, ROOT, errors_of, event_errors, examples, follow, operations,
+                             resolved, walk)
 except ImportError as missing:
     print(f"1..0 # SKIP {missing}")
     sys.exit(0)
@@ -139,8 +140,11 @@ def check_example(example):
             assert errors, "the schema lets the request pass"
             assert example["pointer"] == "" or example["pointer"].startswith("/")
     if "response" in example:
-        (content,) = answer["content"].values()
-        errors = errors_of(content["schema"], example["response"])
+        events = isinstance(example["response"], str)
+        (kind,) = [t for t in answer["content"] if (t == "text/event-stream") == events]
+        errors = errors_of(answer["content"][kind]["schema"], example["response"])
+        if events:
+            errors += event_errors(answer["content"][kind]["x-data"], example["response"])
         assert not errors, f"the schema refuses the answer: {errors}"
 
 

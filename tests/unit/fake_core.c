@@ -44,6 +44,8 @@ void mal_generation_finish(struct mal_generation *gen) {
     mal_free(gen->text);
     gen->ids = NULL;
     gen->text = NULL;
+    gen->n_ids = gen->text_bytes = gen->sure = 0;
+    gen->ended = false;
 }
 
 void mal_scores_free(struct mal_score *scores, size_t n) {

@@ -23,7 +23,7 @@
 #include "daemon/probes.h"
 #include "fake_engine.h"
 
-enum { CONTEXT = 256, MAX_SLOTS = 256 };
+enum { MAX_SLOTS = 256 };
 
 struct slot {
     int64_t version;
@@ -49,8 +49,7 @@ struct mal_engine {
 static char *staged_table;
 static char staged_fail[16];
 
-/* Whether what this prompt or target delays has to wait still. */
-static bool is_held(const char *text) {
+bool fake_is_held(const char *text) {
     return !strncmp(text, "held: ", 6) && access(text + 6, F_OK);
 }
 
@@ -71,6 +70,10 @@ static struct slot *find(const struct mal_engine *e, int64_t version) {
         if (e->slots[i].version == version) return (struct slot *)&e->slots[i];
     }
     return NULL;
+}
+
+const json_t *fake_table(const struct mal_engine *e, int64_t version) {
+    return find(e, version)->table;
 }
 
 /* Keeps the base, the live one and `keep` between them. */
@@ -282,7 +285,7 @@ static bool bad_target(const struct mal_fact *facts, size_t n, const char *targe
 
 static bool any_held(const struct mal_fact *facts, size_t n) {
     for (size_t i = 0; i < n; i++) {
-        if (is_held(facts[i].prompt)) return true;
+        if (fake_is_held(facts[i].prompt)) return true;
     }
     return false;
 }
@@ -453,7 +456,7 @@ void mal_engine_publish(struct mal_engine *e, struct mal_change *change) {
     const char *prompt;
     json_t *target;
     json_object_foreach (e->prepared, prompt, target) {
-        while (is_held(json_string_value(target)))
+        while (fake_is_held(json_string_value(target)))
             poll(NULL, 0, SLICE_MS);
     }
     add_slot(e, change->row.version, e->prepared);
@@ -485,86 +488,6 @@ size_t mal_engine_versions(const struct mal_engine *e, int64_t *out, size_t max)
 
 size_t mal_engine_device_bytes(const struct mal_engine *e) {
     return 4096;
-}
-
-static char *prompt_text(const struct mal_generation *gen) {
-    char *text = mal_calloc(gen->n_prompt + 1, 1);
-    for (size_t i = 0; i < gen->n_prompt; i++)
-        text[i] = (char)gen->prompt[i];
-    return text;
-}
-
-static void finish_text(struct mal_generation *gen, const char *answer) {
-    size_t n = strlen(answer);
-    gen->finish = MAL_FINISH_STOP;
-    if (n > (size_t)gen->max_tokens) {
-        n = (size_t)gen->max_tokens;
-        gen->finish = MAL_FINISH_LENGTH;
-    }
-    gen->text = mal_calloc(n + 1, 1);
-    memcpy(gen->text, answer, n);
-    gen->ids = mal_calloc(n + 1, sizeof *gen->ids);
-    gen->n_ids = n;
-    for (size_t i = 0; i < gen->n_stop; i++) {
-        char *at = strstr(gen->text, gen->stop[i]);
-        if (!at) continue;
-        *at = 0;
-        gen->finish = MAL_FINISH_STOP;
-    }
-    gen->text_bytes = strlen(gen->text);
-}
-
-bool mal_engine_generate(struct mal_engine *e, int64_t version,
-                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
-                         void *tick_arg, struct mal_error *err) {
-    const json_t *table = find(e, version)->table;
-    for (size_t i = 0; i < n; i++) {
-        char *prompt = prompt_text(&gens[i]);
-        const char *target = json_string_value(json_object_get(table, prompt));
-        char answer[CONTEXT + 2];
-        snprintf(answer, sizeof answer, " %s", target ? target : "?");
-        bool ok;
-        while ((ok = tick(tick_arg)) && is_held(prompt))
-            poll(NULL, 0, SLICE_MS);
-        mal_free(prompt);
-        if (!ok) return mal_fail(err, MAL_CANCELLED, "cancelled");
-        finish_text(&gens[i], answer);
-    }
-    return true;
-}
-
-bool mal_engine_score(struct mal_engine *e, int64_t version,
-                      const struct mal_score_item *items, size_t n, const char *pointer,
-                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
-                      struct mal_error *err) {
-    for (size_t i = 0; i < n; i++) {
-        if (strlen(items[i].prompt) + strlen(items[i].target) < CONTEXT) continue;
-        char at[64];
-        snprintf(at, sizeof at, "%s/%zu", pointer, i);
-        return mal_fail_at(err, MAL_INVALID, at, "item %zu is longer than the context",
-                           i);
-    }
-    struct mal_score *scores = mal_calloc(n, sizeof *scores);
-    for (size_t i = 0; i < n; i++) {
-        const char *target =
-            json_string_value(json_object_get(find(e, version)->table, items[i].prompt));
-        bool right = target && !strcmp(target, items[i].target);
-        size_t length = strlen(items[i].target) + 1;
-        scores[i] =
-            (struct mal_score){.tokens = mal_calloc(length, sizeof *scores[i].tokens),
-                               .n_tokens = length,
-                               .logprob = right ? -0.5 : -9,
-                               .correct = right};
-        for (size_t t = 0; t < length; t++) {
-            int32_t id = t ? (unsigned char)items[i].target[t - 1] : ' ';
-            scores[i].tokens[t] = (struct mal_token_score){.id = id,
-                                                           .logprob = -0.1f,
-                                                           .rank = right ? 1 : 7,
-                                                           .argmax = right ? id : 1};
-        }
-    }
-    *out = scores;
-    return true;
 }
 
 bool mal_engine_check_facts(const struct mal_engine *e, const struct mal_fact *facts,

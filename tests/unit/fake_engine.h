@@ -6,7 +6,13 @@
 
 #include "sql/store.h"
 
-enum { SLICE_MS = 2 };
+struct mal_engine;
+
+enum { CONTEXT = 256, SLICE_MS = 2 };
+
+/* Whether what this prompt or target delays has to wait still. */
+bool fake_is_held(const char *text);
+const json_t *fake_table(const struct mal_engine *e, int64_t version); /* in memory */
 
 /* The table of a stored version; *out owned. */
 bool fake_read_table(struct mal_store *store, int64_t version, json_t **out,

@@ -372,20 +372,22 @@ static void test_completion_values(void **state) {
     assert_int_equal(request.max_tokens, 16);
     assert_true(request.temperature == 0 && request.top_p == 1);
     assert_false(request.has_seed || request.echo || request.stream);
+    assert_false(request.include_usage);
     assert_int_equal(request.n_stop, 0);
     mal_completion_request_finish(&request);
 
     static const char body[] =
         "{\"model\":\"v7\",\"prompt\":[\"a\",\"\"],\"max_tokens\":3,"
         "\"temperature\":1,\"top_p\":0.5,\"seed\":-9,\"stop\":\"\\n\","
-        "\"echo\":true,\"stream\":true}";
+        "\"echo\":true,\"stream\":true,"
+        "\"stream_options\":{\"include_usage\":true}}";
     assert_true(mal_decode_completion(body, strlen(body), &request, &err));
     assert_string_equal(request.model, "v7");
     assert_int_equal(request.n_prompts, 2);
     assert_int_equal(request.max_tokens, 3);
     assert_true(request.temperature == 1 && request.top_p == 0.5);
     assert_true(request.has_seed && request.seed == -9);
-    assert_true(request.echo && request.stream);
+    assert_true(request.echo && request.stream && request.include_usage);
     assert_int_equal(request.n_stop, 1);
     assert_string_equal(request.stop[0], "\n");
     mal_completion_request_finish(&request);
