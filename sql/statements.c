@@ -93,7 +93,15 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_LIST_JOBS_OF_KIND] = JOB_COLUMNS "WHERE kind = ?1" JOB_PAGE,
     [MAL_SQL_LIST_JOBS_IN_STATE] = JOB_COLUMNS "WHERE state = ?2" JOB_PAGE,
     [MAL_SQL_QUEUED_JOBS] = JOB_COLUMNS "WHERE state = 'queued' ORDER BY seq",
-    [MAL_SQL_COUNT_JOBS] = "SELECT state, count(*) FROM jobs GROUP BY state",
+    [MAL_SQL_LAST_JOB] = "SELECT max(seq) FROM jobs",
+    [MAL_SQL_FIRST_OPEN_JOB] =
+        "SELECT min(seq) FROM (SELECT min(seq) AS seq FROM jobs WHERE state = 'queued'"
+        " UNION ALL SELECT min(seq) FROM jobs WHERE state = 'running')",
+    /* ?1 after this seq, ?2 up to that one */
+    [MAL_SQL_COUNT_JOBS] =
+        "SELECT s.column1, (SELECT count(*) FROM jobs j WHERE j.state = s.column1"
+        " AND j.seq > ?1 AND j.seq <= ?2) FROM (VALUES ('queued'), ('running'),"
+        " ('applied'), ('done'), ('rejected'), ('failed'), ('cancelled')) s",
 
     /* ---- Audit ---- */
 
@@ -125,6 +133,9 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     /* ---- Versions ---- */
 
     [MAL_SQL_LAST_VERSION] = "SELECT max(version) FROM versions",
+    [MAL_SQL_LIVE_FACTS] =
+        "SELECT live_facts FROM versions ORDER BY version DESC LIMIT 1",
+    [MAL_SQL_DELTA_BYTES] = "SELECT sum(delta_bytes) FROM versions WHERE pruned = 0",
     [MAL_SQL_GET_VERSION] = VERSION_COLUMNS "WHERE version = ?1",
     [MAL_SQL_LIST_VERSIONS] =
         VERSION_COLUMNS "WHERE version < ?1 ORDER BY version DESC LIMIT ?2",

@@ -231,26 +231,3 @@ bool mal_store_check(struct mal_store *store, struct mal_error *err) {
     mal_query_close(&q);
     return done;
 }
-
-bool mal_store_counts(struct mal_store *store, struct mal_store_counts *out,
-                      struct mal_error *err) {
-    struct mal_store_counts counts = {0};
-    struct mal_query q;
-    bool row = false, done;
-    int64_t last;
-    mal_query_open(&q, store, MAL_SQL_COUNT_JOBS);
-    while ((done = mal_query_next(&q, &row, err)) && row) {
-        int state = mal_take_word(&q, mal_job_state_from_name);
-        counts.jobs[state] += mal_take_int(&q);
-    }
-    done = done && mal_query_taken(&q, err);
-    mal_query_close(&q);
-    if (!done) return false;
-
-    mal_query_open(&q, store, MAL_SQL_COUNT_LIVE);
-    if (!mal_query_value(&q, 0, &counts.live_facts, err)) return false;
-    if (!mal_store_last_version(store, &last, err)) return false;
-    counts.versions = last + 1;
-    *out = counts;
-    return true;
-}

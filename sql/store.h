@@ -192,7 +192,9 @@ void mal_job_rows_free(struct mal_job_row *rows, size_t n);
 /* Ids, kinds and fact counts of queued jobs, oldest first: what the queue is rebuilt from. */
 bool mal_store_queued_jobs(struct mal_store *store, struct mal_job_row **out, size_t *out_n,
                            struct mal_error *err) MAL_CHECK;
-/* How many jobs are in each state, counts[MAL_N_JOB_STATES]; live facts; versions. */
+/* How many jobs are in each state, counts[MAL_N_JOB_STATES]; live facts; versions. Takes time with
+ * the jobs that have not ended and those ended since this handle was asked last, not with all there
+ * ever were. Not within a transaction. */
 struct mal_store_counts {
     int64_t jobs[MAL_N_JOB_STATES];
     int64_t live_facts, versions;
@@ -269,6 +271,9 @@ bool mal_store_list_versions(struct mal_store *store, int64_t after, size_t limi
                              struct mal_version_row **out, size_t *out_n, bool *has_more,
                              struct mal_error *err) MAL_CHECK;
 void mal_version_rows_free(struct mal_version_row *rows, size_t n);
+/* Bytes of the deltas of all versions that are not pruned; reads every version's row. */
+bool mal_store_delta_bytes(struct mal_store *store, int64_t *out,
+                           struct mal_error *err) MAL_CHECK;
 /* Ids of the jobs that made a version (owned array of owned strings). */
 bool mal_store_version_jobs(struct mal_store *store, int64_t version, char ***out,
                             size_t *out_n, struct mal_error *err) MAL_CHECK;

@@ -23,6 +23,8 @@ struct mal_store {
     int lock_fd; /* -1: holds no lock (readers) */
     bool reader;
     sqlite3_stmt *stmts[MAL_N_SQL];
+    /* Jobs up to this seq have ended, so many in each state (store_counts.c). */
+    int64_t settled, settled_jobs[MAL_N_JOB_STATES];
 };
 
 /* ---- Files (store_file.c) ---- */
