@@ -43,6 +43,7 @@ static void take_jobs(struct mal_worker *worker, struct mal_job_batch *batch) {
         worker->jobs = job->next;
         if (!worker->jobs) worker->last_job = &worker->jobs;
         worker->n_jobs--;
+        worker->n_queued -= job->n_facts;
         worker->n_facts -= mal_worker_room(job->n_facts);
         facts += job->n_facts;
         job->next = NULL;
@@ -61,6 +62,7 @@ static void put_back(struct mal_worker *worker, struct mal_queued_job *job) {
     struct mal_queued_job *last = job;
     for (struct mal_queued_job *j = job; j; j = j->next) {
         worker->n_jobs++;
+        worker->n_queued += j->n_facts;
         worker->n_facts += mal_worker_room(j->n_facts);
         last = j;
     }
@@ -196,8 +198,9 @@ bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, si
     return write_jobs(worker, write_started, &w, err);
 }
 
-bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
-                          const struct mal_error *why, struct mal_error *err) {
+bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
+                          const char *const *ids, size_t n, const struct mal_error *why,
+                          struct mal_error *err) {
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     struct jobs_write w = {
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
@@ -205,6 +208,7 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, siz
     mal_worker_tell_joint(worker);
     mal_status_set_error(worker->o.status, problem ? mal_strdup(problem) : NULL);
     bool ok = write_jobs(worker, write_ended, &w, err);
+    if (ok) mal_count(&worker->o.metrics->jobs[kind][MAL_JOB_FAILED], n);
     for (size_t i = 0; i < n && ok; i++) {
         mal_log("error", "job failed", "{s:s,s:s}", "job", ids[i], "detail", why->text);
     }
@@ -216,11 +220,13 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, siz
 bool mal_worker_done(struct mal_worker *worker, const char *id, const char *result,
                      struct mal_error *err) {
     struct jobs_write w = {.ids = &id, .n = 1, .state = MAL_JOB_DONE, .result = result};
-    return write_jobs(worker, write_ended, &w, err);
+    if (!write_jobs(worker, write_ended, &w, err)) return false;
+    mal_count(&worker->o.metrics->jobs[MAL_JOB_EVALUATION][MAL_JOB_DONE], 1);
+    return true;
 }
 
-bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
-                       const char *problem, struct mal_error *err) {
+bool mal_worker_reject(struct mal_worker *worker, enum mal_job_kind kind, const char *id,
+                       const char *result, const char *problem, struct mal_error *err) {
     struct jobs_write w = {.ids = &id,
                            .n = 1,
                            .state = MAL_JOB_REJECTED,
@@ -228,17 +234,19 @@ bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *re
                            .problem = problem};
     mal_worker_tell_joint(worker); /* first, as above */
     if (!write_jobs(worker, write_ended, &w, err)) return false;
+    mal_count(&worker->o.metrics->jobs[kind][MAL_JOB_REJECTED], 1);
     mal_log("warning", "job rejected", "{s:s}", "job", id);
     return true;
 }
 
 /* ---- Running ---- */
 
-bool mal_worker_survive(struct mal_worker *worker, const char *const *ids, size_t n,
-                        const struct mal_error *why, struct mal_error *err) {
+bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
+                        const char *const *ids, size_t n, const struct mal_error *why,
+                        struct mal_error *err) {
     if (why->status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */
         struct mal_error later = {0};
-        if (!mal_worker_fail_jobs(worker, ids, n, why, &later))
+        if (!mal_worker_fail_jobs(worker, kind, ids, n, why, &later))
             mal_log("error", "job not ended", "{s:s}", "detail", later.text);
     }
     bool stopped = why->status == MAL_CANCELLED && mal_worker_stopping(worker);
@@ -250,12 +258,15 @@ bool mal_worker_survive(struct mal_worker *worker, const char *const *ids, size_
 static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
                      size_t job, size_t n_jobs, struct mal_error *err) {
     struct mal_error why = {0};
+    enum mal_job_kind kind = batch->jobs->kind;
     if (mal_worker_run_jobs(worker, batch, job, n_jobs, &why)) {
         mal_worker_announce(worker);
         return true;
     }
-    if (!mal_worker_survive(worker, batch->ids + job, n_jobs, &why, err)) return false;
-    if (n_jobs == 1) return mal_worker_fail_jobs(worker, batch->ids + job, 1, &why, err);
+    if (!mal_worker_survive(worker, kind, batch->ids + job, n_jobs, &why, err))
+        return false;
+    if (n_jobs == 1)
+        return mal_worker_fail_jobs(worker, kind, batch->ids + job, 1, &why, err);
     mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)n_jobs, "detail",
             why.text);
     for (size_t i = 0; i < n_jobs; i++) {
@@ -281,12 +292,17 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     struct mal_job_batch batch = {0};
     take_jobs(worker, &batch);
     if (!batch.n_jobs) return true;
+    enum mal_work work = mal_worker_turn(worker, MAL_WORK_CHANGES);
+    enum mal_job_kind kind = batch.jobs->kind;
     double start = mal_clock_seconds();
     int64_t before = mal_engine_live(worker->engine);
     bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
               run_jobs(worker, &batch, 0, batch.n_jobs, err);
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
-    mal_status_end_batch(worker->o.status, edited ? mal_clock_seconds() - start : -1);
+    double seconds = mal_clock_seconds() - start;
+    mal_histogram_add(&worker->o.metrics->batches[kind], seconds);
+    (void)mal_worker_turn(worker, work);
+    mal_status_end_batch(worker->o.status, edited ? seconds : -1);
     batch_finish(&batch);
     return ok;
 }

@@ -120,14 +120,15 @@ void mal_measured_finish(struct mal_measured *measured) {
 /* ---- Results ---- */
 
 /* A job's own facts, of those the change was measured on. */
-static json_t *job_json(const struct mal_change *change, const struct mal_fact *facts,
-                        size_t n, const struct mal_score *scores,
+static json_t *job_json(struct mal_change *change, const struct mal_fact *facts, size_t n,
+                        const struct mal_score *scores,
                         const struct mal_measures *measures) {
     json_t *wrong = json_array();
     for (size_t i = 0; i < n; i++) {
         if (!scores->correct) json_array_append_new(wrong, json_string(facts[i].id));
         scores += mal_fact_n_items(&facts[i]);
     }
+    change->n_wrong += json_array_size(wrong);
     return json_pack("{s:I,s:I,s:I,s:o,s:I,s:o,s:o}", "facts", (json_int_t)n, "tokens",
                      (json_int_t)change->report.n_tokens, "rounds",
                      (json_int_t)change->n_rounds, "wrong", wrong, "wrong_others",

@@ -2,7 +2,10 @@
 #ifndef MAL_DAEMON_H
 #define MAL_DAEMON_H
 
+#include "daemon/live_version.h"
 #include "daemon/loop.h"
+#include "daemon/metrics.h"
+#include "daemon/rates.h"
 #include "daemon/server.h"
 #include "daemon/status.h"
 #include "daemon/suites.h"
@@ -13,6 +16,7 @@
 struct mal_auth;
 struct mal_downloads;
 struct mal_events;
+struct mal_http_counts;
 struct mal_waiter;
 
 struct mal_daemon {
@@ -24,6 +28,8 @@ struct mal_daemon {
     int64_t max_bulk;   /* bytes of facts as lines */
     int64_t min_free_disk;
     const struct mal_suites *suites;
+    int64_t max_connections;
+    int64_t started_ms; /* since 1970 */
 
     struct mal_loop *loop;
     struct mal_server *server;
@@ -36,6 +42,10 @@ struct mal_daemon {
     struct mal_waiter *waiters;
     struct mal_downloads *downloads;
     struct mal_events *events;
+    struct mal_metrics *metrics;
+    struct mal_http_counts *http_counts;
+    struct mal_rates rates;
+    struct mal_live_version live; /* for the metrics */
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;
@@ -45,6 +55,9 @@ struct mal_daemon {
     int exit_code;
     int64_t stop_by_ms;
 };
+
+/* What has been counted so far, for the running figures. */
+void mal_sample_rates(const struct mal_daemon *d, struct mal_rate_sample *out);
 
 /* Wakes GET /v1/events and /v1/jobs/{id}?wait=: some job has changed, or time has passed.
  * `all`: the latter whatever the state. */

@@ -48,7 +48,7 @@ bool mal_disk_low(struct mal_disk *disk) {
     if (known && disk->o.seen) disk->o.seen(disk->o.arg, bytes, low);
     if (low != disk->low) {
         mal_log(low ? "warning" : "info", low ? "disk low" : "disk has room again",
-                "{s:I,s:I}", "free_bytes", (json_int_t)bytes, "min_free_disk",
+                "{s:I,s:I}", "free_bytes", (json_int_t)bytes, "min_free_bytes",
                 (json_int_t)disk->o.min_free);
     }
     disk->low = low;

@@ -165,6 +165,7 @@ static void made(void *arg) {
         item->file = making->file;
         item->state = READY;
         item->used_ms = mal_monotonic_ms();
+        mal_count(&downloads->d->metrics->downloads_made, 1);
         tell(item, &item->file, NULL);
         drop_oldest(downloads);
     } else {
@@ -269,6 +270,16 @@ void mal_downloads_get(struct mal_downloads *downloads, int64_t version,
     waiter->next = item->waiters;
     item->waiters = waiter;
     begin_next(downloads);
+}
+
+void mal_downloads_look(const struct mal_downloads *downloads,
+                        struct mal_downloads_view *out) {
+    *out = (struct mal_downloads_view){0};
+    for (const struct item *item = downloads->items; item; item = item->next) {
+        if (item->state != READY) continue;
+        out->files++;
+        out->bytes += item->file.bytes;
+    }
 }
 
 void mal_downloads_sweep(struct mal_downloads *downloads) {

@@ -6,6 +6,7 @@
 #ifndef MAL_DOWNLOADS_H
 #define MAL_DOWNLOADS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -37,6 +38,14 @@ void mal_downloads_destroy(struct mal_downloads *downloads); /* takes NULL; none
 void mal_downloads_get(struct mal_downloads *downloads, int64_t version,
                        const char *weights_hash, enum mal_download_format format,
                        struct mal_download_waiter *waiter);
+
+struct mal_downloads_view {
+    size_t files; /* ready */
+    uint64_t bytes;
+};
+
+void mal_downloads_look(const struct mal_downloads *downloads,
+                        struct mal_downloads_view *out);
 /* To be called now and then: drops what nobody has asked for in a while. */
 void mal_downloads_sweep(struct mal_downloads *downloads);
 

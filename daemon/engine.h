@@ -111,6 +111,7 @@ struct mal_change {
     struct mal_edit_report report;
     int64_t n_rounds; /* of repair */
     struct mal_measures measures;
+    size_t n_wrong;                /* facts it taught that are wrong after it */
     size_t n_wrong_others;         /* facts it did not teach that are wrong after it */
     struct mal_fact_result *facts; /* (n_facts), strings owned by the change */
     size_t n_facts;

@@ -30,6 +30,7 @@ void mal_list_audit(struct mal_daemon *d, struct mal_request *req);
 void mal_list_models(struct mal_daemon *d, struct mal_request *req);
 void mal_get_events(struct mal_daemon *d, struct mal_request *req);
 void mal_get_status(struct mal_daemon *d, struct mal_request *req);
+void mal_get_metrics(struct mal_daemon *d, struct mal_request *req);
 void mal_get_livez(struct mal_daemon *d, struct mal_request *req);
 void mal_get_readyz(struct mal_daemon *d, struct mal_request *req);
 void mal_get_openapi(struct mal_daemon *d, struct mal_request *req);

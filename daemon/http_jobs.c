@@ -74,6 +74,7 @@ static bool start_waiting(struct mal_daemon *d, struct mal_request *req,
                              .state = state,
                              .until_ms = mal_monotonic_ms() + wait_s * 1000};
     d->waiters = w;
+    req->waits = true;
     return true;
 }
 
@@ -186,13 +187,17 @@ static bool write_cancelled(struct mal_store *store, void *arg, struct mal_error
     struct mal_job_row row = {0};
     if (!mal_store_get_job(store, id, &row, err)) return false;
     enum mal_job_state state = row.state;
+    enum mal_job_kind kind = row.kind;
     mal_job_row_finish(&row);
     if (!mal_worker_withdraw(c->daemon->worker, id)) {
         return mal_fail(err, MAL_CONFLICT, "job %s is %s", id,
                         state == MAL_JOB_QUEUED ? "about to run"
                                                 : mal_job_state_name(state));
     }
-    return mal_store_cancel_job(store, id, mal_clock_unix_ms(), &c->audit.row, err);
+    if (!mal_store_cancel_job(store, id, mal_clock_unix_ms(), &c->audit.row, err))
+        return false;
+    mal_count(&c->daemon->metrics->jobs[kind][MAL_JOB_CANCELLED], 1);
+    return true;
 }
 
 static void cancelled(struct mal_write *write) {

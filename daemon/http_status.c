@@ -1,13 +1,14 @@
 /* http_status.c - GET /v1/status, /livez, /readyz, /openapi.json. */
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
+#include "daemon/http_counts.h"
+#include "daemon/process.h"
 #include "mal_config.h"
 #include "proto/wire.h"
 
@@ -101,14 +102,32 @@ static json_t *render_events(const struct mal_events_view *events) {
                      (json_int_t)events->last);
 }
 
-/* Resident memory of the process. */
-static int64_t host_bytes(void) {
-    long long pages = 0, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (!file) return 0;
-    if (fscanf(file, "%lld %lld", &pages, &resident) != 2) resident = 0;
-    fclose(file);
-    return resident * sysconf(_SC_PAGESIZE);
+void mal_sample_rates(const struct mal_daemon *d, struct mal_rate_sample *out) {
+    const struct mal_metrics *m = d->metrics;
+    *out = (struct mal_rate_sample){.at = mal_clock_seconds()};
+    out->n[MAL_RATE_FACTS] = mal_counted(&m->facts_edited);
+    for (int kind = 0; kind < MAL_N_JOB_KINDS; kind++) {
+        for (int state = 0; state < MAL_N_JOB_STATES; state++)
+            out->n[MAL_RATE_JOBS] += mal_counted(&m->jobs[kind][state]);
+    }
+    out->n[MAL_RATE_REQUESTS] = mal_http_counts_total(d->http_counts);
+    for (int call = 0; call < MAL_N_READ_CALLS; call++)
+        out->n[MAL_RATE_READS] += mal_counted(&m->read_outcomes[call][MAL_READ_ANSWERED]);
+    out->n[MAL_RATE_TOKENS] = mal_counted(&m->tokens_generated);
+}
+
+static json_t *render_rates(const struct mal_daemon *d,
+                            const struct mal_status_view *view) {
+    double recent[MAL_N_RATES];
+    struct mal_rate_sample now;
+    mal_sample_rates(d, &now);
+    mal_rates_per_second(&d->rates, &now, recent);
+    return json_pack(
+        "{s:f,s:f,s:{s:f,s:f,s:f,s:f,s:f}}", "facts_per_second", view->facts_per_second,
+        "last_batch_seconds", view->last_batch_seconds, "last_minute", "facts_per_second",
+        recent[MAL_RATE_FACTS], "jobs_per_second", recent[MAL_RATE_JOBS],
+        "requests_per_second", recent[MAL_RATE_REQUESTS], "reads_per_second",
+        recent[MAL_RATE_READS], "tokens_per_second", recent[MAL_RATE_TOKENS]);
 }
 
 static json_t *render_status(struct mal_daemon *d, const struct mal_status_view *view,
@@ -119,7 +138,7 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
     bool known = view->live_version >= 0;
     json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
     return json_pack(
-        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:o,s:o,s:{s:f,s:f},"
+        "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:o,s:o,s:o,"
         "s:{s:I,s:I},s:o,s:o,s:o,s:o,s:o,s:f,s:s}",
         "live_version", known ? json_integer(view->live_version) : json_null(),
         "weights_hash", known ? json_string(view->weights_hash) : json_null(), "state",
@@ -129,9 +148,8 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         "oldest_seconds", queue.oldest_seconds, "batch", render_batch(&view->batch),
         "evaluation", render_evaluation(&view->evaluation), "suites",
         render_suites(d->suites), "counts", render_counts(counts), "rates",
-        "facts_per_second", view->facts_per_second, "last_batch_seconds",
-        view->last_batch_seconds, "memory", "device_bytes",
-        (json_int_t)view->device_bytes, "host_bytes", (json_int_t)host_bytes(), "scrub",
+        render_rates(d, view), "memory", "device_bytes", (json_int_t)view->device_bytes,
+        "host_bytes", (json_int_t)mal_process_resident_bytes(), "scrub",
         render_scrub(&view->scrub), "joint", render_joint(d, &view->joint), "disk",
         render_disk(&view->disk), "events", render_events(events), "last_error",
         last_error ? last_error : json_null(), "uptime_seconds",

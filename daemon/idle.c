@@ -87,6 +87,7 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
     struct mal_idle *idle = &worker->idle;
     bool ok = mal_engine_repair(worker->engine, worker->store, idle->found, idle->n_found,
                                 mal_clock_unix_ms(), &progress, &change, err);
+    mal_worker_count_change(worker, &change);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
         idle->repaired = mal_engine_live(worker->engine);
@@ -108,6 +109,8 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
                           err) ||
         !note_wrong(worker, &seen, err))
         return false;
+    mal_count(&worker->o.metrics->scrubbed, seen.n);
+    mal_count(&worker->o.metrics->scrubbed_wrong, seen.n_wrong);
     idle->position += (int64_t)seen.n;
     idle->after = seen.last;
     idle->walked = seen.last == 0;
@@ -158,12 +161,14 @@ static bool consolidate(struct mal_worker *worker, struct mal_run *run,
     if (passed < worker->o.consolidate_after) return true;
     bool ok = mal_engine_consolidate(worker->engine, worker->store, mal_clock_unix_ms(),
                                      &progress, &change, err);
+    mal_worker_count_change(worker, &change);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
         idle->consolidated = mal_engine_live(worker->engine);
     } else if (ok) {
         mal_engine_abandon(worker->engine);
         idle->refused = idle->consolidated;
+        mal_count_rejection(worker->o.metrics, change.results[0]);
         mal_log("info", "consolidation measures worse", NULL);
     }
     mal_change_finish(&change);
@@ -176,7 +181,9 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
     struct mal_idle *idle = &worker->idle;
     bool walks = worker->o.scrub &&
                  (idle->version != mal_engine_live(worker->engine) || !idle->walked);
+    enum mal_work before = mal_worker_turn(worker, MAL_WORK_SCRUB);
     bool ok = walks ? walk(worker, &run, &own) : consolidate(worker, &run, &own);
+    (void)mal_worker_turn(worker, before);
     if (!ok && run.read_err.status != MAL_OK) own = run.read_err;
     if (ok) return true;
     bool lasting =

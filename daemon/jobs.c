@@ -23,6 +23,7 @@ enum {
 static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct mal_run *run = arg;
     mal_status_progress(run->worker->o.status, stage, done, total);
+    (void)mal_worker_turn(run->worker, MAL_WORK_CHANGES); /* so far */
     if (!mal_worker_serve_reads(run->worker, &run->read_err)) return false;
     return !mal_worker_stopping(run->worker);
 }
@@ -32,6 +33,30 @@ struct mal_progress mal_run_progress(struct mal_run *run) {
 }
 
 /* ---- Durable, then live ---- */
+
+void mal_worker_count_change(struct mal_worker *worker, const struct mal_change *change) {
+    mal_count_stages(worker->o.metrics, change->report.seconds);
+    mal_count(&worker->o.metrics->repair_rounds, (uint64_t)change->n_rounds);
+}
+
+/* A published change and its jobs. */
+static void count_applied(struct mal_worker *worker, const struct mal_change *change,
+                          size_t n_jobs, double seconds) {
+    static const enum mal_job_kind kinds[MAL_N_VERSION_KINDS] = {
+        [MAL_VERSION_BASE] = MAL_JOB_EDIT,
+        [MAL_VERSION_EDIT] = MAL_JOB_EDIT,
+        [MAL_VERSION_ROLLBACK] = MAL_JOB_ROLLBACK,
+        [MAL_VERSION_RETRACTION] = MAL_JOB_RETRACTION,
+        [MAL_VERSION_CONSOLIDATION] = MAL_JOB_CONSOLIDATION,
+        [MAL_VERSION_REPAIR] = MAL_JOB_REPAIR};
+    struct mal_metrics *m = worker->o.metrics;
+    mal_count_seconds(&m->stage_ns[MAL_STAGE_PERSIST], seconds);
+    mal_count(&m->jobs[kinds[change->row.kind]][MAL_JOB_APPLIED], n_jobs);
+    if (change->row.kind != MAL_VERSION_EDIT) return;
+    mal_count(&m->facts_edited, (uint64_t)change->row.n_facts);
+    mal_count(&m->facts_rejected, change->n_rejected);
+    mal_count(&m->facts_wrong, change->n_wrong);
+}
 
 void mal_worker_tell_joint(struct mal_worker *worker) {
     size_t bytes = 0, n = 0;
@@ -59,10 +84,12 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
         return false;
     }
     mal_worker_publish(worker, change);
-    mal_log("info", "version published", "{s:I,s:s,s:I,s:f}", "version",
+    count_applied(worker, change, n_jobs, mal_clock_seconds() - begin);
+    mal_log("info", "version published", "{s:I,s:s,s:I,s:I,s:f}", "version",
             (json_int_t)mal_engine_live(worker->engine), "kind",
-            mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs,
-            "persist_seconds", mal_clock_seconds() - begin);
+            mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs, "facts",
+            (json_int_t)change->row.n_facts, "persist_seconds",
+            mal_clock_seconds() - begin);
     mal_worker_prune(worker);
     return true;
 }
@@ -108,8 +135,10 @@ static bool read_gates(struct editing *e, struct mal_error *err) {
 
 static bool make(struct editing *e, const struct mal_batch_edit *batch,
                  struct mal_change *out, struct mal_error *err) {
-    return mal_engine_edit(e->worker->engine, e->worker->store, batch, &e->agreement,
-                           mal_clock_unix_ms(), e->progress, out, err);
+    bool ok = mal_engine_edit(e->worker->engine, e->worker->store, batch, &e->agreement,
+                              mal_clock_unix_ms(), e->progress, out, err);
+    mal_worker_count_change(e->worker, out);
+    return ok;
 }
 
 /* Facts of the whole, by index; arrays owned. */
@@ -195,7 +224,10 @@ static bool refuse(struct editing *e, const char *result, const char *problem,
     bool left = false;
     if (e->gate.bisect && e->whole.n > 1 && !keep_what_passes(e, &left, err))
         return false;
-    return left || mal_worker_reject(e->worker, e->ids[0], result, problem, err);
+    mal_count_rejection(e->worker->o.metrics, result);
+    if (left) return true;
+    mal_count(&e->worker->o.metrics->facts_rejected, e->whole.n);
+    return mal_worker_reject(e->worker, MAL_JOB_EDIT, e->ids[0], result, problem, err);
 }
 
 /* Weights or outputs that are not finite, and a solve that fails, no gate lets through.
@@ -318,7 +350,9 @@ static bool run_consolidation(struct mal_worker *worker,
     if (change->passes)
         return mal_worker_apply(worker, change, batch->ids, 1, progress, err);
     mal_engine_abandon(worker->engine);
-    return mal_worker_reject(worker, batch->ids[0], change->results[0], NULL, err);
+    mal_count_rejection(worker->o.metrics, change->results[0]);
+    return mal_worker_reject(worker, MAL_JOB_CONSOLIDATION, batch->ids[0],
+                             change->results[0], NULL, err);
 }
 
 static bool run_other(struct mal_worker *worker, const struct mal_job_batch *batch,
@@ -342,6 +376,7 @@ static bool run_other(struct mal_worker *worker, const struct mal_job_batch *bat
                       mal_job_kind_name(batch->jobs->kind));
     }
     if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
+    mal_worker_count_change(worker, &change);
     mal_change_finish(&change);
     return ok;
 }

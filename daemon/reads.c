@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "daemon/worker_impl.h"
 
 enum { MAX_TOGETHER = 32 }; /* generations in one pass */
@@ -11,7 +12,28 @@ static void run_done(void *arg) {
     read->done(read);
 }
 
+static enum mal_read_outcome outcome_of(const struct mal_read *read) {
+    if (read->ok) return MAL_READ_ANSWERED;
+    if (read->err.status == MAL_CANCELLED) return MAL_READ_TIMED_OUT;
+    bool asked = read->err.status == MAL_NOT_FOUND || read->err.status == MAL_INVALID;
+    return asked ? MAL_READ_REFUSED : MAL_READ_FAILED;
+}
+
+static void count(struct mal_metrics *m, const struct mal_read *read) {
+    mal_count(&m->read_outcomes[read->score][outcome_of(read)], 1);
+    mal_histogram_add(&m->reads[read->score], mal_clock_seconds() - read->since);
+    for (size_t i = 0; read->ok && i < read->n; i++) {
+        if (read->score) {
+            mal_count(&m->tokens_scored, read->scores[i].n_tokens);
+        } else {
+            mal_count(&m->tokens_prompted, read->gens[i].n_prompt);
+            mal_count(&m->tokens_generated, read->gens[i].n_ids);
+        }
+    }
+}
+
 void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read) {
+    count(worker->o.metrics, read);
     pthread_mutex_lock(&worker->lock);
     worker->n_reads--;
     pthread_mutex_unlock(&worker->lock);
@@ -167,6 +189,7 @@ bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
     worker->last_read = &worker->reads;
     pthread_mutex_unlock(&worker->lock);
 
+    enum mal_work before = mal_worker_turn(worker, MAL_WORK_READS);
     struct mal_read *due = NULL, **last = &due;
     while (list) {
         struct mal_read *read = list;
@@ -198,5 +221,6 @@ bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
         }
         if (!run_together(worker, group, n, err)) ok = false;
     }
+    (void)mal_worker_turn(worker, before);
     return ok;
 }

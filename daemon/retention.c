@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "daemon/history.h"
 #include "daemon/log.h"
+#include "daemon/metrics.h"
 
 /* ---- Policy ---- */
 
@@ -177,8 +178,13 @@ static bool prune(struct mal_retention *r, struct mal_store *writer, int64_t bel
         if (!mal_store_bytes(writer, v, &version->bytes, err)) return false;
         after += version->bytes;
     }
-    mal_log("info", "versions pruned", "{s:I,s:I,s:I}", "below", (json_int_t)below,
-            "versions", (json_int_t)n, "bytes", (json_int_t)(before - after));
+    if (r->o.metrics) {
+        mal_count(&r->o.metrics->versions_pruned, (uint64_t)n);
+        mal_count(&r->o.metrics->bytes_pruned, before - after);
+    }
+    mal_log("info", "versions pruned", "{s:I,s:I,s:I}", "below_version",
+            (json_int_t)below, "versions", (json_int_t)n, "bytes",
+            (json_int_t)(before - after));
     return true;
 }
 

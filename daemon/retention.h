@@ -9,13 +9,16 @@
 
 #include "sql/store.h"
 
+struct mal_metrics;
+
 /* ---- Policy ---- */
 
 struct mal_retention_options {
     int64_t keyframe_every; /* deltas of a replay, at most; 0: no keyframes */
     int64_t retain_bytes; /* what all versions may store, blobs and values; 0: no limit */
     int64_t retain_ms;    /* versions older than this go; 0: none does */
-    int64_t keep_versions; /* before live that always stay */
+    int64_t keep_versions;       /* before live that always stay */
+    struct mal_metrics *metrics; /* NULL: nobody counts what goes */
 };
 
 /* What is known of a version; the base is the first of a list. */

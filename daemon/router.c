@@ -39,6 +39,7 @@ const struct mal_route mal_routes[] = {
     {"GET", "/v1/models", mal_list_models, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/events", mal_get_events, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/v1/status", mal_get_status, MAL_ROLE_READ, MAL_BODY_NONE, true},
+    {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true},
     {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true},
     {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true},
@@ -141,12 +142,12 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
     struct found found;
     find(req, &found);
     const struct mal_route *route = found.route;
+    req->route = route;
     if (!mal_auth_check(d->auth, req, route ? route->role : MAL_ROLE_READ)) return;
     if (!route) {
         answer_without_route(req, &found);
         return;
     }
-    req->route = route;
     if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
     bind_params(req, found.starts, found.lengths);
     if (route->begin) route->begin(d, req);

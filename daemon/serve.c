@@ -6,13 +6,14 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
-#include "core/utf8.h"
+#include "core/clock.h"
 #include "daemon/auth.h"
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
 #include "daemon/downloads.h"
 #include "daemon/events.h"
 #include "daemon/http.h"
+#include "daemon/http_counts.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
 #include "daemon/retention.h"
@@ -31,6 +32,7 @@ struct life {
     char *cache; /* where an editor made on the spot is kept, owned */
     char address[MAL_ADDRESS_BYTES];
     bool listening;
+    double ticked;           /* when on_tick() ran last; 0: not yet */
     struct mal_error broken; /* why the database failed */
 };
 
@@ -115,8 +117,19 @@ static void on_fatal_write(void *arg, const struct mal_error *err) {
     mal_loop_post(life->d.loop, &life->d.fatal_task);
 }
 
+static void measure_delay(struct life *life) {
+    double now = mal_clock_seconds();
+    double late = life->ticked > 0 ? now - life->ticked - TICK_MS / 1e3 : 0;
+    mal_histogram_add(&life->d.metrics->loop_delay, late > 0 ? late : 0);
+    life->ticked = now;
+}
+
 static void on_tick(void *arg) {
     struct life *life = arg;
+    struct mal_rate_sample sample;
+    measure_delay(life);
+    mal_sample_rates(&life->d, &sample);
+    mal_rates_take(&life->d.rates, &sample);
     mal_server_sweep(life->d.server);
     (void)mal_disk_low(life->disk); /* the status is to know */
     mal_downloads_sweep(life->d.downloads);
@@ -141,20 +154,24 @@ static void on_refuse(void *arg, struct mal_request *req, int status,
     mal_http_refuse(req, status, "%s", detail);
 }
 
-/* What changes something, what failed here, and who was sent away. */
+/* All are counted; logged is what changes something, what failed here, and who was sent
+ * away. */
 static void on_answered(void *arg, const struct mal_request *req, int status) {
+    const struct life *life = arg;
     bool denied = status == 401 || status == 403;
+    char path[MAL_LOG_TEXT_BYTES];
+    mal_http_counts_add(life->d.http_counts, req, status);
+    if (!*req->method) return; /* it never came that far */
     if (status < 500 && !denied && !strcmp(req->method, "GET")) return;
     if (!strcmp(req->path, "/readyz")) return;
-    bool readable = mal_utf8_valid(req->path, strlen(req->path));
+    mal_log_text(req->path, path);
     mal_log(status >= 500 ? "error"
             : denied      ? "warning"
                           : "info",
-            "request", "{s:s,s:s,s:i,s:I,s:s,s:s*,s:s*,s:s}", "method", req->method,
-            "path", readable ? req->path : "(not UTF-8)", "status", status, "ms",
-            (json_int_t)(mal_monotonic_ms() - req->began_ms), "request_id", req->id,
-            "trace_id", *req->trace_id ? req->trace_id : NULL, "who",
-            *req->who ? req->who : NULL, "origin", req->peer->origin);
+            "request", "{s:s,s:s,s:i,s:f,s:s,s:s*,s:s*,s:s}", "method", req->method,
+            "path", path, "status", status, "seconds", mal_clock_seconds() - req->began,
+            "request_id", req->id, "trace_id", *req->trace_id ? req->trace_id : NULL,
+            "who", *req->who ? req->who : NULL, "origin", req->peer->origin);
 }
 
 /* ---- Starting ---- */
@@ -224,6 +241,7 @@ static bool start_worker(struct life *life, struct mal_error *err) {
                                          .retention = life->retention,
                                          .disk = life->disk,
                                          .suites = &life->suites,
+                                         .metrics = life->d.metrics,
                                          .arg = life,
                                          .ready = on_ready,
                                          .changed = on_changed,
@@ -242,7 +260,8 @@ static bool make_keepers(struct life *life, struct mal_error *err) {
                                               .retain_bytes = o->retain_bytes,
                                               .retain_ms =
                                                   (int64_t)(o->retain_age * 1000),
-                                              .keep_versions = o->keep_versions};
+                                              .keep_versions = o->keep_versions,
+                                              .metrics = life->d.metrics};
     struct mal_disk_options disk = {.path = o->db,
                                     .min_free = o->min_free_disk,
                                     .seen = see_disk,
@@ -273,6 +292,12 @@ static bool look(struct life *life, struct mal_error *err) {
     return true;
 }
 
+/* What takes time once a handle: before anybody waits for it. */
+static bool count_ahead(struct mal_daemon *d, struct mal_error *err) {
+    struct mal_store_counts counts;
+    return mal_store_counts(d->reader, &counts, err);
+}
+
 static bool start(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     struct mal_daemon *d = &life->d;
@@ -283,10 +308,15 @@ static bool start(struct life *life, struct mal_error *err) {
     d->min_free_disk = o->min_free_disk;
     d->suites = &life->suites;
     if (!mal_auth_create(&d->auth, o->tokens, err)) return false;
+    d->max_connections = o->max_connections;
+    d->started_ms = mal_clock_unix_ms();
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
+    if (!count_ahead(d, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;
+    if (!mal_metrics_create(&d->metrics, err)) return false;
+    if (!mal_http_counts_create(&d->http_counts, err)) return false;
     if (!make_keepers(life, err)) return false;
     if (!mal_downloads_create(&d->downloads, d, err)) return false;
     if (!mal_events_create(&d->events, d->reader, o->max_event_streams, err))
@@ -296,7 +326,8 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_loop_on_hangup(d->loop, on_hangup, life, err)) return false;
     if (!start_server(life, err)) return false;
     if (!mal_loop_every(d->loop, TICK_MS, on_tick, life, err)) return false;
-    if (!mal_writer_create(&d->writer, life->store, on_fatal_write, life, err))
+    if (!mal_writer_create(&d->writer, life->store, on_fatal_write, life, d->metrics,
+                           err))
         return false;
     if (!start_worker(life, err)) return false;
     mal_log("info", "listening", "{s:s,s:i}", "address", life->address, "pid",
@@ -315,6 +346,9 @@ static void finish(struct life *life) {
     mal_retention_destroy(life->retention);
     mal_downloads_destroy(d->downloads);
     mal_events_destroy(d->events);
+    mal_live_version_finish(&d->live);
+    mal_http_counts_destroy(d->http_counts);
+    mal_metrics_destroy(d->metrics);
     mal_status_destroy(d->status);
     mal_store_close(d->reader);
     mal_store_close(life->store);

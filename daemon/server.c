@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "daemon/loop.h"
 #include "daemon/server_impl.h"
 
@@ -103,7 +104,8 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connectio
     if (ex->client) ex->client->exchange = ex;
     ex->uri_bytes = strlen(uri);
     ex->bad_uri = has_zero_byte(uri);
-    ex->pub.began_ms = mal_monotonic_ms();
+    ex->pub.method = ex->pub.path = "";
+    ex->pub.began = mal_clock_seconds();
     server->n_exchanges++;
     mal_exchange_enter(ex, MAL_PHASE_RECEIVING);
     return ex;
@@ -138,11 +140,14 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         client->next = server->clients;
         if (client->next) client->next->prev = client;
         server->clients = client;
+        server->n_clients++;
+        server->n_accepted++;
         *context = client;
         return;
     }
     struct mal_client *client = *context;
     if (!client) return;
+    server->n_clients--;
     if (client->next) client->next->prev = client->prev;
     if (client->prev) {
         client->prev->next = client->next;
@@ -235,6 +240,14 @@ void mal_server_quiesce(struct mal_server *server) {
     server->quiet = true;
     MHD_socket fd = MHD_quiesce_daemon(server->mhd);
     if (fd != MHD_INVALID_SOCKET) close(fd);
+}
+
+size_t mal_server_connections(const struct mal_server *server) {
+    return server->n_clients;
+}
+
+uint64_t mal_server_accepted(const struct mal_server *server) {
+    return server->n_accepted;
 }
 
 size_t mal_server_requests(const struct mal_server *server) {

@@ -30,8 +30,9 @@ struct mal_request {
     size_t body_bytes;
     const char *param[MAL_MAX_PARAMS]; /* what stood for {..} in the path */
     const void *route;                 /* the router's */
-    int64_t began_ms;                  /* monotonic */
-    void *owner;                       /* who has mal_request_receive() called */
+    double began;                      /* seconds of a clock that only goes forward */
+    bool waits;  /* as long as the client asked for: its time says nothing */
+    void *owner; /* who has mal_request_receive() called */
     const struct mal_peer *peer;
     char who[MAL_WHO_BYTES]; /* the caller's name once it is checked; "" not known */
     enum mal_role role;      /* and what it may */
@@ -118,7 +119,7 @@ struct mal_server_options {
     void (*handle)(void *arg, struct mal_request *req);
     /* Answers with a problem of this status: what the server itself refuses. */
     void (*refuse)(void *arg, struct mal_request *req, int status, const char *detail);
-    /* An answer goes out; for the log. */
+    /* An answer goes out, or a request that never arrived whole is cut off with one. */
     void (*answered)(void *arg, const struct mal_request *req, int status);
 };
 
@@ -130,6 +131,8 @@ void mal_server_sweep(struct mal_server *server);
 /* Accepts no more connections; the ones there go on, but streams whose clients take
  * nothing are cut. Whoever streams is to come to an end. */
 void mal_server_quiesce(struct mal_server *server);
+size_t mal_server_connections(const struct mal_server *server); /* open now */
+uint64_t mal_server_accepted(const struct mal_server *server);  /* ever */
 /* Requests begun and not yet answered to the last byte. */
 size_t mal_server_requests(const struct mal_server *server);
 /* Every request must have been answered. Takes NULL. */

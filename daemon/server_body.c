@@ -28,7 +28,7 @@ void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *ti
                      "Content-Length: %d\r\nX-Request-Id: %s\r\nConnection: "
                      "close\r\n\r\n%s",
                      status, title, n, ex->pub.id, body);
-    if (ex->begun) o->answered(o->arg, &ex->pub, status);
+    o->answered(o->arg, &ex->pub, status);
     int fd = mal_exchange_socket(ex->connection);
     if (fd < 0) return;
     if (send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL) == m)

@@ -62,7 +62,8 @@ struct mal_server {
     struct mal_loop *loop;
     struct MHD_Daemon *mhd;
     struct mal_client *clients;
-    size_t n_exchanges;
+    size_t n_exchanges, n_clients;
+    uint64_t n_accepted;
     struct mal_id_maker ids; /* of requests */
     bool quiet;              /* stopping */
     bool resumed;            /* the library does not wake its own descriptor for this */

@@ -130,6 +130,12 @@ void mal_status_set_joint(struct mal_daemon_status *status,
     pthread_mutex_unlock(&status->lock);
 }
 
+void mal_status_set_delta_bytes(struct mal_daemon_status *status, int64_t bytes) {
+    pthread_mutex_lock(&status->lock);
+    status->now.delta_bytes = bytes;
+    pthread_mutex_unlock(&status->lock);
+}
+
 void mal_status_set_disk(struct mal_daemon_status *status,
                          const struct mal_status_disk *disk) {
     pthread_mutex_lock(&status->lock);

@@ -59,6 +59,7 @@ struct mal_status_view {
     const char *editor_method; /* NULL: there is no editor yet */
     double facts_per_second, last_batch_seconds;
     size_t device_bytes;
+    int64_t delta_bytes; /* of the versions that are not pruned */
     struct mal_status_scrub scrub;
     struct mal_status_joint joint;
     struct mal_status_disk disk;
@@ -93,6 +94,7 @@ void mal_status_set_scrub(struct mal_daemon_status *status,
                           const struct mal_status_scrub *scrub);
 void mal_status_set_joint(struct mal_daemon_status *status,
                           const struct mal_status_joint *joint);
+void mal_status_set_delta_bytes(struct mal_daemon_status *status, int64_t bytes);
 void mal_status_set_disk(struct mal_daemon_status *status,
                          const struct mal_status_disk *disk);
 struct mal_status_disk mal_status_disk(struct mal_daemon_status *status);

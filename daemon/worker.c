@@ -50,6 +50,7 @@ void mal_worker_submit(struct mal_worker *worker, struct mal_queued_job *job) {
     **last = job;
     *last = &job->next;
     worker->n_jobs++;
+    worker->n_queued += job->n_facts;
     pthread_cond_signal(&worker->asked);
     pthread_mutex_unlock(&worker->lock);
 }
@@ -73,6 +74,7 @@ bool mal_worker_withdraw(struct mal_worker *worker, const char *id) {
     if (!found) found = take_out(&worker->evaluations, &worker->last_evaluation, id);
     if (found) {
         worker->n_jobs--;
+        worker->n_queued -= found->n_facts;
         worker->n_facts -= mal_worker_room(found->n_facts);
     }
     pthread_mutex_unlock(&worker->lock);
@@ -84,14 +86,13 @@ void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out) {
     int64_t now = mal_monotonic_ms();
     pthread_mutex_lock(&worker->lock);
     out->jobs = worker->n_jobs;
-    out->facts = 0;
+    out->facts = worker->n_queued;
     out->capacity = worker->o.max_queue;
+    out->reads = (int64_t)worker->n_reads;
     const struct mal_queued_job *heads[] = {worker->jobs, worker->evaluations};
     int64_t oldest = now;
     for (int i = 0; i < 2; i++) {
         if (heads[i] && heads[i]->since_ms < oldest) oldest = heads[i]->since_ms;
-        for (const struct mal_queued_job *job = heads[i]; job; job = job->next)
-            out->facts += job->n_facts;
     }
     out->oldest_seconds = (double)(now - oldest) / 1000;
     pthread_mutex_unlock(&worker->lock);
@@ -103,6 +104,7 @@ bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
     read->ok = read->given_up = false;
     read->err = (struct mal_error){0};
     read->deadline_ms = mal_monotonic_ms() + worker->o.read_timeout_ms;
+    read->since = mal_clock_seconds();
     pthread_mutex_lock(&worker->lock);
     bool fits = worker->n_reads < MAX_READS && !worker->stop;
     bool stop = worker->stop;
@@ -114,6 +116,7 @@ bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
     }
     pthread_mutex_unlock(&worker->lock);
     if (fits) return true;
+    mal_count(&worker->o.metrics->read_outcomes[read->score][MAL_READ_REFUSED], 1);
     if (stop) return mal_fail(err, MAL_NOT_READY, "the daemon is stopping");
     return mal_fail(err, MAL_BUSY, "%d completions and scores are waiting already",
                     MAX_READS);
@@ -206,6 +209,26 @@ static void tell_live(struct mal_worker *worker, const char *weights_hash) {
                         versions, n, mal_engine_device_bytes(worker->engine));
 }
 
+enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work) {
+    double now = mal_clock_seconds();
+    enum mal_work before = worker->work;
+    if (before != MAL_WORK_NONE)
+        mal_count_seconds(&worker->o.metrics->work_ns[before], now - worker->work_since);
+    worker->work = work;
+    worker->work_since = now;
+    return before;
+}
+
+static void tell_delta_bytes(struct mal_worker *worker) {
+    int64_t bytes;
+    struct mal_error err = {0};
+    if (mal_store_delta_bytes(worker->store, &bytes, &err)) {
+        mal_status_set_delta_bytes(worker->o.status, bytes);
+    } else {
+        mal_log("warning", "deltas not counted", "{s:s}", "detail", err.text);
+    }
+}
+
 /* The modules stay those the database was made with. */
 static bool open_engine(struct mal_worker *worker, struct mal_error *err) {
     struct mal_engine_options options = worker->o.engine;
@@ -236,6 +259,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
         }
         tell_live(worker, row.weights_hash);
         mal_version_row_finish(&row);
+        tell_delta_bytes(worker);
     }
     return mal_writer_call(worker->o.writer, requeue, &worker->n_requeued, err) &&
            refill_queue(worker, err);
@@ -369,6 +393,7 @@ void mal_worker_prune(struct mal_worker *worker) {
     struct mal_error err = {0};
     if (!write_and_serve(worker, write_prune, worker->o.retention, &err))
         mal_log("warning", "pruning failed", "{s:s}", "detail", err.text);
+    tell_delta_bytes(worker);
 }
 
 /* So that it is the first that is heard of this thread. */
@@ -471,6 +496,7 @@ bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *
     worker->last_job = &worker->jobs;
     worker->last_evaluation = &worker->evaluations;
     worker->last_read = &worker->reads;
+    worker->work = MAL_WORK_NONE;
     worker->ready_task = (struct mal_task){.run = run_ready, .arg = worker};
     worker->change_task = (struct mal_task){.run = run_changed, .arg = worker};
     worker->end_task = (struct mal_task){.run = run_ended, .arg = worker};

@@ -12,6 +12,7 @@
 #include "daemon/engine.h"
 #include "daemon/ids.h"
 #include "daemon/loop.h"
+#include "daemon/metrics.h"
 #include "daemon/retention.h"
 #include "daemon/status.h"
 #include "daemon/suites.h"
@@ -36,6 +37,7 @@ struct mal_worker_options {
     struct mal_retention *retention;
     struct mal_disk *disk;
     const struct mal_suites *suites;
+    struct mal_metrics *metrics;
     /* All on the loop. */
     void *arg;
     void (*ready)(void *arg, struct mal_engine *engine);
@@ -78,6 +80,7 @@ bool mal_worker_withdraw(struct mal_worker *worker, const char *id);
 
 struct mal_queue_view {
     int64_t jobs, facts, capacity;
+    int64_t reads; /* that wait or are computed */
     double oldest_seconds;
 };
 
@@ -102,6 +105,7 @@ struct mal_read {
     struct mal_read *next;
     int64_t deadline_ms;
     bool given_up;
+    double since;
     struct mal_task task;
 };
 

@@ -27,11 +27,13 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
         return false;
     const struct mal_editor *editor = mal_engine_editor(worker->engine);
     tell_editor(worker);
+    mal_count_seconds(&worker->o.metrics->stage_ns[MAL_STAGE_SEARCH],
+                      mal_clock_seconds() - begin);
     mal_log("info", "editor made", "{s:s,s:s,s:I,s:f,s:I,s:I,s:f}", "file",
             worker->o.engine.cache_path, "method", mal_method_name(editor->method),
             "modules", (json_int_t)editor->n_modules, "lr", report.lr, "facts",
-            (json_int_t)report.n_facts, "made_up", (json_int_t)report.n_made, "seconds",
-            mal_clock_seconds() - begin);
+            (json_int_t)report.n_facts, "made_up_facts", (json_int_t)report.n_made,
+            "seconds", mal_clock_seconds() - begin);
     return true;
 }
 

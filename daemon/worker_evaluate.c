@@ -60,6 +60,7 @@ static void take_job(struct mal_worker *worker) {
         worker->evaluations = job->next;
         if (!job->next) worker->last_evaluation = &worker->evaluations;
         worker->n_jobs--;
+        worker->n_queued -= job->n_facts;
         worker->n_facts -= mal_worker_room(job->n_facts);
     }
     pthread_mutex_unlock(&worker->lock);
@@ -141,8 +142,8 @@ static bool fail(struct mal_worker *worker, const struct mal_error *why,
     const char *ids = strcpy(id, worker->evaluating.job->id);
     mal_evaluate_finish(worker);
     mal_status_set_evaluation(worker->o.status, NULL);
-    return mal_worker_survive(worker, &ids, 1, why, err) &&
-           mal_worker_fail_jobs(worker, &ids, 1, why, err);
+    return mal_worker_survive(worker, MAL_JOB_EVALUATION, &ids, 1, why, err) &&
+           mal_worker_fail_jobs(worker, MAL_JOB_EVALUATION, &ids, 1, why, err);
 }
 
 static char *result_of(const struct mal_evaluating *e, const struct mal_measures *m) {
@@ -168,6 +169,8 @@ static bool end(struct mal_worker *worker, const struct mal_measures *measures,
     strcpy(id, e->job->id);
     mal_log("info", "evaluated", "{s:s,s:I,s:I}", "job", id, "version",
             (json_int_t)e->status.version, "facts", (json_int_t)e->status.n_facts);
+    double seconds = (double)(mal_clock_unix_ms() - e->status.started_ms) / 1000;
+    mal_histogram_add(&worker->o.metrics->batches[MAL_JOB_EVALUATION], seconds);
     mal_evaluate_finish(worker);
     mal_status_set_evaluation(worker->o.status, NULL); /* who sees it done, sees that */
     bool ok = mal_worker_done(worker, id, result, err);
@@ -176,7 +179,7 @@ static bool end(struct mal_worker *worker, const struct mal_measures *measures,
     return ok;
 }
 
-bool mal_evaluate_step(struct mal_worker *worker, struct mal_error *err) {
+static bool step(struct mal_worker *worker, struct mal_error *err) {
     struct mal_evaluating *e = &worker->evaluating;
     struct mal_run run = {.worker = worker};
     struct mal_measures measures;
@@ -196,4 +199,11 @@ bool mal_evaluate_step(struct mal_worker *worker, struct mal_error *err) {
     if (over) return end(worker, &measures, err);
     tell(worker, MAL_STAGE_VERIFY);
     return true;
+}
+
+bool mal_evaluate_step(struct mal_worker *worker, struct mal_error *err) {
+    enum mal_work before = mal_worker_turn(worker, MAL_WORK_EVALUATIONS);
+    bool ok = step(worker, err);
+    (void)mal_worker_turn(worker, before);
+    return ok;
 }

@@ -44,12 +44,16 @@ struct mal_worker {
     struct mal_queued_job *evaluations, **last_evaluation;
     int64_t n_jobs, n_facts; /* of both; facts: waiting or reserved */
     int64_t n_submitted;
+    int64_t n_queued; /* facts of the jobs */
     struct mal_read *reads, **last_read;
     size_t n_reads;
     bool stop, told_ready, change_posted, persisted;
 
     struct mal_idle idle;
     struct mal_evaluating evaluating;
+
+    enum mal_work work; /* what the thread does since work_since */
+    double work_since;
 
     struct mal_task ready_task, change_task, end_task;
     struct mal_error end_err; /* why the thread ended */
@@ -75,14 +79,17 @@ bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, si
                            struct mal_error *err) MAL_CHECK;
 bool mal_worker_done(struct mal_worker *worker, const char *id, const char *result,
                      struct mal_error *err) MAL_CHECK;
-bool mal_worker_reject(struct mal_worker *worker, const char *id, const char *result,
-                       const char *problem, struct mal_error *err) MAL_CHECK;
-bool mal_worker_fail_jobs(struct mal_worker *worker, const char *const *ids, size_t n,
-                          const struct mal_error *why, struct mal_error *err) MAL_CHECK;
+bool mal_worker_reject(struct mal_worker *worker, enum mal_job_kind kind, const char *id,
+                       const char *result, const char *problem,
+                       struct mal_error *err) MAL_CHECK;
+bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
+                          const char *const *ids, size_t n, const struct mal_error *why,
+                          struct mal_error *err) MAL_CHECK;
 /* Whether the thread can go on after this error of jobs. If not, those that the next
  * start is not to find again have failed, and *err is what it ends with. */
-bool mal_worker_survive(struct mal_worker *worker, const char *const *ids, size_t n,
-                        const struct mal_error *why, struct mal_error *err) MAL_CHECK;
+bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
+                        const char *const *ids, size_t n, const struct mal_error *why,
+                        struct mal_error *err) MAL_CHECK;
 
 /* ---- What each kind of job does (jobs.c) ---- */
 
@@ -103,6 +110,9 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
                       const char *const *jobs, size_t n_jobs,
                       const struct mal_progress *progress,
                       struct mal_error *err) MAL_CHECK;
+
+/* A change's stages and rounds of repair, into the metrics. */
+void mal_worker_count_change(struct mal_worker *worker, const struct mal_change *change);
 
 /* The joint system's size, into the status. */
 void mal_worker_tell_joint(struct mal_worker *worker);
@@ -136,6 +146,8 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
 
 /* What a job takes of the queue's capacity. */
 int64_t mal_worker_room(int64_t n_facts);
+/* The thread's time goes to `work` from here on; what it went to before. */
+enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work);
 bool mal_worker_stopping(struct mal_worker *worker);
 void mal_worker_announce(struct mal_worker *worker); /* `changed`, soon */
 
@@ -150,7 +162,8 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) MAL_
 bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
                         const char *const *jobs, size_t n_jobs,
                         struct mal_error *err) MAL_CHECK;
-/* After that: prunes versions, answering reads meanwhile. What fails is logged. */
+/* After that: prunes versions, answering reads meanwhile, and tells the status what is
+ * stored. What fails is logged. */
 void mal_worker_prune(struct mal_worker *worker);
 /* Publishes a durable change and tells the status. */
 void mal_worker_publish(struct mal_worker *worker, struct mal_change *change);

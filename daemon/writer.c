@@ -4,18 +4,34 @@
 #include <pthread.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 
 struct mal_writer {
     struct mal_store *store;
     void (*fatal)(void *arg, const struct mal_error *err);
     void *fatal_arg;
+    struct mal_metrics *metrics;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t asked;
     struct mal_write *first, **last;
+    size_t n_waiting;
     bool stop;
     struct mal_error broken; /* the writer's thread only */
 };
+
+/* What fails for the request's sake, and what fails for the database's. */
+static void count(struct mal_writer *writer, const struct mal_write *write,
+                  double seconds) {
+    enum mal_status status = write->err.status;
+    bool fault = status == MAL_IO || status == MAL_NO_SPACE || status == MAL_CORRUPT ||
+                 status == MAL_NO_MEMORY;
+    enum mal_write_outcome outcome = write->ok ? MAL_WRITE_COMMITTED
+                                     : fault   ? MAL_WRITE_FAILED
+                                               : MAL_WRITE_REFUSED;
+    mal_count(&writer->metrics->write_outcomes[outcome], 1);
+    mal_histogram_add(&writer->metrics->writes, seconds);
+}
 
 static void run_write(struct mal_writer *writer, struct mal_write *write) {
     if (writer->broken.status != MAL_OK) {
@@ -24,7 +40,9 @@ static void run_write(struct mal_writer *writer, struct mal_write *write) {
         write->done(write);
         return;
     }
+    double begin = mal_clock_seconds();
     write->ok = write->fn(writer->store, write->arg, &write->err);
+    count(writer, write, mal_clock_seconds() - begin);
     if (!write->ok && write->err.status == MAL_IO) {
         writer->broken = write->err;
         writer->fatal(writer->fatal_arg, &writer->broken);
@@ -43,6 +61,7 @@ static void *writer_main(void *arg) {
             pthread_mutex_unlock(&writer->lock);
             run_write(writer, write);
             pthread_mutex_lock(&writer->lock);
+            writer->n_waiting--;
         } else if (writer->stop) {
             break;
         } else {
@@ -55,12 +74,14 @@ static void *writer_main(void *arg) {
 
 bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
                        void (*fatal)(void *arg, const struct mal_error *err),
-                       void *fatal_arg, struct mal_error *err) {
+                       void *fatal_arg, struct mal_metrics *metrics,
+                       struct mal_error *err) {
     struct mal_writer *writer = mal_calloc(1, sizeof *writer);
     if (!writer) return mal_fail(err, MAL_NO_MEMORY, "store writer");
     writer->store = store;
     writer->fatal = fatal;
     writer->fatal_arg = fatal_arg;
+    writer->metrics = metrics;
     writer->last = &writer->first;
     pthread_mutex_init(&writer->lock, NULL);
     pthread_cond_init(&writer->asked, NULL);
@@ -93,8 +114,16 @@ void mal_writer_begin(struct mal_writer *writer, struct mal_write *write) {
     pthread_mutex_lock(&writer->lock);
     *writer->last = write;
     writer->last = &write->next;
+    writer->n_waiting++;
     pthread_cond_signal(&writer->asked);
     pthread_mutex_unlock(&writer->lock);
+}
+
+size_t mal_writer_waiting(struct mal_writer *writer) {
+    pthread_mutex_lock(&writer->lock);
+    size_t n = writer->n_waiting;
+    pthread_mutex_unlock(&writer->lock);
+    return n;
 }
 
 static void run_on_loop(void *arg) {

@@ -7,6 +7,7 @@
 #define MAL_WRITER_H
 
 #include "daemon/loop.h"
+#include "daemon/metrics.h"
 #include "sql/store.h"
 
 struct mal_writer;
@@ -26,12 +27,17 @@ struct mal_write {
     void (*on_loop)(struct mal_write *write);
 };
 
-/* `store` stays the caller's and must be left alone until the writer is destroyed. */
+/* `store` stays the caller's and must be left alone until the writer is destroyed;
+ * `metrics` outlives it. */
 bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
                        void (*fatal)(void *arg, const struct mal_error *err),
-                       void *fatal_arg, struct mal_error *err) MAL_CHECK;
+                       void *fatal_arg, struct mal_metrics *metrics,
+                       struct mal_error *err) MAL_CHECK;
 /* Finishes what was asked for, then ends. Takes NULL. */
 void mal_writer_destroy(struct mal_writer *writer);
+
+/* How many writes wait, the one being done among them; any thread. */
+size_t mal_writer_waiting(struct mal_writer *writer);
 
 /* Asynchronous; fn, arg and done are set. */
 void mal_writer_begin(struct mal_writer *writer, struct mal_write *write);

@@ -196,7 +196,7 @@ class LowDisk(Base):
         d.args = ["--min-free-disk", "900000000000000000"]
         d.start()
         event = d.wait_log("disk low")
-        self.assertLess(event["free_bytes"], event["min_free_disk"])
+        self.assertLess(event["free_bytes"], event["min_free_bytes"])
         disk = d.get("/v1/status").json["disk"]
         self.assertIs(disk["low"], True)
         self.assertGreater(disk["free_bytes"], 0)

@@ -141,9 +141,8 @@ class Daemon:
                 headers.setdefault("Content-Type", "application/json")
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
-            endless = answer.getheader("Content-Type") == "text/event-stream"
-            body = b"" if endless else answer.read()
-            return Answer(answer.status, answer.headers, body)
+            endless = answer.status == 200 and path.startswith("/v1/events")
+            return Answer(answer.status, answer.headers, b"" if endless else answer.read())
         finally:
             connection.close()
 

@@ -157,7 +157,8 @@ class Read(Case):
         self.assertEqual(set(s["editor"]), {"method", "modules", "update"})
         self.assertEqual(set(s["queue"]), {"jobs", "facts", "capacity", "oldest_seconds"})
         self.assertEqual(set(s["counts"]), {"live_facts", "versions", "jobs_by_state"})
-        self.assertEqual(set(s["rates"]), {"facts_per_second", "last_batch_seconds"})
+        self.assertEqual(set(s["rates"]), {"facts_per_second", "last_batch_seconds",
+                                           "last_minute"})
         self.assertEqual(set(s["memory"]), {"device_bytes", "host_bytes"})
         self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "passes"})
         self.assertEqual(set(s["disk"]), {"free_bytes", "low"})

@@ -54,15 +54,6 @@ void mal_scores_free(struct mal_score *scores, size_t n) {
     mal_free(scores);
 }
 
-const char *mal_stage_name(enum mal_stage stage) {
-    switch (stage) {
-    case MAL_STAGE_FORWARD: return "forward";
-    case MAL_STAGE_PERSIST: return "persist";
-    case MAL_STAGE_VERIFY: return "verify";
-    default: return "tokenize"; /* what a batch begins with; no others are told */
-    }
-}
-
 const char *mal_method_name(enum mal_method method) {
     static const char *const names[] = {"malmen", "mend", "ultraedit"};
     return names[method];

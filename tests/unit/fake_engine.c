@@ -3,8 +3,9 @@
  * weights hash the hash of that. Tokens are bytes. What a test wants to see go wrong it
  * writes into a fact: a prompt "held: FILE" takes until there is that file, and with a
  * target "held: FILE" it takes as long until what is durable is live; a target
- * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so. Loading takes until
- * there is the file that MAL_FAKE_LOAD_HELD names. */
+ * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, a target "wrong:..."
+ * is learnt and measured as wrong. Loading takes until there is the file that
+ * MAL_FAKE_LOAD_HELD names. */
 #include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
@@ -22,6 +23,7 @@
 #include "daemon/engine_export.h"
 #include "daemon/probes.h"
 #include "fake_engine.h"
+#include "fake_measure.h"
 
 enum { MAX_SLOTS = 256 };
 
@@ -267,7 +269,7 @@ static void prepare(struct mal_engine *e, json_t *table, int64_t version,
         .update = mal_strdup("sequential"),
         .modules_json = mal_strdup("[{\"name\":\"table\",\"shift_norm\":1.0,"
                                    "\"weight_norm\":2.0}]"),
-        .measures_json = mal_strdup("{}")};
+        .measures_json = mal_fake_measures_text(&out->measures)};
 }
 
 bool mal_engine_base_change(struct mal_engine *e, int64_t now_ms, struct mal_change *out,
@@ -312,16 +314,6 @@ void mal_agreement_finish(struct mal_agreement *agreement) {
     *agreement = (struct mal_agreement){0};
 }
 
-static void add_results(struct mal_change *change, const struct mal_batch_edit *batch) {
-    char result[64];
-    change->results = mal_calloc(batch->n_jobs, sizeof *change->results);
-    for (size_t i = 0; i < batch->n_jobs; i++) {
-        snprintf(result, sizeof result, "{\"facts\":%zu,\"wrong\":[]}",
-                 batch->first[i + 1] - batch->first[i]);
-        change->results[change->n_results++] = mal_strdup(result);
-    }
-}
-
 bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
                      const struct mal_batch_edit *batch,
                      const struct mal_agreement *agreement, int64_t now_ms,
@@ -329,8 +321,10 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
                      struct mal_error *err) {
     const struct mal_fact *facts = batch->facts;
     size_t n_facts = batch->n;
+    double begin = mal_clock_seconds();
     *out = (struct mal_change){.passes = true};
     if (!work(facts, n_facts, progress, err)) return false;
+    out->report.seconds[MAL_STAGE_FORWARD] = mal_clock_seconds() - begin;
     if (bad_target(facts, n_facts, "fail:numeric")) {
         return mal_fail(err, MAL_NUMERIC,
                         "module table: the matrix is not positive definite");
@@ -350,7 +344,7 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
         out->facts[i].verified_json =
             mal_strdup("{\"decoded\":true,\"logprob\":-0.5,\"rank\":1}");
     }
-    add_results(out, batch);
+    mal_fake_measure(out, batch);
     prepare(e, table, mal_engine_live(e) + 1, -1, MAL_VERSION_EDIT, now_ms, out);
     return true;
 }
@@ -448,6 +442,8 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
         .n_jobs = n_jobs,
         .facts = change->facts,
         .n_facts = change->n_facts,
+        .rejected = change->rejected,
+        .n_rejected = change->n_rejected,
         .now_ms = mal_clock_unix_ms()};
     return mal_store_publish(writer, &publish, err);
 }
