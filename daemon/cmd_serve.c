@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "daemon/commands.h"
+#include "daemon/config_check.h"
 #include "daemon/options.h"
 #include "daemon/serve.h"
 #include "daemon/workbench.h"
@@ -21,6 +22,7 @@ struct values {
     double request_timeout, retain_age;
     char *probes, *suites;
     struct mal_gate_limits gate;
+    bool check_config, json;
 };
 
 #define AT(field) offsetof(struct values, field)
@@ -156,6 +158,13 @@ static const struct mal_option options[] = {
      "With less free where the database is, new edits are answered 507 and queued ones wait. "
      "0: until the disk is full.",
      .min = 0, .max = 1e18},
+    {"check-config", MAL_OPTION_FLAG, AT(check_config), NULL, NULL,
+     "Do not serve: look at all options and files, whether they fit each other and the "
+     "database, and print with what the daemon would run. Exit code 0: it would start; 1: "
+     "it would not, and why. Only on the command line.",
+     .here_only = true},
+    {"json", MAL_OPTION_FLAG, AT(json), NULL, NULL,
+     "Of --check-config, as JSON. Only on the command line.", .here_only = true},
     {NULL},
 };
 
@@ -164,16 +173,44 @@ static const struct mal_option_set set = {
     .about =
         "Serves a model over HTTP: completions and scores, and edits that become numbered "
         "versions.\n\nEvery event is a JSON line on stderr. SIGTERM stops the daemon; "
-        "whatever it had accepted is in the database and goes on at the next start.",
+        "whatever it had accepted is in the database and goes on at the next start.\n\n"
+        "Under a service manager it takes the socket that it is given (LISTEN_FDS), and "
+        "tells when it is ready, what it does and that it lives (NOTIFY_SOCKET, "
+        "WATCHDOG_USEC).",
     .options = options,
     .configurable = true,
 };
 
+static int check(const struct mal_serve_options *o, const struct values *v,
+                 json_t *origins) {
+    json_t *values = mal_options_to_json(&set, v);
+    struct mal_config_check check = {
+        .serve = o, .options = values, .origins = origins, .json = v->json};
+    int code = values ? mal_config_check(&check) : 1;
+    json_decref(values);
+    return code;
+}
+
+static int run(const struct mal_serve_options *o, const struct values *v,
+               json_t *origins) {
+    struct mal_error err = {0};
+    int code;
+    if (v->check_config) return check(o, v, origins);
+    if (v->json) {
+        fprintf(stderr, "malmend serve: --json is for --check-config\n"
+                        "See 'malmend serve --help'.\n");
+        return 2;
+    }
+    if (mal_serve(o, &code, &err)) return code;
+    fprintf(stderr, "malmend serve: %s\n", err.text);
+    return 1;
+}
+
 int mal_cmd_serve(int argc, char **argv) {
     struct values v = {0};
-    struct mal_error err = {0};
+    json_t *origins = NULL;
     int code = 1;
-    if (!mal_options_parse(&set, argc, argv, &v, &code)) {
+    if (!mal_options_parse_origins(&set, argc, argv, &v, &origins, &code)) {
         mal_options_finish(&set, &v);
         return code;
     }
@@ -213,10 +250,8 @@ int mal_cmd_serve(int argc, char **argv) {
         .probes = v.probes,
         .suites = v.suites};
     mal_gate_init(&o.gate, &v.gate);
-    if (!mal_serve(&o, &code, &err)) {
-        fprintf(stderr, "malmend serve: %s\n", err.text);
-        code = 1;
-    }
+    code = run(&o, &v, origins);
+    json_decref(origins);
     mal_options_finish(&set, &v);
     return code;
 }

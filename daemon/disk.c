@@ -15,7 +15,7 @@ struct mal_disk {
     bool low;
 };
 
-static bool ask_system(const char *path, int64_t *out) {
+bool mal_disk_free(const char *path, int64_t *out) {
     struct statvfs fs;
     if (statvfs(path, &fs) != 0) return false;
     *out = (int64_t)fs.f_bavail * (int64_t)fs.f_frsize;
@@ -27,7 +27,7 @@ bool mal_disk_create(struct mal_disk **out, const struct mal_disk_options *optio
     struct mal_disk *disk = mal_calloc(1, sizeof *disk);
     if (!disk) return mal_fail(err, MAL_NO_MEMORY, "disk");
     disk->o = *options;
-    if (!disk->o.free_bytes) disk->o.free_bytes = ask_system;
+    if (!disk->o.free_bytes) disk->o.free_bytes = mal_disk_free;
     pthread_mutex_init(&disk->lock, NULL);
     *out = disk;
     return true;

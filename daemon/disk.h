@@ -23,6 +23,9 @@ bool mal_disk_create(struct mal_disk **out, const struct mal_disk_options *optio
                      struct mal_error *err) MAL_CHECK;
 void mal_disk_destroy(struct mal_disk *disk); /* takes NULL */
 
+/* What the system says is free where `path` is; false: not known. */
+bool mal_disk_free(const char *path, int64_t *out);
+
 /* Looks; logs when the answer is another than before. */
 bool mal_disk_low(struct mal_disk *disk);
 

@@ -19,7 +19,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static bool name_modules(struct mal_engine *engine, struct mal_error *err) {
+bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) {
     size_t n = mal_model_n_edits(engine->model);
     const char **names = mal_calloc(n, sizeof *names);
     json_t *list = json_array();
@@ -68,15 +68,22 @@ static bool check_joint_memory(const struct mal_engine *engine, struct mal_error
                     least, engine->joint_memory);
 }
 
-/* The base weights are in use. */
-static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
-                        struct mal_error *err) {
+bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor,
+                            struct mal_error *err) {
     if (!mal_editor_bind(editor, engine->model, err)) return false;
     if (engine->asked_joint && editor->method == MAL_MEND) {
         return mal_fail(err, MAL_INVALID,
                         "MEND solves no system that all live facts could be held in: "
                         "serve with --update sequential");
     }
+    if (!engine->update_given) engine->joint = !is_added_up(editor);
+    return !engine->joint || check_joint_memory(engine, err);
+}
+
+/* The base weights are in use. */
+static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
+                        struct mal_error *err) {
+    if (!mal_engine_bind_editor(engine, editor, err)) return false;
     engine->norms = mal_editor_norms(editor, err);
     if (!engine->norms) return false;
     engine->n_norms = editor->n_shapes;
@@ -84,8 +91,6 @@ static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
                              &engine->preserve_texts, engine->preserve_weight, NULL, err))
         return false;
     engine->editor = editor;
-    if (!engine->update_given) engine->joint = !is_added_up(editor);
-    if (engine->joint && !check_joint_memory(engine, err)) return false;
     mal_hash_hex(&editor->hash, engine->editor_hash);
     return measure_base_perplexity(engine, err);
 }
@@ -116,9 +121,8 @@ static bool keep_modules(struct mal_engine *engine, const char *modules_json,
     return ok || mal_fail_wrap(err, "the database's edit modules");
 }
 
-/* Without an editor: the modules of the database, of a new one the architecture's own. */
-static bool choose_modules(struct mal_engine *engine, const char *modules_json,
-                           struct mal_error *err) {
+bool mal_engine_choose_modules(struct mal_engine *engine, const char *modules_json,
+                               struct mal_error *err) {
     if (modules_json) return keep_modules(engine, modules_json, err);
     return mal_model_set_default_edits(engine->model, err);
 }
@@ -135,8 +139,8 @@ static bool open_files(struct mal_engine *engine,
             mal_probes_check(&engine->probes, engine->model, engine->tok, err));
 }
 
-static void set_options(struct mal_engine *engine,
-                        const struct mal_engine_options *options) {
+void mal_engine_set_options(struct mal_engine *engine,
+                            const struct mal_engine_options *options) {
     engine->update_given = options->update != NULL;
     engine->asked_joint = options->update && strcmp(options->update, "joint") == 0;
     engine->joint = !options->update || engine->asked_joint;
@@ -160,7 +164,8 @@ static bool open_parts(struct mal_engine *engine,
     if (!open_files(engine, options, err)) return false;
     const char *editor_path = mal_engine_editor_path(options);
     if (editor_path && !open_editor(engine, editor_path, err)) return false;
-    if (!editor_path && !choose_modules(engine, options->modules_json, err)) return false;
+    if (!editor_path && !mal_engine_choose_modules(engine, options->modules_json, err))
+        return false;
     struct mal_hash hash;
     if (!mal_model_fingerprint(engine->model, &hash, err)) {
         return false;
@@ -197,10 +202,10 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
                      struct mal_error *err) {
     struct mal_engine *engine = mal_calloc(1, sizeof *engine);
     if (!engine) return mal_fail(err, MAL_NO_MEMORY, "engine");
-    set_options(engine, options);
+    mal_engine_set_options(engine, options);
     if (!open_parts(engine, options, err)) goto fail;
     engine->model_name = mal_file_base(options->model_dir);
-    if (!name_modules(engine, err)) goto fail;
+    if (!mal_engine_name_modules(engine, err)) goto fail;
     engine->cache_path = mal_strdup(options->cache_path);
     if (!engine->model_name || !engine->cache_path) {
         mal_fail(err, MAL_NO_MEMORY, "engine");

@@ -33,6 +33,21 @@ struct mal_engine {
     char *modules_json; /* names of the edit modules, sorted, as a JSON array */
 };
 
+/* ---- Steps of opening, also of a check that opens nothing (engine_check.c) ---- */
+
+void mal_engine_set_options(struct mal_engine *engine,
+                            const struct mal_engine_options *options);
+/* Without an editor: the modules of the database, of a new one the architecture's own. */
+bool mal_engine_choose_modules(struct mal_engine *engine, const char *modules_json,
+                               struct mal_error *err) MAL_CHECK;
+/* The editor is the model's and does what --update and --joint-memory ask. */
+bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor,
+                            struct mal_error *err) MAL_CHECK;
+/* engine->modules_json */
+bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) MAL_CHECK;
+
+/* ---- What the changes share ---- */
+
 struct mal_members_of mal_engine_members_of(const struct mal_engine *engine);
 /* What the preservation texts are: the file's, else the editor's. */
 const struct mal_preserve_texts *mal_engine_texts(const struct mal_engine *engine);

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,15 +54,37 @@ static bool clear_stale(const struct sockaddr_un *sun, struct mal_error *err) {
     return true;
 }
 
-static bool listen_unix(const char *address, int *out_fd, struct mal_error *err) {
+static bool parse_unix(const char *address, struct sockaddr_un *out,
+                       struct mal_error *err) {
     const char *path = address + strlen("unix:");
-    struct sockaddr_un sun = {.sun_family = AF_UNIX};
-    if (!*path || strlen(path) >= sizeof sun.sun_path) {
+    *out = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (!*path || strlen(path) >= sizeof out->sun_path) {
         return mal_fail(err, MAL_INVALID,
                         "listen address '%s': the path must have 1 to %zu bytes", address,
-                        sizeof sun.sun_path - 1);
+                        sizeof out->sun_path - 1);
     }
-    memcpy(sun.sun_path, path, strlen(path));
+    memcpy(out->sun_path, path, strlen(path));
+    return true;
+}
+
+/* A socket that is there is found out about when it is bound. */
+static bool check_unix(const char *address, struct mal_error *err) {
+    struct sockaddr_un sun;
+    struct stat st;
+    if (!parse_unix(address, &sun, err)) return false;
+    if (lstat(sun.sun_path, &st) == 0 && !S_ISSOCK(st.st_mode)) {
+        return mal_fail(err, MAL_CONFLICT, "'%s' exists and is not a socket",
+                        sun.sun_path);
+    }
+    const char *dir = dirname(sun.sun_path);
+    return access(dir, W_OK | X_OK) == 0 ||
+           mal_fail(err, MAL_IO, "listen address '%s': %s: %s", address, dir,
+                    strerror(errno));
+}
+
+static bool listen_unix(const char *address, int *out_fd, struct mal_error *err) {
+    struct sockaddr_un sun;
+    if (!parse_unix(address, &sun, err)) return false;
     if (!clear_stale(&sun, err)) return false;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return mal_fail(err, MAL_IO, "socket: %s", strerror(errno));
@@ -75,7 +98,7 @@ static bool listen_unix(const char *address, int *out_fd, struct mal_error *err)
     }
     if (!start_listening(fd, address, err)) {
         close(fd);
-        unlink(path);
+        unlink(sun.sun_path);
         return false;
     }
     *out_fd = fd;
@@ -102,6 +125,16 @@ static bool parse_port(const char *text, uint16_t *out) {
 static bool is_loopback(const union inet_address *a) {
     if (a->any.sa_family == AF_INET6) return IN6_IS_ADDR_LOOPBACK(&a->v6.sin6_addr);
     return (ntohl(a->v4.sin_addr.s_addr) >> 24) == 127;
+}
+
+static bool check_open(const union inet_address *a, const char *address, bool has_tokens,
+                       struct mal_error *err) {
+    if (has_tokens || is_loopback(a)) return true;
+    return mal_fail(
+        err, MAL_INVALID,
+        "listen address '%s': without --tokens nothing checks who connects, so "
+        "only loopback addresses (127.0.0.1, [::1]) and unix:/path are allowed",
+        address);
 }
 
 static bool parse_inet(const char *address, union inet_address *out,
@@ -152,13 +185,7 @@ static bool listen_inet(const char *address, bool has_tokens, int *out_fd,
                         char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) {
     union inet_address a;
     if (!parse_inet(address, &a, err)) return false;
-    if (!has_tokens && !is_loopback(&a)) {
-        return mal_fail(err, MAL_INVALID,
-                        "listen address '%s': without --tokens nothing checks who "
-                        "connects, so only loopback addresses (127.0.0.1, [::1]) and "
-                        "unix:/path are allowed",
-                        address);
-    }
+    if (!check_open(&a, address, has_tokens, err)) return false;
     socklen_t size = a.any.sa_family == AF_INET6 ? sizeof a.v6 : sizeof a.v4;
     int fd = socket(a.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return mal_fail(err, MAL_IO, "socket: %s", strerror(errno));
@@ -192,6 +219,37 @@ bool mal_listen_is_local(const char *out_address) {
     struct mal_error none = {0};
     return !strncmp(out_address, "unix:", 5) ||
            (parse_inet(out_address, &a, &none) && is_loopback(&a));
+}
+
+bool mal_listen_name(int fd, bool has_tokens, char out_address[MAL_ADDRESS_BYTES],
+                     struct mal_error *err) {
+    union {
+        union inet_address inet;
+        struct sockaddr_un sun;
+    } a = {0};
+
+    socklen_t bytes = sizeof a;
+    if (getsockname(fd, &a.inet.any, &bytes)) {
+        return mal_fail(err, MAL_INVALID, "the inherited socket: %s", strerror(errno));
+    }
+    int family = a.inet.any.sa_family;
+    if (family == AF_UNIX && a.sun.sun_path[0]) {
+        snprintf(out_address, MAL_ADDRESS_BYTES, "unix:%.*s", (int)sizeof a.sun.sun_path,
+                 a.sun.sun_path);
+        return true;
+    }
+    if (family != AF_INET && family != AF_INET6) {
+        return mal_fail(err, MAL_INVALID,
+                        "the inherited socket is neither TCP nor on a Unix path");
+    }
+    format_inet(&a.inet, out_address);
+    return check_open(&a.inet, out_address, has_tokens, err);
+}
+
+bool mal_listen_check(const char *address, bool has_tokens, struct mal_error *err) {
+    union inet_address a;
+    if (!strncmp(address, "unix:", 5)) return check_unix(address, err);
+    return parse_inet(address, &a, err) && check_open(&a, address, has_tokens, err);
 }
 
 void mal_listen_forget(const char *address) {

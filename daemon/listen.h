@@ -16,6 +16,13 @@ bool mal_listen(const char *address, bool has_tokens, int *out_fd,
                 char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) MAL_CHECK;
 /* Whether what was bound is for this machine alone: loopback, or a Unix socket. */
 bool mal_listen_is_local(const char *out_address);
+/* What it would refuse, without binding. */
+bool mal_listen_check(const char *address, bool has_tokens,
+                      struct mal_error *err) MAL_CHECK;
+/* The address of a socket that somebody else bound, in the option's form; refused as if
+ * it had been the option's. */
+bool mal_listen_name(int fd, bool has_tokens, char out_address[MAL_ADDRESS_BYTES],
+                     struct mal_error *err) MAL_CHECK;
 /* Removes a Unix socket's file; nothing for TCP. */
 void mal_listen_forget(const char *address);
 

@@ -2,6 +2,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include <jansson.h>
+
 #include "core/cpu/blas.h"
 #include "daemon/commands.h"
 #include "daemon/options.h"
@@ -40,6 +42,20 @@ static void print_help(FILE *to) {
                 "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
+/* The same for programs; each command has its own part. */
+static bool print_json(void) {
+    json_t *list = json_array();
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        json_array_append_new(list, json_pack("{s:s,s:s}", "name", commands[i].name,
+                                              "help", commands[i].help));
+    }
+    json_t *json = json_pack("{s:s,s:o}", "version", MAL_VERSION, "commands", list);
+    bool ok = json && json_dumpf(json, stdout, JSON_COMPACT) == 0;
+    putchar('\n');
+    json_decref(json);
+    return ok;
+}
+
 static int refuse(const char *name) {
     const char *words[N_COMMANDS];
     for (size_t i = 0; i < N_COMMANDS; i++)
@@ -52,6 +68,25 @@ static int refuse(const char *name) {
     return 2;
 }
 
+static const struct command *find(const char *name) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
+        if (strcmp(name, commands[i].name) == 0) return &commands[i];
+    }
+    return NULL;
+}
+
+/* `help` alone, or with the command it is about. */
+static int help(int argc, char **argv) {
+    char option[] = "--help";
+    if (argc == 1) {
+        print_help(stdout);
+        return 0;
+    }
+    const struct command *command = find(argv[1]);
+    char *of_command[] = {argv[1], option, NULL};
+    return command ? command->run(2, of_command) : refuse(argv[1]);
+}
+
 static int run(int argc, char **argv) {
     if (argc < 2) {
         print_help(stderr);
@@ -61,16 +96,14 @@ static int run(int argc, char **argv) {
         print_help(stdout);
         return 0;
     }
+    if (strcmp(argv[1], "--help=json") == 0) return print_json() ? 0 : 1;
     if (strcmp(argv[1], "--version") == 0) {
         printf("malmend %s\n", MAL_VERSION);
         return 0;
     }
-    for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) == 0) {
-            return commands[i].run(argc - 1, argv + 1);
-        }
-    }
-    return refuse(argv[1]);
+    if (strcmp(argv[1], "help") == 0) return help(argc - 1, argv + 1);
+    const struct command *command = find(argv[1]);
+    return command ? command->run(argc - 1, argv + 1) : refuse(argv[1]);
 }
 
 int main(int argc, char **argv) {

@@ -19,7 +19,7 @@ struct command_line {
     char *config;            /* owned */
     size_t n_positional;     /* seen so far */
     bool only_positional;    /* after `--` */
-    bool help;
+    bool help, help_json;
 };
 
 bool mal_options_refuse(const struct mal_option_set *set, const char *format, ...) {
@@ -99,8 +99,9 @@ static bool take_named(struct command_line *line, const char *argument) {
     name[length] = '\0';
 
     const char *text = NULL;
-    if (strcmp(name, "help") == 0 && !attached) {
+    if (strcmp(name, "help") == 0 && (!attached || strcmp(attached, "json") == 0)) {
         line->help = true;
+        line->help_json = attached != NULL;
         return true;
     }
     if (line->set->configurable && strcmp(name, config_name) == 0) {
@@ -167,8 +168,8 @@ static bool set_values(const struct mal_option_set *set, const struct mal_given 
     return true;
 }
 
-bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
-                       void *values, int *out_exit) {
+bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char **argv,
+                               void *values, json_t **out_origins, int *out_exit) {
     size_t n = mal_options_count(set);
     struct command_line line = {.set = set, .argc = argc, .argv = argv};
     bool ok = false;
@@ -179,6 +180,10 @@ bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
         goto end;
     }
     if (!read_command_line(&line)) goto end;
+    if (line.help_json) {
+        *out_exit = mal_options_print_json(set) ? 0 : 1;
+        goto end;
+    }
     if (line.help) {
         mal_options_print_help(set);
         *out_exit = 0;
@@ -190,6 +195,10 @@ bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
         if (path && *path && !mal_options_from_file(set, path, line.given)) goto end;
     }
     ok = set_values(set, line.given, values);
+    if (ok && out_origins) {
+        *out_origins = mal_options_origins(set, line.given);
+        ok = *out_origins || mal_options_refuse(set, "out of memory");
+    }
 
 end:
     for (size_t i = 0; line.given && i < n; i++)
@@ -197,6 +206,11 @@ end:
     mal_free(line.given);
     mal_free(line.config);
     return ok;
+}
+
+bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
+                       void *values, int *out_exit) {
+    return mal_options_parse_origins(set, argc, argv, values, NULL, out_exit);
 }
 
 void mal_options_finish(const struct mal_option_set *set, void *values) {

@@ -1,16 +1,19 @@
 /* options.h - the options of a command, declared once as a table.
  *
  * A table gives parsing (`--name value`, `--name=value`), `--help` with every default,
- * and, for commands that ask for it, the same options from MALMEND_<NAME> in the
- * environment and from a JSON file (`--config FILE`, names with underscores). Command
- * line before environment before file before default. An empty environment variable
- * counts as absent. */
+ * `--help=json` (the table itself, for manual page, completion and tests) and, for
+ * commands that ask for it, the same options from MALMEND_<NAME> in the environment and
+ * from a JSON file (`--config FILE`, names with underscores). Command line before
+ * environment before file before default. An empty environment variable counts as absent.
+ */
 #ifndef MAL_OPTIONS_H
 #define MAL_OPTIONS_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <jansson.h>
 
 /* What an option's field is, and what it holds where there is neither value nor default.
  */
@@ -37,6 +40,7 @@ struct mal_option {
     double min, max;      /* of numbers, inclusive; both 0: any, INFINITY: no upper end */
     bool required;
     bool positional; /* given without `--name`, in the order of the table */
+    bool here_only;  /* not from the environment or a file: what is done, not how */
 };
 
 struct mal_option_set {
@@ -52,6 +56,14 @@ struct mal_option_set {
  * mal_options_finish(). */
 bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
                        void *values, int *out_exit);
+/* As mal_options_parse(); *out_origins, on success only and owned by the caller: for each
+ * option, its name with underscores, where its value is from ("--max-queue",
+ * "MALMEND_MAX_QUEUE", "FILE: 'max_queue'", "default"; null: it has none). */
+bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char **argv,
+                               void *values, json_t **out_origins, int *out_exit);
+/* The values as a configuration file has them, null where there is none; without those of
+ * here_only. NULL: out of memory. */
+json_t *mal_options_to_json(const struct mal_option_set *set, const void *values);
 /* Frees the texts; takes a zeroed `values`. */
 void mal_options_finish(const struct mal_option_set *set, void *values);
 

@@ -30,5 +30,14 @@ bool mal_option_set_value(const struct mal_option_set *set,
 void mal_option_clear_value(const struct mal_option *option, void *values);
 
 void mal_options_print_help(const struct mal_option_set *set);
+/* The same for programs. False: out of memory. */
+bool mal_options_print_json(const struct mal_option_set *set);
+
+/* "max-queue" becomes "MALMEND_MAX_QUEUE", or "max_queue". */
+void mal_option_spell(const char *name, const char *prefix, bool upper, char *out,
+                      size_t size);
+/* Where the values are from (mal_options_parse_origins()). NULL: out of memory. */
+json_t *mal_options_origins(const struct mal_option_set *set,
+                            const struct mal_given *given);
 
 #endif

@@ -171,9 +171,8 @@ void mal_option_clear_value(const struct mal_option *option, void *values) {
 
 /* ---- Environment and file ---- */
 
-/* "max-queue" becomes "MALMEND_MAX_QUEUE", or "max_queue". */
-static void spell(const char *name, const char *prefix, bool upper, char *out,
-                  size_t size) {
+void mal_option_spell(const char *name, const char *prefix, bool upper, char *out,
+                      size_t size) {
     snprintf(out, size, "%s%s", prefix, name);
     for (char *p = out + strlen(prefix); *p; p++) {
         *p = *p == '-' ? '_' : (char)(upper ? toupper((unsigned char)*p) : *p);
@@ -184,7 +183,8 @@ bool mal_options_from_environment(const struct mal_option_set *set,
                                   struct mal_given *given) {
     for (size_t i = 0; set->options[i].name; i++) {
         char name[80];
-        spell(set->options[i].name, "MALMEND_", true, name, sizeof name);
+        if (set->options[i].here_only) continue;
+        mal_option_spell(set->options[i].name, "MALMEND_", true, name, sizeof name);
         const char *text = getenv(name);
         if (given[i].text || !text || !*text) continue;
         given[i].text = mal_strdup(text);
@@ -238,8 +238,8 @@ static bool take_member(const struct mal_option_set *set, const char *path,
                         const char *key, const json_t *value, struct mal_given *given) {
     for (size_t i = 0; set->options[i].name; i++) {
         char name[64];
-        spell(set->options[i].name, "", false, name, sizeof name);
-        if (strcmp(name, key) != 0) continue;
+        mal_option_spell(set->options[i].name, "", false, name, sizeof name);
+        if (strcmp(name, key) != 0 || set->options[i].here_only) continue;
         if (json_is_null(value) || given[i].text) return true;
         given[i].text = member_text(&set->options[i], value);
         if (!given[i].text) {

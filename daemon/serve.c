@@ -14,10 +14,13 @@
 #include "daemon/events.h"
 #include "daemon/http.h"
 #include "daemon/http_counts.h"
+#include "daemon/inherit.h"
 #include "daemon/listen.h"
 #include "daemon/log.h"
+#include "daemon/notify.h"
 #include "daemon/retention.h"
 #include "daemon/router.h"
+#include "daemon/supervise.h"
 #include "proto/wire.h"
 
 enum { TICK_MS = 100, STOP_MS = 3000, CONNECTIONS_PER_ADDRESS = 64 };
@@ -31,7 +34,8 @@ struct life {
     struct mal_suites suites;
     char *cache; /* where an editor made on the spot is kept, owned */
     char address[MAL_ADDRESS_BYTES];
-    bool listening;
+    bool own_address; /* bound here, not inherited */
+    struct mal_notify *notify;
     double ticked;           /* when on_tick() ran last; 0: not yet */
     struct mal_error broken; /* why the database failed */
 };
@@ -39,7 +43,7 @@ struct life {
 /* ---- Stopping ---- */
 
 static void leave(struct life *life) {
-    mal_listen_forget(life->address);
+    if (life->own_address) mal_listen_forget(life->address);
     _exit(life->d.exit_code); /* whatever matters is in the database */
 }
 
@@ -54,6 +58,7 @@ static void begin_stop(struct life *life, int exit_code) {
     mal_worker_stop(d->worker);
     mal_events_stop(d->events);
     mal_jobs_wake(d, true);
+    mal_supervise(d, life->notify);
 }
 
 static void check_stopped(struct life *life) {
@@ -134,6 +139,7 @@ static void on_tick(void *arg) {
     (void)mal_disk_low(life->disk); /* the status is to know */
     mal_downloads_sweep(life->d.downloads);
     mal_jobs_wake(&life->d, life->d.stopping);
+    mal_supervise(&life->d, life->notify);
     check_stopped(life);
 }
 
@@ -176,12 +182,20 @@ static void on_answered(void *arg, const struct mal_request *req, int status) {
 
 /* ---- Starting ---- */
 
+/* An inherited socket goes before --listen. */
+static bool open_socket(struct life *life, int *out_fd, struct mal_error *err) {
+    bool has_tokens = mal_auth_has_tokens(life->d.auth);
+    if (!mal_inherit(has_tokens, out_fd, life->address, err)) return false;
+    if (*out_fd >= 0) return true;
+    life->own_address =
+        mal_listen(life->o->listen, has_tokens, out_fd, life->address, err);
+    return life->own_address;
+}
+
 static bool start_server(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     int fd;
-    bool has_tokens = mal_auth_has_tokens(life->d.auth);
-    if (!mal_listen(o->listen, has_tokens, &fd, life->address, err)) return false;
-    life->listening = true;
+    if (!open_socket(life, &fd, err)) return false;
     mal_auth_listens(life->d.auth, life->address);
     int64_t per_address = o->max_per_address;
     if (per_address < 0) {
@@ -205,11 +219,11 @@ static bool start_server(struct life *life, struct mal_error *err) {
     return true;
 }
 
-static struct mal_engine_options engine_options(const struct life *life) {
-    const struct mal_serve_options *o = life->o;
+struct mal_engine_options mal_serve_engine_options(const struct mal_serve_options *o,
+                                                   const char *cache) {
     return (struct mal_engine_options){.model_dir = o->model,
                                        .editor_path = o->editor,
-                                       .cache_path = life->cache,
+                                       .cache_path = cache,
                                        .device = o->device,
                                        .keep_versions = (int)o->keep_versions,
                                        .update = o->update,
@@ -225,27 +239,27 @@ static struct mal_engine_options engine_options(const struct life *life) {
 
 static bool start_worker(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
-    struct mal_worker_options options = {.engine = engine_options(life),
-                                         .db = o->db,
-                                         .data = o->data,
-                                         .max_queue = o->max_queue,
-                                         .max_batch_facts = o->max_batch_facts,
-                                         .batch_window_ms = o->batch_window_ms,
-                                         .read_timeout_ms =
-                                             (int64_t)(o->request_timeout * 1000),
-                                         .scrub = !o->no_scrub,
-                                         .consolidate_after = o->consolidate_after,
-                                         .loop = life->d.loop,
-                                         .writer = life->d.writer,
-                                         .status = life->d.status,
-                                         .retention = life->retention,
-                                         .disk = life->disk,
-                                         .suites = &life->suites,
-                                         .metrics = life->d.metrics,
-                                         .arg = life,
-                                         .ready = on_ready,
-                                         .changed = on_changed,
-                                         .ended = on_ended};
+    struct mal_worker_options options = {
+        .engine = mal_serve_engine_options(o, life->cache),
+        .db = o->db,
+        .data = o->data,
+        .max_queue = o->max_queue,
+        .max_batch_facts = o->max_batch_facts,
+        .batch_window_ms = o->batch_window_ms,
+        .read_timeout_ms = (int64_t)(o->request_timeout * 1000),
+        .scrub = !o->no_scrub,
+        .consolidate_after = o->consolidate_after,
+        .loop = life->d.loop,
+        .writer = life->d.writer,
+        .status = life->d.status,
+        .retention = life->retention,
+        .disk = life->disk,
+        .suites = &life->suites,
+        .metrics = life->d.metrics,
+        .arg = life,
+        .ready = on_ready,
+        .changed = on_changed,
+        .ended = on_ended};
     return mal_worker_start(&life->d.worker, &options, err);
 }
 
@@ -272,15 +286,25 @@ static bool make_keepers(struct life *life, struct mal_error *err) {
     return true;
 }
 
+char *mal_serve_editor_path(const struct mal_serve_options *options,
+                            struct mal_error *err) {
+    static const char suffix[] = ".editor.safetensors";
+    size_t bytes = strlen(options->db) + sizeof suffix;
+    char *path = mal_malloc(bytes);
+    if (path) {
+        (void)snprintf(path, bytes, "%s%s", options->db, suffix);
+    } else {
+        mal_fail(err, MAL_NO_MEMORY, "editor");
+    }
+    return path;
+}
+
 /* What can be said before a database is made. */
 static bool look(struct life *life, struct mal_error *err) {
-    static const char suffix[] = ".editor.safetensors";
     const struct mal_serve_options *o = life->o;
-    size_t bytes = strlen(o->db) + sizeof suffix;
-    life->cache = mal_malloc(bytes);
-    if (!life->cache) return mal_fail(err, MAL_NO_MEMORY, "editor");
-    (void)snprintf(life->cache, bytes, "%s%s", o->db, suffix);
-    struct mal_engine_options engine = engine_options(life);
+    life->cache = mal_serve_editor_path(o, err);
+    if (!life->cache) return false;
+    struct mal_engine_options engine = mal_serve_engine_options(o, life->cache);
     if (!mal_engine_look(&engine, err)) return false;
     if (!mal_suites_load(&life->suites, o->suites, (size_t)o->max_queue, err))
         return false;
@@ -307,6 +331,7 @@ static bool start(struct life *life, struct mal_error *err) {
     d->max_bulk = o->max_bulk;
     d->min_free_disk = o->min_free_disk;
     d->suites = &life->suites;
+    if (!mal_notify_create(&life->notify, err)) return false;
     if (!mal_auth_create(&d->auth, o->tokens, err)) return false;
     d->max_connections = o->max_connections;
     d->started_ms = mal_clock_unix_ms();
@@ -330,8 +355,8 @@ static bool start(struct life *life, struct mal_error *err) {
                            err))
         return false;
     if (!start_worker(life, err)) return false;
-    mal_log("info", "listening", "{s:s,s:i}", "address", life->address, "pid",
-            (int)getpid());
+    mal_log("info", "listening", "{s:s,s:b,s:i}", "address", life->address, "inherited",
+            !life->own_address, "pid", (int)getpid());
     return true;
 }
 
@@ -354,7 +379,8 @@ static void finish(struct life *life) {
     mal_store_close(life->store);
     mal_suites_finish(&life->suites);
     mal_free(life->cache);
-    if (life->listening) mal_listen_forget(life->address);
+    mal_notify_destroy(life->notify);
+    if (life->own_address) mal_listen_forget(life->address);
 }
 
 bool mal_serve(const struct mal_serve_options *options, int *out_exit,

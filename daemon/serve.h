@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
-#include "daemon/gate.h"
+#include "daemon/engine.h"
 
 struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
@@ -25,6 +25,13 @@ struct mal_serve_options {
     bool no_scrub;
     struct mal_gate gate;
 };
+
+/* Where an editor made on the spot is, or will be kept: owned; NULL with an error. */
+char *mal_serve_editor_path(const struct mal_serve_options *options,
+                            struct mal_error *err);
+/* `cache` is that path; all is borrowed. */
+struct mal_engine_options
+mal_serve_engine_options(const struct mal_serve_options *options, const char *cache);
 
 /* Runs until a signal (*out_exit 0) or until something has failed for good (1, logged).
  * An error is one of starting. There is one way to start: whatever the last run left is

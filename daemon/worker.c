@@ -276,8 +276,16 @@ void mal_worker_publish(struct mal_worker *worker, struct mal_change *change) {
 bool mal_worker_stopping(struct mal_worker *worker) {
     pthread_mutex_lock(&worker->lock);
     bool stop = worker->stop;
+    worker->beat_ms = mal_monotonic_ms();
     pthread_mutex_unlock(&worker->lock);
     return stop;
+}
+
+int64_t mal_worker_silence_ms(struct mal_worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    int64_t ms = worker->waiting ? 0 : mal_monotonic_ms() - worker->beat_ms;
+    pthread_mutex_unlock(&worker->lock);
+    return ms;
 }
 
 static bool is_joinable(const struct mal_queued_job *job) {
@@ -301,19 +309,22 @@ static int64_t until_batch(const struct mal_worker *worker) {
 
 /* Under the lock; ms < 0: until something is asked. */
 static void wait_asked(struct mal_worker *worker, int64_t ms) {
+    worker->waiting = true;
     if (ms < 0) {
         pthread_cond_wait(&worker->asked, &worker->lock);
-        return;
+    } else {
+        struct timespec until;
+        clock_gettime(CLOCK_MONOTONIC, &until);
+        until.tv_sec += ms / 1000;
+        until.tv_nsec += ms % 1000 * 1000000;
+        if (until.tv_nsec >= 1000000000) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000;
+        }
+        pthread_cond_timedwait(&worker->asked, &worker->lock, &until);
     }
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += ms % 1000 * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
-    pthread_cond_timedwait(&worker->asked, &worker->lock, &until);
+    worker->waiting = false;
+    worker->beat_ms = mal_monotonic_ms();
 }
 
 bool mal_worker_pause(struct mal_worker *worker, int64_t ms, struct mal_error *err) {
@@ -462,7 +473,7 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
 static void *worker_main(void *arg) {
     struct mal_worker *worker = arg;
     struct mal_error err = {0};
-    if (load(worker, &err)) {
+    if (load(worker, &err) && !mal_worker_stopping(worker)) {
         worker->loaded_version = mal_engine_live(worker->engine);
         tell_ready(worker);
         if (serve(worker, &err)) err = (struct mal_error){0};

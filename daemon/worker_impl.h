@@ -48,6 +48,8 @@ struct mal_worker {
     struct mal_read *reads, **last_read;
     size_t n_reads;
     bool stop, told_ready, change_posted, persisted;
+    bool waiting;    /* for something to do */
+    int64_t beat_ms; /* monotonic: when the thread last came by between two slices */
 
     struct mal_idle idle;
     struct mal_evaluating evaluating;
@@ -148,6 +150,7 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
 int64_t mal_worker_room(int64_t n_facts);
 /* The thread's time goes to `work` from here on; what it went to before. */
 enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work);
+/* Asked between two slices by the worker's own thread, whose sign of life it is. */
 bool mal_worker_stopping(struct mal_worker *worker);
 void mal_worker_announce(struct mal_worker *worker); /* `changed`, soon */
 

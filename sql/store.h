@@ -121,6 +121,14 @@ bool mal_store_open_reader(struct mal_store **out, const char *path,
                            struct mal_error *err) MAL_CHECK;
 void mal_store_close(struct mal_store *store); /* takes NULL */
 
+/* What mal_store_open() would meet, without a lock and without changing anything. Fails as it
+ * would, but for a lock that another holds; also where file or directory cannot be written. */
+struct mal_store_look {
+    bool exists;   /* else it would be made */
+    bool outdated; /* of an older schema: it would be migrated, and no reader opens it before */
+};
+bool mal_store_look(struct mal_store_look *out, const char *path, struct mal_error *err) MAL_CHECK;
+
 /* Facts about the database as a whole ("base_model", "created_ms", ...). set: once, a second
  * different value is MAL_CONFLICT. get: *out owned, NULL when absent. */
 bool mal_store_set_meta(struct mal_store *store, const char *key, const char *value,

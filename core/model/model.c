@@ -56,6 +56,22 @@ static bool find_arch(struct mal_model *model, struct mal_error *err) {
     return true;
 }
 
+/* From config.json to the tensors that are to be loaded. */
+static bool describe(struct mal_model *model, const char *dir, struct mal_error *err) {
+    if (!mal_checkpoint_open(&model->ckpt, dir, err)) return false;
+    if (!find_arch(model, err)) return false;
+    model->head_scale = 1;
+    if (!model->arch->configure(model, err)) return false;
+    if (model->info.kind != MAL_MODEL_CLASSIFIER)
+        model->info.n_outputs = model->info.n_vocab;
+    if (!mal_config_eos(model, err)) return false;
+    model->decoder.first = model->encoder.n;
+    model->lowest_edit_block = model->info.n_layers;
+    model->tape = mal_calloc((size_t)model->info.n_layers, sizeof *model->tape);
+    if (!model->tape) return mal_fail(err, MAL_NO_MEMORY, "model");
+    return model->arch->bind(model, err);
+}
+
 bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend *be,
                     struct mal_error *err) {
     struct mal_model *model = mal_calloc(1, sizeof *model);
@@ -63,21 +79,7 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     model->be = be;
     model->scratch.be = be;
     model->head_bytes = 64 << 20;
-    if (!mal_checkpoint_open(&model->ckpt, dir, err)) goto fail;
-    if (!find_arch(model, err)) goto fail;
-    model->head_scale = 1;
-    if (!model->arch->configure(model, err)) goto fail;
-    if (model->info.kind != MAL_MODEL_CLASSIFIER)
-        model->info.n_outputs = model->info.n_vocab;
-    if (!mal_config_eos(model, err)) goto fail;
-    model->decoder.first = model->encoder.n;
-    model->lowest_edit_block = model->info.n_layers;
-    model->tape = mal_calloc((size_t)model->info.n_layers, sizeof *model->tape);
-    if (!model->tape) {
-        mal_fail(err, MAL_NO_MEMORY, "model");
-        goto fail;
-    }
-    if (!model->arch->bind(model, err)) goto fail;
+    if (!describe(model, dir, err)) goto fail;
     if (!mal_load_weights(model, err)) goto fail;
     if (model->arch->derive && !model->arch->derive(model, err)) goto fail;
     for (size_t i = 0; i < model->n_linears; i++) {
@@ -89,6 +91,18 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
 fail:
     mal_model_close(model);
     return false;
+}
+
+bool mal_model_look(struct mal_model **out, const char *dir, struct mal_error *err) {
+    struct mal_model *model = mal_calloc(1, sizeof *model);
+    if (!model) return mal_fail(err, MAL_NO_MEMORY, "model");
+    if (!describe(model, dir, err)) {
+        mal_model_close(model);
+        return false;
+    }
+    mal_count_weights(model);
+    *out = model;
+    return true;
 }
 
 void mal_model_close(struct mal_model *model) {

@@ -52,6 +52,11 @@ struct mal_model_info {
 /* `be` is borrowed and must outlive the model. */
 bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend *be,
                     struct mal_error *err) MAL_CHECK;
+/* Everything that mal_model_open() would refuse but for the device: config.json and every
+ * tensor's name and shape. The result has sizes, linear layers and their names, and no
+ * weights: no pass may be asked of it. */
+bool mal_model_look(struct mal_model **out, const char *dir,
+                    struct mal_error *err) MAL_CHECK;
 void mal_model_close(struct mal_model *model); /* takes NULL */
 
 const struct mal_model_info *mal_model_info(const struct mal_model *model);

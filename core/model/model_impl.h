@@ -159,7 +159,10 @@ bool mal_bind_linears(struct mal_model *model, const char *where,
                       const struct mal_linear_spec *specs, size_t n, int64_t block,
                       struct mal_error *err) MAL_CHECK;
 
-/* Every tensor that was asked for, onto the device (weights.c). */
+/* The bytes of every tensor that was asked for, and into model->info how many parameters
+ * that is and the kind of number most of it is (weights.c). */
+size_t mal_count_weights(struct mal_model *model);
+/* All of them onto the device. */
 bool mal_load_weights(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 /* Derived floats, of those that model->n_derived counts; each piece is rounded up to 16.
  */

@@ -240,15 +240,13 @@ static const void **bound_before(const struct mal_model *model, size_t i) {
     return NULL;
 }
 
-/* What is to be loaded: its size, and the kind of number most of it is. */
-static size_t count_weights(struct mal_model *model, size_t *out_slices) {
+size_t mal_count_weights(struct mal_model *model) {
     int64_t by_dtype[MAL_N_DTYPES] = {0};
     size_t total = 0;
     for (size_t i = 0; i < model->n_bindings; i++) {
         const struct mal_st_tensor *t = model->bindings[i].source.tensor;
         if (bound_before(model, i)) continue;
         total += kept_bytes(&model->bindings[i]);
-        *out_slices += ((size_t)t->n_elements + SLICE - 1) / SLICE;
         model->info.n_parameters += t->n_elements;
         by_dtype[t->dtype] += t->n_elements;
     }
@@ -257,6 +255,15 @@ static size_t count_weights(struct mal_model *model, size_t *out_slices) {
             model->info.dtype = (enum mal_dtype)d;
     }
     return total;
+}
+
+static size_t count_slices(const struct mal_model *model) {
+    size_t n = 0;
+    for (size_t i = 0; i < model->n_bindings; i++) {
+        size_t elements = (size_t)model->bindings[i].source.tensor->n_elements;
+        if (!bound_before(model, i)) n += (elements + SLICE - 1) / SLICE;
+    }
+    return n;
 }
 
 /* Gives every binding its place, and says what goes there. */
@@ -290,8 +297,8 @@ float *mal_derived_floats(struct mal_model *model, int64_t n) {
 }
 
 bool mal_load_weights(struct mal_model *model, struct mal_error *err) {
-    size_t n = 0, total = count_weights(model, &n);
-    struct load_slice *slices = mal_calloc(n, sizeof *slices);
+    size_t total = mal_count_weights(model);
+    struct load_slice *slices = mal_calloc(count_slices(model), sizeof *slices);
     if (!slices) return mal_fail(err, MAL_NO_MEMORY, "loading tensors");
     total += (size_t)model->n_derived * sizeof(float);
     bool ok = mal_arena_init(&model->weights, model->be, total, err) &&

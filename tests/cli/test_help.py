@@ -1,4 +1,5 @@
 """What malmend says about itself: help, versions, wrong usage."""
+import json
 import re
 
 from harness import main
@@ -12,7 +13,7 @@ OPTIONS = {
              "no-scrub consolidate-after joint-memory keyframe-every retain-bytes retain-age "
              "min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
              "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect "
-             "suites config",
+             "suites check-config json config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds "
             "repair-tau verify device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds "
@@ -37,6 +38,7 @@ class Help(Lab):
     def check(self, command):
         text = self.ok(command, "--help")
         self.assertEqual(self.ok(command, "-h"), text)
+        self.assertEqual(self.ok("help", command), text)
         self.assertLessEqual(max(map(len, text.splitlines())), 88)
         entries = dict(re.findall(r"^  --([a-z-]+)(.*?)(?=^  --|\Z)", text, re.M | re.S))
         entries.pop("help")
@@ -44,6 +46,16 @@ class Help(Lab):
         for name, entry in entries.items():
             self.assertRegex(entry, r"\((required|default:\s+\S.*?)\)", name)
         self.assertIn(f"  {command} ", self.ok("--help"))
+        table = json.loads(self.ok(command, "--help=json"))
+        named = [o["name"] for o in table["options"] if not o["positional"]]
+        self.assertEqual(sorted(named + ["config"] * table["configurable"]), sorted(entries))
+        self.assertEqual(table["command"], command)
+        for option in table["options"]:
+            self.assertIn(option["help"].split()[0], text)
+            if option["default"]:
+                self.assertIn(option["default"], entries[option["name"]])
+        commands = json.loads(self.ok("--help=json"))["commands"]
+        self.assertIn(command, [c["name"] for c in commands])
 
 
 @each([
@@ -69,6 +81,8 @@ class Help(Lab):
     ("half_a_round", ["eval", "--model", "x", "--data", "z", "--repair-rounds", "1.5"],
      "repair-rounds"),
     ("argument", ["verify", "--db", "x", "y"], "unexpected argument 'y'"),
+    ("json_alone", ["serve", "--model", "x", "--db", "z", "--json"], "--check-config"),
+    ("help_in_words", ["serve", "--help=words"], "no option"),
     ("not_served", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "both"], "both"),
 ])
 class Usage(Lab):
@@ -81,6 +95,8 @@ class Usage(Lab):
 
 class Version(Lab):
     def test_version(self):
+        self.assertEqual(self.ok("help"), self.ok("--help"))
+        self.assertEqual(malmend("help", "verfy").returncode, 2)
         self.assertRegex(self.ok("--version"), r"^malmend \d+\.\d+\.\d+\n$")
 
 

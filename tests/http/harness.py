@@ -76,8 +76,9 @@ class Daemon:
         command = [BINARY, "serve", *MODEL_ARGS, "--db", self.directory + "/db",
                    "--listen", self.listen, *self.args]
         self.log, self.n_read, self.log_over = [], 0, False
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
+        self.process = subprocess.Popen(self.command(command), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        pass_fds=self.pass_fds(),
                                         env={**os.environ, **(self.env or {})})
         RUNNING.append(self.process)
         self.reader = threading.Thread(target=self.drain, args=(self.process,), daemon=True)
@@ -86,6 +87,13 @@ class Daemon:
         self.address = event["address"]
         if ready:
             self.wait_log("ready")
+
+    def command(self, command):
+        """How it is started."""
+        return command
+
+    def pass_fds(self):
+        return ()
 
     def drain(self, process):
         """Takes the log as it comes: a daemon waits for who reads it."""

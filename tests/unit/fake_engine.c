@@ -24,6 +24,7 @@
 #include "daemon/probes.h"
 #include "fake_engine.h"
 #include "fake_measure.h"
+#include "fake_work.h"
 
 enum { MAX_SLOTS = 256 };
 
@@ -323,6 +324,7 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     size_t n_facts = batch->n;
     double begin = mal_clock_seconds();
     *out = (struct mal_change){.passes = true};
+    fake_stuck(facts, n_facts);
     if (!work(facts, n_facts, progress, err)) return false;
     out->report.seconds[MAL_STAGE_FORWARD] = mal_clock_seconds() - begin;
     if (bad_target(facts, n_facts, "fail:numeric")) {
