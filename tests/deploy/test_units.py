@@ -4,16 +4,15 @@ import configparser
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 import time
-import unittest
 from pathlib import Path
 
 import harness
 from harness import Daemon, PATIENCE, main
-from lab import DEMO, MODEL, Lab
+from lab import MODEL, Lab
+from ops import tool
 
 ROOT = Path(os.environ["MAL_SOURCE_ROOT"])
 DEPLOY = ROOT / "deploy"
@@ -33,10 +32,6 @@ class Unit(configparser.RawConfigParser):
         super().__init__(dict_type=Several, strict=False, delimiters="=", interpolation=None)
         self.optionxform = str
         self.read(path)
-
-
-def tool(name):
-    return unittest.skipUnless(shutil.which(name), f"{name} is not here")
 
 
 class Service(Lab):
@@ -132,7 +127,7 @@ class ByTool(Daemon):
         return super().wait_log(name, timeout)
 
 
-class Activation(unittest.TestCase):
+class Activation(Lab):
     def connect(self, path):
         """When the tool listens."""
         until = time.monotonic() + PATIENCE
@@ -148,7 +143,7 @@ class Activation(unittest.TestCase):
 
     @tool("systemd-socket-activate")
     def test_systemds_own_tool(self):
-        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(DEMO / "editor.safetensors")]
+        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(self.editor())]
         with tempfile.TemporaryDirectory(prefix="malmend-") as directory:
             d = ByTool(directory + "/socket")
             self.addCleanup(d.close)
