@@ -42,8 +42,9 @@ static void print_help(FILE *to) {
                 "Exit codes: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
-/* The same for programs; each command has its own part. */
+/* The same for programs, and on lines of their own the tables of all commands. */
 static bool print_json(void) {
+    char option[] = "--help=json";
     json_t *list = json_array();
     for (size_t i = 0; i < N_COMMANDS; i++) {
         json_array_append_new(list, json_pack("{s:s,s:s}", "name", commands[i].name,
@@ -53,6 +54,10 @@ static bool print_json(void) {
     bool ok = json && json_dumpf(json, stdout, JSON_COMPACT) == 0;
     putchar('\n');
     json_decref(json);
+    for (size_t i = 0; ok && i < N_COMMANDS; i++) {
+        char *of_command[] = {(char *)commands[i].name, option, NULL};
+        ok = commands[i].run(2, of_command) == 0;
+    }
     return ok;
 }
 

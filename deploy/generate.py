@@ -8,24 +8,23 @@
 MALMEND is the binary: it prints its tables by `--help=json`. The result goes to stdout.
 """
 import json
+import os
 import re
 import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
 
 # What the package serves, where it keeps it.
 PLACES = {"model": "/var/lib/malmend/model", "db": "/var/lib/malmend/malmend.db"}
 
 
-def ask(malmend, *command):
-    done = subprocess.run([malmend, *command, "--help=json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout)
-
-
 def tables(malmend):
     """What malmend is, and [(help of a command, its table)]."""
-    about = ask(malmend)
-    return about, [(c["help"], ask(malmend, c["name"])) for c in about["commands"]]
+    done = subprocess.run([malmend, "--help=json"], stdout=subprocess.PIPE, check=True)
+    about, *commands = map(json.loads, done.stdout.splitlines())
+    return about, [(c["help"], table) for c, table in zip(about["commands"], commands)]
 
 
 # ---- Manual page ----
@@ -37,8 +36,11 @@ def roff(text):
     return re.sub(r"^\.", r"\\&.", text, flags=re.M)
 
 
-def paragraphs(text):
-    return "\n.PP\n".join(roff(p) for p in text.split("\n\n"))
+def paragraphs(text, between=".PP"):
+    """Short lines, so that the source can be read, too."""
+    parts = (textwrap.fill(p, 65, break_long_words=False, break_on_hyphens=False)
+             for p in text.split("\n\n"))
+    return f"\n{between}\n".join(roff(part) for part in parts)
 
 
 def default_of(option):
@@ -57,9 +59,9 @@ def entry(option):
     elif option["kind"] == "flag":
         name = f".B \\-\\-{roff(option['name'])}"
     else:
-        name = f".BR \\-\\-{roff(option['name'])} \" \" \\fI{roff(option['metavar'])}\\fR"
+        name = f".BI \\-\\-{roff(option['name'])} \" {roff(option['metavar'])}\""
     text = " ".join(filter(None, [option["help"], default_of(option)]))
-    return f".TP\n{name}\n{paragraphs(text)}"
+    return f".TP\n{name}\n{paragraphs(text, '.IP')}"
 
 
 def usage(table):
@@ -84,9 +86,16 @@ def man(malmend, template):
         out.append(f".PP\n{usage(table)}\n.PP\n{paragraphs(table['about'])}")
         out += [entry(option) for option in table["options"]]
         if table["configurable"]:
-            out.append(".TP\n.BR \\-\\-config \" \" \\fIFILE\\fR\n"
+            out.append(".TP\n.BI \\-\\-config \" FILE\"\n"
                        "A JSON object of these options, their names with underscores.")
-    return template.replace("@VERSION@", about["version"]).replace("@COMMANDS@", "\n".join(out))
+    return (template.read_text(encoding="utf-8").replace("@VERSION@", about["version"])
+            .replace("@DATE@", date_of(template)).replace("@COMMANDS@", "\n".join(out)))
+
+
+def date_of(template):
+    """The package's, where one is built, so that it is built the same again."""
+    seconds = os.environ.get("SOURCE_DATE_EPOCH") or template.stat().st_mtime
+    return time.strftime("%Y-%m-%d", time.gmtime(float(seconds)))
 
 
 # ---- Completion ----
@@ -118,7 +127,7 @@ def completion(malmend, template):
         options += [("config", "@file")] * table["configurable"] + [("help", "")]
         words = " ".join(f"--{name}={after}" if after else f"--{name}" for name, after in options)
         lines.append(f"    [{table['command']}]='{words}'")
-    return template.replace("@TABLE@", "\n".join(lines))
+    return template.read_text(encoding="utf-8").replace("@TABLE@", "\n".join(lines))
 
 
 # ---- Configuration ----
@@ -134,7 +143,8 @@ def value(option):
 
 
 def config(malmend):
-    options = [o for o in ask(malmend, "serve")["options"] if not o["here_only"]]
+    serve = next(table for _, table in tables(malmend)[1] if table["command"] == "serve")
+    options = [o for o in serve["options"] if not o["here_only"]]
     values = {o["name"].replace("-", "_"): value(o) for o in options}
     return json.dumps({**values, **PLACES}, indent=4) + "\n"
 
@@ -145,7 +155,7 @@ def main():
         sys.stdout.write(config(sys.argv[2]))
     elif what in (["man"], ["completion"]) and len(sys.argv) == 4:
         make = {"man": man, "completion": completion}[what[0]]
-        sys.stdout.write(make(sys.argv[2], Path(sys.argv[3]).read_text(encoding="utf-8")))
+        sys.stdout.write(make(sys.argv[2], Path(sys.argv[3])))
     else:
         sys.exit(__doc__)
 

@@ -11,7 +11,7 @@
 
 FAILED=1 USAGE=2 UNREACHABLE=3 TIMED_OUT=4
 
-program=malmend-$(basename "$0" .sh)
+program=$(basename "$0" .sh)
 program=malmend-${program#malmend-}
 url=${MALMEND_URL:-http://127.0.0.1:8780}
 token=${MALMEND_TOKEN:-}

@@ -54,8 +54,9 @@ class Help(Lab):
             self.assertIn(option["help"].split()[0], text)
             if option["default"]:
                 self.assertIn(option["default"], entries[option["name"]])
-        commands = json.loads(self.ok("--help=json"))["commands"]
-        self.assertIn(command, [c["name"] for c in commands])
+        about, *tables = map(json.loads, self.ok("--help=json").splitlines())
+        self.assertEqual([c["name"] for c in about["commands"]], [t["command"] for t in tables])
+        self.assertIn(table, tables)
 
 
 @each([
