@@ -68,7 +68,7 @@ class Manual(Lab):
         self.assertEqual(set(said), set(tables()))
         for name, table in tables().items():
             for option in table["options"]:
-                left = re.escape(f"--{option['name']}")
+                left = re.escape(option["metavar"] if option["positional"] else "--" + option["name"])
                 self.assertRegex(said[name], rf"(?m)^       {left}( |$)", name)
                 if option["default"]:
                     self.assertIn(f"Default: {option['default']}.", said[name])
