@@ -3,7 +3,8 @@
 #
 #   deploy/setup.sh [package]
 #
-# With `package` also what building the Debian package needs; tests/run.sh asks for it.
+# With `package` also what building the Debian package needs, and nginx, unpacked in build/tools so that
+# no server is started: tests/run.sh asks for it.
 set -eu
 
 packages="gcc libc6-dev meson ninja-build pkg-config
@@ -11,17 +12,31 @@ libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-
 libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
 [ "${1:-}" != package ] || packages="$packages debhelper"
 
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+export DEBIAN_FRONTEND=noninteractive
+
 missing=
 for package in $packages; do
     status=$(dpkg-query -W -f '${Status}' "$package" 2>/dev/null || true)
     [ "$status" = "install ok installed" ] || missing="$missing $package"
 done
-[ -n "$missing" ] || exit 0
+if [ -n "$missing" ]; then
+    echo "installing:$missing" >&2
+    $sudo apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
 
-sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
-echo "installing:$missing" >&2
-export DEBIAN_FRONTEND=noninteractive
-$sudo apt-get update -qq
-# shellcheck disable=SC2086 # a list of words
-$sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+tools=$(dirname "$0")/../build/tools
+[ "${1:-}" = package ] || exit 0
+[ ! -x "$tools/nginx/usr/sbin/nginx" ] || exit 0
+! command -v nginx >/dev/null || exit 0
+mkdir -p "$tools/deb"
+cd "$tools"
+fetch() { (cd deb && apt-get download -qq nginx >/dev/null 2>&1); }
+if fetch || { $sudo apt-get update -qq && fetch; }; then
+    dpkg-deb -x deb/nginx_*.deb nginx
+else
+    echo "nginx could not be fetched: the test of its example will be skipped" >&2
+fi
