@@ -96,7 +96,7 @@ class Service(Lab):
     def test_security(self):
         """Exposure as systemd counts it, times ten."""
         done = subprocess.run(["systemd-analyze", "security", "--offline=true", "--no-pager",
-                               "--threshold=18", self.installed()[0]],
+                               "--threshold=16", self.installed()[0]],
                               capture_output=True, timeout=60)
         self.assertEqual(done.returncode, 0, done.stdout.decode()[-300:])
 
