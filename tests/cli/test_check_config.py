@@ -9,6 +9,7 @@ from unittest import mock
 
 from harness import Daemon, main
 import harness
+from golden import CASES
 from lab import DEMO, MODEL, Lab, demo_facts, each, malmend, snapshot, tiny_model
 
 EDITOR = DEMO / "editor.safetensors"
@@ -46,6 +47,15 @@ class Good(Checking):
             "database": {"exists": False, "to_be_migrated": False, "live_version": None}})
         self.assertEqual(report["options"]["max_body"], 16 << 20)
         self.assertIsNone(report["options"]["gate_min_es"])
+
+    def test_architectures(self):
+        """Each is described without its weights."""
+        for name in ("bert", "gptj", "llama", "mistral", "qwen2", "t5"):
+            case = CASES / (name + ("-mend" if name == "mistral" else "-malmen"))
+            report = self.check_config(model=case / "model", editor=case / "editor.safetensors")
+            expected = json.loads((case / "expected.json").read_text())
+            self.assertEqual(report["found"]["model"]["architecture"], name)
+            self.assertEqual(report["found"]["model"]["edit_modules"], len(expected["modules"]), name)
 
     def test_origins(self):
         """Command line before environment before file before default, and it is said which."""
