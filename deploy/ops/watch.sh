@@ -104,6 +104,7 @@ take_events() {
         'event:'*) type=${line#event:} type=${type# } ;;
         'data:'*) data=${line#data:} ;;
         '')
+            last_id=$id # also of a message without data, which says where the stream begins
             [ -z "$data" ] || take_event
             type='' data=''
             ;;
@@ -112,7 +113,6 @@ take_events() {
 }
 
 take_event() {
-    last_id=$id
     [ -z "$job" ] || [ "$type" != job ] || printf '%s' "$data" |
         jq -e --arg job "$job" '.id == $job' >/dev/null || return 0
     [ -z "$job" ] || [ "$type" = job ] || return 0
