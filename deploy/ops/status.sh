@@ -35,7 +35,7 @@ else
         (.editor // empty | "editor: \(.method // "none yet"), \(.modules | length) modules, \(.update)"),
         "queue: \(.queue.jobs) jobs, \(.queue.facts) of \(.queue.capacity) facts"
             + (if .queue.jobs > 0 then ", the oldest waits \(.queue.oldest_seconds | round) s" else "" end),
-        (.batch // empty | "batch: \(.facts) facts, \(.stage) \(.done) of \(.total), since \(.started_at)"),
+        (.batch // empty | "batch: \(.facts) facts, \(.stage) \(.done)" + (if .total > 0 then " of \(.total)" else "" end) + ", since \(.started_at)"),
         "memory: \(.memory.device_bytes | size) of the device, \(.memory.host_bytes | size) of the host",
         (.disk // empty | select(.free_bytes != null)
             | "disk: \(.free_bytes | size) free" + (if .low then ", too little for edits" else "" end)),

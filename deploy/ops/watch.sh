@@ -57,7 +57,7 @@ tell() {
         elif $event == "version" then
             "version \(.version) \(.kind // "")" + (if .weights_hash then ", weights \(.weights_hash[:16])" else "" end)
         elif $event == "progress" then
-            "  \(.facts) facts: \(.stage) \(.done) of \(.total)"
+            "  \(.facts) facts: \(.stage) \(.done)" + (if .total > 0 then " of \(.total)" else "" end)
         else "\(.state): version \(.live_version), \(.queue.jobs) jobs queued" end'
 }
 
