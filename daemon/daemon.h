@@ -49,7 +49,8 @@ struct mal_daemon {
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;
-    int n_diffs; /* comparisons of versions that run now; the loop only */
+    int n_diffs;    /* comparisons of versions that run now; the loop only */
+    int n_searches; /* lists of facts that run on a work thread now; the loop only */
 
     bool stopping, worker_ended;
     int exit_code;

@@ -2,11 +2,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
 #include "daemon/http_version.h"
 #include "daemon/render.h"
+
+enum { MAX_SEARCHES = 4 };
 
 void mal_get_fact(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
@@ -20,26 +23,106 @@ void mal_get_fact(struct mal_daemon *d, struct mal_request *req) {
     mal_http_json(req, 200, fact);
 }
 
-static void answer_facts(struct mal_daemon *d, struct mal_request *req,
-                         struct mal_fact_query *query) {
-    struct mal_error err = {0};
-    struct mal_page page = {0};
+/* ---- Lists ---- */
+
+struct listing {
+    struct mal_daemon *daemon;
+    struct mal_request *req;
+    struct mal_fact_query query; /* borrows from the request */
+    json_t *answer;
+    struct mal_error err;
+};
+
+static void list(struct listing *l, struct mal_store *store) {
     struct mal_fact_row *rows = NULL;
     size_t n = 0;
     bool has_more = false;
-    bool ok = mal_query_page(req, &page, &err);
-    query->limit = page.limit;
-    query->after = page.after;
-    if (!ok || !mal_store_list_facts(d->reader, query, &rows, &n, &has_more, &err)) {
-        mal_page_blame(&page, &err);
-        mal_http_fail(req, &err);
-        return;
-    }
+    if (!mal_store_list_facts(store, &l->query, &rows, &n, &has_more, &l->err)) return;
     json_t *data = json_array();
     for (size_t i = 0; i < n; i++)
         json_array_append_new(data, mal_render_fact(&rows[i]));
     mal_fact_rows_free(rows, n);
-    mal_http_json(req, 200, mal_page_json(data, "id", has_more));
+    l->answer = mal_page_json(data, "id", has_more);
+}
+
+static void answer(struct listing *l) {
+    if (l->err.status == MAL_OK) {
+        mal_http_json(l->req, 200, l->answer);
+        return;
+    }
+    struct mal_page page = {.after = l->query.after};
+    mal_page_blame(&page, &l->err);
+    mal_http_fail(l->req, &l->err);
+}
+
+static void work(void *arg) {
+    struct listing *l = arg;
+    struct mal_store *store = NULL;
+    if (!mal_store_open_reader(&store, l->daemon->db, &l->err)) return;
+    list(l, store);
+    mal_store_close(store);
+}
+
+static void finish(void *arg) {
+    struct listing *l = arg;
+    l->daemon->n_searches--;
+    answer(l);
+    mal_free(l);
+}
+
+/* What may have to look at every fact does so on a work thread, with a handle of its own;
+ * few at a time. */
+static void search(const struct listing *asked) {
+    struct mal_daemon *d = asked->daemon;
+    struct mal_error err = {0};
+    struct listing *l = mal_calloc(1, sizeof *l);
+    if (!l) {
+        mal_http_refuse(asked->req, 503, "out of memory");
+        return;
+    }
+    *l = *asked;
+    if (d->n_searches == MAX_SEARCHES) {
+        mal_fail(&err, MAL_BUSY, "%d searches are running already", MAX_SEARCHES);
+    } else if (mal_loop_work(d->loop, work, finish, l, &err)) {
+        d->n_searches++;
+        return;
+    }
+    mal_http_fail(l->req, &err);
+    mal_free(l);
+}
+
+static void answer_facts(struct mal_daemon *d, struct mal_request *req,
+                         const struct mal_fact_query *query) {
+    struct listing l = {.daemon = d, .req = req, .query = *query};
+    struct mal_page page = {0};
+    if (!mal_query_page(req, &page, &l.err)) {
+        mal_http_fail(req, &l.err);
+        return;
+    }
+    l.query.limit = page.limit;
+    l.query.after = page.after;
+    if (l.query.version >= 0 || l.query.text) {
+        search(&l);
+        return;
+    }
+    list(&l, d->reader);
+    answer(&l);
+}
+
+static bool query_order(const struct mal_request *req, bool *newest_first,
+                        struct mal_error *err) {
+    const char *order = mal_request_query(req, "order");
+    *newest_first = order && !strcmp(order, "desc");
+    if (!order || *newest_first || !strcmp(order, "asc")) return true;
+    return mal_fail(err, MAL_INVALID,
+                    "query parameter 'order': expected asc or desc, not '%.64s'", order);
+}
+
+static bool query_text(const struct mal_request *req, const char **out,
+                       struct mal_error *err) {
+    *out = mal_request_query(req, "search");
+    return !*out || **out ||
+           mal_fail(err, MAL_INVALID, "query parameter 'search' is empty");
 }
 
 static bool query_facts(struct mal_daemon *d, const struct mal_request *req,
@@ -54,6 +137,10 @@ static bool query_facts(struct mal_daemon *d, const struct mal_request *req,
     }
     query->prompt = mal_request_query(req, "prompt");
     query->job = mal_request_query(req, "job");
+    if (!query_text(req, &query->text, err) ||
+        !query_order(req, &query->newest_first, err)) {
+        return false;
+    }
     if (!mal_query_int(req, "version", 0, INT64_MAX, &query->version, err)) return false;
     int64_t last;
     if (!mal_store_last_version(d->reader, &last, err)) return false;

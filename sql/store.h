@@ -218,8 +218,10 @@ bool mal_store_get_fact(struct mal_store *store, const char *id, struct mal_fact
 bool mal_store_get_fact_seq(struct mal_store *store, int64_t seq, struct mal_fact_row *out,
                             struct mal_error *err) MAL_CHECK; /* MAL_NOT_FOUND */
 
-/* Oldest first. state -1: any. version -1: any, else facts live in that version. prompt: exactly
- * this prompt, or NULL. job: of this job, or NULL. */
+/* Oldest first, unless newest_first. state -1: any. version -1: any, else facts live in that
+ * version. prompt: exactly this prompt, or NULL. job: of this job, or NULL. text: somewhere in the
+ * prompt, ASCII letters in either case, or NULL. With `version` or `text` alone every fact may
+ * have to be looked at. */
 struct mal_fact_query {
     int state;
     int64_t version;
@@ -227,6 +229,8 @@ struct mal_fact_query {
     const char *job;
     const char *after; /* fact id */
     size_t limit;
+    const char *text;
+    bool newest_first;
 };
 bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *query,
                           struct mal_fact_row **out, size_t *out_n, bool *has_more,

@@ -54,24 +54,29 @@ bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *
                           struct mal_error *err) {
     const char *state =
         query->state < 0 ? NULL : mal_fact_state_name((enum mal_fact_state)query->state);
-    int64_t after, job;
-    if (!find_seq(store, MAL_SQL_FACT_SEQ, "fact", query->after, 0, &after, err) ||
+
+    static const enum mal_sql lists[][2] = {
+        {MAL_SQL_LIST_FACTS_OF_JOB, MAL_SQL_NEWEST_FACTS_OF_JOB},
+        {MAL_SQL_LIST_FACTS_OF_PROMPT, MAL_SQL_NEWEST_FACTS_OF_PROMPT},
+        {MAL_SQL_LIST_FACTS_IN_STATE, MAL_SQL_NEWEST_FACTS_IN_STATE},
+        {MAL_SQL_LIST_FACTS, MAL_SQL_NEWEST_FACTS}};
+
+    int index = query->job ? 0 : query->prompt ? 1 : state ? 2 : 3;
+    int64_t after, job, from = query->newest_first ? INT64_MAX : 0;
+    if (!find_seq(store, MAL_SQL_FACT_SEQ, "fact", query->after, from, &after, err) ||
         !find_seq(store, MAL_SQL_JOB_SEQ, "job", query->job, -1, &job, err) ||
         !check_version(store, query->version, err)) {
         return false;
     }
     struct mal_query q;
-    mal_query_open(&q, store,
-                   query->job      ? MAL_SQL_LIST_FACTS_OF_JOB
-                   : query->prompt ? MAL_SQL_LIST_FACTS_OF_PROMPT
-                   : state         ? MAL_SQL_LIST_FACTS_IN_STATE
-                                   : MAL_SQL_LIST_FACTS);
+    mal_query_open(&q, store, lists[index][query->newest_first]);
     mal_bind_text(&q, state);
     mal_bind_opt(&q, query->version, -1);
     mal_bind_text(&q, query->prompt);
     mal_bind_opt(&q, job, -1);
     mal_bind_int(&q, after);
     mal_bind_int(&q, mal_page_limit(query->limit));
+    mal_bind_text(&q, query->text);
     void *rows;
     if (!mal_query_rows(&q, &mal_fact_rows, query->limit, &rows, out_n, has_more, err)) {
         return false;

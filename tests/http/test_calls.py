@@ -214,6 +214,15 @@ class Lists(Case):
         self.assertEqual(len(facts), 5)
         self.assertEqual(self.walk("/v1/facts", "id", version=2), facts[:2])
         self.assertEqual(self.walk("/v1/versions/3/facts", "id"), facts[:3])
+        self.assertEqual(self.walk("/v1/facts", "id", order="desc"), facts[::-1])
+        self.assertEqual(self.walk("/v1/facts", "id", version=2, order="desc"), facts[1::-1])
+
+    def test_search(self):
+        facts = self.walk("/v1/facts", "id")
+        self.assertEqual(self.walk("/v1/facts", "id", search="of TOWN 3"), facts[3:4])
+        self.assertEqual(self.walk("/v1/facts", "id", search="mayor", order="desc"), facts[::-1])
+        self.assertEqual(self.walk("/v1/facts", "id", search="town", version=2), facts[:2])
+        self.assertEqual(self.walk("/v1/facts", "id", search="%"), [])
 
     def test_versions(self):
         self.assertEqual(self.walk("/v1/versions", "version"), [5, 4, 3, 2, 1, 0])

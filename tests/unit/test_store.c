@@ -323,6 +323,18 @@ static void facts_are_found_by_what_they_are(void **state) {
         {{-1, 0, NULL, NULL, NULL, 9}, "", false},
         {{-1, 1, NULL, NULL, NULL, 2}, "a.0 a.1 ", true},
         {{-1, 1, "r", "a", NULL, 2}, "a.2 ", false},
+        {{-1, -1, NULL, NULL, NULL, 2, .newest_first = true}, "b.1 b.0 ", true},
+        {{-1, -1, NULL, NULL, "b.0", 9, .newest_first = true}, "a.2 a.1 a.0 ", false},
+        {{MAL_FACT_LIVE, -1, NULL, NULL, NULL, 1, .newest_first = true}, "a.2 ", true},
+        {{-1, -1, "q", NULL, NULL, 9, .newest_first = true}, "b.0 a.1 ", false},
+        {{-1, -1, NULL, "a", "a.1", 9, .newest_first = true}, "a.0 ", false},
+        {{-1, -1, NULL, NULL, NULL, 9, .text = "Q"}, "a.1 b.0 ", false},
+        {{-1, -1, NULL, NULL, NULL, 1, .text = "q", .newest_first = true}, "b.0 ", true},
+        {{MAL_FACT_LIVE, -1, NULL, NULL, NULL, 9, .text = "q"}, "a.1 ", false},
+        {{-1, -1, NULL, "b", NULL, 9, .text = "s"}, "b.1 ", false},
+        {{-1, -1, NULL, NULL, NULL, 9, .text = "%"}, "", false},
+        {{-1, -1, NULL, NULL, NULL, 9, .text = "_"}, "", false},
+        {{-1, -1, NULL, NULL, NULL, 9, .text = "\\"}, "", false},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
