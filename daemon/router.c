@@ -42,6 +42,9 @@ const struct mal_route mal_routes[] = {
     {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true},
     {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true},
+    {"GET", "/", mal_get_dashboard, MAL_ROLE_READ, MAL_BODY_NONE, true},
+    {"GET", "/dashboard/{file}", mal_get_dashboard_file, MAL_ROLE_READ, MAL_BODY_NONE,
+     true},
     {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true},
     {NULL, NULL, NULL, MAL_ROLE_NONE, MAL_BODY_NONE, false},
 };

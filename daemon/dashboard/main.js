@@ -1,0 +1,30 @@
+/* main.js - puts the page together. */
+import { keepTimes } from './format.js';
+import { start } from './events.js';
+import { startHistory } from './history.js';
+import { startHeader } from './header.js';
+import { startNotices } from './notices.js';
+import { startOverview } from './overview.js';
+import { startTeach } from './teach.js';
+import { startPrompt } from './prompt.js';
+import { startFacts } from './facts.js';
+import { startJobs } from './jobs.js';
+import { startVersions } from './versions.js';
+import { startDiff } from './diff.js';
+import { startKeys } from './keys.js';
+import { startViews } from './views.js';
+
+startHeader();
+startNotices();
+startHistory();
+startOverview();
+startTeach();
+startPrompt();
+startFacts();
+startJobs();
+startVersions();
+startDiff();
+startKeys();
+startViews();
+keepTimes();
+start();
