@@ -1,16 +1,16 @@
 #!/bin/sh
 # Installs the Debian packages that building and testing malmend need, those that are missing only.
 #
-#   deploy/setup.sh [package]
+#   deploy/setup.sh [tests]
 #
-# With `package` also what building the Debian package needs, and nginx, unpacked in build/tools so that
-# no server is started: tests/run.sh asks for it.
+# With `tests` also what only tests/run.sh needs: what builds the Debian package, the browser that opens
+# the dashboard (100 MB to load), and nginx, unpacked in build/tools so that no server is started.
 set -eu
 
 packages="gcc libc6-dev meson ninja-build pkg-config
 libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-dev libssl-dev
 libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
-[ "${1:-}" != package ] || packages="$packages debhelper"
+[ "${1:-}" != tests ] || packages="$packages debhelper chromium-headless-shell"
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
@@ -29,7 +29,7 @@ if [ -n "$missing" ]; then
 fi
 
 tools=$(dirname "$0")/../build/tools
-[ "${1:-}" = package ] || exit 0
+[ "${1:-}" = tests ] || exit 0
 [ ! -x "$tools/nginx/usr/sbin/nginx" ] || exit 0
 ! command -v nginx >/dev/null || exit 0
 mkdir -p "$tools/deb"

@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=${MALMEND_TEST_BUILD:-build/tests}
-sh deploy/setup.sh package
+sh deploy/setup.sh tests
 [ -f "$build/build.ninja" ] || meson setup "$build" --werror -Dbuildtype=debugoptimized
 ninja -C "$build"
 code=0
