@@ -1,16 +1,19 @@
 #!/bin/sh
 # Installs the Debian packages that building and testing malmend need, those that are missing only.
 #
-#   deploy/setup.sh [tests]
+#   deploy/setup.sh [package|tests]
 #
-# With `tests` also what only tests/run.sh needs: what builds the Debian package, the browser that opens
+# With `package` also what builds the Debian package, with `tests` also what only tests/run.sh needs: what builds the Debian package, the browser that opens
 # the dashboard (100 MB to load), and nginx, unpacked in build/tools so that no server is started.
 set -eu
 
 packages="gcc libc6-dev meson ninja-build pkg-config
 libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-dev libssl-dev
 libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
-[ "${1:-}" != tests ] || packages="$packages debhelper chromium-headless-shell"
+case "${1:-}" in
+package) packages="$packages debhelper" ;;
+tests) packages="$packages debhelper chromium-headless-shell" ;;
+esac
 
 sudo=
 [ "$(id -u)" = 0 ] || sudo=sudo
