@@ -3,8 +3,9 @@
 #
 #   deploy/setup.sh [package|tests]
 #
-# With `package` also what builds the Debian package, with `tests` also what only tests/run.sh needs: what builds the Debian package, the browser that opens
-# the dashboard (100 MB to load), and nginx, unpacked in build/tools so that no server is started.
+# With `package` also what builds the Debian package; with `tests` beside that what only tests/run.sh
+# needs: the browser that opens the dashboard (100 MB to load), and nginx, unpacked in build/tools so
+# that no server is started.
 set -eu
 
 packages="gcc libc6-dev meson ninja-build pkg-config
