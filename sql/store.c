@@ -207,15 +207,26 @@ bool mal_store_set_meta(struct mal_store *store, const char *key, const char *va
 
 /* ---- Health ---- */
 
+/* What SQLite says of a page that it could not look at for want of memory (7), or of a
+ * whole tree: then a heading, and nothing under it. */
+static bool lacked_memory(const char *line) {
+    static const char begin[] = "*** in database ", end[] = " ***\n";
+    size_t n = strlen(line), n_end = sizeof end - 1;
+    if (strncmp(line, begin, sizeof begin - 1) != 0) return false;
+    return strcmp(line + n - n_end, end) == 0 || strstr(line, "error code=7") != NULL;
+}
+
 bool mal_store_check(struct mal_store *store, struct mal_error *err) {
     struct mal_query q;
     bool row = false;
     mal_query_open(&q, store, MAL_SQL_INTEGRITY);
     bool done = mal_query_next(&q, &row, err);
     const char *line = done && row ? (const char *)sqlite3_column_text(q.stmt, 0) : NULL;
-    if (done && (!line || strcmp(line, "ok") != 0)) {
-        done = mal_fail(err, MAL_CORRUPT, "database '%s': %s", store->path,
-                        line ? line : "");
+    if (done && (!line || lacked_memory(line))) {
+        done =
+            mal_fail(err, MAL_NO_MEMORY, "database '%s': integrity check", store->path);
+    } else if (done && strcmp(line, "ok") != 0) {
+        done = mal_fail(err, MAL_CORRUPT, "database '%s': %s", store->path, line);
     }
     mal_query_close(&q);
     if (!done) return false;

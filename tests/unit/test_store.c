@@ -111,7 +111,7 @@ static void evaluation_keeps_its_facts_apart(void **state) {
                               .to_version = 3,
                               .note = suite,
                               .request_json = facts};
-    assert_done(mal_store_add_job(store, &job, NULL, 0, NULL, NULL, NULL, &err));
+    assert_done(mal_store_add_job(store, &job, NULL, NULL, NULL, NULL, asked(), &err));
     assert_done(mal_store_start_jobs(store, ids, 1, 6, &err));
     struct mal_job_row row;
     char *text = NULL;
@@ -136,7 +136,7 @@ static void evaluation_keeps_its_facts_apart(void **state) {
     char other[] = "job_2", gate[] = "{\"gate\":{}}";
     struct mal_job_row edit = {.id = other, .to_version = -1, .request_json = gate};
     const char *others[] = {other};
-    assert_done(mal_store_add_job(store, &edit, NULL, 0, NULL, NULL, NULL, &err));
+    assert_done(mal_store_add_job(store, &edit, NULL, NULL, NULL, NULL, asked(), &err));
     assert_done(
         mal_store_end_jobs(store, others, 1, MAL_JOB_REJECTED, 8, NULL, NULL, &err));
     assert_done(mal_store_get_job(store, other, &row, &err));

@@ -59,7 +59,7 @@ static void each_change_is_an_event(void **state) {
             "a", "queued", "edit", "") "8" JOB("b", "queued", "edit",
                                                "") "9" JOB("a", "running", "edit", ""));
     assert_done(publish(store, 1, -1, "a", &err));
-    assert_done(mal_store_end_jobs(store, &b, 1, MAL_JOB_CANCELLED, 7, NULL, NULL, &err));
+    assert_done(mal_store_cancel_job(store, b, 7, asked(), &err));
     assert_done(publish(store, 2, 0, "back", &err));
     assert_string_equal(
         events_after(reader, 9),
