@@ -26,7 +26,7 @@ def shoot(page, name):
 
 
 class PageCase(harness.Case):
-    ARGS = ("--update", "joint")
+    ARGS = ("--update", "joint", "--no-scrub")  # versions are counted
 
     def setUp(self):
         self.page = browser.Page(CHROMIUM)

@@ -45,7 +45,8 @@ class Ops(Lab):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(cls.choose_editor())]
+        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(cls.choose_editor()),
+                              "--no-scrub"]  # versions are counted
         listen = cls.LISTEN.replace("DIR", str(cls.dir))
         cls.d = Daemon(*cls.ARGS, listen=listen)
         cls.url = cls.d.address if cls.d.address.startswith("unix:") else "http://" + cls.d.address

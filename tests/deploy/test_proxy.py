@@ -246,7 +246,8 @@ class Passing:
 
     def test_daemon(self):
         """The real daemon through it: refused without a token; taught, polled and downloaded with one."""
-        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(self.editor())]
+        harness.MODEL_ARGS = ["--model", str(MODEL), "--editor", str(self.editor()),
+                              "--no-scrub"]
         token, line = malmend("token", "proxied", "edit").stdout.decode().splitlines()
         tokens = self.write("tokens", line + "\n")
         tokens.chmod(0o600)
