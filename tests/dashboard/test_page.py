@@ -14,6 +14,7 @@ class Opening(PageCase):
         self.visit()
         page = self.page
         page.wait_text("#vital-version", "v0")
+        page.wait_text("#link", "Live")
         self.assertEqual(page.text("#vital-model").split()[0], "fake")
         self.assertEqual(page.text("#vital-device"), "cpu")
         self.assertIn("none", page.text("#vital-error"))
