@@ -236,7 +236,9 @@ class Old(unittest.TestCase):
     """A database with as many events as are kept, and one version before them."""
 
     def setUp(self):
-        self.d = Daemon()
+        # what the sanitizer keeps of freed memory is not the daemon's
+        options = [os.environ.get("ASAN_OPTIONS", ""), "quarantine_size_mb=8"]
+        self.d = Daemon(env={"ASAN_OPTIONS": ":".join(filter(None, options))})
         self.d.apply(PROBE)
         self.assertEqual(self.d.stop(), 0)
         db = sqlite3.connect(self.d.directory + "/db")
