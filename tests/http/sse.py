@@ -38,19 +38,26 @@ class Stream:
         self.sock = self.connection.sock
         self.answer = self.connection.getresponse()
         self.status, self.headers = self.answer.status, self.answer.headers
+        self.rest = b""
+
+    def chunk(self):
+        """The next chunk, b"" for the last; http.client takes a broken stream for one that ended."""
+        size = self.answer.fp.readline()
+        assert size, "the connection was closed in the middle"
+        data = self.answer.fp.read(int(size, 16) + 2)
+        assert data.endswith(b"\r\n"), "the connection was closed in the middle"
+        return data[:-2]
 
     def block(self):
         """The next block; None: the stream has come to its end."""
-        lines = []
-        while True:
-            line = self.answer.readline()
-            if not line:
-                assert not lines, f"the stream ends inside of {lines}"
+        while b"\n\n" not in self.rest:
+            data = self.chunk()
+            if not data:
+                assert not self.rest, f"the stream ends inside of {self.rest}"
                 return None
-            line = line.decode().rstrip("\n")
-            if not line:
-                return Block(lines)
-            lines.append(line)
+            self.rest += data
+        block, self.rest = self.rest.split(b"\n\n", 1)
+        return Block(block.decode().split("\n"))
 
     def event(self):
         """The next block with data; None: the end."""
