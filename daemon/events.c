@@ -11,6 +11,7 @@
 #include "daemon/http.h"
 #include "daemon/log.h"
 #include "daemon/loop.h"
+#include "daemon/status.h"
 #include "sql/store.h"
 
 enum {
@@ -37,9 +38,11 @@ struct follower {
 
 struct mal_events {
     struct mal_store *reader;
+    struct mal_daemon_status *status;
     struct follower *followers;
     size_t n, max;
-    int64_t last; /* the last event known of, while there are followers */
+    int64_t last;    /* the last event that may be told, as far as known */
+    int64_t seen_ms; /* when that was found out */
     bool stopping;
     bool broken; /* the store cannot be read */
 };
@@ -105,7 +108,6 @@ static void add_events(struct follower *f, const struct mal_event_row *rows, siz
         add(out, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", rows[i].id, rows[i].kind,
             rows[i].data_json);
     }
-    if (f->at > f->events->last) f->events->last = f->at;
 }
 
 /* ---- What a stream sends next ---- */
@@ -115,18 +117,34 @@ static enum mal_stream_step break_stream(const struct mal_error *err) {
     return MAL_STREAM_BREAK;
 }
 
+/* Finds out the last event that may be told. The events are looked at before the
+ * versions, and these before what is live: none of the events can be of a later version.
+ */
+static bool look(struct mal_events *events, struct mal_error *err) {
+    int64_t last, version;
+    if (!mal_store_last_event(events->reader, &last, err) ||
+        !mal_store_last_version(events->reader, &version, err))
+        return false;
+    int64_t live = mal_status_live(events->status); /* -1: loading, nobody is answered */
+    if (live < 0 || version <= live) events->last = last;
+    events->seen_ms = mal_monotonic_ms();
+    return true;
+}
+
 /* Reads on. *out_n: rows that were there. False: the store failed, or memory is out. */
 static bool read_some(struct follower *f, struct text *out, size_t *out_n,
                       struct mal_error *err) {
     struct mal_event_row *rows = NULL;
-    size_t n = 0;
+    size_t n = 0, n_read = 0;
     if (f->at < f->events->last &&
-        !mal_store_events(f->events->reader, f->at, ROWS, &rows, &n, err))
+        !mal_store_events(f->events->reader, f->at, ROWS, &rows, &n_read, err))
         return false;
+    while (n < n_read && rows[n].id <= f->events->last)
+        n++;
     bool ok = reserve(f, rows, n, out) || mal_fail(err, MAL_NO_MEMORY, "events");
     if (ok && !f->begun) open_stream(f, out);
     if (ok) add_events(f, rows, n, out);
-    mal_event_rows_free(rows, n);
+    mal_event_rows_free(rows, n_read);
     *out_n = n;
     return ok;
 }
@@ -173,10 +191,11 @@ static void gone(void *arg) {
 
 static bool find_place(struct mal_events *events, const struct mal_events_query *query,
                        struct follower *f, struct mal_error *err) {
-    int64_t first;
-    if (!mal_store_event_range(events->reader, &first, &events->last, err)) return false;
+    int64_t first, last;
+    if (!mal_store_event_range(events->reader, &first, &last, err) || !look(events, err))
+        return false;
     f->fresh = query->after < 0;
-    f->lost = query->after > events->last;
+    f->lost = query->after > last;
     f->at = f->fresh ? events->last : f->lost ? first - 1 : query->after;
     return true;
 }
@@ -215,10 +234,11 @@ static bool is_due(struct follower *f, int64_t now) {
 
 void mal_events_wake(struct mal_events *events) {
     struct mal_error err = {0};
-    if (!events->followers) return;
-    events->broken = !mal_store_last_event(events->reader, &events->last, &err);
-    if (events->broken) mal_log("error", "events not read", "{s:s}", "detail", err.text);
     int64_t now = mal_monotonic_ms();
+    if (!events->followers && now - events->seen_ms < WINDOW_MS) return;
+    events->broken = !look(events, &err);
+    if (events->broken && events->followers)
+        mal_log("error", "events not read", "{s:s}", "detail", err.text);
     for (struct follower *f = events->followers; f; f = f->next) {
         if (is_due(f, now)) mal_request_wake(f->req);
     }
@@ -229,19 +249,23 @@ void mal_events_stop(struct mal_events *events) {
     mal_events_wake(events);
 }
 
-bool mal_events_view(const struct mal_events *events, struct mal_events_view *out,
+bool mal_events_view(struct mal_events *events, struct mal_events_view *out,
                      struct mal_error *err) {
-    *out = (struct mal_events_view){.streams = events->n, .max_streams = events->max};
-    return mal_store_last_event(events->reader, &out->last, err);
+    if (!look(events, err)) return false;
+    *out = (struct mal_events_view){
+        .streams = events->n, .max_streams = events->max, .last = events->last};
+    return true;
 }
 
 /* ---- Life ---- */
 
 bool mal_events_create(struct mal_events **out, struct mal_store *reader,
-                       int64_t max_streams, struct mal_error *err) {
+                       struct mal_daemon_status *status, int64_t max_streams,
+                       struct mal_error *err) {
     struct mal_events *events = mal_calloc(1, sizeof *events);
     if (!events) return mal_fail(err, MAL_NO_MEMORY, "events");
     events->reader = reader;
+    events->status = status;
     events->max = (size_t)max_streams;
     *out = events;
     return true;

@@ -1,8 +1,9 @@
 /* events.h - GET /v1/events: those who follow what happens to jobs and versions.
  *
  * Each has a place in the store's table of events and reads on from there when its client
- * has taken all before: nothing is kept for it in memory, however far behind it is. Loop
- * thread only. */
+ * has taken all before: nothing is kept for it in memory, however far behind it is. While
+ * a version is durable and not live yet, nothing from then on is told, so that who is
+ * told of a version finds it everywhere. Loop thread only. */
 #ifndef MAL_EVENTS_H
 #define MAL_EVENTS_H
 
@@ -11,13 +12,15 @@
 
 #include "core/error.h"
 
+struct mal_daemon_status;
 struct mal_events;
 struct mal_request;
 struct mal_store;
 
-/* `reader` is the loop's own. */
+/* `reader` is the loop's own, `status` says which version is live. */
 bool mal_events_create(struct mal_events **out, struct mal_store *reader,
-                       int64_t max_streams, struct mal_error *err) MAL_CHECK;
+                       struct mal_daemon_status *status, int64_t max_streams,
+                       struct mal_error *err) MAL_CHECK;
 /* Takes NULL; all streams must have ended. */
 void mal_events_destroy(struct mal_events *events);
 
@@ -39,10 +42,10 @@ void mal_events_stop(struct mal_events *events);
 
 struct mal_events_view {
     size_t streams, max_streams;
-    int64_t last; /* id of the last event; 0: there is none yet */
+    int64_t last; /* id of the last event that may be told; 0: there is none yet */
 };
 
-bool mal_events_view(const struct mal_events *events, struct mal_events_view *out,
+bool mal_events_view(struct mal_events *events, struct mal_events_view *out,
                      struct mal_error *err) MAL_CHECK;
 
 #endif

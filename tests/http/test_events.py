@@ -10,7 +10,7 @@ import time
 import unittest
 
 import harness
-from harness import Case, Daemon, only_fake
+from harness import Case, Daemon, only_fake, wait_until
 from sse import Stream
 from world import OTHER, PROBE, Held, fact
 
@@ -110,6 +110,30 @@ class Following(Case, History):
             self.assertNotIn("id", again.block().fields)
             seen = again.events(1 + len(rest))
         self.assertEqual([(e.id, e.text) for e in seen], [(e.id, e.text) for e in [first, *rest]])
+
+    @only_fake
+    def test_told_is_live(self):
+        """A version is durable before it is live; until then nothing is told from there on."""
+        live = self.d.apply(fact("live"))["version"]
+        last = self.d.get("/v1/status").json["events"]["last_id"]
+        held = Held(self, self.d)
+        with Stream(self.d, last_event_id=last) as early:
+            job = self.d.edit(fact("durable", held.fact["prompt"])).json["id"]
+            wait_until(lambda: self.d.get(f"/v1/versions/{live + 1}").status == 200)
+            later = self.d.edit(fact("later")).json["id"]
+            status = self.d.get("/v1/status").json
+            self.assertEqual(status["live_version"], live)
+            with Stream(self.d) as late:
+                self.assertEqual(late.block().id, status["events"]["last_id"])
+                held.let_go()
+                seen = late.until(ended(later))
+            all_ = early.until(ended(later))
+        told = next(e for e in all_ if e.event == "version" and e.data["version"] == live + 1)
+        self.assertLess(status["events"]["last_id"], told.id)
+        self.assertIn(("applied", job), [(e.data.get("state"), e.data.get("id")) for e in seen])
+        self.assertEqual([e.id for e in all_], list(range(last + 1, all_[-1].id + 1)))
+        self.assertEqual([e.id for e in seen],
+                         list(range(status["events"]["last_id"] + 1, all_[-1].id + 1)))
 
     def test_header_before_query(self):
         self.d.apply(fact("header"))
