@@ -24,48 +24,71 @@ static bool create_cpu_bf16(struct mal_backend **out, int index, struct mal_erro
     return mal_cpu_create(out, true, err);
 }
 
-static bool create_cuda(struct mal_backend **out, int index, struct mal_error *err) {
-#if MAL_HAVE_CUDA
-    return mal_cuda_create(out, index, err);
-#else
+static bool no_cuda(struct mal_backend **out, int index, bool exact,
+                    struct mal_error *err) {
     return mal_fail(err, MAL_DEVICE, "cuda:%d: malmend was built without CUDA", index);
-#endif
+}
+
+static mal_cuda_create_fn cuda_create = MAL_HAVE_CUDA ? mal_cuda_create : no_cuda;
+
+void mal_backend_use_cuda(mal_cuda_create_fn create) {
+    cuda_create = create;
+}
+
+static bool create_cuda(struct mal_backend **out, int index, struct mal_error *err) {
+    return cuda_create(out, index, false, err);
+}
+
+static bool create_cuda_fp32(struct mal_backend **out, int index, struct mal_error *err) {
+    return cuda_create(out, index, true, err);
+}
+
+/* The first CUDA device that works, else the CPU, which then tells why. */
+static bool create_auto(struct mal_backend **out, int index, struct mal_error *err) {
+    struct mal_error why = {0};
+    if (cuda_create(out, 0, false, &why)) return true;
+    if (!mal_cpu_create(out, false, err)) return false;
+    if (cuda_create == no_cuda) return true;
+    struct mal_backend *cpu = *out;
+    size_t n = strlen(cpu->description);
+    snprintf(cpu->description + n, sizeof cpu->description - n, "; %s", why.text);
+    return true;
 }
 
 static const struct {
-    const char *name;
-    bool indexed; /* followed by ":N" */
+    const char *name; /* N: an index */
     bool (*create)(struct mal_backend **out, int index, struct mal_error *err);
 } constructors[] = {
-    {"auto", false, create_cpu},
-    {"cpu", false, create_cpu},
-    {"cpu:bf16", false, create_cpu_bf16},
-    {"cuda", true, create_cuda},
+    {"auto", create_auto},
+    {"cpu", create_cpu},
+    {"cpu:bf16", create_cpu_bf16},
+    {"cuda:N", create_cuda},
+    {"cuda:N:fp32", create_cuda_fp32},
 };
 
-/* Whether `device` names this constructor; its index in *index. */
-static bool matches(const char *device, const char *name, bool indexed, int *index) {
+/* Whether `device` is `name` with a number of up to four digits for its N. */
+static bool matches(const char *device, const char *name, int *index) {
     *index = 0;
-    size_t n = strlen(name);
-    if (!indexed) return strcmp(device, name) == 0;
-    if (strncmp(device, name, n) != 0 || device[n] != ':') return false;
-
-    const char *digits = device + n + 1;
+    size_t before = strcspn(name, "N");
+    if (name[before] == '\0') return strcmp(device, name) == 0;
+    if (strncmp(device, name, before) != 0) return false;
+    const char *digits = device + before;
     size_t n_digits = strspn(digits, "0123456789");
-    if (n_digits == 0 || n_digits > 4 || digits[n_digits] != '\0') return false;
+    if (n_digits == 0 || n_digits > 4) return false;
     *index = (int)strtol(digits, NULL, 10);
-    return true;
+    return strcmp(digits + n_digits, name + before + 1) == 0;
 }
 
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) {
     for (size_t i = 0; i < sizeof constructors / sizeof constructors[0]; i++) {
         int index;
-        if (matches(device, constructors[i].name, constructors[i].indexed, &index))
+        if (matches(device, constructors[i].name, &index))
             return constructors[i].create(out, index, err);
     }
     return mal_fail(err, MAL_INVALID,
-                    "device '%.64s': must be auto, cpu, cpu:bf16 or cuda:N", device);
+                    "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N or cuda:N:fp32",
+                    device);
 }
 
 void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
@@ -111,6 +134,14 @@ void mal_backend_free(struct mal_backend *be, void *mem) {
     if (mem) be->ops->free(be, mem);
 }
 
+void *mal_backend_alloc_host(struct mal_backend *be, size_t bytes) {
+    return runs(be) ? be->ops->alloc_host(be, bytes) : NULL;
+}
+
+void mal_backend_free_host(struct mal_backend *be, void *mem) {
+    if (mem) be->ops->free_host(be, mem);
+}
+
 void mal_backend_upload(struct mal_backend *be, void *dst, const void *host,
                         size_t bytes) {
     if (bytes == 0 || !runs(be)) return;
@@ -153,6 +184,14 @@ size_t mal_backend_available(struct mal_backend *be) {
 
 bool mal_backend_on_host(const struct mal_backend *be) {
     return be->on_host;
+}
+
+int64_t mal_backend_slice_fma(const struct mal_backend *be) {
+    return be->slice_fma;
+}
+
+int64_t mal_backend_breadth(const struct mal_backend *be) {
+    return be->breadth;
 }
 
 /* ---- Linear algebra ---- */
@@ -235,6 +274,25 @@ void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dt
     if (n == 0 || !runs(be)) return;
     assert(x && y);
     be->ops->convert(be, n, y, y_dtype, x, x_dtype);
+}
+
+void mal_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
+    assert(add->n >= 0 && add->c >= 0);
+    assert(!add->x || is_float_or_double(add->x_dtype));
+    if (add->n == 0 || add->c == 0 || !runs(be)) return;
+    assert(add->y);
+    struct mal_axpby64 full = *add;
+    full.ldx = ld(add->ldx, add->c);
+    full.ldy = ld(add->ldy, add->c);
+    be->ops->axpby64(be, &full);
+}
+
+void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                    bool transposed, float *y, double *sums) {
+    assert(n >= 0 && c > 0);
+    if (n == 0 || !runs(be)) return;
+    assert(x && y && sums);
+    be->ops->round_rows(be, n, c, x, transposed, y, sums);
 }
 
 /* ---- Transformer ---- */

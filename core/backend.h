@@ -20,9 +20,10 @@
 
 struct mal_backend;
 
-/* "cpu", "cuda:N", or "auto": the first CUDA device that works, else the CPU. "cpu:bf16"
- * multiplies bf16 weights with what is rounded to bf16, summed up in fp32: about twice as
- * fast, relative error about 2^-9. */
+/* "cpu", "cuda:N", or "auto": the first CUDA device where one works, else the CPU.
+ * "cpu:bf16" multiplies bf16 weights with what is rounded to bf16, summed up in fp32:
+ * about twice as fast, relative error about 2^-9; so does "cuda:N", which multiplies fp16
+ * weights in TF32 (2^-11), too. "cuda:N:fp32" rounds no operand of a product. */
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) MAL_CHECK;
 void mal_backend_destroy(struct mal_backend *be);           /* takes NULL */
@@ -35,6 +36,10 @@ const char *mal_backend_describe(const struct mal_backend *be);
 /* 64-byte aligned; NULL (and no sticky error) when there is not enough. */
 void *mal_backend_alloc(struct mal_backend *be, size_t bytes);
 void mal_backend_free(struct mal_backend *be, void *mem); /* takes NULL */
+/* Host memory that is copied to and from the device at full speed and beside other work;
+ * NULL when there is not enough. */
+void *mal_backend_alloc_host(struct mal_backend *be, size_t bytes);
+void mal_backend_free_host(struct mal_backend *be, void *mem); /* takes NULL */
 void mal_backend_upload(struct mal_backend *be, void *dst, const void *host,
                         size_t bytes);
 void mal_backend_download(struct mal_backend *be, void *host, const void *src,
@@ -48,6 +53,12 @@ size_t mal_backend_bytes(const struct mal_backend *be); /* allocated now */
 size_t mal_backend_available(struct mal_backend *be);
 /* Device memory is host memory: what is there already need not be copied to be used. */
 bool mal_backend_on_host(const struct mal_backend *be);
+/* Multiply-adds in fp64 that make one slice of a large product: tens of milliseconds,
+ * which a reader may have to wait for. */
+int64_t mal_backend_slice_fma(const struct mal_backend *be);
+/* How many times as many rows as on a CPU should be worked at once: few do not fill a
+ * wide device. */
+int64_t mal_backend_breadth(const struct mal_backend *be);
 
 /* ---- Linear algebra ---- */
 
@@ -66,6 +77,8 @@ struct mal_gemm {
     int64_t ldc;
     float alpha, beta;
     const float *bias; /* NULL: none */
+    bool tf32; /* fp32 operands may be rounded to 10 bits of mantissa where that is faster
+                */
 };
 
 void mal_gemm(struct mal_backend *be, const struct mal_gemm *g);
@@ -116,6 +129,26 @@ void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r
  * one side and 16 bits on the other. */
 void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                  const void *x, enum mal_dtype x_dtype);
+
+/* y (n,c) fp64 = alpha x + beta y by rows; x is fp32 or fp64, or NULL: ones. With c = 1
+ * and ldy = n + 1, y is the diagonal of a matrix. */
+struct mal_axpby64 {
+    int64_t n, c;
+    double alpha, beta;
+    const void *x;
+    enum mal_dtype x_dtype; /* MAL_F32 or MAL_F64 */
+    int64_t ldx;
+    double *y;
+    int64_t ldy;
+};
+
+void mal_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);
+
+/* What a shift loses when it is rounded: y = x (n,c), each element rounded once, and of
+ * each row sums (n,2) = the sum of x^2 and that of (y - x)^2. `transposed`: y is (c,n).
+ */
+void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                    bool transposed, float *y, double *sums);
 
 /* ---- Transformer ---- */
 

@@ -22,6 +22,8 @@ struct mal_backend_ops {
 
     void *(*alloc)(struct mal_backend *be, size_t bytes); /* keeps be->bytes */
     void (*free)(struct mal_backend *be, void *mem);      /* mem is not NULL */
+    void *(*alloc_host)(struct mal_backend *be, size_t bytes);
+    void (*free_host)(struct mal_backend *be, void *mem); /* mem is not NULL */
     size_t (*available)(struct mal_backend *be);
     void (*upload)(struct mal_backend *be, void *dst, const void *host, size_t bytes);
     void (*download)(struct mal_backend *be, void *host, const void *src, size_t bytes);
@@ -41,6 +43,9 @@ struct mal_backend_ops {
     void (*qr64)(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
     void (*convert)(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                     const void *x, enum mal_dtype x_dtype);
+    void (*axpby64)(struct mal_backend *be, const struct mal_axpby64 *add);
+    void (*round_rows)(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                       bool transposed, float *y, double *sums);
 
     void (*embed)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
@@ -120,6 +125,8 @@ struct mal_backend {
     struct mal_error error; /* the first one; MAL_OK: none */
     size_t bytes;           /* allocated now */
     bool on_host;           /* device memory is host memory */
+    int64_t slice_fma;      /* as mal_backend_slice_fma() */
+    int64_t breadth;        /* as mal_backend_breadth() */
     char name[32];
     char description[256];
 };
@@ -131,6 +138,12 @@ void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
 /* `bf16`: products with bf16 weights are computed in bf16; MAL_DEVICE where the processor
  * has no instructions for it. */
 bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) MAL_CHECK;
+
+/* What makes the devices "cuda:N" (cuda/cuda.h); another one stands in for it in tests on
+ * machines without a GPU. */
+typedef bool (*mal_cuda_create_fn)(struct mal_backend **out, int index, bool exact,
+                                   struct mal_error *err);
+void mal_backend_use_cuda(mal_cuda_create_fn create);
 
 #ifdef __cplusplus
 }

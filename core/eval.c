@@ -8,9 +8,12 @@
 
 #include "core/alloc.h"
 
-enum {
-    SLICE_TOKENS = 1024
-}; /* input tokens of one pass: tens of milliseconds on a CPU */
+/* Input tokens of one pass, times the device's breadth: tens of milliseconds. */
+enum { SLICE_TOKENS = 1024 };
+
+static int64_t slice_tokens(const struct mal_model *model) {
+    return SLICE_TOKENS * mal_backend_breadth(mal_model_backend(model));
+}
 
 void mal_scores_free(struct mal_score *scores, size_t n) {
     if (!scores) return;
@@ -76,10 +79,11 @@ static bool score_slice(struct mal_model *model, const struct mal_example *examp
 bool mal_score_examples(struct mal_model *model, const struct mal_example *examples,
                         size_t n, bool (*tick)(void *), void *tick_arg,
                         struct mal_score *out, struct mal_error *err) {
+    int64_t most = slice_tokens(model);
     for (size_t i = 0; i < n;) {
         size_t end = i;
         int64_t tokens = 0;
-        while (end < n && (end == i || tokens + examples[end].n <= SLICE_TOKENS)) {
+        while (end < n && (end == i || tokens + examples[end].n <= most)) {
             tokens += examples[end++].n;
         }
         if (!score_slice(model, examples + i, end - i, out + i, err)) return false;
@@ -173,13 +177,13 @@ static bool add_example(struct mal_scoring *s, const struct mal_model *model,
 static bool fill_slice(struct mal_scoring *s, const struct mal_model *model,
                        const struct mal_tokenizer *tok, size_t *out_n,
                        struct mal_error *err) {
-    int64_t tokens = s->n > 0 ? s->examples[0].n : 0;
+    int64_t tokens = s->n > 0 ? s->examples[0].n : 0, most = slice_tokens(model);
     struct mal_score_item item;
-    while (tokens <= SLICE_TOKENS && next_item(s, &item)) {
+    while (tokens <= most && next_item(s, &item)) {
         if (!add_example(s, model, tok, &item, err)) return false;
         tokens += s->examples[s->n - 1].n;
     }
-    *out_n = tokens > SLICE_TOKENS && s->n > 1 ? s->n - 1 : s->n;
+    *out_n = tokens > most && s->n > 1 ? s->n - 1 : s->n;
     return true;
 }
 

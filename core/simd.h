@@ -30,7 +30,11 @@
         __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #endif
 
-#define MAL_INLINE        static inline __attribute__((always_inline))
+#ifdef __CUDACC__ /* core/round.h is what kernels convert with, too */
+#    define MAL_INLINE static __forceinline__ __host__ __device__
+#else
+#    define MAL_INLINE static inline __attribute__((always_inline))
+#endif
 #define MAL_PRAGMA(text)  _Pragma(#text)
 #define MAL_SIMD_LOOP     MAL_PRAGMA(omp simd)
 #define MAL_SIMD_SUM(...) MAL_PRAGMA(omp simd reduction(+ : __VA_ARGS__))

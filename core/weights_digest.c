@@ -1,60 +1,81 @@
 /* weights_digest.c - hashes weights on the host's cores, from slices of bounded size: the
- * device is one thread's, so slices of all tensors are fetched first and hashed in
- * parallel then. */
+ * device is one thread's, so slices of all tensors are fetched in rounds, and a round is
+ * hashed in parallel. */
 #include "core/weights_digest.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/simd.h"
 
-enum { SLICE = 1 << 19 }; /* elements of a tensor in one round */
+/* Elements of a tensor in one round, times the device's breadth. */
+enum { SLICE = 1 << 19 };
 
 struct lane {
     struct mal_hasher *hasher;
-    char *raw;    /* SLICE of w_dtype */
-    float *wide;  /* SLICE, for sums and conversion */
-    char *narrow; /* SLICE of the checkpoint's dtype, where w_dtype is another */
-    int64_t now;  /* elements in this round */
+    char *raw[2]; /* a round of w_dtype, and the one after it */
+    float *wide;  /* a round, for sums and conversion */
+    char *narrow; /* a round in the checkpoint's dtype, where w_dtype is another */
 };
 
-static void lanes_free(struct lane *lanes, size_t n) {
-    for (size_t i = 0; lanes && i < n; i++) {
-        mal_hasher_destroy(lanes[i].hasher);
-        mal_free(lanes[i].raw);
-        mal_free(lanes[i].wide);
-        mal_free(lanes[i].narrow);
+struct digesting {
+    struct mal_backend *be;
+    struct mal_digest *digests;
+    struct lane *lanes;
+    size_t n;
+    int64_t slice;
+    char *raw; /* of all lanes */
+};
+
+static void finish(struct digesting *d) {
+    for (size_t i = 0; d->lanes && i < d->n; i++) {
+        mal_hasher_destroy(d->lanes[i].hasher);
+        mal_free(d->lanes[i].wide);
+        mal_free(d->lanes[i].narrow);
     }
-    mal_free(lanes);
+    mal_free(d->lanes);
+    mal_backend_free_host(d->be, d->raw);
 }
 
-static struct lane *lanes_create(const struct mal_digest *digests, size_t n,
-                                 struct mal_error *err) {
-    struct lane *lanes = mal_calloc(n, sizeof *lanes);
-    bool ok = lanes;
-    for (size_t i = 0; ok && i < n; i++) {
-        const struct mal_linear *lin = digests[i].linear;
-        bool same = lin->dtype == lin->w_dtype;
-        ok = mal_hasher_create(&lanes[i].hasher, err);
-        lanes[i].raw = mal_malloc(SLICE * mal_dtype_size(lin->w_dtype));
-        lanes[i].wide =
-            lin->w_dtype == MAL_F32 ? NULL : mal_malloc(SLICE * sizeof(float));
-        lanes[i].narrow = same ? NULL : mal_malloc(SLICE * mal_dtype_size(lin->dtype));
-        ok = ok && lanes[i].raw && (lanes[i].wide || lin->w_dtype == MAL_F32) &&
-             (lanes[i].narrow || same);
-    }
-    if (ok) return lanes;
-    lanes_free(lanes, n);
-    mal_fail(err, MAL_NO_MEMORY, "slices of weights");
-    return NULL;
+static bool begin_lane(struct digesting *d, size_t i, char **raw, struct mal_error *err) {
+    const struct mal_linear *lin = d->digests[i].linear;
+    struct lane *lane = &d->lanes[i];
+    size_t n = (size_t)d->slice, bytes = n * mal_dtype_size(lin->w_dtype);
+    bool same = lin->dtype == lin->w_dtype;
+    lane->raw[0] = *raw;
+    lane->raw[1] = *raw + bytes;
+    *raw += 2 * bytes;
+    lane->wide = lin->w_dtype == MAL_F32 ? NULL : mal_malloc(n * sizeof(float));
+    lane->narrow = same ? NULL : mal_malloc(n * mal_dtype_size(lin->dtype));
+    if ((!lane->wide && lin->w_dtype != MAL_F32) || (!lane->narrow && !same))
+        return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
+    return mal_hasher_create(&lane->hasher, err);
 }
 
-static double sum_squares(const float *x, int64_t n) {
-    enum { LANES = 8 }; /* independent sums, so that the compiler can use vectors */
+static bool begin(struct digesting *d, struct mal_error *err) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < d->n; i++)
+        bytes += 2 * (size_t)d->slice * mal_dtype_size(d->digests[i].linear->w_dtype);
+    d->lanes = mal_calloc(d->n, sizeof *d->lanes);
+    d->raw = mal_backend_alloc_host(d->be, bytes);
+    if (!d->lanes || !d->raw) return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
+    char *raw = d->raw;
+    for (size_t i = 0; i < d->n; i++) {
+        d->digests[i].sum_squares = 0;
+        if (!begin_lane(d, i, &raw, err)) return false;
+    }
+    return true;
+}
+
+/* Eight sums, each of every eighth element: the same whatever the vectors' width. */
+static MAL_SIMD double sum_squares(const float *x, int64_t n) {
+    enum { LANES = 8 };
 
     double sums[LANES] = {0}, total = 0;
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES) {
+        MAL_SIMD_LOOP
         for (int k = 0; k < LANES; k++)
             sums[k] += (double)x[i + k] * (double)x[i + k];
     }
@@ -65,64 +86,73 @@ static double sum_squares(const float *x, int64_t n) {
     return total;
 }
 
-/* Takes the slice in lane->raw into the tensor's hash and sum. */
-static void digest_slice(struct lane *lane, struct mal_digest *digest) {
-    const struct mal_linear *lin = digest->linear;
-    if (lane->now == 0) return;
-    const float *values = (const float *)(const void *)lane->raw;
-    if (lane->wide) {
-        mal_to_f32(lane->wide, lane->raw, lin->w_dtype, (size_t)lane->now);
-        values = lane->wide;
-    }
-    digest->sum_squares += sum_squares(values, lane->now);
-    const char *bytes = lane->raw;
-    if (lane->narrow) { /* exact: they are values of that type */
-        mal_from_f32(lane->narrow, values, lin->dtype, (size_t)lane->now);
-        bytes = lane->narrow;
-    }
-    mal_hasher_add(lane->hasher, bytes, (size_t)lane->now * mal_dtype_size(lin->dtype));
-}
-
 static int64_t n_elements(const struct mal_digest *digest) {
     return digest->linear->d_in * digest->linear->d_out;
 }
 
-static bool digest_round(struct mal_backend *be, struct lane *lanes,
-                         struct mal_digest *digests, size_t n, int64_t from,
-                         struct mal_error *err) {
-    for (size_t i = 0; i < n; i++) {
-        int64_t left = n_elements(&digests[i]) - from;
-        size_t size = mal_dtype_size(digests[i].linear->w_dtype);
-        lanes[i].now = left < 0 ? 0 : left < SLICE ? left : SLICE;
-        if (lanes[i].now == 0) continue;
-        mal_backend_download(be, lanes[i].raw,
-                             (const char *)digests[i].w + (size_t)from * size,
-                             (size_t)lanes[i].now * size);
+/* Elements of a tensor in the round that begins at `from`. */
+static int64_t in_round(const struct digesting *d, size_t i, int64_t from) {
+    int64_t left = n_elements(&d->digests[i]) - from;
+    return left < 0 ? 0 : left < d->slice ? left : d->slice;
+}
+
+static void fetch(const struct digesting *d, int64_t from, int half) {
+    for (size_t i = 0; i < d->n; i++) {
+        size_t size = mal_dtype_size(d->digests[i].linear->w_dtype);
+        int64_t n = in_round(d, i, from);
+        if (n == 0) continue;
+        mal_backend_download(d->be, d->lanes[i].raw[half],
+                             (const char *)d->digests[i].w + (size_t)from * size,
+                             (size_t)n * size);
     }
-    if (!mal_backend_sync(be, err)) return false;
+}
+
+/* Takes n elements into the tensor's hash and sum. */
+static void digest_slice(const struct digesting *d, size_t i, int half, int64_t n) {
+    struct lane *lane = &d->lanes[i];
+    const struct mal_linear *lin = d->digests[i].linear;
+    const char *bytes = lane->raw[half];
+    if (n == 0) return;
+    const float *values = (const float *)(const void *)bytes;
+    if (lane->wide) {
+        mal_to_f32(lane->wide, bytes, lin->w_dtype, (size_t)n);
+        values = lane->wide;
+    }
+    d->digests[i].sum_squares += sum_squares(values, n);
+    if (lane->narrow) { /* exact: they are values of that type */
+        mal_from_f32(lane->narrow, values, lin->dtype, (size_t)n);
+        bytes = lane->narrow;
+    }
+    mal_hasher_add(lane->hasher, bytes, (size_t)n * mal_dtype_size(lin->dtype));
+}
+
+/* A round is hashed while the next one is on its way. */
+static bool digest_all(const struct digesting *d, void (*tick)(void *), void *tick_arg,
+                       struct mal_error *err) {
+    int64_t longest = 0;
+    int half = 0;
+    for (size_t i = 0; i < d->n; i++)
+        if (n_elements(&d->digests[i]) > longest) longest = n_elements(&d->digests[i]);
+    fetch(d, 0, half);
+    for (int64_t from = 0; from < longest; from += d->slice, half = !half) {
+        if (!mal_backend_sync(d->be, err)) return false;
+        fetch(d, from + d->slice, !half);
 #pragma omp parallel for schedule(dynamic)
-    for (size_t i = 0; i < n; i++)
-        digest_slice(&lanes[i], &digests[i]);
+        for (size_t i = 0; i < d->n; i++)
+            digest_slice(d, i, half, in_round(d, i, from));
+        if (tick) tick(tick_arg);
+    }
     return true;
 }
 
 bool mal_digest_weights(struct mal_backend *be, struct mal_digest *digests, size_t n,
                         void (*tick)(void *), void *tick_arg, struct mal_error *err) {
-    struct lane *lanes = lanes_create(digests, n, err);
-    if (!lanes) return false;
-    int64_t longest = 0;
-    for (size_t i = 0; i < n; i++) {
-        digests[i].sum_squares = 0;
-        if (n_elements(&digests[i]) > longest) longest = n_elements(&digests[i]);
-    }
-    bool ok = true;
-    for (int64_t from = 0; ok && from < longest; from += SLICE) {
-        ok = digest_round(be, lanes, digests, n, from, err);
-        if (ok && tick) tick(tick_arg);
-    }
+    struct digesting d = {
+        .be = be, .digests = digests, .n = n, .slice = SLICE * mal_backend_breadth(be)};
+    bool ok = begin(&d, err) && digest_all(&d, tick, tick_arg, err);
     for (size_t i = 0; ok && i < n; i++)
-        digests[i].hash = mal_hasher_end(lanes[i].hasher);
-    lanes_free(lanes, n);
+        digests[i].hash = mal_hasher_end(d.lanes[i].hasher);
+    finish(&d);
     return ok;
 }
 

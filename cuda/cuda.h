@@ -10,10 +10,13 @@ extern "C" {
 
 struct mal_backend;
 
-/* The device `index`. This version has no operations for it: the error names the device
- * that is there, or says what is missing (driver, device, index). No device call is made
- * before this. */
-bool mal_cuda_create(struct mal_backend **out, int index, struct mal_error *err);
+/* The device `index`; `exact`: operands of products are rounded nowhere. MAL_DEVICE: the
+ * driver is missing or too old, there is no such device, or it is older than what this
+ * program was compiled for; the text says which. No device call is made before this. */
+bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+                     struct mal_error *err);
+/* How many devices there are, 0 where none can be used. */
+int mal_cuda_count(void);
 
 #ifdef __cplusplus
 }

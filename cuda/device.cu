@@ -1,25 +1,228 @@
-/* device.cu - finding a CUDA device. */
+/* device.cu - the device "cuda:N": its table of operations, created and destroyed. */
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "cuda/cuda.h"
+#include "cuda/impl.h"
+#include "cuda/libraries.h"
 
-#include <cuda_runtime.h>
+/* Holds one 16-bit copy of 20,480 rows of 16,384 columns, or fp64 slices of 2,048 rows of
+ * them, whichever an operation asks for; larger operands are worked in slices. */
+static const size_t WORK_BYTES = (size_t)768 << 20;
+/* What cuBLAS asks for on Hopper. */
+static const size_t BLAS_BYTES = (size_t)32 << 20;
 
-extern "C" bool mal_cuda_create(struct mal_backend **out, int index, struct mal_error *err) {
-    (void)out;
+/* ---- Errors ---- */
+
+static bool failed(struct mal_cuda *cu, const char *what, const char *why) {
+    return mal_fail(&cu->base.error, MAL_DEVICE, "%s: %s: %s", cu->base.name, what, why);
+}
+
+bool mal_cuda_check(struct mal_cuda *cu, cudaError_t code, const char *what) {
+    return code == cudaSuccess || failed(cu, what, cudaGetErrorString(code));
+}
+
+bool mal_cuda_check_blas(struct mal_cuda *cu, cublasStatus_t code, const char *what) {
+    return code == CUBLAS_STATUS_SUCCESS ||
+           failed(cu, what, mal_blas()->status_text(code));
+}
+
+bool mal_cuda_check_solver(struct mal_cuda *cu, cusolverStatus_t code, const char *what) {
+    if (code == CUSOLVER_STATUS_SUCCESS) return true;
+    char text[48];
+    snprintf(text, sizeof text, "cuSOLVER status %d", (int)code);
+    return failed(cu, what, text);
+}
+
+/* ---- The table ---- */
+
+static void destroy(struct mal_backend *be) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    if (cu->stream) (void)cudaStreamSynchronize(cu->stream);
+    if (cu->solver_params) (void)mal_solver()->destroy_params(cu->solver_params);
+    if (cu->solver) (void)mal_solver()->destroy(cu->solver);
+    if (cu->blas) (void)mal_blas()->destroy(cu->blas);
+    if (cu->pinned) (void)cudaFreeHost(cu->pinned);
+    (void)cudaFree(cu->blas_work);
+    (void)cudaFree(cu->work);
+    (void)cudaFree(cu->info);
+    if (cu->stream) (void)cudaStreamDestroy(cu->stream);
+    free(cu->solver_host);
+    free(cu->blocks);
+    free(cu);
+}
+
+static struct mal_backend_ops table(void) {
+    struct mal_backend_ops ops = {};
+    ops.destroy = destroy;
+#define OP(name) ops.name = mal_cuda_##name
+    OP(alloc);
+    OP(free);
+    OP(alloc_host);
+    OP(free_host);
+    OP(available);
+    OP(upload);
+    OP(download);
+    OP(copy);
+    OP(zero);
+    OP(sync);
+    OP(gemm);
+    OP(gemm64);
+    OP(syrk64);
+    OP(potrf64);
+    OP(trsm64);
+    OP(qr64);
+    OP(convert);
+    OP(axpby64);
+    OP(round_rows);
+    OP(embed);
+    OP(norm_fwd);
+    OP(norm_bwd);
+    OP(act_fwd);
+    OP(act_bwd);
+    OP(glu_fwd);
+    OP(glu_bwd);
+    OP(rope_angles);
+    OP(rope);
+    OP(attn_fwd);
+    OP(attn_bwd);
+    OP(add);
+    OP(gather_rows);
+    OP(scatter_rows);
+    OP(xent_fwd);
+    OP(xent_bwd);
+    OP(kl);
+    OP(normalize_rows);
+    OP(column_stats);
+    OP(block_fwd);
+    OP(edit_diffs);
+    OP(block_bwd);
+    OP(edit_diffs_bwd);
+    OP(dot);
+    OP(adam_step);
+    OP(apply_factors);
+    OP(apply_dense);
+    OP(round_weight);
+    OP(sum_squares);
+#undef OP
+    return ops;
+}
+
+static const struct mal_backend_ops ops = table();
+
+/* ---- Creation ---- */
+
+int mal_cuda_count(void) {
     int n = 0;
+    return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
+}
+
+/* The device's properties, or what stands in the way of using it. */
+static bool find(int index, struct cudaDeviceProp *device, struct mal_error *err) {
+    int n = 0, driver = 0;
     cudaError_t code = cudaGetDeviceCount(&n);
-    if (code != cudaSuccess) {
+    if (code == cudaErrorInsufficientDriver &&
+        cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) {
+        return mal_fail(err, MAL_DEVICE,
+                        "cuda:%d: the driver is for CUDA %d.%d, this program needs %d.%d",
+                        index, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
+                        CUDART_VERSION % 1000 / 10);
+    }
+    if (code == cudaErrorInsufficientDriver)
+        return mal_fail(err, MAL_DEVICE, "cuda:%d: no CUDA driver is installed", index);
+    if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0))
+        return mal_fail(err, MAL_DEVICE, "cuda:%d: there is no CUDA device", index);
+    if (code != cudaSuccess)
         return mal_fail(err, MAL_DEVICE, "cuda:%d: %s", index, cudaGetErrorString(code));
-    }
-    if (index >= n) {
-        return mal_fail(err, MAL_DEVICE, "cuda:%d: there are %d CUDA devices", index, n);
-    }
+    if (index >= n)
+        return mal_fail(err, MAL_DEVICE, "cuda:%d: the last CUDA device is cuda:%d",
+                        index, n - 1);
+    code = cudaGetDeviceProperties(device, index);
+    if (code != cudaSuccess)
+        return mal_fail(err, MAL_DEVICE, "cuda:%d: %s", index, cudaGetErrorString(code));
+    return device->major >= 8 ||
+           mal_fail(err, MAL_DEVICE,
+                    "cuda:%d: %s has compute capability %d.%d, this program needs 8.0",
+                    index, device->name, device->major, device->minor);
+}
+
+static void describe(struct mal_cuda *cu, const struct cudaDeviceProp *device) {
+    int driver = 0;
+    (void)cudaDriverGetVersion(&driver);
+    snprintf(
+        cu->base.description, sizeof cu->base.description,
+        "%.96s, %.1f GiB, compute capability %d.%d, %d multiprocessors; CUDA %d.%d, driver for "
+        "%d.%d",
+        device->name, (double)device->totalGlobalMem / (1 << 30), device->major,
+        device->minor, device->multiProcessorCount, CUDART_VERSION / 1000,
+        CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10);
+}
+
+/* Freed memory stays with the pool. */
+static bool keep_memory(struct mal_cuda *cu) {
+    cudaMemPool_t pool;
+    uint64_t keep = UINT64_MAX;
+    return mal_cuda_check(cu, cudaDeviceGetDefaultMemPool(&pool, cu->index),
+                          "memory pool") &&
+           mal_cuda_check(
+               cu, cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep),
+               "memory pool");
+}
+
+static bool take_memory(struct mal_cuda *cu) {
+    void *mem = NULL;
+    cu->work_bytes = WORK_BYTES;
+    if (!mal_cuda_check(cu, cudaMalloc(&mem, WORK_BYTES), "workspace")) return false;
+    cu->work = (char *)mem;
+    if (!mal_cuda_check(cu, cudaMalloc(&cu->blas_work, BLAS_BYTES),
+                        "workspace of cuBLAS"))
+        return false;
+    if (!mal_cuda_check(cu, cudaMalloc(&mem, sizeof *cu->info), "workspace"))
+        return false;
+    cu->info = (int *)mem;
+    return true;
+}
+
+/* cuBLAS' own workspace is given to it, so that it allocates nothing. */
+static bool open_libraries(struct mal_cuda *cu) {
+    return mal_cuda_load_libraries(&cu->base.error) &&
+           mal_cuda_check_blas(cu, mal_blas()->create(&cu->blas), "cuBLAS") &&
+           mal_cuda_check_blas(cu, mal_blas()->set_stream(cu->blas, cu->stream),
+                               "cuBLAS") &&
+           mal_cuda_check_blas(
+               cu, mal_blas()->set_workspace(cu->blas, cu->blas_work, BLAS_BYTES),
+               "cuBLAS") &&
+           mal_cuda_check_solver(cu, mal_solver()->create(&cu->solver), "cuSOLVER") &&
+           mal_cuda_check_solver(cu, mal_solver()->set_stream(cu->solver, cu->stream),
+                                 "cuSOLVER") &&
+           mal_cuda_check_solver(cu, mal_solver()->create_params(&cu->solver_params),
+                                 "cuSOLVER");
+}
+
+bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+                     struct mal_error *err) {
     struct cudaDeviceProp device;
-    code = cudaGetDeviceProperties(&device, index);
-    if (code != cudaSuccess) {
-        return mal_fail(err, MAL_DEVICE, "cuda:%d: %s", index, cudaGetErrorString(code));
+    if (!find(index, &device, err)) return false;
+    struct mal_cuda *cu = (struct mal_cuda *)calloc(1, sizeof *cu);
+    if (!cu) return mal_fail(err, MAL_NO_MEMORY, "device cuda:%d", index);
+
+    char name[32];
+    snprintf(name, sizeof name, "cuda:%d%s", index, exact ? ":fp32" : "");
+    mal_backend_init(&cu->base, &ops, name);
+    cu->base.slice_fma = (int64_t)1 << 38;
+    cu->base.breadth = 4;
+    cu->index = index;
+    cu->exact = exact;
+    cu->n_sms = device.multiProcessorCount;
+    describe(cu, &device);
+    if (mal_cuda_check(cu, cudaSetDevice(index), "cudaSetDevice") && keep_memory(cu) &&
+        mal_cuda_check(cu, cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking),
+                       "cudaStreamCreate") &&
+        take_memory(cu) && open_libraries(cu)) {
+        *out = &cu->base;
+        return true;
     }
-    return mal_fail(err, MAL_DEVICE,
-                    "cuda:%d: %s (compute capability %d.%d) is there, but this version of malmend "
-                    "computes on the CPU only",
-                    index, device.name, device.major, device.minor);
+    mal_fail(err, MAL_DEVICE, "%s", cu->base.error.text);
+    destroy(&cu->base);
+    return false;
 }

@@ -14,7 +14,7 @@
 #include "proto/wire.h"
 
 enum {
-    SLICE_TOKENS = 512, /* a reader waits for so many at most */
+    SLICE_TOKENS = 512, /* times the device's breadth: a reader waits for so many */
     MOST_TRIES = 64     /* of parts of a refused batch */
 };
 

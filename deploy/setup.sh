@@ -8,7 +8,7 @@
 # that no server is started.
 set -eu
 
-packages="gcc libc6-dev meson ninja-build pkg-config
+packages="gcc g++ libc6-dev meson ninja-build pkg-config
 libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-dev libssl-dev
 libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
 case "${1:-}" in

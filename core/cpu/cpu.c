@@ -21,6 +21,8 @@ static const struct mal_backend_ops cpu_ops = {
     .destroy = destroy,
     .alloc = mal_cpu_alloc,
     .free = mal_cpu_free,
+    .alloc_host = mal_cpu_alloc_host,
+    .free_host = mal_cpu_free_host,
     .available = mal_cpu_available,
     .upload = mal_cpu_upload,
     .download = mal_cpu_download,
@@ -34,6 +36,8 @@ static const struct mal_backend_ops cpu_ops = {
     .trsm64 = mal_cpu_trsm64,
     .qr64 = mal_cpu_qr64,
     .convert = mal_cpu_convert,
+    .axpby64 = mal_cpu_axpby64,
+    .round_rows = mal_cpu_round_rows,
     .embed = mal_cpu_embed,
     .norm_fwd = mal_cpu_norm_fwd,
     .norm_bwd = mal_cpu_norm_bwd,
@@ -74,6 +78,8 @@ bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) 
     mal_backend_init(&cpu->base, &cpu_ops, bf16 ? "cpu:bf16" : "cpu");
     cpu->bf16 = bf16;
     cpu->base.on_host = true;
+    cpu->base.slice_fma = (int64_t)1 << 30;
+    cpu->base.breadth = 1;
     mal_cpu_describe(cpu->base.description, sizeof cpu->base.description);
     cpu->n_work = WORK_DOUBLES;
     cpu->work = mal_malloc((size_t)cpu->n_work * sizeof(double));

@@ -20,6 +20,8 @@ struct mal_cpu {
 /* memory.c */
 void *mal_cpu_alloc(struct mal_backend *be, size_t bytes);
 void mal_cpu_free(struct mal_backend *be, void *mem);
+void *mal_cpu_alloc_host(struct mal_backend *be, size_t bytes);
+void mal_cpu_free_host(struct mal_backend *be, void *mem);
 size_t mal_cpu_available(struct mal_backend *be);
 void mal_cpu_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes);
 void mal_cpu_download(struct mal_backend *be, void *host, const void *src, size_t bytes);
@@ -72,6 +74,9 @@ void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
 void mal_cpu_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                      const void *x, enum mal_dtype x_dtype);
+void mal_cpu_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);
+void mal_cpu_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                        bool transposed, float *y, double *sums);
 
 /* embed.c */
 /* y += x by the calling thread alone. */

@@ -61,6 +61,50 @@ void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype 
         convert_block(i, n - i < block ? n - i : block, y, y_dtype, x, x_dtype);
 }
 
+static void axpby_row(const struct mal_axpby64 *add, int64_t i) {
+    const float *x32 = add->x;
+    const double *x64 = add->x;
+    int64_t at = i * add->ldx;
+    double *y = add->y + i * add->ldy;
+    for (int64_t j = 0; j < add->c; j++) {
+        double x = !add->x                   ? 1
+                   : add->x_dtype == MAL_F32 ? (double)x32[at + j]
+                                             : x64[at + j];
+        y[j] = add->alpha * x + (add->beta == 0 ? 0 : add->beta * y[j]);
+    }
+}
+
+void mal_cpu_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
+#pragma omp parallel for schedule(static) if (add->n * add->c > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < add->n; i++)
+        axpby_row(add, i);
+}
+
+/* Rows of x in a task: where they become columns, whole cache lines are written. */
+enum { ROUND_ROWS = 16 };
+
+static void round_row(int64_t c, const double *x, float *y, int64_t step,
+                      double sums[2]) {
+    double s = 0, lost = 0;
+    for (int64_t j = 0; j < c; j++) {
+        float rounded = (float)x[j];
+        double d = (double)rounded - x[j];
+        y[j * step] = rounded;
+        s += x[j] * x[j];
+        lost += d * d;
+    }
+    sums[0] = s;
+    sums[1] = lost;
+}
+
+void mal_cpu_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                        bool transposed, float *y, double *sums) {
+#pragma omp parallel for schedule(static, ROUND_ROWS) if (n * c > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i++)
+        round_row(c, x + i * c, transposed ? y + i : y + i * c, transposed ? n : 1,
+                  sums + 2 * i);
+}
+
 /* ---- Products ---- */
 
 /* The largest c of one product: what keeps a slice of 256 rows of both operands in the

@@ -47,6 +47,14 @@ void mal_cpu_free(struct mal_backend *be, void *mem) {
     mal_free(header.start);
 }
 
+void *mal_cpu_alloc_host(struct mal_backend *be, size_t bytes) {
+    return mal_malloc(bytes);
+}
+
+void mal_cpu_free_host(struct mal_backend *be, void *mem) {
+    mal_free(mem);
+}
+
 void mal_cpu_upload(struct mal_backend *be, void *dst, const void *host, size_t bytes) {
     memcpy(dst, host, bytes);
 }

@@ -16,6 +16,11 @@ bool mal_pace_step(const struct mal_pace *pace, struct mal_error *err) {
     return mal_fail(err, MAL_CANCELLED, "the solve was cancelled");
 }
 
+void mal_add_ridge(struct mal_backend *be, int64_t n, double ridge, double *a) {
+    mal_axpby64(be, &(struct mal_axpby64){
+                        .n = n, .c = 1, .alpha = ridge, .beta = 1, .y = a, .ldy = n + 1});
+}
+
 static const void *element(const void *data, enum mal_dtype dtype, int64_t i) {
     return (const char *)data + (size_t)i * mal_dtype_size(dtype);
 }
@@ -26,7 +31,7 @@ bool mal_pace_gemm64(const struct mal_pace *pace, const struct mal_gemm64 *g,
     int64_t lda = g->lda ? g->lda : g->trans_a ? g->m : g->k;
     int64_t ldc = g->ldc ? g->ldc : g->n;
     int64_t per_row = g->n * g->k;
-    int64_t rows = per_row > 0 ? MAL_SLICE_FMA / per_row : g->m;
+    int64_t rows = per_row > 0 ? mal_backend_slice_fma(pace->be) / per_row : g->m;
     if (rows < MIN_ROWS) rows = MIN_ROWS;
     if (!pace->tick) rows = g->m;
     for (int64_t i = 0; i < g->m; i += rows) {
@@ -138,16 +143,21 @@ bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
     return solve_forward(pace, n, m, l, b, err) && solve_backward(pace, n, m, l, b, err);
 }
 
-bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
-                             const double *l, double *b, struct mal_error *err) {
-    int64_t rows = MAL_SLICE_FMA / (n * n + 1);
+bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, int64_t m,
+                            const double *l, double *b, struct mal_error *err) {
+    int64_t rows = 2 * mal_backend_slice_fma(pace->be) / (n * n + 1);
     if (rows < MIN_ROWS) rows = MIN_ROWS;
     if (!pace->tick) rows = m;
     for (int64_t i = 0; i < m; i += rows) {
         int64_t k = min64(rows, m - i);
-        mal_trsm64(pace->be, true, true, k, n, l, n, b + i * n, n);
-        mal_trsm64(pace->be, true, false, k, n, l, n, b + i * n, n);
+        mal_trsm64(pace->be, true, first, k, n, l, n, b + i * n, n);
         if (!mal_pace_step(pace, err)) return false;
     }
     return true;
+}
+
+bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
+                             const double *l, double *b, struct mal_error *err) {
+    return mal_cholesky_half_rows(pace, true, n, m, l, b, err) &&
+           mal_cholesky_half_rows(pace, false, n, m, l, b, err);
 }

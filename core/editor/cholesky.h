@@ -13,10 +13,10 @@ struct mal_pace {
     void *arg;
 };
 
-/* Multiply-adds worth one slice: tens of milliseconds on a CPU. */
-enum { MAL_SLICE_FMA = 1 << 30 };
-
 bool mal_pace_step(const struct mal_pace *pace, struct mal_error *err) MAL_CHECK;
+
+/* a (n,n) += ridge I */
+void mal_add_ridge(struct mal_backend *be, int64_t n, double ridge, double *a);
 
 /* mal_gemm64() in slices of rows of c. */
 bool mal_pace_gemm64(const struct mal_pace *pace, const struct mal_gemm64 *g,
@@ -36,6 +36,9 @@ bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const c
 /* b (n,m) := (l l')^-1 b */
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) MAL_CHECK;
+/* b (m,n) := b l'^-1 where `first`, else b l^-1: together b (l l')^-1 */
+bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, int64_t m,
+                            const double *l, double *b, struct mal_error *err) MAL_CHECK;
 /* The same on rows: b (m,n) := b (l l')^-1 */
 bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
                              const double *l, double *b, struct mal_error *err) MAL_CHECK;

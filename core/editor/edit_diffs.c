@@ -8,14 +8,14 @@
 #include "core/clock.h"
 #include "core/editor/hypernet.h"
 
-enum { NET_ROWS = 1024 }; /* of one slice of the network */
+enum { NET_ROWS = 1024 }; /* of one slice of the network, times the device's breadth */
 
 struct mal_edit_diffs {
     const struct mal_editor *editor;
     struct mal_backend *be;
     struct mal_hypernet **nets; /* per shape */
     struct mal_arena scratch;
-    int32_t *iota;  /* (NET_ROWS) 0, 1, ... device */
+    int64_t rows;   /* of one slice */
     bool untrained; /* no blocks, and one step for all modules */
     float lr;
     float **means; /* (n_shapes) owned, of the untrained form */
@@ -51,18 +51,11 @@ static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer 
     if (!diffs->nets || !diffs->means) return mal_fail(err, MAL_NO_MEMORY, "networks");
     for (size_t s = 0; s < editor->n_shapes; s++) {
         if (!open_net(diffs, norms, s, err)) return false;
-        size_t bytes = mal_hypernet_scratch_bytes(diffs->nets[s], NET_ROWS);
+        size_t bytes = mal_hypernet_scratch_bytes(diffs->nets[s], diffs->rows);
         if (bytes > scratch) scratch = bytes;
     }
-    if (!mal_arena_init(&diffs->scratch, diffs->be, scratch, err)) return false;
-
-    int32_t iota[NET_ROWS];
-    for (int32_t i = 0; i < NET_ROWS; i++)
-        iota[i] = i;
-    diffs->iota = mal_backend_alloc(diffs->be, sizeof iota);
-    if (!diffs->iota) return mal_fail(err, MAL_NO_MEMORY, "networks");
-    mal_backend_upload(diffs->be, diffs->iota, iota, sizeof iota);
-    return mal_backend_sync(diffs->be, err);
+    return mal_arena_init(&diffs->scratch, diffs->be, scratch, err) &&
+           mal_backend_sync(diffs->be, err);
 }
 
 static bool create(struct mal_edit_diffs **out, const struct mal_edit_diffs *what,
@@ -70,6 +63,7 @@ static bool create(struct mal_edit_diffs **out, const struct mal_edit_diffs *wha
     struct mal_edit_diffs *diffs = mal_calloc(1, sizeof *diffs);
     if (!diffs) return mal_fail(err, MAL_NO_MEMORY, "networks");
     *diffs = *what;
+    diffs->rows = NET_ROWS * mal_backend_breadth(diffs->be);
     if (!open_nets(diffs, norms, err)) {
         mal_edit_diffs_destroy(diffs);
         return false;
@@ -95,7 +89,6 @@ bool mal_edit_diffs_create_untrained(struct mal_edit_diffs **out,
 
 void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
     if (!diffs) return;
-    mal_backend_free(diffs->be, diffs->iota);
     mal_arena_finish(&diffs->scratch);
     for (size_t s = 0; diffs->nets && s < diffs->editor->n_shapes; s++)
         mal_hypernet_destroy(diffs->nets[s]);
@@ -118,8 +111,8 @@ static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, 
     const float *h = mal_hypernet_fwd(diffs->nets[module->shape], module->row, n, u, g,
                                       &diffs->scratch);
     if (editor->method == MAL_MEND) {
-        mal_gather_rows(diffs->be, n, d_in, diffs->iota, h, size, u, d_in);
-        mal_gather_rows(diffs->be, n, d_out, diffs->iota, h + d_in, size, g, d_out);
+        mal_gather_rows(diffs->be, n, d_in, NULL, h, size, u, d_in);
+        mal_gather_rows(diffs->be, n, d_out, NULL, h + d_in, size, g, d_out);
         return;
     }
     bool ultra =
@@ -141,8 +134,8 @@ bool mal_edit_diffs_run(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows
     }
     mal_progress_observe(rows->progress, MAL_OBSERVED_KEYS, m, n_rows, rows->u[m]);
     mal_progress_observe(rows->progress, MAL_OBSERVED_GRADIENTS, m, n_rows, rows->g[m]);
-    for (int64_t row = 0; row < n_rows; row += NET_ROWS) {
-        int64_t n = n_rows - row < NET_ROWS ? n_rows - row : NET_ROWS;
+    for (int64_t row = 0; row < n_rows; row += diffs->rows) {
+        int64_t n = n_rows - row < diffs->rows ? n_rows - row : diffs->rows;
         net_slice(diffs, rows, m, row, n);
         if (!mal_backend_sync(diffs->be, err)) return false;
         if (!mal_progress_step(rows->progress, MAL_STAGE_HYPERNET, before + row + n,

@@ -8,7 +8,8 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 
-enum { SLICE_TOKENS = 2048 }; /* of one pass through the model where nobody waits */
+/* Of one pass through the model where nobody waits, times the device's breadth. */
+enum { SLICE_TOKENS = 2048 };
 
 /* ---- Text to rows ---- */
 
@@ -136,6 +137,7 @@ static size_t slice_length(const struct mal_edit_rows *rows, size_t first) {
     if (rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN) return left < size ? left : size;
     int64_t tokens = 0, most = rows->progress ? rows->progress->slice_tokens : 0;
     if (most <= 0) most = SLICE_TOKENS;
+    most *= mal_backend_breadth(rows->be);
     size_t n = 0;
     while (n < left &&
            (n == 0 || tokens + rows->examples[rows->order[first + n]].n <= most)) {

@@ -1,124 +1,120 @@
-/* factors.c - rounds a shift to what is stored, reading it from the device in slices of
- * bounded size, and measures on the way what the rounding cost. */
+/* factors.c - rounds a shift to what is stored, on the device, and measures what the
+ * rounding costs. */
 #include "core/editor/factors.h"
 
 #include <math.h>
 
 #include "core/alloc.h"
 
-enum { SLICE = 1 << 20 }; /* doubles brought over at a time */
-
+/* A part in the making. */
 struct rounding {
     struct mal_backend *be;
-    const char *module;
-    double *slice; /* owned */
-    int64_t room;  /* its doubles */
+    struct mal_delta_part part;
+    float *data; /* device memory: the part's, or its own data where that is the host's */
+    double *sums; /* device memory, two of each row that is rounded */
+    double *host; /* those sums */
 };
 
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
-static bool begin(struct rounding *r, struct mal_delta_part *part, struct mal_backend *be,
-                  const struct mal_delta_part *what, int64_t room,
+static bool begin(struct rounding *r, struct mal_backend *be,
+                  const struct mal_delta_part *what, int64_t rows,
                   struct mal_error *err) {
-    *part = *what;
-    part->module = mal_strdup(what->module);
-    part->data = mal_malloc(mal_delta_part_bytes(part));
-    *r = (struct rounding){.be = be, .module = what->module, .room = room};
-    r->slice = mal_malloc((size_t)room * sizeof *r->slice);
-    if (part->module && part->data && r->slice) return true;
+    *r = (struct rounding){.be = be, .part = *what};
+    size_t bytes = mal_delta_part_bytes(what), sums = 2 * (size_t)rows * sizeof *r->sums;
+    r->part.module = mal_strdup(what->module);
+    r->part.data = mal_malloc(bytes);
+    r->host = mal_malloc(sums);
+    r->data = mal_backend_on_host(be) ? r->part.data : mal_backend_alloc(be, bytes);
+    r->sums = mal_backend_alloc(be, sums);
+    if (r->part.module && r->part.data && r->host && r->data && r->sums) return true;
     return mal_fail(err, MAL_NO_MEMORY, "module '%s': the shift (%zu bytes)",
-                    what->module, mal_delta_part_bytes(part));
+                    what->module, bytes);
 }
 
 /* Ends the work on a part: hands it out, or frees it. */
-static bool end(struct rounding *r, bool ok, struct mal_delta_part *part,
-                struct mal_delta_part *out) {
-    mal_free(r->slice);
+static bool end(struct rounding *r, bool ok, struct mal_delta_part *out,
+                struct mal_error *err) {
+    if (ok && !mal_backend_on_host(r->be))
+        mal_backend_download(r->be, r->part.data, r->data,
+                             mal_delta_part_bytes(&r->part));
+    ok = ok && mal_backend_sync(r->be, err);
+    if (!mal_backend_on_host(r->be)) mal_backend_free(r->be, r->data);
+    mal_backend_free(r->be, r->sums);
+    mal_free(r->host);
     if (ok) {
-        *out = *part;
+        *out = r->part;
         return true;
     }
-    mal_free(part->module);
-    mal_free(part->data);
+    mal_free(r->part.module);
+    mal_free(r->part.data);
     return false;
 }
 
-static bool fetch(struct rounding *r, const double *src, int64_t n,
-                  struct mal_error *err) {
-    mal_backend_download(r->be, r->slice, src, (size_t)n * sizeof *src);
-    return mal_backend_sync(r->be, err);
+/* y = x (rows, columns) rounded, and the sums of its rows in r->host. */
+static bool round_rows(struct rounding *r, int64_t rows, int64_t columns, const double *x,
+                       bool transposed, float *y, struct mal_error *err) {
+    mal_round_rows(r->be, rows, columns, x, transposed, y, r->sums);
+    mal_backend_download(r->be, r->host, r->sums, 2 * (size_t)rows * sizeof *r->host);
+    if (!mal_backend_sync(r->be, err)) return false;
+    for (int64_t i = 0; i < rows; i++) {
+        if (!isfinite(r->host[2 * i + 1])) {
+            return mal_fail(err, MAL_NUMERIC,
+                            "module '%s': the shift has a value that is NaN or beyond "
+                            "fp32",
+                            r->part.module);
+        }
+    }
+    return true;
 }
 
-/* Rounds n values, each `stride` apart in dst; adds to the sums of squares. */
-static bool round_values(const struct rounding *r, const double *src, int64_t n,
-                         float *dst, int64_t stride, double *sum, double *lost,
-                         struct mal_error *err) {
-    double s = 0, e = 0;
-    for (int64_t i = 0; i < n; i++) {
-        float x = (float)src[i];
-        double d = (double)x - src[i];
-        dst[i * stride] = x;
-        s += src[i] * src[i];
-        e += d * d;
-    }
-    if (!isfinite(e)) {
-        return mal_fail(err, MAL_NUMERIC,
-                        "module '%s': the shift has a value that is NaN or beyond fp32",
-                        r->module);
-    }
-    *sum += s;
-    *lost += e;
-    return true;
+static void set_norms(struct mal_delta_part *part, double sum, double lost) {
+    part->norm = sqrt(sum);
+    part->rounding_error = sum > 0 ? sqrt(lost / sum) : 0;
 }
 
 bool mal_part_from_dense(struct mal_backend *be, const char *module, int64_t d_in,
                          int64_t d_out, const double *s, struct mal_delta_part *out,
                          struct mal_error *err) {
-    struct rounding r = {0};
-    struct mal_delta_part part;
+    struct rounding r;
     struct mal_delta_part what = {.module = (char *)module,
                                   .d_in = d_in,
                                   .d_out = d_out,
                                   .encoding = MAL_ENCODING_DENSE};
+    bool ok = begin(&r, be, &what, d_in, err) &&
+              round_rows(&r, d_in, d_out, s, false, r.data, err);
     double sum = 0, lost = 0;
-    bool ok = begin(&r, &part, be, &what, SLICE, err);
-    for (int64_t i = 0; ok && i < d_in * d_out; i += SLICE) {
-        int64_t n = d_in * d_out - i < SLICE ? d_in * d_out - i : SLICE;
-        ok = fetch(&r, s + i, n, err) &&
-             round_values(&r, r.slice, n, part.data + i, 1, &sum, &lost, err);
+    for (int64_t i = 0; ok && i < d_in; i++) {
+        sum += r.host[2 * i];
+        lost += r.host[2 * i + 1];
     }
-    part.norm = sqrt(sum);
-    part.rounding_error = sum > 0 ? sqrt(lost / sum) : 0;
-    return end(&r, ok, &part, out);
+    set_norms(&r.part, sum, lost);
+    return end(&r, ok, out, err);
 }
 
+/* With orthonormal rows of q an error in row k of it costs as much of row k of right. */
 bool mal_part_from_factors(struct mal_backend *be, const char *module, int64_t d_in,
                            int64_t d_out, int64_t rank, const double *q,
                            const double *right, struct mal_delta_part *out,
                            struct mal_error *err) {
-    struct rounding r = {0};
-    struct mal_delta_part part;
+    struct rounding r;
     struct mal_delta_part what = {.module = (char *)module,
                                   .d_in = d_in,
                                   .d_out = d_out,
                                   .rank = rank,
                                   .encoding = MAL_ENCODING_FACTORS};
     double sum = 0, lost = 0;
-    int64_t width = max64(d_in, d_out);
-    bool ok = begin(&r, &part, be, &what, width, err);
+    bool ok = begin(&r, be, &what, rank, err);
+    double *row = ok ? mal_malloc((size_t)rank * sizeof *row) : NULL;
+    if (ok && !row) ok = mal_fail(err, MAL_NO_MEMORY, "module '%s': the shift", module);
+    ok = ok && round_rows(&r, rank, d_out, right, false, r.data + d_in * rank, err);
     for (int64_t k = 0; ok && k < rank; k++) {
-        double row = 0, dq = 0, unit = 0;
-        ok = fetch(&r, right + k * d_out, d_out, err) &&
-             round_values(&r, r.slice, d_out, part.data + d_in * rank + k * d_out, 1,
-                          &row, &lost, err) &&
-             fetch(&r, q + k * d_in, d_in, err) &&
-             round_values(&r, r.slice, d_in, part.data + k, rank, &unit, &dq, err);
-        sum += row;
-        lost += dq * row;
+        row[k] = r.host[2 * k];
+        sum += row[k];
+        lost += r.host[2 * k + 1];
     }
-    part.norm = sqrt(sum);
-    part.rounding_error = sum > 0 ? sqrt(lost / sum) : 0;
-    return end(&r, ok, &part, out);
+    ok = ok && round_rows(&r, rank, d_in, q, true, r.data, err);
+    for (int64_t k = 0; ok && k < rank; k++)
+        lost += r.host[2 * k + 1] * row[k];
+    mal_free(row);
+    set_norms(&r.part, sum, lost);
+    return end(&r, ok, out, err);
 }

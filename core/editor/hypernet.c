@@ -143,7 +143,8 @@ void mal_hypernet_inner(const struct mal_hypernet *net, int64_t block, int64_t r
                                          .b = net->blocks[block].a,
                                          .b_dtype = MAL_F32,
                                          .c = hidden,
-                                         .alpha = 1});
+                                         .alpha = 1,
+                                         .tf32 = true});
     mal_gemm(net->be, &(struct mal_gemm){.m = rows,
                                          .n = net->size,
                                          .k = net->rank,
@@ -152,7 +153,8 @@ void mal_hypernet_inner(const struct mal_hypernet *net, int64_t block, int64_t r
                                          .b_dtype = MAL_F32,
                                          .c = z,
                                          .alpha = 1,
-                                         .bias = net->blocks[block].bias});
+                                         .bias = net->blocks[block].bias,
+                                         .tf32 = true});
 }
 
 float *mal_hypernet_fwd(struct mal_hypernet *net, size_t row, int64_t rows,

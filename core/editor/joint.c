@@ -40,7 +40,7 @@ double mal_joint_ridge(const struct mal_editor *editor, size_t m) {
     return exp((double)editor->shapes[module->shape].lamda[module->row]);
 }
 
-/* a := w K0'K0 + ridge I, a row at a time through the host: it is done once. */
+/* a := w K0'K0 + ridge I */
 static bool begin_system(struct mal_joint *joint, size_t m,
                          const struct mal_preserve *preserve, struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(joint->model, m);
@@ -53,19 +53,18 @@ static bool begin_system(struct mal_joint *joint, size_t m,
                         "preservation keys %g",
                         lin->name, ridge, w);
     }
-    size_t bytes = (size_t)lin->d_in * sizeof(double);
-    double *row = mal_calloc((size_t)lin->d_in, sizeof *row);
-    bool ok = row || mal_fail(err, MAL_NO_MEMORY, "joint system");
-    for (int64_t i = 0; ok && i < lin->d_in; i++) {
-        if (gram) mal_backend_download(joint->be, row, gram + i * lin->d_in, bytes);
-        ok = mal_backend_sync(joint->be, err);
-        for (int64_t j = 0; j < lin->d_in; j++)
-            row[j] = (gram && j <= i ? w * row[j] : 0) + (i == j ? ridge : 0);
-        mal_backend_upload(joint->be, joint->a[m] + i * lin->d_in, row, bytes);
-        ok = ok && mal_backend_sync(joint->be, err);
+    if (gram) {
+        mal_axpby64(joint->be, &(struct mal_axpby64){.n = lin->d_in,
+                                                     .c = lin->d_in,
+                                                     .alpha = w,
+                                                     .x = gram,
+                                                     .x_dtype = MAL_F64,
+                                                     .y = joint->a[m]});
+    } else {
+        mal_backend_zero(joint->be, joint->a[m], square_bytes(lin->d_in));
     }
-    mal_free(row);
-    return ok;
+    mal_add_ridge(joint->be, lin->d_in, ridge, joint->a[m]);
+    return mal_backend_sync(joint->be, err);
 }
 
 static bool begin_systems(struct mal_joint *joint, const struct mal_preserve *preserve,
@@ -85,14 +84,14 @@ static bool begin_systems(struct mal_joint *joint, const struct mal_preserve *pr
 }
 
 static bool begin_small(struct mal_joint *joint, struct mal_error *err) {
-    double eye[MAL_JOINT_EYE * MAL_JOINT_EYE] = {0};
-    for (int i = 0; i < MAL_JOINT_EYE; i++)
-        eye[i * MAL_JOINT_EYE + i] = 1;
     joint->info = mal_backend_alloc(joint->be, 4 * sizeof *joint->info);
-    joint->eye = mal_backend_alloc(joint->be, sizeof eye);
-    if (!joint->info || !joint->eye) return mal_fail(err, MAL_NO_MEMORY, "joint system");
-    mal_backend_upload(joint->be, joint->eye, eye, sizeof eye);
-    return mal_backend_sync(joint->be, err);
+    return joint->info || mal_fail(err, MAL_NO_MEMORY, "joint system");
+}
+
+/* A factor and the rows that came since. */
+static size_t factor_bytes(int64_t n) {
+    size_t room = (size_t)mal_joint_room(n);
+    return square_bytes(n) + room * (size_t)n * sizeof(double);
 }
 
 static int64_t widest(const struct mal_model *model) {
@@ -105,17 +104,23 @@ static int64_t widest(const struct mal_model *model) {
 }
 
 size_t mal_joint_bytes(const struct mal_model *model) {
-    size_t bytes = square_bytes(widest(model)) + square_bytes(MAL_JOINT_EYE);
+    size_t bytes = factor_bytes(widest(model));
     for (size_t m = 0; m < mal_model_n_edits(model); m++)
         bytes += square_bytes(mal_model_edit(model, m)->d_in);
     return bytes;
+}
+
+/* A further factor may take a quarter of a device's memory that is left: passes and
+ * solves need the rest. */
+static bool leaves_room(struct mal_backend *be, size_t bytes) {
+    return mal_backend_on_host(be) || bytes <= mal_backend_available(be) / 4;
 }
 
 /* One buffer at least, further ones while they fit; memory that is not there is not an
  * error then. */
 static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
     size_t max_bytes = joint->max_bytes;
-    size_t each = square_bytes(widest(joint->model)),
+    size_t each = factor_bytes(widest(joint->model)),
            held = mal_joint_bytes(joint->model);
     if (max_bytes && held > max_bytes) {
         return mal_fail(
@@ -124,14 +129,14 @@ static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
             joint->n_modules, held, max_bytes);
     }
     joint->factors = mal_calloc(joint->n_modules, sizeof *joint->factors);
-    joint->holder = mal_calloc(joint->n_modules, sizeof *joint->holder);
-    if (!joint->factors || !joint->holder)
-        return mal_fail(err, MAL_NO_MEMORY, "joint system");
+    if (!joint->factors) return mal_fail(err, MAL_NO_MEMORY, "joint system");
     for (size_t i = 0; i < joint->n_modules; i++, held += each) {
         if (i > 0 && max_bytes && held > max_bytes) break;
-        joint->factors[i] = mal_backend_alloc(joint->be, each);
-        if (!joint->factors[i]) break;
-        joint->holder[joint->n_factors++] = -1;
+        if (i > 0 && !leaves_room(joint->be, each)) break;
+        double *mem = mal_backend_alloc(joint->be, each);
+        if (!mem) break;
+        joint->factors[joint->n_factors++] =
+            (struct mal_joint_factor){.module = -1, .l = mem};
     }
     return joint->n_factors > 0 ||
            mal_fail(err, MAL_NO_MEMORY, "joint system: a factor needs %zu bytes", each);
@@ -190,19 +195,17 @@ void mal_joint_destroy(struct mal_joint *joint) {
     if (!joint) return;
     for (size_t m = 0; joint->a && m < joint->n_modules; m++)
         mal_backend_free(joint->be, joint->a[m]);
-    for (size_t i = 0; joint->factors && i < joint->n_modules; i++)
-        mal_backend_free(joint->be, joint->factors[i]);
+    for (size_t i = 0; i < joint->n_factors; i++)
+        mal_backend_free(joint->be, joint->factors[i].l);
     mal_backend_free(joint->be, joint->info);
-    mal_backend_free(joint->be, joint->eye);
     mal_free(joint->a);
     mal_free(joint->factors);
-    mal_free(joint->holder);
     mal_free(joint);
 }
 
 size_t mal_joint_held_bytes(const struct mal_joint *joint) {
     return mal_joint_bytes(joint->model) +
-           (joint->n_factors - 1) * square_bytes(widest(joint->model));
+           (joint->n_factors - 1) * factor_bytes(widest(joint->model));
 }
 
 bool mal_joint_is_whole(const struct mal_joint *joint) {
@@ -225,12 +228,11 @@ bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
                         int sign, const struct mal_pace *pace, struct mal_error *err) {
     int64_t d_in = mal_model_edit(joint->model, m)->d_in;
-    int64_t depth = MAL_SLICE_FMA / (d_in * d_in / 2 + 1);
+    int64_t depth = mal_backend_slice_fma(joint->be) / (d_in * d_in / 2 + 1);
     if (depth < MIN_DEPTH) depth = MIN_DEPTH;
     if (!mal_joint_check_finite(joint, m, "keys", n * d_in, u, err)) return false;
     if (joint->alone) return true;
-    size_t buffer = m % joint->n_factors;
-    if (joint->holder[buffer] == (int64_t)m) joint->holder[buffer] = -1;
+    mal_joint_factor_add(joint, m, u, n, sign);
     for (int64_t i = 0; i < n; i += depth) {
         int64_t k = n - i < depth ? n - i : depth;
         mal_syrk64(joint->be, d_in, k, sign, u + i * d_in, d_in, true, 1, joint->a[m],
@@ -261,22 +263,4 @@ bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examp
     if (ok) joint->whole = true;
     mal_edit_rows_finish(&rows);
     return ok;
-}
-
-/* ---- Factors ---- */
-
-bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
-                      const double **out, struct mal_error *err) {
-    const struct mal_linear *lin = mal_model_edit(joint->model, m);
-    size_t buffer = m % joint->n_factors;
-    double *factor = joint->factors[buffer];
-    *out = factor;
-    if (joint->holder[buffer] == (int64_t)m) return true;
-    joint->holder[buffer] = -1;
-    mal_backend_copy(joint->be, factor, joint->a[m], square_bytes(lin->d_in));
-    if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor,
-                            joint->info, err))
-        return false;
-    joint->holder[buffer] = (int64_t)m;
-    return true;
 }

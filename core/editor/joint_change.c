@@ -10,6 +10,8 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 
+enum { KEEP_PARALLEL = 1 << 22 }; /* bytes from which threads share a copy */
+
 static const struct mal_linear *module_at(const struct mal_joint *joint, size_t m) {
     return mal_model_edit(joint->model, m);
 }
@@ -36,6 +38,7 @@ static void free_group(struct mal_joint *joint, struct mal_joint_group *group) {
     for (size_t m = 0; group->r && m < joint->n_modules; m++)
         mal_backend_free(joint->be, group->r[m]);
     mal_free(group->r);
+    mal_free(group->values);
     mal_edit_rows_finish(&group->rows);
     mal_free(group);
 }
@@ -47,8 +50,6 @@ void mal_joint_change_destroy(struct mal_joint_change *change) {
         free_group(change->joint, change->groups);
         change->groups = next;
     }
-    for (size_t i = 0; i < change->n_texts; i++)
-        mal_free(change->texts[i].values);
     mal_free(change->texts);
     mal_arena_finish(&change->scratch);
     mal_free(change);
@@ -95,21 +96,26 @@ static int64_t first_row(const struct mal_joint *joint, const struct mal_joint_t
 
 /* ---- Groups ---- */
 
-static bool add_texts(struct mal_joint_change *change,
-                      const struct mal_joint_group *group,
+static bool add_texts(struct mal_joint_change *change, struct mal_joint_group *group,
                       const struct mal_example *texts, size_t n, bool values,
                       struct mal_error *err) {
     struct mal_joint_text *all =
         mal_realloc(change->texts, (change->n_texts + n) * sizeof *all);
     if (!all) return mal_fail(err, MAL_NO_MEMORY, "%zu texts", n);
     change->texts = all;
+    size_t n_values = 0;
+    for (size_t i = 0; values && i < n; i++)
+        n_values += mal_joint_n_values(change->joint, &texts[i]);
+    if (values) group->values = mal_calloc(n_values, sizeof *group->values);
+    if (values && !group->values)
+        return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+    float *next = group->values;
     for (size_t i = 0; i < n; i++) {
         struct mal_joint_text *text = &all[change->n_texts++];
         *text = (struct mal_joint_text){.example = texts[i], .group = group, .index = i};
         if (!values) continue;
-        text->values =
-            mal_calloc(mal_joint_n_values(change->joint, &texts[i]), sizeof(float));
-        if (!text->values) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+        text->values = next;
+        next += mal_joint_n_values(change->joint, &texts[i]);
     }
     return true;
 }
@@ -155,20 +161,13 @@ static void add_seconds(struct mal_edit_report *to, const struct mal_edit_report
 /* r += alpha x, rows of fp32 differences. */
 static void add_values(struct mal_joint *joint, double alpha, const float *x, int64_t n,
                        int64_t d_out, double *r) {
-    for (int64_t i = 0; i < n; i += MAL_JOINT_EYE) {
-        int64_t k = n - i < MAL_JOINT_EYE ? n - i : MAL_JOINT_EYE;
-        mal_gemm64(joint->be, &(struct mal_gemm64){.m = k,
-                                                   .n = d_out,
-                                                   .k = k,
-                                                   .a = joint->eye,
-                                                   .a_dtype = MAL_F64,
-                                                   .lda = MAL_JOINT_EYE,
-                                                   .b = x + i * d_out,
-                                                   .b_dtype = MAL_F32,
-                                                   .c = r + i * d_out,
-                                                   .alpha = alpha,
-                                                   .beta = 1});
-    }
+    mal_axpby64(joint->be, &(struct mal_axpby64){.n = n,
+                                                 .c = d_out,
+                                                 .alpha = alpha,
+                                                 .beta = 1,
+                                                 .x = x,
+                                                 .x_dtype = MAL_F32,
+                                                 .y = r});
 }
 
 /* r += alpha values of a text, module m's */
@@ -221,6 +220,31 @@ static bool add_keys(struct mal_joint_change *change, const struct mal_joint_gro
 
 /* ---- Teaching ---- */
 
+/* The differences d (n, d_out) of a module into the texts' values. */
+static bool keep_values(struct mal_joint_change *change, size_t first_text, size_t m,
+                        int64_t n, const float *d, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    int64_t d_out = module_at(joint, m)->d_out;
+    size_t bytes = (size_t)(n * d_out) * sizeof(float);
+    bool there = mal_backend_on_host(joint->be);
+    float *own = there ? NULL : mal_malloc(bytes);
+    const float *host = there ? d : own;
+    if (!host)
+        return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", change->n_texts);
+    if (own) mal_backend_download(joint->be, own, d, bytes);
+    bool ok = mal_backend_sync(joint->be, err);
+#pragma omp parallel for schedule(static) if (bytes > KEEP_PARALLEL)
+    for (size_t i = first_text; i < change->n_texts; i++) {
+        const struct mal_joint_text *text = &change->texts[i];
+        int64_t rows = rows_of(joint, &text->example, m);
+        memcpy(text->values + values_at(joint, &text->example, m),
+               host + first_row(joint, text, m) * d_out,
+               (size_t)(rows * d_out) * sizeof(float));
+    }
+    mal_free(own);
+    return ok;
+}
+
 /* The differences of a module in rows->g: into the texts' values and, less what the live
  * shift gives already, the residuals; the keys into the system. */
 static bool take_module(struct mal_joint_change *change, struct mal_joint_group *group,
@@ -231,14 +255,7 @@ static bool take_module(struct mal_joint_change *change, struct mal_joint_group 
     const float *d = group->rows.g[m];
     if (!mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
         return false;
-    for (size_t i = first_text; i < change->n_texts; i++) {
-        const struct mal_joint_text *text = &change->texts[i];
-        size_t bytes =
-            (size_t)(rows_of(joint, &text->example, m) * d_out) * sizeof(float);
-        mal_backend_download(joint->be,
-                             text->values + values_at(joint, &text->example, m),
-                             d + first_row(joint, text, m) * d_out, bytes);
-    }
+    if (!keep_values(change, first_text, m, n, d, err)) return false;
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
     return add_keys(change, group, m, 1, pace, err);
 }

@@ -10,13 +10,14 @@ struct mal_joint_group {
     struct mal_joint_group *next;
     struct mal_edit_rows rows; /* u; g is gone once r is there */
     double **r;                /* per module (rows, d_out), device, owned */
+    float *values;             /* of its texts one after another, owned; or NULL */
 };
 
 struct mal_joint_text {
     struct mal_example example; /* its arrays borrowed */
     const struct mal_joint_group *group;
     size_t index;  /* in its group */
-    float *values; /* owned; NULL: removed */
+    float *values; /* in its group's; NULL: removed */
 };
 
 struct mal_joint_change {

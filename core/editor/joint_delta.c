@@ -37,9 +37,8 @@ static struct buffers place(struct mal_arena *arena, const struct mal_linear *li
 
 /* S' - S = (A'^-1 U_c') R = Q (r R) */
 static bool make_factors(struct mal_joint_change *change, size_t m,
-                         const struct buffers *b, int64_t n, const double *factor,
-                         const struct mal_pace *pace, struct mal_delta_part *out,
-                         struct mal_error *err) {
+                         const struct buffers *b, int64_t n, const struct mal_pace *pace,
+                         struct mal_delta_part *out, struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(change->joint->model, m);
     struct mal_backend *be = change->joint->be;
     int64_t row = 0;
@@ -49,7 +48,10 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
                     MAL_F32);
         row += rows;
     }
-    if (!mal_cholesky_solve_rows(pace, lin->d_in, n, factor, b->q, err)) return false;
+    size_t mark = mal_arena_mark(&change->scratch);
+    if (!mal_joint_solve_rows(change->joint, m, pace, n, b->q, &change->scratch, err))
+        return false;
+    mal_arena_reset(&change->scratch, mark);
     mal_qr64(be, lin->d_in, n, b->q, b->r);
     if (!mal_pace_step(pace, err)) return false;
     row = 0;
@@ -74,9 +76,10 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
 }
 
 static bool make_dense(struct mal_joint_change *change, size_t m, const struct buffers *b,
-                       const double *factor, const struct mal_pace *pace,
-                       struct mal_delta_part *out, struct mal_error *err) {
+                       const struct mal_pace *pace, struct mal_delta_part *out,
+                       struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(change->joint->model, m);
+    const double *factor = NULL;
     for (const struct mal_joint_group *g = change->groups; g; g = g->next) {
         struct mal_gemm64 product = {.m = lin->d_in,
                                      .n = lin->d_out,
@@ -91,7 +94,8 @@ static bool make_dense(struct mal_joint_change *change, size_t m, const struct b
                                      .beta = g != change->groups};
         if (!mal_pace_gemm64(pace, &product, err)) return false;
     }
-    return mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
+    return mal_joint_factor(change->joint, m, pace, &factor, err) &&
+           mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
            mal_part_from_dense(change->joint->be, lin->name, lin->d_in, lin->d_out, b->s,
                                out, err);
 }
@@ -132,16 +136,15 @@ static bool make_part(struct mal_joint_change *change, size_t m,
     int64_t n = total_rows(change, m);
     bool factors = mal_delta_factors_pay(lin->d_in, lin->d_out, n);
     struct mal_arena counting;
-    const double *factor = NULL;
     mal_arena_init_counting(&counting);
     place(&counting, lin, n, factors);
-    if (!mal_arena_reserve(&change->scratch, counting.peak, err))
+    size_t bytes = counting.peak + (factors ? mal_joint_solve_bytes(lin->d_in, n) : 0);
+    if (!mal_arena_reserve(&change->scratch, bytes, err))
         return mal_fail_wrap(err, "module '%s': the solve", lin->name);
     mal_arena_reset(&change->scratch, 0);
     struct buffers b = place(&change->scratch, lin, n, factors);
-    if (!mal_joint_factor(change->joint, m, pace, &factor, err)) return false;
-    return factors ? make_factors(change, m, &b, n, factor, pace, out, err)
-                   : make_dense(change, m, &b, factor, pace, out, err);
+    return factors ? make_factors(change, m, &b, n, pace, out, err)
+                   : make_dense(change, m, &b, pace, out, err);
 }
 
 bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,

@@ -7,24 +7,29 @@
 #include "core/editor/edit_rows.h"
 #include "core/editor/joint.h"
 
+/* The Cholesky factor l (d_in, d_in) of a module's system A0, and rows u that joined it
+ * since, as w (n, d_in) = u l'^-1 behind it: A = A0 + u'u, whose inverse is
+ * l'^-1 (I - w' (I + w w')^-1 w) l^-1 (Woodbury). */
+struct mal_joint_factor {
+    int64_t module; /* -1: none */
+    double *l;      /* device, owned, with the room for w */
+    int64_t n;      /* rows of w */
+};
+
 struct mal_joint {
     struct mal_model *model;
     struct mal_backend *be;
     const struct mal_editor *editor;
     size_t n_modules, max_bytes;
     double **a; /* per module (d_in, d_in), lower triangle, device */
-    /* Cholesky factors, in as many buffers as the memory allows: module m's is in buffer
-     * m % n_factors while holder[] says so. */
-    double **factors;
+    /* As many as the memory allows: module m's is in factors[m % n_factors] while that
+     * says so. */
+    struct mal_joint_factor *factors;
     size_t n_factors;
-    int64_t *holder; /* (n_factors) module, -1: none */
-    double *info;    /* device: pivot report (2), sums of squares (2) */
-    double *eye;     /* (EYE, EYE), device */
+    double *info; /* device: pivot report (2), sums of squares (2) */
     bool whole;
     bool alone; /* one change only, in the dual form: there is no A */
 };
-
-enum { MAL_JOINT_EYE = 64 };
 
 /* Ticks of one stage over the modules, and the pace of solvers that ticks so. */
 struct mal_joint_ticker {
@@ -49,9 +54,25 @@ bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
                         int sign, const struct mal_pace *pace,
                         struct mal_error *err) MAL_CHECK;
-/* The Cholesky factor of a module's system, until the next call or change. */
+
+/* ---- Factors (joint_factor.c) ---- */
+
+/* Rows that may join a system of order n before it is factorised anew: few enough for
+ * their own small system to cost next to nothing. */
+int64_t mal_joint_room(int64_t n);
+/* Rows of keys joined the module's system, or left it (sign -1). */
+void mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
+                          int sign);
+/* The Cholesky factor of a module's system as it is, until the next call or change. */
 bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
                       const double **out, struct mal_error *err) MAL_CHECK;
+/* b (n, d_in) := b A^-1, with the factor that is there where only few rows joined since.
+ * Takes its scratch from the arena, which must have mal_joint_solve_bytes() left. */
+bool mal_joint_solve_rows(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                          int64_t n, double *b, struct mal_arena *scratch,
+                          struct mal_error *err) MAL_CHECK;
+size_t mal_joint_solve_bytes(int64_t d_in, int64_t n);
+
 bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,
                             int64_t n, const float *x, struct mal_error *err) MAL_CHECK;
 

@@ -7,7 +7,8 @@
 #include "core/alloc.h"
 #include "core/random.h"
 
-enum { SLICE_TOKENS = 1024 }; /* of one pass; a longer text is a slice of its own */
+/* Of one pass, times the device's breadth; a longer text is a slice of its own. */
+enum { SLICE_TOKENS = 1024 };
 
 /* A text, or its beginning: what is read up to position from + n_labels, the first
  * `n_labels` tokens after `from` being foretold. */
@@ -141,6 +142,7 @@ bool mal_perplexity_measure(struct mal_model *model,
     struct piece *pieces = NULL;
     size_t n = 0;
     int64_t n_labels = 0;
+    int64_t most = SLICE_TOKENS * mal_backend_breadth(mal_model_backend(model));
     double sum = 0;
     bool ok = true;
     if (mal_model_info(model)->kind != MAL_MODEL_CLASSIFIER)
@@ -149,7 +151,7 @@ bool mal_perplexity_measure(struct mal_model *model,
         size_t end = i;
         int64_t tokens = 0;
         while (end < n &&
-               (end == i || tokens + n_tokens_of(texts, &pieces[end]) <= SLICE_TOKENS)) {
+               (end == i || tokens + n_tokens_of(texts, &pieces[end]) <= most)) {
             tokens += n_tokens_of(texts, &pieces[end]);
             n_labels += pieces[end++].n_labels;
         }

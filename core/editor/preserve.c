@@ -7,15 +7,18 @@
 
 #include "core/alloc.h"
 
-enum { SLICE_TOKENS = 2048 }; /* of one pass; a longer text is a slice of its own */
+/* Of one pass, times the device's breadth; a longer text is a slice of its own. */
+enum { SLICE_TOKENS = 2048 };
 
 /* ---- Slices ---- */
 
 /* How many texts from `first` on go through the model together. */
-static size_t slice_length(const struct mal_preserve_texts *texts, size_t first) {
+static size_t slice_length(const struct mal_model *model,
+                           const struct mal_preserve_texts *texts, size_t first) {
+    int64_t most = SLICE_TOKENS * mal_backend_breadth(mal_model_backend(model));
     size_t n = 1;
     while (first + n < texts->n &&
-           texts->start[first + n + 1] - texts->start[first] <= SLICE_TOKENS)
+           texts->start[first + n + 1] - texts->start[first] <= most)
         n++;
     return n;
 }
@@ -42,7 +45,7 @@ static bool alloc_keys(struct mal_model *model, const struct mal_preserve_texts 
     struct mal_backend *be = mal_model_backend(model);
     int64_t most[2] = {0};
     for (size_t first = 0; first < texts->n;) {
-        size_t n = slice_length(texts, first);
+        size_t n = slice_length(model, texts, first);
         for (int side = 0; side < 2; side++) {
             int64_t keys = slice_keys(model, texts, first, n, side);
             if (keys > most[side]) most[side] = keys;
@@ -133,7 +136,7 @@ static bool measure(struct mal_preserve *p, struct mal_model *model,
     float **u = NULL;
     bool ok = alloc_keys(model, texts, &u, err);
     for (size_t first = 0; ok && first < texts->n;) {
-        size_t n = slice_length(texts, first);
+        size_t n = slice_length(model, texts, first);
         ok = measure_slice(p, model, texts, first, n, u, err);
         first += n;
         ok = ok && mal_progress_step(progress, MAL_STAGE_FORWARD, (int64_t)first,

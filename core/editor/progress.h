@@ -32,9 +32,9 @@ enum mal_observed { MAL_OBSERVED_KEYS, MAL_OBSERVED_GRADIENTS, MAL_OBSERVED_DIFF
 struct mal_progress {
     bool (*tick)(void *arg, enum mal_stage stage, int64_t done, int64_t total);
     void *arg;
-    /* Tokens of a pass through the model between two ticks; 0: as many as compute best,
-     * which is longer than a reader should wait. Only a loss that is a token_sum can be
-     * cut freely. */
+    /* Tokens of a pass through the model between two ticks, times the device's breadth; 0:
+     * as many as compute best, which is longer than a reader should wait. Only a loss that
+     * is a token_sum can be cut freely. */
     int64_t slice_tokens;
     /* For tests and experiments, NULL otherwise: each edit module's rows as they come to
      * be, in device memory: keys (rows, d_in), value gradients and value differences

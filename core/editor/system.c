@@ -6,10 +6,7 @@
 
 #include "core/clock.h"
 
-enum {
-    EYE = 64,       /* size of the identity */
-    MIN_DEPTH = 512 /* rows a slice of a Gram matrix takes in at least */
-};
+enum { MIN_DEPTH = 512 /* rows a slice of a Gram matrix takes in at least */ };
 
 bool mal_system_is_dual(const struct mal_solve *s) {
     return s->n < s->d_in && !s->preserve_gram;
@@ -27,7 +24,6 @@ void mal_system_place(struct mal_system *out, const struct mal_solve *s,
                                .dual = mal_system_is_dual(s)};
     out->order = out->dual ? s->n : s->d_in;
     out->info = doubles(arena, 4);
-    out->eye = doubles(arena, (int64_t)EYE * EYE);
     if (gram) out->gram = doubles(arena, out->order * out->order);
 }
 
@@ -51,7 +47,7 @@ bool mal_system_check(const struct mal_system *sys, struct mal_error *err) {
 
 /* How many of n rows a slice of work takes, at `per_row` multiply-adds a row. */
 static int64_t depth(const struct mal_pace *pace, int64_t n, int64_t per_row) {
-    int64_t rows = MAL_SLICE_FMA / per_row;
+    int64_t rows = mal_backend_slice_fma(pace->be) / per_row;
     if (rows < MIN_DEPTH) rows = MIN_DEPTH;
     return pace->tick && rows < n ? rows : n;
 }
@@ -80,35 +76,11 @@ static bool multiply_gram(const struct mal_system *sys, struct mal_error *err) {
     return true;
 }
 
-static void add_ridge(const struct mal_system *sys) {
-    double eye[EYE * EYE] = {0};
-    int64_t n = sys->order;
-    for (int i = 0; i < EYE; i++)
-        eye[i * EYE + i] = 1;
-    mal_backend_upload(sys->pace.be, sys->eye, eye, sizeof eye);
-    for (int64_t i = 0; i < n; i += EYE) {
-        int64_t w = n - i < EYE ? n - i : EYE;
-        mal_gemm64(sys->pace.be, &(struct mal_gemm64){.m = w,
-                                                      .n = w,
-                                                      .k = w,
-                                                      .a = sys->eye,
-                                                      .a_dtype = MAL_F64,
-                                                      .lda = EYE,
-                                                      .b = sys->eye,
-                                                      .b_dtype = MAL_F64,
-                                                      .ldb = EYE,
-                                                      .c = sys->gram + i * n + i,
-                                                      .ldc = n,
-                                                      .alpha = sys->s->ridge,
-                                                      .beta = 1});
-    }
-}
-
 /* The time it took is told apart. */
 static bool make(const struct mal_system *sys, struct mal_error *err) {
     double start = mal_clock_seconds(), *seconds = sys->s->seconds;
     if (!multiply_gram(sys, err)) return false;
-    add_ridge(sys);
+    mal_add_ridge(sys->pace.be, sys->order, sys->s->ridge, sys->gram);
     if (!seconds) return true;
     if (!mal_backend_sync(sys->pace.be, err)) return false;
     double spent = mal_clock_seconds() - start;

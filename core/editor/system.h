@@ -14,7 +14,6 @@ struct mal_system {
     bool dual;
     int64_t order; /* n or d_in */
     double *info;  /* (4): pivot report; sums of squares of u and d */
-    double *eye;   /* the ridge is added through an identity of bounded size */
     double *gram;  /* (order, order): the system, then its Cholesky factor */
 };
 

@@ -370,11 +370,18 @@ static void close_group(struct group *group) {
     mal_free(group->candidates);
 }
 
+/* Bytes of keys and values that streams worked together may take: on a device with memory
+ * of its own an eighth of what is left, as its steps take the same time for many. */
+static int64_t cache_bound(struct mal_backend *be) {
+    int64_t least = (int64_t)256 << 20;
+    int64_t part = mal_backend_on_host(be) ? 0 : (int64_t)(mal_backend_available(be) / 8);
+    return part > least ? part : least;
+}
+
 /* As many of `gens` as keep the cache within its bound, at least one. */
 static size_t group_size(const struct mal_model *model, const struct mal_generation *gens,
                          size_t n) {
-    const int64_t bound = (int64_t)256 << 20;
-    int64_t bytes = 0,
+    int64_t bytes = 0, bound = cache_bound(model->be),
             per_row = 2 * mal_kv_width(model) * model->decoder.n * (int64_t)sizeof(float);
     for (size_t i = 0; i < n; i++) {
         int64_t rows = (int64_t)gens[i].n_prompt + gens[i].max_tokens;

@@ -63,10 +63,12 @@ struct pass_size {
 };
 
 /* The largest pass over `n` sequences: a micro-batch, or as many as one may hold. */
-static struct pass_size largest_pass(const struct mal_editor *editor,
+static struct pass_size largest_pass(const struct mal_model *model,
+                                     const struct mal_editor *editor,
                                      const struct lengths *l, int64_t n) {
     bool means = editor->loss == MAL_LOSS_MICROBATCH_MEAN;
-    int64_t most = l->longest > MAL_LEARN_TOKENS ? l->longest : MAL_LEARN_TOKENS;
+    int64_t most = MAL_LEARN_TOKENS * mal_backend_breadth(mal_model_backend(model));
+    if (most < l->longest) most = l->longest;
     int64_t seqs = means ? editor->micro_batch : most / smaller(l->shortest, most);
     seqs = smaller(seqs, n);
     int64_t tokens = means ? seqs * l->longest : smaller(most, seqs * l->longest);
@@ -80,8 +82,8 @@ static size_t pass_bytes(const struct mal_model *model, const struct mal_editor 
     bool all = editor->tokens == MAL_TOKENS_ALL && causal;
     struct lengths l = measure_lengths(data);
     int64_t n = smaller(n_edits, (int64_t)data->n_facts);
-    struct pass_size edits = largest_pass(editor, &l, n * l.edits),
-                     learns = largest_pass(editor, &l, n);
+    struct pass_size edits = largest_pass(model, editor, &l, n * l.edits),
+                     learns = largest_pass(model, editor, &l, n);
     if (causal) { /* label rows are among the tokens */
         edits.rows = smaller(edits.rows, edits.tokens);
         learns.rows = smaller(learns.rows, learns.tokens);

@@ -284,9 +284,8 @@ static size_t pass_length(const struct mal_trainer *t, const struct mal_example 
                           const size_t *order, size_t n, size_t first) {
     size_t left = n - first, micro = (size_t)t->editor->micro_batch, k = 0;
     if (t->editor->loss == MAL_LOSS_MICROBATCH_MEAN) return left < micro ? left : micro;
-    int64_t tokens = 0;
-    while (k < left &&
-           (k == 0 || tokens + examples[order[first + k]].n <= MAL_LEARN_TOKENS))
+    int64_t tokens = 0, most = MAL_LEARN_TOKENS * mal_backend_breadth(t->be);
+    while (k < left && (k == 0 || tokens + examples[order[first + k]].n <= most))
         tokens += examples[order[first + k++]].n;
     return k;
 }

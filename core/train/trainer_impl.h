@@ -33,7 +33,8 @@ struct mal_trainer {
     double *dlr;                  /* (1) device */
 };
 
-enum { MAL_LEARN_TOKENS = 1024 }; /* of one pass, where a micro-batch does not matter */
+/* Of one pass, times the device's breadth, where a micro-batch does not matter. */
+enum { MAL_LEARN_TOKENS = 1024 };
 
 /* One step's rows and what becomes of them. */
 struct mal_train_run {

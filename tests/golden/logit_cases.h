@@ -5,6 +5,7 @@
 #include "golden.h"
 
 #include "core/model/model.h"
+#include "tests/unit/test_device.h"
 
 struct logit_case {
     char name[GOLDEN_PATH], root[GOLDEN_PATH], base[GOLDEN_PATH];
@@ -27,7 +28,7 @@ static inline void logit_case_open(const struct logit_case *c, struct logit_file
     out->json = golden_json(path);
     snprintf(out->model_dir, sizeof out->model_dir, "%s/%s", c->root,
              golden_text(out->json, "model"));
-    assert_done(mal_backend_create(&out->be, "cpu", &err), &err);
+    assert_done(mal_backend_create(&out->be, test_device(), &err), &err);
     assert_done(mal_model_open(&out->model, out->model_dir, out->be, &err), &err);
     snprintf(path, sizeof path, "%s.safetensors", c->base);
     assert_done(mal_safetensors_open(&out->tensors, path, &err), &err);

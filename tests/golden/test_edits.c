@@ -7,6 +7,7 @@
 #include "core/eval.h"
 #include "core/example.h"
 #include "core/weights_state.h"
+#include "tests/unit/test_device.h"
 
 enum { MAX_BATCHES = 16, MAX_MODULES = 16 };
 
@@ -118,11 +119,14 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
     mal_delta_finish(&delta);
 }
 
+static struct mal_backend *shared; /* by all cases, which stay open together */
+
 static void open_case(struct edit_case *c) {
     char path[2 * GOLDEN_PATH];
     struct mal_error err = {0};
     snprintf(path, sizeof path, "%s/model", c->at.dir);
-    assert_done(mal_backend_create(&c->be, "cpu", &err), &err);
+    if (!shared) assert_done(mal_backend_create(&shared, test_device(), &err), &err);
+    c->be = shared;
     assert_done(mal_model_open(&c->model, path, c->be, &err), &err);
     assert_done(mal_tokenizer_open(&c->tok, path, &err), &err);
     snprintf(path, sizeof path, "%s/editor.safetensors", c->at.dir);
@@ -383,7 +387,6 @@ static void close_case(void *arg) {
     mal_editor_close(c->editor);
     mal_tokenizer_close(c->tok);
     mal_model_close(c->model);
-    mal_backend_destroy(c->be);
     mal_safetensors_close(c->tensors);
     json_decref(c->at.expected);
     free(c);
@@ -400,5 +403,7 @@ int main(void) {
     static void *cases[GOLDEN_MAX_CASES];
     size_t n =
         golden_find(is_edit_case, sizeof(struct edit_case), cases, GOLDEN_MAX_CASES);
-    return golden_run("edits", cases, n, checks, N_CHECKS, close_case);
+    int failed = golden_run("edits", cases, n, checks, N_CHECKS, close_case);
+    mal_backend_destroy(shared);
+    return failed;
 }

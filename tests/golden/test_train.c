@@ -6,6 +6,7 @@
 
 #include "core/train/data.h"
 #include "core/train/trainer.h"
+#include "tests/unit/test_device.h"
 
 enum { MAX_STEPS = 16, MAX_SEEN = 128 };
 
@@ -109,8 +110,7 @@ static void run_case(struct train_case *c) {
     c->done = true;
     c->n_steps = (int64_t)json_array_size(json_object_get(c->at.expected, "steps"));
 
-    const char *device = getenv("MAL_TEST_DEVICE");
-    assert_done(mal_backend_create(&c->be, device ? device : "cpu", &err), &err);
+    assert_done(mal_backend_create(&c->be, test_device(), &err), &err);
     snprintf(path, sizeof path, "%s/model", c->at.dir);
     assert_done(mal_model_open(&model, path, c->be, &err), &err);
     assert_done(mal_tokenizer_open(&tok, path, &err), &err);
@@ -149,32 +149,62 @@ static void run_case(struct train_case *c) {
 
 /* ---- Checks ---- */
 
+/* Where a pre-activation of the network is so near 0 that fp32 does not tell its sign:
+ * what may be off where it is the other one. */
+struct kink {
+    const char *name;         /* of the case */
+    const char *tensor;       /* of its expectations, one that it has to do with */
+    const char *where;        /* in the names of all of them */
+    double grad, state, norm; /* as the tolerances; of the last step's norm */
+};
+
+static const struct kink kinks[] = {
+    /* 2.5e-8 in the first block of (32, 80), 0.2 being usual, while fp32 is off by 2e-7.
+     * With the sign turned the reference in fp64 moves by 9.5e-4 in A's gradient, 1.9e-3
+     * in the bias's. */
+    {"t5-malmen-train", "step0.(32, 80).blocks.0.A", "(32, 80).blocks.0.", 2e-3, 6e-3, 0},
+    /* 1e-9 in the last step, 1e-2 being usual. With the sign turned A ends 1.1e-2 of its
+     * way elsewhere, and the norm is 2.1e-4 off. */
+    {"gpt2-malmen-train", "step2.(20, 32).blocks.0.A", "step2.(20, 32).blocks.0.", 0,
+     1.5e-2, 3e-4},
+};
+
+/* NULL: there is none in this case. */
+static const struct kink *kink_of(const struct train_case *c) {
+    for (size_t i = 0; i < sizeof kinks / sizeof *kinks; i++) {
+        if (strcmp(golden_text(c->at.expected, "case"), kinks[i].name) == 0 &&
+            mal_safetensors_find(c->tensors, kinks[i].tensor)) {
+            return &kinks[i];
+        }
+    }
+    return NULL;
+}
+
 static void test_losses(void **state) {
     struct train_case *c = *state;
     run_case(c);
     const json_t *steps = json_object_get(c->at.expected, "steps");
     double tolerance = real_of(json_object_get(c->at.expected, "tolerance"), "steps", 0);
     static const char *const keys[] = {"gen_loss", "loc_loss", "grad_norm"};
+    const struct kink *kink = kink_of(c);
     for (int64_t k = 0; k < c->n_steps; k++) {
         const struct mal_train_report *report = &c->reports[k];
         double ours[] = {report->gen_loss, report->loc_loss, report->grad_norm};
         for (int i = 0; i < 3; i++) {
             double theirs = real_of(json_array_get(steps, (size_t)k), keys[i], NAN);
             double error = fabs(ours[i] - theirs) / (1e-3 + fabs(theirs));
-            if (error <= tolerance) continue;
+            bool at_a_kink = kink && k == c->n_steps - 1 && i == 2;
+            if (error <= tolerance || (at_a_kink && error <= kink->norm)) continue;
             fail_msg("step %lld: %s %.9g, expected %.9g", (long long)k, keys[i], ours[i],
                      theirs);
         }
     }
 }
 
-/* In one case a pre-activation of the first block of (32, 80) is 2.5e-8, 0.2 being usual,
- * while fp32 is off by 2e-7 there: its sign is anybody's. With the sign turned the
- * reference in fp64 moves by 9.5e-4 in A's gradient, 1.9e-3 in the bias's. */
 static double at_a_kink(const struct train_case *c, const char *name, bool since_init) {
-    bool there = strcmp(golden_text(c->at.expected, "case"), "t5-malmen-train") == 0 &&
-                 strstr(name, "(32, 80).blocks.0.") != NULL;
-    return there ? (since_init ? 6e-3 : 2e-3) : 0;
+    const struct kink *kink = kink_of(c);
+    if (!kink || !strstr(name, kink->where)) return 0;
+    return since_init ? kink->state : kink->grad;
 }
 
 /* How many tensors whose name begins so were compared; those of `kind` in the tolerances.

@@ -25,7 +25,7 @@ OURS = [
     (r'core/train/', r'core/(train|editor|model|tokenizer)/|core/[^/]*$'),
     (r'core/export/', r'core/(export|model|tokenizer)/|core/[^/]*$'),
     (r'core/', r'core/(model|tokenizer)/|core/[^/]*$'),
-    (r'cuda/', r'cuda/|core/(backend_impl|tensor|error)\.h'),
+    (r'cuda/', r'cuda/|core/(backend_impl|tensor|error|round)\.h'),
     (r'sql/', r'sql/|core/(error|alloc|hash)\.h'),
     (r'proto/', r'proto/|core/(error|facts|alloc|hash|json|utf8)\.h'),
     (r'daemon/main\.c', r'(daemon|proto|sql|core)/'),

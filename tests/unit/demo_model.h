@@ -7,6 +7,7 @@
 
 #include "core/model/model.h"
 #include "core/tokenizer/tokenizer.h"
+#include "test_device.h"
 
 static struct mal_backend *be;
 static struct mal_model *model;
@@ -16,7 +17,7 @@ static inline int demo_open(void **state) {
     char dir[512];
     struct mal_error err = {0};
     snprintf(dir, sizeof dir, "%s/tests/demo/model", getenv("MAL_SOURCE_ROOT"));
-    assert_ok(mal_backend_create(&be, "cpu", &err), &err);
+    assert_ok(mal_backend_create(&be, test_device(), &err), &err);
     assert_ok(mal_model_open(&model, dir, be, &err), &err);
     assert_ok(mal_tokenizer_open(&tok, dir, &err), &err);
     return scratch_make(state);

@@ -18,6 +18,7 @@
 #include <cmocka.h>
 
 #include "core/backend.h"
+#include "test_device.h"
 
 enum { GUARD = 64, MAX_BUFFERS = 32 };
 
@@ -35,9 +36,8 @@ struct device {
 
 static inline int device_open(void **state) {
     static struct device dev;
-    const char *name = getenv("MAL_TEST_DEVICE");
     struct mal_error err = {0};
-    if (!mal_backend_create(&dev.be, name ? name : "cpu", &err)) {
+    if (!mal_backend_create(&dev.be, test_device(), &err)) {
         print_message("# %s\n", err.text);
         return -1;
     }

@@ -13,13 +13,14 @@
 #include "core/editor/editor.h"
 #include "core/json.h"
 #include "core/safetensors.h"
+#include "test_device.h"
 
 /* ---- Device memory and numbers ---- */
 
 static inline struct mal_backend *test_backend(void) {
     static struct mal_backend *be;
     struct mal_error err = {0};
-    if (!be) assert_ok(mal_backend_create(&be, "cpu", &err), &err);
+    if (!be) assert_ok(mal_backend_create(&be, test_device(), &err), &err);
     return be;
 }
 

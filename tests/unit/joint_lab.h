@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "core/editor/joint_change.h"
+#include "test_device.h"
 
 enum { MAX_MODULES = 8 };
 
@@ -35,7 +36,7 @@ static inline const char *case_path(const char *name, const char *file) {
 static inline void open_lab(const char *name) {
     struct mal_error err = {0};
     lab = (struct lab){0};
-    assert_ok(mal_backend_create(&lab.be, "cpu", &err), &err);
+    assert_ok(mal_backend_create(&lab.be, test_device(), &err), &err);
     assert_ok(mal_model_open(&lab.model, case_path(name, "model"), lab.be, &err), &err);
     assert_ok(mal_tokenizer_open(&lab.tok, case_path(name, "model"), &err), &err);
     assert_ok(mal_editor_open(&lab.editor, case_path(name, "editor.safetensors"), &err),
@@ -65,6 +66,22 @@ static inline void close_lab(void) {
     mal_tokenizer_close(lab.tok);
     mal_model_close(lab.model);
     mal_backend_destroy(lab.be);
+}
+
+/* A copy of device memory in host memory, and back. */
+static inline float *to_host(const float *data, size_t n) {
+    struct mal_error err = {0};
+    float *x = mal_malloc(n * sizeof *x);
+    assert_non_null(x);
+    mal_backend_download(lab.be, x, data, n * sizeof *x);
+    assert_ok(mal_backend_sync(lab.be, &err), &err);
+    return x;
+}
+
+static inline void to_device(float *dst, const float *x, size_t n) {
+    struct mal_error err = {0};
+    mal_backend_upload(lab.be, dst, x, n * sizeof *x);
+    assert_ok(mal_backend_sync(lab.be, &err), &err);
 }
 
 /* ---- The reference ---- */

@@ -104,10 +104,8 @@ static inline struct measured measure_alone(size_t i) {
     assert_ok(mal_edit_rows_measure(&rows, &err), &err);
     for (size_t m = 0; m < lab.n_modules; m++) {
         int64_t n = out.rows[m] = mal_edit_rows_n(&rows, m);
-        out.u[m] = mal_malloc(floats_of(m, n, true) * sizeof(float));
-        out.g[m] = mal_malloc(floats_of(m, n, false) * sizeof(float));
-        memcpy(out.u[m], rows.u[m], floats_of(m, n, true) * sizeof(float));
-        memcpy(out.g[m], rows.g[m], floats_of(m, n, false) * sizeof(float));
+        out.u[m] = to_host(rows.u[m], floats_of(m, n, true));
+        out.g[m] = to_host(rows.g[m], floats_of(m, n, false));
     }
     mal_edit_rows_finish(&rows);
     return out;
@@ -125,10 +123,11 @@ static inline void edit_alone(size_t i, struct measured *x) {
     assert_ok(mal_edit_diffs_create(&diffs, lab.editor, NULL, lab.be, &err), &err);
     for (size_t m = 0; m < lab.n_modules; m++) {
         size_t u = floats_of(m, x->rows[m], true), g = floats_of(m, x->rows[m], false);
-        memcpy(rows.u[m], x->u[m], u * sizeof(float));
-        memcpy(rows.g[m], x->g[m], g * sizeof(float));
+        to_device(rows.u[m], x->u[m], u);
+        to_device(rows.g[m], x->g[m], g);
         assert_ok(mal_edit_diffs_run(diffs, &rows, m, &err), &err);
-        memcpy(x->g[m], rows.g[m], g * sizeof(float));
+        mal_free(x->g[m]);
+        x->g[m] = to_host(rows.g[m], g);
     }
     mal_edit_diffs_destroy(diffs);
     mal_edit_rows_finish(&rows);

@@ -17,14 +17,19 @@ static inline double answer_loss(const struct made_batch *b) {
     return sum;
 }
 
-/* Logits of every position on the base weights, or on those in use. */
-static inline float *all_logits(const struct made_batch *b, bool base) {
+/* Logits of the label rows on the base weights, or on those in use. */
+static inline float *row_logits(const struct made_batch *b, bool base) {
     const void *kept[MAX_EDITS];
+    float *logits =
+        mal_malloc((size_t)(b->rows * model->info.n_outputs) * sizeof *logits);
+    struct mal_row_scores out = {.logits = logits};
+    struct mal_error err = {0};
+    assert_non_null(logits);
     for (size_t m = 0; m < model->n_edits; m++) {
         kept[m] = model->edits[m]->w;
         if (base) model->edits[m]->w = model->edits[m]->w0;
     }
-    float *logits = logits_alone(b);
+    assert_ok(mal_model_score(model, &b->batch, &out, &err), &err);
     for (size_t m = 0; m < model->n_edits; m++)
         model->edits[m]->w = kept[m];
     return logits;
@@ -48,15 +53,11 @@ static inline double row_divergence(const float *base, const float *now, int64_t
 
 /* KL(base || in use) over the label rows, with or without a label. */
 static inline double keep_loss(const struct made_batch *b) {
-    float *base = all_logits(b, true), *now = all_logits(b, false);
+    float *base = row_logits(b, true), *now = row_logits(b, false);
     int64_t v = model->info.n_outputs;
     double sum = 0;
-    for (size_t s = 0; s < b->batch.n_seqs; s++) {
-        for (int32_t i = b->start[s]; i < b->start[s + 1]; i++) {
-            if (is_label_row(b, s, i))
-                sum += row_divergence(base + i * v, now + i * v, v);
-        }
-    }
+    for (int64_t i = 0; i < b->rows; i++)
+        sum += row_divergence(base + i * v, now + i * v, v);
     mal_free(base);
     mal_free(now);
     return sum;

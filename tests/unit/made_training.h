@@ -7,6 +7,7 @@
 
 #include "random_model.h"
 
+#include "core/backend_impl.h"
 #include "core/train/state.h"
 #include "core/train/trainer_impl.h"
 
@@ -21,6 +22,12 @@ static const struct random_model made_sizes = {.family = RANDOM_GPT2,
 /* Two shapes, of one of them two modules. */
 static const char *const made_modules[] = {"h.1.mlp.c_proj", "h.2.mlp.c_fc",
                                            "h.2.mlp.c_proj"};
+
+/* Of a CPU it is said that its memory is not the host's, so that all is copied, or again
+ * that it is; of other devices it is true anyway. */
+static inline void say_apart(struct mal_model *model, bool apart) {
+    model->be->on_host = !apart && strncmp(mal_backend_name(model->be), "cpu", 3) == 0;
+}
 
 /* ---- Facts ---- */
 
@@ -204,6 +211,46 @@ made_step(struct training *t, const struct mal_train_data *data, size_t first, s
     assert_ok(mal_trainer_step(t->trainer, &batch, rates, watch, &report, &err), &err);
     mal_train_batch_finish(&batch);
     return report;
+}
+
+/* ---- Gradients as a step tells them ---- */
+
+enum { MAX_GRADS = 64 };
+
+struct grads {
+    size_t n;
+    char names[MAX_GRADS][128];
+    float *at[MAX_GRADS];
+    int64_t sizes[MAX_GRADS];
+    size_t n_shifts;
+};
+
+/* Of a watch: the gradients to the host; shifts are counted. */
+static inline void keep_grads(void *arg, const char *name, int64_t n, const float *data) {
+    struct grads *grads = arg;
+    if (strncmp(name, "shift.", 6) == 0) {
+        grads->n_shifts++;
+        return;
+    }
+    assert_true(strncmp(name, "grad.", 5) == 0 && grads->n < MAX_GRADS);
+    snprintf(grads->names[grads->n], sizeof grads->names[0], "%s", name + 5);
+    float *copy = grads->at[grads->n] = mal_malloc((size_t)n * sizeof *copy);
+    from_device(copy, data, n);
+    grads->sizes[grads->n++] = n;
+}
+
+static inline void grads_free(struct grads *grads) {
+    for (size_t i = 0; i < grads->n; i++)
+        mal_free(grads->at[i]);
+}
+
+static inline double grads_norm(const struct grads *grads) {
+    double sum = 0;
+    for (size_t i = 0; i < grads->n; i++) {
+        for (int64_t k = 0; k < grads->sizes[i]; k++)
+            sum += (double)grads->at[i][k] * (double)grads->at[i][k];
+    }
+    return sqrt(sum);
 }
 
 /* ---- All there is of a trainer ---- */

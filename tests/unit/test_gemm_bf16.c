@@ -1,14 +1,19 @@
-/* test_gemm_bf16.c - products on the device "cpu:bf16": what the weights are multiplied
- * with is rounded to bf16, everything else is exact to fp32's sums. */
+/* test_gemm_bf16.c - products on the devices that round: on "cpu:bf16" and "cuda:N" what
+ * bf16 weights are multiplied with is rounded to bf16, everything else is exact to fp32's
+ * sums; "cuda:N" multiplies fp16 weights, and fp32 where it may, in TF32. */
 #include "device.h"
 
 #include "core/round.h"
 
-static int open_bf16(void **state) {
+static bool on_cuda(void) {
+    return strncmp(test_device(), "cuda:", 5) == 0;
+}
+
+static int open_rounding(void **state) {
     static struct device dev;
     struct mal_error err = {0};
     dev = (struct device){.seed = 1};
-    if (!mal_backend_create(&dev.be, "cpu:bf16", &err)) {
+    if (!mal_backend_create(&dev.be, on_cuda() ? "cuda:0" : "cpu:bf16", &err)) {
         assert_int_equal(err.status, MAL_DEVICE);
         print_message("# %s\n", err.text);
         *state = NULL;
@@ -18,7 +23,7 @@ static int open_bf16(void **state) {
     return 0;
 }
 
-static int close_bf16(void **state) {
+static int close_rounding(void **state) {
     struct device *dev = *state;
     if (dev) mal_backend_destroy(dev->be);
     return 0;
@@ -135,8 +140,52 @@ static void test_not_a_number(void **state) {
     free(a), free(got);
 }
 
+/* Both operands keep 10 bits of mantissa, and fp32's range: 1e30 is not infinite. */
+static void test_tf32(void **state) {
+    struct device *dev = *state;
+
+    enum { M = 33, N = 70, K = 129 };
+
+    float *a = random_floats(dev, M * K), *b = random_floats(dev, K * N);
+    uint16_t *narrow = malloc(K * N * sizeof *narrow);
+    for (int64_t i = 0; i < K; i++)
+        a[7 * K + i] *= 1e30F;
+    for (int64_t i = 0; i < K * N; i++) {
+        narrow[i] = f32_to_f16(b[i]);
+        b[i] = f16_to_f32(narrow[i]);
+    }
+    for (int f16 = 0; f16 < 2; f16++) {
+        float *c = device_floats(dev, NULL, M * N);
+        struct mal_gemm g = {.m = M, .n = N, .k = K, .c = c, .alpha = 1, .tf32 = true};
+        g.a = device_floats(dev, a, M * K);
+        g.b = f16 ? device_buffer(dev, narrow, K * N * sizeof *narrow)
+                  : (void *)device_floats(dev, b, K * N);
+        g.b_dtype = f16 ? MAL_F16 : MAL_F32;
+        mal_gemm(dev->be, &g);
+        float *got = host_floats(dev, c, M * N);
+        for (int64_t i = 0; i < M * N; i++) {
+            double sum = 0, size = 0;
+            for (int64_t q = 0; q < K; q++) {
+                double x = (double)a[i / N * K + q] * (double)b[q * N + i % N];
+                sum += x;
+                size += fabs(x);
+            }
+            check_close("c", i, (double)got[i], sum, size * 0x1p-10);
+        }
+        free(got);
+        device_release(dev);
+    }
+    free(a), free(b), free(narrow);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_products),
                                        cmocka_unit_test(test_not_a_number)};
-    return cmocka_run_group_tests_name("gemm_bf16", tests, open_bf16, close_bf16);
+    const struct CMUnitTest on_a_gpu[] = {cmocka_unit_test(test_products),
+                                          cmocka_unit_test(test_not_a_number),
+                                          cmocka_unit_test(test_tf32)};
+    if (on_cuda())
+        return cmocka_run_group_tests_name("gemm_bf16", on_a_gpu, open_rounding,
+                                           close_rounding);
+    return cmocka_run_group_tests_name("gemm_bf16", tests, open_rounding, close_rounding);
 }

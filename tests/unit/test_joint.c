@@ -11,14 +11,13 @@ static float *keys[MAX_MODULES];
 
 static void observe(void *arg, enum mal_observed what, size_t m, int64_t rows,
                     const float *data) {
-    size_t bytes = (size_t)(rows * mal_model_edit(lab.model, m)->d_in) * sizeof *data;
+    const struct mal_linear *lin = mal_model_edit(lab.model, m);
     (void)arg;
-    if (what == MAL_OBSERVED_KEYS) {
-        keys[m] = mal_malloc(bytes);
-        memcpy(keys[m], data, bytes);
-    }
+    if (what == MAL_OBSERVED_KEYS) keys[m] = to_host(data, (size_t)(rows * lin->d_in));
     if (what != MAL_OBSERVED_DIFFERENCES) return;
-    sum_rows(m, rows, keys[m], data);
+    float *d = to_host(data, (size_t)(rows * lin->d_out));
+    sum_rows(m, rows, keys[m], d);
+    mal_free(d);
     mal_free(keys[m]);
     keys[m] = NULL;
 }
@@ -52,12 +51,24 @@ static void expect_distance(const char *what, float *got[MAX_MODULES],
     }
 }
 
+static double *gram_of(const struct mal_preserve *p, size_t m) {
+    struct mal_error err = {0};
+    int64_t n = mal_model_edit(lab.model, m)->d_in;
+    size_t bytes = (size_t)(n * n) * sizeof(double);
+    double *gram = mal_malloc(bytes);
+    assert_non_null(gram);
+    mal_backend_download(lab.be, gram, p->gram[m], bytes);
+    assert_ok(mal_backend_sync(lab.be, &err), &err);
+    return gram;
+}
+
 static void expect_reference(const char *what, float *got[MAX_MODULES],
                              const struct mal_preserve *p) {
     for (size_t m = 0; m < lab.n_modules; m++) {
-        double *want =
-            reference_shift(m, ridge_at(m), p ? p->gram[m] : NULL, p ? p->weight[m] : 0);
+        double *gram = p ? gram_of(p, m) : NULL;
+        double *want = reference_shift(m, ridge_at(m), gram, p ? p->weight[m] : 0);
         double off = shift_distance(m, got[m], want);
+        mal_free(gram);
         mal_free(want);
         if (!(off < 2e-7)) fail_msg("%s module %zu: off by %g", what, m, off);
     }

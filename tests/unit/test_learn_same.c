@@ -102,7 +102,9 @@ static void test_head_slices(void **state) {
             model->head_bytes = slices[i] * row;
             struct values dw = learn(b, keep, &sliced_loss);
             model->head_bytes = before;
-            assert_true(fabs(loss - sliced_loss) <= 1e-6 * loss);
+            /* a device may have another kernel for slices of another size */
+            double most = mal_backend_on_host(test_backend()) ? 1e-6 : 5e-6;
+            assert_true(fabs(loss - sliced_loss) <= most * loss);
             for (size_t m = 0; m < w.n; m++)
                 check_equal("in slices", m, dw.at[m], all.at[m], 3e-6);
             values_free(&dw);
@@ -136,7 +138,8 @@ static void test_no_memory(void **state) {
         for (size_t m = 0; m < w.n; m++)
             assert_ptr_equal(model->edits[m]->w, in_use[m]);
     }
-    assert_true(ok && n > 3);
+    /* allocations of a device's own memory have no turn */
+    assert_true(ok && n > (mal_backend_on_host(model->be) ? 3 : 1));
     for (size_t m = 0; m < w.n; m++)
         free_device(dw[m]);
     no_edits(&w);

@@ -8,6 +8,7 @@
 #include "core/answers.h"
 #include "core/eval.h"
 #include "core/made_up.h"
+#include "test_device.h"
 
 enum { N = 40 };
 
@@ -25,7 +26,7 @@ static void lab_open(struct lab *lab, const char *name) {
     struct mal_error err = {0};
     snprintf(dir, sizeof dir, "%s/tests/golden/cases/%s/model", getenv("MAL_SOURCE_ROOT"),
              name);
-    assert_ok(mal_backend_create(&lab->be, "cpu", &err), &err);
+    assert_ok(mal_backend_create(&lab->be, test_device(), &err), &err);
     assert_ok(mal_model_open(&lab->model, dir, lab->be, &err), &err);
     assert_ok(mal_tokenizer_open(&lab->tok, dir, &err), &err);
 }

@@ -124,12 +124,22 @@ static const char *const modules[MODULES] = {"transformer.h.1.mlp.c_fc",
                                              "transformer.h.2.attn.c_attn",
                                              "transformer.h.3.mlp.c_proj"};
 
-/* Keys and gradients of all modules; rows of the packed batch. */
+/* Keys and gradients of all modules, host memory; rows of the packed batch. */
 struct measured {
     float *u[MODULES], *g[MODULES];
     double loss;
     int64_t rows;
 };
+
+static float *taken(float *mem, int64_t n) {
+    struct mal_error err = {0};
+    float *x = malloc((size_t)n * sizeof *x);
+    assert_non_null(x);
+    mal_backend_download(be, x, mem, (size_t)n * sizeof *x);
+    assert_ok(mal_backend_sync(be, &err), &err);
+    mal_backend_free(be, mem);
+    return x;
+}
 
 static struct measured measure(const struct mal_example *examples, bool all) {
     struct mal_packed packed = {0};
@@ -145,14 +155,18 @@ static struct measured measure(const struct mal_example *examples, bool all) {
     struct mal_measure wanted = {
         .loss_scale = 1, .all_tokens = all, .u = out.u, .g = out.g, .loss = &out.loss};
     assert_ok(mal_model_measure(model, &packed.batch, &wanted, &err), &err);
+    for (size_t m = 0; m < MODULES; m++) {
+        out.u[m] = taken(out.u[m], out.rows * mal_model_edit(model, m)->d_in);
+        out.g[m] = taken(out.g[m], out.rows * mal_model_edit(model, m)->d_out);
+    }
     mal_packed_finish(&packed);
     return out;
 }
 
 static void release(struct measured *measured) {
     for (size_t m = 0; m < MODULES; m++) {
-        mal_backend_free(be, measured->u[m]);
-        mal_backend_free(be, measured->g[m]);
+        free(measured->u[m]);
+        free(measured->g[m]);
     }
 }
 
@@ -212,7 +226,10 @@ static void test_head_slices(void **state) {
     free_examples(examples);
 }
 
-static double loss_of(const struct mal_example *examples) {
+/* With element j of a bias at this value. */
+static double loss_with(const struct mal_example *examples, const float *bias, int64_t j,
+                        float value) {
+    mal_backend_upload(be, (float *)(uintptr_t)bias + j, &value, sizeof value);
     struct measured measured = measure(examples, false);
     release(&measured);
     return measured.loss;
@@ -229,17 +246,17 @@ static void test_gradient_of_loss(void **state) {
     struct measured all = measure(examples, true);
     for (size_t m = 0; m < MODULES; m++) {
         const struct mal_linear *lin = mal_model_edit(model, m);
-        float *bias = (float *)(uintptr_t)lin->bias;
         for (int64_t j = 1; j < lin->d_out; j += lin->d_out / 3) {
             double sum = 0;
-            float before = bias[j], step = 0x1p-6F;
+            float before, step = 0x1p-6F;
+            mal_backend_download(be, &before, lin->bias + j, sizeof before);
+            assert_ok(mal_backend_sync(be, &err), &err);
             for (int64_t i = 0; i < all.rows; i++)
                 sum += (double)all.g[m][i * lin->d_out + j];
-            bias[j] = before + step;
-            double above = loss_of(examples);
-            bias[j] = before - step;
-            double below = loss_of(examples);
-            bias[j] = before;
+            double above = loss_with(examples, lin->bias, j, before + step);
+            double below = loss_with(examples, lin->bias, j, before - step);
+            mal_backend_upload(be, (float *)(uintptr_t)lin->bias + j, &before,
+                               sizeof before);
             double slope = (above - below) / (2 * (double)step);
             if (!(fabs(slope - sum) <= 2e-3 * (1 + fabs(sum)))) {
                 fail_msg("%s output %lld: %g, by differences %g", lin->name, (long long)j,

@@ -120,10 +120,11 @@ static const char *demo_facts(void) {
     return path;
 }
 
-static double *download(const double *gram, int64_t n) {
+static void *download(const void *mem, size_t bytes) {
     struct mal_error err = {0};
-    double *host = mal_malloc((size_t)(n * n) * sizeof *host);
-    mal_backend_download(be, host, gram, (size_t)(n * n) * sizeof *host);
+    void *host = mal_malloc(bytes);
+    assert_non_null(host);
+    mal_backend_download(be, host, mem, bytes);
     assert_ok(mal_backend_sync(be, &err), &err);
     return host;
 }
@@ -132,17 +133,19 @@ static double *download(const double *gram, int64_t n) {
  * preserved. */
 static void check_gram(const struct mal_edit_rows *rows, size_t m, const double *gram) {
     int64_t d = mal_model_edit(model, m)->d_in;
-    double *got = download(gram, d), sum = 0, norm = 0;
+    double *got = download(gram, (size_t)(d * d) * sizeof *got), sum = 0, norm = 0;
+    float *u = download(rows->u[m], (size_t)(rows->n_rows[0] * d) * sizeof *u);
     for (int64_t i = d - 100; i < d; i++) {
         for (int64_t j = 0; j < 80; j++) {
             double want = 0;
             for (int64_t r = 0; r < rows->n_rows[0]; r++)
-                want += (double)rows->u[m][r * d + i] * (double)rows->u[m][r * d + j];
+                want += (double)u[r * d + i] * (double)u[r * d + j];
             sum += (got[i * d + j] - want) * (got[i * d + j] - want);
             norm += want * want;
         }
     }
     mal_free(got);
+    mal_free(u);
     if (!(sqrt(sum / norm) < 1e-6))
         fail_msg("module %zu: off by %g", m, sqrt(sum / norm));
 }
@@ -226,8 +229,9 @@ static void test_weights(void **state) {
 
 /* ---- The system ---- */
 
-static float *random_device(int64_t n, uint64_t seed) {
-    float *x = mal_backend_alloc(be, (size_t)n * sizeof *x);
+static float *random_rows(int64_t n, uint64_t seed) {
+    float *x = mal_malloc((size_t)n * sizeof *x);
+    assert_non_null(x);
     for (int64_t i = 0; i < n; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         x[i] = (float)((double)(seed >> 40) / (double)(1 << 23) - 1);
@@ -235,17 +239,27 @@ static float *random_device(int64_t n, uint64_t seed) {
     return x;
 }
 
+static void *to_device(const void *x, size_t bytes) {
+    void *mem = mal_backend_alloc(be, bytes);
+    assert_non_null(mem);
+    mal_backend_upload(be, mem, x, bytes);
+    return mem;
+}
+
 /* Preserved keys are rows of the system whose difference is 0, each counted w times; with
- * them the system is primal however few the rows are. Device memory is host memory. */
+ * them the system is primal however few the rows are. */
 static void test_system(void **state) {
     enum { K = 9, D_IN = 24, D_OUT = 24 };
     struct mal_error err = {0};
     for (int64_t n = 5; n <= 40; n += 35) {
         struct mal_delta_part part, stacked;
-        float *u = random_device((n + K) * D_IN, 8),
-              *d = random_device((n + K) * D_OUT, 9);
+        size_t u_bytes = (size_t)(n + K) * sizeof(float[D_IN]),
+               d_bytes = (size_t)(n + K) * sizeof(float[D_OUT]);
+        float *host_u = random_rows((n + K) * D_IN, 8),
+              *host_d = random_rows((n + K) * D_OUT, 9);
+        memset(host_d + n * D_OUT, 0, sizeof(float[K * D_OUT]));
+        float *u = to_device(host_u, u_bytes), *d = to_device(host_d, d_bytes);
         float *k0 = u + n * D_IN;
-        memset(d + n * D_OUT, 0, sizeof(float[K * D_OUT]));
         double *gram = mal_backend_alloc(be, sizeof(double[D_IN * D_IN]));
         mal_syrk64(be, D_IN, K, 1, k0, D_IN, true, 0, gram, D_IN);
         struct mal_solve solve = {.module = "m",
@@ -259,8 +273,9 @@ static void test_system(void **state) {
                                   .preserve_weight = 16};
         assert_ok(mal_solve(be, &solve, &part, &err), &err);
         assert_int_equal(part.encoding, MAL_ENCODING_DENSE);
-        for (int i = 0; i < K * D_IN; i++)
-            k0[i] *= 4;
+        for (int64_t i = n * D_IN; i < (n + K) * D_IN; i++)
+            host_u[i] *= 4;
+        mal_backend_upload(be, u, host_u, u_bytes);
         struct mal_solve all = solve;
         all.n = n + K;
         all.preserve_gram = NULL;
@@ -278,6 +293,8 @@ static void test_system(void **state) {
         assert_false(mal_solve(be, &solve, &part, &err));
         assert_error(&err, MAL_NUMERIC,
                      "module 'm': the weight of the preservation keys");
+        mal_free(host_u);
+        mal_free(host_d);
         mal_backend_free(be, u);
         mal_backend_free(be, d);
         mal_backend_free(be, gram);

@@ -138,7 +138,7 @@ static void use(bool edited) {
         size_t bytes = (size_t)(lin->d_in * lin->d_out) * sizeof(float);
         void *mem = mal_backend_alloc(be, bytes);
         assert_non_null(mem);
-        memset(mem, 0, bytes); /* device memory is host memory */
+        mal_backend_zero(be, mem, bytes);
         base = lin->w;
         zeros = mem;
     }

@@ -2,8 +2,6 @@
  * bit what would have gone on, and a file that is not such a state is refused by name. */
 #include "made_training.h"
 
-#include "core/backend_impl.h"
-
 static struct mal_model *model;
 
 static int open_model(void **state) {
@@ -62,7 +60,7 @@ static void check_resumed(const struct made_training *how, bool apart) {
     struct bytes want = state_of(&whole);
     assert_ok(mal_trainer_fetch(whole.trainer, &err), &err);
 
-    model->be->on_host = !apart;
+    say_apart(model, apart);
     struct training rest = made_training(model, how);
     assert_ok(mal_train_state_load(rest.trainer, path, &position, &err), &err);
     expect_position(&position, &somewhere);
@@ -75,7 +73,7 @@ static void check_resumed(const struct made_training *how, bool apart) {
     expect_same_editor(rest.editor, whole.editor);
     mal_free(want.data);
     training_finish(&rest);
-    model->be->on_host = true;
+    say_apart(model, false);
     training_finish(&whole);
     mal_train_data_finish(&data);
 }
@@ -356,11 +354,11 @@ static struct training small;
 static bool save_and_load(const char *path, struct mal_error *err) {
     struct mal_train_position position;
     char *run = NULL;
-    model->be->on_host = false; /* as it is told of the trainer by its device */
+    say_apart(model, true); /* as it is told of the trainer by its device */
     bool ok = mal_train_state_save(small.trainer, path, &somewhere, "{}", err) &&
               mal_train_state_load(small.trainer, path, &position, err) &&
               mal_train_state_run(path, &run, err);
-    model->be->on_host = true;
+    say_apart(model, false);
     mal_free(run);
     return ok;
 }
@@ -369,9 +367,9 @@ static bool save_and_load(const char *path, struct mal_error *err) {
 static void test_no_memory(void **state) {
     const char *path = scratch_path("state");
     bool ok = false;
-    model->be->on_host = false;
+    say_apart(model, true);
     small = made_training(model, &kinds[0]);
-    model->be->on_host = true;
+    say_apart(model, false);
     mal_json_guard();
     for (long k = 1; !ok && k < 100000; k += 1 + k / 16) {
         struct mal_error err = {0};

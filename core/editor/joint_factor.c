@@ -1,0 +1,135 @@
+/* joint_factor.c - Cholesky factors of joint systems, kept while few rows join: a fact
+ * then costs triangular solves with its rows, not a factorisation. */
+#include "core/editor/joint_impl.h"
+
+enum { SHARE = 16 /* of the order: rows that may join */ };
+
+int64_t mal_joint_room(int64_t n) {
+    return n / SHARE;
+}
+
+static struct mal_joint_factor *factor_of(const struct mal_joint *joint, size_t m) {
+    return &joint->factors[m % joint->n_factors];
+}
+
+static int64_t order(const struct mal_joint *joint, size_t m) {
+    return mal_model_edit(joint->model, m)->d_in;
+}
+
+static double *rows_since(const struct mal_joint_factor *factor, int64_t d_in) {
+    return factor->l + d_in * d_in;
+}
+
+void mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
+                          int sign) {
+    struct mal_joint_factor *factor = factor_of(joint, m);
+    int64_t d_in = order(joint, m);
+    if (factor->module != (int64_t)m || n == 0) return;
+    if (sign < 0 || factor->n + n > mal_joint_room(d_in)) {
+        factor->module = -1;
+        return;
+    }
+    double *w = rows_since(factor, d_in) + factor->n * d_in;
+    mal_convert(joint->be, n * d_in, w, MAL_F64, u, MAL_F32);
+    mal_trsm64(joint->be, true, true, n, d_in, factor->l, d_in, w, d_in);
+    factor->n += n;
+}
+
+static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                      struct mal_error *err) {
+    const struct mal_linear *lin = mal_model_edit(joint->model, m);
+    struct mal_joint_factor *factor = factor_of(joint, m);
+    factor->module = -1;
+    factor->n = 0;
+    mal_backend_copy(joint->be, factor->l, joint->a[m],
+                     (size_t)(lin->d_in * lin->d_in) * sizeof(double));
+    if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor->l,
+                            joint->info, err))
+        return false;
+    factor->module = (int64_t)m;
+    return true;
+}
+
+bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                      const double **out, struct mal_error *err) {
+    struct mal_joint_factor *factor = factor_of(joint, m);
+    *out = factor->l;
+    return (factor->module == (int64_t)m && factor->n == 0) ||
+           factorise(joint, m, pace, err);
+}
+
+/* ---- Solving ---- */
+
+struct buffers {
+    double *small; /* (room, room): I + w w', then its factor */
+    double *z;     /* (n, room) */
+};
+
+static struct buffers place(struct mal_arena *arena, int64_t d_in, int64_t n) {
+    size_t room = (size_t)mal_joint_room(d_in);
+    struct buffers b = {.small = mal_arena_alloc(arena, room * room * sizeof(double))};
+    b.z = mal_arena_alloc(arena, (size_t)n * room * sizeof(double));
+    return b;
+}
+
+size_t mal_joint_solve_bytes(int64_t d_in, int64_t n) {
+    struct mal_arena counting;
+    mal_arena_init_counting(&counting);
+    place(&counting, d_in, n);
+    return counting.peak;
+}
+
+/* y (n, d_in) := y (I - w' (I + w w')^-1 w) */
+static bool correct(const struct mal_joint *joint, const struct mal_joint_factor *factor,
+                    const struct mal_pace *pace, int64_t n, double *y,
+                    const struct buffers *b, struct mal_error *err) {
+    const char *module = mal_model_edit(joint->model, (size_t)factor->module)->name;
+    int64_t d_in = order(joint, (size_t)factor->module), k = factor->n;
+    const double *w = rows_since(factor, d_in);
+    struct mal_gemm64 product = {.m = k,
+                                 .n = k,
+                                 .k = d_in,
+                                 .a = w,
+                                 .a_dtype = MAL_F64,
+                                 .b = w,
+                                 .b_dtype = MAL_F64,
+                                 .trans_b = true,
+                                 .c = b->small,
+                                 .alpha = 1};
+    if (!mal_pace_gemm64(pace, &product, err)) return false;
+    mal_add_ridge(joint->be, k, 1, b->small);
+    if (!mal_cholesky_check(pace, module, "rows that joined", k, b->small, joint->info,
+                            err))
+        return false;
+    product.m = n;
+    product.a = y;
+    product.c = b->z;
+    if (!mal_pace_gemm64(pace, &product, err) ||
+        !mal_cholesky_solve_rows(pace, k, n, b->small, b->z, err))
+        return false;
+    product = (struct mal_gemm64){.m = n,
+                                  .n = d_in,
+                                  .k = k,
+                                  .a = b->z,
+                                  .a_dtype = MAL_F64,
+                                  .b = w,
+                                  .b_dtype = MAL_F64,
+                                  .c = y,
+                                  .alpha = -1,
+                                  .beta = 1};
+    return mal_pace_gemm64(pace, &product, err);
+}
+
+bool mal_joint_solve_rows(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                          int64_t n, double *b, struct mal_arena *scratch,
+                          struct mal_error *err) {
+    const struct mal_joint_factor *factor = factor_of(joint, m);
+    int64_t d_in = order(joint, m);
+    if (factor->module != (int64_t)m && !factorise(joint, m, pace, err)) return false;
+    if (!mal_cholesky_half_rows(pace, true, d_in, n, factor->l, b, err)) return false;
+    if (factor->n > 0) {
+        struct buffers buffers = place(scratch, d_in, n);
+        if (!correct(joint, factor, pace, n, b, &buffers, err)) return false;
+    }
+    return mal_cholesky_half_rows(pace, false, d_in, n, factor->l, b, err);
+}

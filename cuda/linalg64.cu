@@ -1,0 +1,236 @@
+/* linalg64.cu - the solve's linear algebra in fp64, through cuBLAS and cuSOLVER.
+ *
+ * fp32 operands are widened slice by slice (over k) into the workspace. Row-major lower
+ * triangles are column-major upper ones. */
+#include <assert.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include "cuda/convert.h"
+#include "cuda/libraries.h"
+#include "cuda/reduce.h"
+
+static int as_int(int64_t n) {
+    assert(n >= 0 && n <= INT_MAX);
+    return (int)n;
+}
+
+static int64_t min_of(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
+/* ---- Products ---- */
+
+/* The largest c of one product with a widened operand: what keeps a deep slice of both in
+ * the workspace. */
+enum { TILE = 16384 };
+
+/* Rows [i, i + rows) and columns [j, j + cols) of an operand as fp64: in place, or
+ * widened to *work, which is advanced. */
+static const double *operand(struct mal_cuda *cu, const void *x, enum mal_dtype dtype,
+                             int64_t i, int64_t rows, int64_t j, int64_t cols,
+                             int64_t *ld, double **work) {
+    if (dtype == MAL_F64) return (const double *)x + i * *ld + j;
+    double *y = *work;
+    mal_cuda_convert_rows(cu, rows, cols, (const float *)x + i * *ld + j, MAL_F32, *ld, y,
+                          MAL_F64);
+    *ld = cols;
+    *work += rows * cols;
+    return y;
+}
+
+static void multiply(struct mal_cuda *cu, const struct mal_gemm64 *g, int64_t i,
+                     int64_t m, int64_t j, int64_t n, int64_t p, int64_t k) {
+    double *work = (double *)cu->work;
+    int64_t lda = g->lda, ldb = g->ldb;
+    const double *a = g->trans_a ? operand(cu, g->a, g->a_dtype, p, k, i, m, &lda, &work)
+                                 : operand(cu, g->a, g->a_dtype, i, m, p, k, &lda, &work);
+    const double *b = g->trans_b ? operand(cu, g->b, g->b_dtype, j, n, p, k, &ldb, &work)
+                                 : operand(cu, g->b, g->b_dtype, p, k, j, n, &ldb, &work);
+    double beta = p == 0 ? g->beta : 1;
+    cublasStatus_t code = mal_blas()->dgemm(
+        cu->blas, g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+        g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int(n), as_int(m), as_int(k),
+        &g->alpha, b, as_int(ldb > 0 ? ldb : 1), a, as_int(lda > 0 ? lda : 1), &beta,
+        g->c + i * g->ldc + j, as_int(g->ldc));
+    mal_cuda_check_blas(cu, code, "cublasDgemm");
+}
+
+void mal_cuda_gemm64(struct mal_backend *be, const struct mal_gemm64 *g) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    bool in_place = g->a_dtype == MAL_F64 && g->b_dtype == MAL_F64;
+    int64_t tile = in_place ? INT_MAX : TILE;
+    for (int64_t i = 0; i < g->m; i += tile) {
+        int64_t m = min_of(tile, g->m - i);
+        for (int64_t j = 0; j < g->n; j += tile) {
+            int64_t n = min_of(tile, g->n - j);
+            int64_t words = (int64_t)(cu->work_bytes / sizeof(double));
+            int64_t step = in_place ? INT_MAX : words / (m + n), p = 0;
+            do { /* once for k = 0 too: c = beta c */
+                multiply(cu, g, i, m, j, n, p, min_of(step, g->k - p));
+                p += step;
+            } while (p < g->k);
+        }
+    }
+}
+
+void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
+                     const float *a, int64_t lda, bool trans, double beta, double *c,
+                     int64_t ldc) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    int64_t step = (int64_t)(cu->work_bytes / sizeof(double)) / n, p = 0;
+    assert(step > 0);
+    do {
+        int64_t slice = min_of(step, k - p);
+        int64_t rows = trans ? slice : n, cols = trans ? n : slice;
+        double from = p == 0 ? beta : 1;
+        mal_cuda_convert_rows(cu, rows, cols, a + (trans ? p * lda : p), MAL_F32, lda,
+                              cu->work, MAL_F64);
+        cublasStatus_t code = mal_blas()->dsyrk(
+            cu->blas, CUBLAS_FILL_MODE_UPPER, trans ? CUBLAS_OP_N : CUBLAS_OP_T,
+            as_int(n), as_int(slice), &alpha, (const double *)cu->work,
+            as_int(cols > 0 ? cols : 1), &from, c, as_int(ldc));
+        mal_cuda_check_blas(cu, code, "cublasDsyrk");
+        p += step;
+    } while (p < k);
+}
+
+void mal_cuda_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
+                     int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    double one = 1;
+    cublasStatus_t code = mal_blas()->dtrsm(
+        cu->blas, right ? CUBLAS_SIDE_LEFT : CUBLAS_SIDE_RIGHT, CUBLAS_FILL_MODE_UPPER,
+        trans_l ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, as_int(n), as_int(m),
+        &one, l, as_int(ldl), b, as_int(ldb));
+    mal_cuda_check_blas(cu, code, "cublasDtrsm");
+}
+
+/* ---- QR ---- */
+
+__global__ static void take_r(int64_t m, int64_t n, const double *a, double *r) {
+    MAL_EACH(i, n * n) {
+        int64_t row = i / n, col = i % n;
+        r[i] = col < row ? 0 : a[col * m + row];
+    }
+}
+
+/* The solver's scratch in host memory, kept for the next time. */
+static bool host_scratch(struct mal_cuda *cu, size_t bytes) {
+    if (bytes <= cu->solver_host_bytes) return true;
+    char *mem = (char *)realloc(cu->solver_host, bytes);
+    if (!mem) return mal_fail(&cu->base.error, MAL_NO_MEMORY, "scratch of cuSOLVER");
+    cu->solver_host = mem;
+    cu->solver_host_bytes = bytes;
+    return true;
+}
+
+static bool factor(struct mal_cuda *cu, int64_t m, int64_t n, double *a, double *tau,
+                   char *work, size_t work_bytes) {
+    size_t device = 0, host = 0;
+    cusolverStatus_t code =
+        mal_solver()->geqrf_size(cu->solver, cu->solver_params, m, n, CUDA_R_64F, a, m,
+                                 CUDA_R_64F, tau, CUDA_R_64F, &device, &host);
+    if (!mal_cuda_check_solver(cu, code, "cusolverDnXgeqrf_bufferSize")) return false;
+    if (device > work_bytes)
+        return mal_fail(&cu->base.error, MAL_NO_MEMORY,
+                        "a QR of (%lld, %lld) needs %zu bytes", (long long)m,
+                        (long long)n, device);
+    if (!host_scratch(cu, host)) return false;
+    code = mal_solver()->geqrf(cu->solver, cu->solver_params, m, n, CUDA_R_64F, a, m,
+                               CUDA_R_64F, tau, CUDA_R_64F, work, device, cu->solver_host,
+                               host, cu->info);
+    return mal_cuda_check_solver(cu, code, "cusolverDnXgeqrf");
+}
+
+static void form(struct mal_cuda *cu, int64_t m, int64_t n, double *a, const double *tau,
+                 char *work, size_t work_bytes) {
+    int words = 0;
+    cusolverStatus_t code = mal_solver()->orgqr_size(
+        cu->solver, as_int(m), as_int(n), as_int(n), a, as_int(m), tau, &words);
+    if (!mal_cuda_check_solver(cu, code, "cusolverDnDorgqr_bufferSize")) return;
+    if ((size_t)words * sizeof(double) > work_bytes) {
+        mal_fail(&cu->base.error, MAL_NO_MEMORY, "a QR of (%lld, %lld) needs %d words",
+                 (long long)m, (long long)n, words);
+        return;
+    }
+    code = mal_solver()->orgqr(cu->solver, as_int(m), as_int(n), as_int(n), a, as_int(m),
+                               tau, (double *)work, words, cu->info);
+    mal_cuda_check_solver(cu, code, "cusolverDnDorgqr");
+}
+
+void mal_cuda_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    double *tau = (double *)cu->work;
+    size_t tau_bytes = ((size_t)n * sizeof *tau + 255) / 256 * 256;
+    char *work = cu->work + tau_bytes;
+    if (!factor(cu, m, n, a, tau, work, cu->work_bytes - tau_bytes)) return;
+    MAL_LAUNCH(cu, take_r, mal_cuda_grid(cu, n * n), MAL_THREADS, 0, m, n,
+               (const double *)a, r);
+    form(cu, m, n, a, tau, work, cu->work_bytes - tau_bytes);
+}
+
+/* ---- Rows ---- */
+
+template <typename X> __global__ static void axpby(struct mal_axpby64 add) {
+    const X *x = (const X *)add.x;
+    MAL_EACH_ROW(i, add.n)
+    MAL_EACH(j, add.c) {
+        double *y = add.y + i * add.ldy + j;
+        double from = x ? (double)x[i * add.ldx + j] : 1;
+        *y = add.alpha * from + (add.beta == 0 ? 0 : add.beta * *y);
+    }
+}
+
+void mal_cuda_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    auto kernel = add->x_dtype == MAL_F64 ? axpby<double> : axpby<float>;
+    MAL_LAUNCH(cu, kernel, mal_cuda_grid_rows(cu, add->n, add->c), MAL_THREADS, 0, *add);
+}
+
+/* A block a row; y may be NULL. */
+__global__ static void round_rows(int64_t c, const double *x, float *y, double *sums) {
+    int64_t i = blockIdx.x;
+    double sum = 0, lost = 0;
+    for (int64_t j = threadIdx.x; j < c; j += blockDim.x) {
+        double from = x[i * c + j];
+        float rounded = (float)from;
+        if (y) y[i * c + j] = rounded;
+        sum += from * from;
+        lost += ((double)rounded - from) * ((double)rounded - from);
+    }
+    sum = mal_block_sum(sum);
+    lost = mal_block_sum(lost);
+    if (threadIdx.x == 0) {
+        sums[2 * i] = sum;
+        sums[2 * i + 1] = lost;
+    }
+}
+
+enum { SQUARE = 32, SQUARE_ROWS = 8 };
+
+/* y (c,n) = x' through a square of shared memory, so that both are walked in rows. */
+__global__ static void round_transposed(int64_t n, int64_t c, const double *x, float *y) {
+    __shared__ float square[SQUARE][SQUARE + 1];
+    int64_t i0 = (int64_t)blockIdx.y * SQUARE, j0 = (int64_t)blockIdx.x * SQUARE;
+    for (int r = (int)threadIdx.y; r < SQUARE; r += SQUARE_ROWS) {
+        int64_t i = i0 + r, j = j0 + threadIdx.x;
+        if (i < n && j < c) square[r][threadIdx.x] = (float)x[i * c + j];
+    }
+    __syncthreads();
+    for (int r = (int)threadIdx.y; r < SQUARE; r += SQUARE_ROWS) {
+        int64_t i = i0 + threadIdx.x, j = j0 + r;
+        if (i < n && j < c) y[j * n + i] = square[threadIdx.x][r];
+    }
+}
+
+void mal_cuda_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                         bool transposed, float *y, double *sums) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    float *in_rows = transposed ? NULL : y;
+    MAL_LAUNCH(cu, round_rows, (unsigned)n, MAL_THREADS, 0, c, x, in_rows, sums);
+    if (!transposed) return;
+    dim3 grid((unsigned)((c + SQUARE - 1) / SQUARE),
+              (unsigned)((n + SQUARE - 1) / SQUARE));
+    MAL_LAUNCH(cu, round_transposed, grid, dim3(SQUARE, SQUARE_ROWS), 0, n, c, x, y);
+}

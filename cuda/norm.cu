@@ -1,0 +1,164 @@
+/* norm.cu - layer norm and RMS norm over rows; statistics in fp64, computed again
+ * backwards.
+ *
+ * A block a row. A thread keeps its columns in registers from the first pass over the row
+ * to the last; of rows longer than that, the rest is read again for every pass. */
+#include "cuda/impl.h"
+#include "cuda/reduce.h"
+
+template <int W> struct alignas(W * sizeof(float)) pack { float x[W]; };
+
+enum { WIDE = 4, MOST_THREADS = 512, LEAST_BLOCKS = 2 /* of them on a processor */ };
+
+/* Packs of each array that a thread keeps. */
+enum { KEPT_FWD = 4, KEPT_BWD = 2 };
+
+/* f(p, columns) for every pack of columns that is this thread's: the first N as they are
+ * kept, others as load(p) gives them. */
+template <int N, typename T, typename Load, typename F>
+__device__ static void each_column(int packs, const T (&kept)[N], Load load, F f) {
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int p = (int)(threadIdx.x + k * blockDim.x);
+        if (p < packs) f(p, kept[k]);
+    }
+    for (int p = (int)(threadIdx.x + N * blockDim.x); p < packs; p += blockDim.x)
+        f(p, load(p));
+}
+
+template <int N, typename T, typename Load>
+__device__ static void keep_columns(int packs, T (&kept)[N], Load load) {
+#pragma unroll
+    for (int k = 0; k < N; k++) {
+        int p = (int)(threadIdx.x + k * blockDim.x);
+        if (p < packs) kept[k] = load(p);
+    }
+}
+
+/* (x - mean) times the returned scale is the normalised row. each(f) calls f for every x
+ * of this thread. */
+template <typename Each>
+__device__ static double row_stats(const struct mal_norm &norm, Each each, double *mean) {
+    double c = (double)norm.c, sum = 0, square = 0, middle = 0;
+    if (!norm.rms) {
+        each([&](float x) { sum += (double)x; });
+        middle = mal_block_sum(sum) / c;
+    }
+    each([&](float x) {
+        double d = (double)x - middle;
+        square = fma(d, d, square);
+    });
+    *mean = middle;
+    return 1 / sqrt(mal_block_sum(square) / c + (double)norm.eps);
+}
+
+/* ---- Forward ---- */
+
+template <int W>
+__global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
+    fwd_rows(struct mal_norm norm, const float *x, float *y) {
+    int packs = (int)(norm.c / W);
+    int64_t row = (int64_t)blockIdx.x * packs;
+    const pack<W> *gain = (const pack<W> *)norm.gain, *bias = (const pack<W> *)norm.bias;
+    auto load = [=](int p) { return ((const pack<W> *)x)[row + p]; };
+    pack<W> kept[KEPT_FWD];
+    keep_columns(packs, kept, load);
+
+    auto each_x = [&](auto f) {
+        each_column(packs, kept, load, [&](int, const pack<W> &in) {
+            for (int w = 0; w < W; w++)
+                f(in.x[w]);
+        });
+    };
+    double mean, scale = row_stats(norm, each_x, &mean);
+
+    each_column(packs, kept, load, [&](int p, const pack<W> &in) {
+        pack<W> g = gain[p], b = {}, out;
+        if (bias) b = bias[p];
+        for (int w = 0; w < W; w++)
+            out.x[w] = fmaf((float)(((double)in.x[w] - mean) * scale), g.x[w], b.x[w]);
+        ((pack<W> *)y)[row + p] = out;
+    });
+}
+
+/* ---- Backward ---- */
+
+template <int W> struct columns { pack<W> x, dy; };
+
+template <int W>
+__global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
+    bwd_rows(struct mal_norm norm, const float *x, const float *dy, float *dx) {
+    int packs = (int)(norm.c / W);
+    int64_t row = (int64_t)blockIdx.x * packs;
+    const pack<W> *gain = (const pack<W> *)norm.gain;
+    auto load = [=](int p) {
+        columns<W> in;
+        in.x = ((const pack<W> *)x)[row + p];
+        in.dy = ((const pack<W> *)dy)[row + p];
+        return in;
+    };
+    columns<W> kept[KEPT_BWD];
+    keep_columns(packs, kept, load);
+
+    auto each_x = [&](auto f) {
+        each_column(packs, kept, load, [&](int, const columns<W> &in) {
+            for (int w = 0; w < W; w++)
+                f(in.x.x[w]);
+        });
+    };
+    double mean, scale = row_stats(norm, each_x, &mean);
+
+    double sum_d = 0, sum_dx = 0;
+    each_column(packs, kept, load, [&](int p, const columns<W> &in) {
+        pack<W> g = gain[p];
+        for (int w = 0; w < W; w++) {
+            double d = (double)in.dy.x[w] * (double)g.x[w];
+            sum_d += d;
+            sum_dx = fma(d, (double)in.x.x[w] - mean, sum_dx);
+        }
+    });
+    double c = (double)norm.c, shift = norm.rms ? 0 : mal_block_sum(sum_d) / c;
+    double slope = mal_block_sum(sum_dx) * scale * scale / c;
+
+    each_column(packs, kept, load, [&](int p, const columns<W> &in) {
+        pack<W> g = gain[p], out = ((pack<W> *)dx)[row + p];
+        for (int w = 0; w < W; w++) {
+            double d = (double)in.dy.x[w] * (double)g.x[w];
+            out.x[w] += (float)(scale * (d - shift - slope * ((double)in.x.x[w] - mean)));
+        }
+        ((pack<W> *)dx)[row + p] = out;
+    });
+}
+
+/* ---- Entries ---- */
+
+static bool starts_pack(const void *p) {
+    return (uintptr_t)p % sizeof(pack<WIDE>) == 0;
+}
+
+/* As many as keep the whole row, if that can be. */
+static unsigned threads_of(int64_t packs, int64_t kept) {
+    int64_t threads = ((packs + kept - 1) / kept + 31) / 32 * 32;
+    return threads < MOST_THREADS ? (unsigned)threads : (unsigned)MOST_THREADS;
+}
+
+void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
+                       const float *x, float *y) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    bool wide = norm->c % WIDE == 0 && starts_pack(norm->gain) &&
+                starts_pack(norm->bias) && starts_pack(x) && starts_pack(y);
+    auto norm_fwd = wide ? fwd_rows<WIDE> : fwd_rows<1>;
+    MAL_LAUNCH(cu, norm_fwd, (unsigned)norm->n,
+               threads_of(wide ? norm->c / WIDE : norm->c, KEPT_FWD), 0, *norm, x, y);
+}
+
+void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,
+                       const float *x, const float *dy, float *dx) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    bool wide = norm->c % WIDE == 0 && starts_pack(norm->gain) && starts_pack(x) &&
+                starts_pack(dy) && starts_pack(dx);
+    auto norm_bwd = wide ? bwd_rows<WIDE> : bwd_rows<1>;
+    MAL_LAUNCH(cu, norm_bwd, (unsigned)norm->n,
+               threads_of(wide ? norm->c / WIDE : norm->c, KEPT_BWD), 0, *norm, x, dy,
+               dx);
+}

@@ -1,0 +1,93 @@
+/* internal.h - what the files of this runtime share. */
+#ifndef MAL_HOST_INTERNAL_H
+#define MAL_HOST_INTERNAL_H
+
+#include "cuda_runtime.h"
+
+#if defined(__has_feature)
+#    if __has_feature(address_sanitizer)
+#        define MAL_HOST_ASAN 1
+#    elif __has_feature(thread_sanitizer)
+#        define MAL_HOST_TSAN 1
+#    endif
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#    define MAL_HOST_ASAN 1
+#endif
+#ifdef __SANITIZE_THREAD__
+#    define MAL_HOST_TSAN 1
+#endif
+
+/* Says what is wrong with the program under test on stderr, and ends it. */
+[[noreturn]] void mal_host_stop(const char *format, ...)
+    __attribute__((format(printf, 1, 2)));
+
+/* What cudaGetLastError() gives next, unless there is one already; returns it. */
+cudaError_t mal_host_error(cudaError_t code);
+
+/* The seed of MAL_CUDA_HOST_ORDER; 0: the order of every day. */
+uint64_t mal_host_order();
+
+/* ---- Device memory (memory.cpp) ---- */
+
+/* Device memory may be touched only between these; they nest. */
+void mal_host_enter();
+void mal_host_leave();
+
+struct mal_host_access {
+    mal_host_access() {
+        mal_host_enter();
+    }
+
+    ~mal_host_access() {
+        mal_host_leave();
+    }
+
+    mal_host_access(const mal_host_access &) = delete;
+    mal_host_access &operator=(const mal_host_access &) = delete;
+};
+
+void mal_host_pool_wait(); /* the host has waited: the pool keeps its threshold only */
+bool mal_host_is_device(const void *p);
+/* Stops unless all of it is inside one allocation that lives. */
+void mal_host_need_device(const void *p, size_t bytes, const char *what);
+/* Stops if it begins or ends in device memory. */
+void mal_host_need_host(const void *p, size_t bytes, const char *what);
+
+/* ---- Copies to and from pinned memory (pinned.cpp) ---- */
+
+/* A copy between device memory and pinned host memory is done when the host has waited
+ * for it: until then what is read is NaN, and what is written stays as it is. */
+bool mal_host_is_pinned(const void *p, size_t bytes);
+void mal_host_late_read(void *pinned, const void *src, size_t bytes);
+void mal_host_late_write(void *dst, const void *pinned, size_t bytes);
+uint64_t mal_host_late_now();             /* as late as the last copy that was queued */
+bool mal_host_late_pending(uint64_t now); /* a copy from before `now` is not waited for */
+void mal_host_late_wait(uint64_t now);
+
+/* ---- Shared memory (shared.cpp) ---- */
+
+/* Fills what kernels have as __shared__, in this thread of the system, with NaN. */
+void mal_host_spoil_shared();
+
+/* ---- Fibers (fiber.cpp) ---- */
+
+/* A stack and where it is left. The one that the system made (bottom is NULL until it has
+ * been left once) has no memory here. */
+struct mal_fiber {
+    void *sp;
+    char *bottom;
+    size_t bytes;
+    void *sanitizer; /* what the address or thread sanitizer keeps */
+};
+
+enum { MAL_FIBER_BYTES = 128 << 10 };
+
+/* Gives it memory, once. Then, as often as wanted: makes it begin with entry(), which
+ * never returns, when it is switched to, which is the next thing to do. Fibers of
+ * different numbers use different lines of the caches. */
+void mal_fiber_begin(mal_fiber *fiber, void (*entry)(), int number);
+/* `gone`: nothing will switch back to `from` as it is now. */
+void mal_fiber_switch(mal_fiber *from, mal_fiber *to, bool gone);
+
+#endif
