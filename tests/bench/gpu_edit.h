@@ -1,0 +1,48 @@
+/* gpu_edit.h - what the measurement of whole edits has open. */
+#ifndef MAL_GPU_EDIT_H
+#define MAL_GPU_EDIT_H
+
+#include "core/editor/edit_rows.h"
+#include "core/editor/joint.h"
+#include "core/tokenizer/tokenizer.h"
+#include "core/weights_state.h"
+#include "gpu_bench.h"
+#include "gpu_model.h"
+
+struct edit_bench {
+    const char *device, *dir;
+    struct gpu_model_shape shape;
+    struct peaks peaks;
+    int64_t rank, blocks, rounds, slice;
+    int tokens, keep;
+    bool exact; /* products in fp32 */
+    struct mal_backend *be;
+    struct mal_model *model;
+    struct mal_tokenizer *tok;
+    struct mal_editor *editor;
+    struct mal_weights_state *ws;
+    struct mal_fact *facts;
+    size_t n_facts;
+    struct mal_joint *joint; /* of the cases "joint" that follow each other */
+    size_t n_joint;          /* facts in it */
+    size_t peak_bytes;       /* of device memory, as far as ticks show */
+    int n_failed;
+};
+
+/* How an edit solves: added to the live weights in one pass, in a system of its own, or
+ * in that of all facts. */
+enum edit_form { EDIT_ONCE, EDIT_ALONE, EDIT_JOINT };
+
+/* Ticks as the product has them; the peak of the memory begins anew. */
+struct mal_progress edit_progress(struct edit_bench *e);
+
+/* least (MAL_N_STAGES): the seconds that each stage takes at least on this device, 0
+ * where that is the host's work. */
+void edit_floors(const struct edit_bench *e, enum edit_form form,
+                 const struct mal_edit_report *report, double *least);
+
+void run_train(struct edit_bench *e, size_t n,
+               void (*report_error)(struct edit_bench *e, const char *name, size_t n,
+                                    const struct mal_error *err));
+
+#endif
