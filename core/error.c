@@ -5,12 +5,21 @@
 #include <stdio.h>
 #include <string.h>
 
+/* What lacked memory is named by the caller; that it was memory is said here. */
+static void write_text(struct mal_error *err, enum mal_status status, const char *format,
+                       va_list args) {
+    err->status = status;
+    int n = vsnprintf(err->text, sizeof err->text, format, args);
+    if (status == MAL_NO_MEMORY && n >= 0 && (size_t)n < sizeof err->text &&
+        !strstr(err->text, "memory"))
+        snprintf(err->text + n, sizeof err->text - (size_t)n, ": out of memory");
+}
+
 bool mal_fail(struct mal_error *err, enum mal_status status, const char *format, ...) {
     if (err->status != MAL_OK) return false;
-    err->status = status;
     va_list args;
     va_start(args, format);
-    vsnprintf(err->text, sizeof err->text, format, args);
+    write_text(err, status, format, args);
     va_end(args);
     return false;
 }
@@ -18,11 +27,10 @@ bool mal_fail(struct mal_error *err, enum mal_status status, const char *format,
 bool mal_fail_at(struct mal_error *err, enum mal_status status, const char *pointer,
                  const char *format, ...) {
     if (err->status != MAL_OK) return false;
-    err->status = status;
     snprintf(err->pointer, sizeof err->pointer, "%s", pointer);
     va_list args;
     va_start(args, format);
-    vsnprintf(err->text, sizeof err->text, format, args);
+    write_text(err, status, format, args);
     va_end(args);
     return false;
 }

@@ -43,7 +43,8 @@ struct mal_error {
     char pointer[128]; /* JSON pointer into the request ("/facts/3/target"), or empty */
 };
 
-/* Records the error unless one is there already; always false. */
+/* Records the error unless one is there already; always false. MAL_NO_MEMORY: the text names
+ * what there was no memory for, and ": out of memory" is added. */
 bool mal_fail(struct mal_error *err, enum mal_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

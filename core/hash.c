@@ -1,46 +1,33 @@
-/* hash.c - SHA-256 through OpenSSL's EVP interface.
- *
- * A digest that cannot be computed would be taken for a real one, so a failure of the
- * library in the middle of a hash ends the process; creating a hasher is where lack of
- * memory is an error. */
+/* hash.c - SHA-256 through OpenSSL's low-level functions: unlike its newer ones they
+ * never allocate, so that a digest cannot fail in the middle and only a hasher needs
+ * memory. */
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include "core/hash.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include <openssl/evp.h>
 #include <openssl/sha.h>
 
 #include "core/alloc.h"
 
 struct mal_hasher {
-    EVP_MD_CTX *ctx;
+    SHA256_CTX ctx;
 };
 
-static void must(bool ok) {
-    if (!ok) abort();
-}
-
 bool mal_hasher_create(struct mal_hasher **out, struct mal_error *err) {
-    struct mal_hasher *h = mal_calloc(1, sizeof *h);
+    struct mal_hasher *h = mal_malloc(sizeof *h);
     if (!h) return mal_fail(err, MAL_NO_MEMORY, "hasher");
-    h->ctx = EVP_MD_CTX_new();
-    if (!h->ctx || EVP_DigestInit_ex(h->ctx, EVP_sha256(), NULL) != 1) {
-        mal_hasher_destroy(h);
-        return mal_fail(err, MAL_NO_MEMORY, "hasher");
-    }
+    (void)SHA256_Init(&h->ctx);
     *out = h;
     return true;
 }
 
 void mal_hasher_destroy(struct mal_hasher *hasher) {
-    if (!hasher) return;
-    EVP_MD_CTX_free(hasher->ctx);
     mal_free(hasher);
 }
 
 void mal_hasher_add(struct mal_hasher *hasher, const void *data, size_t bytes) {
-    must(EVP_DigestUpdate(hasher->ctx, data, bytes) == 1);
+    (void)SHA256_Update(&hasher->ctx, data, bytes);
 }
 
 void mal_hasher_add_u64(struct mal_hasher *hasher, uint64_t value) {
@@ -58,15 +45,16 @@ void mal_hasher_add_text(struct mal_hasher *hasher, const char *text) {
 
 struct mal_hash mal_hasher_end(struct mal_hasher *hasher) {
     struct mal_hash hash;
-    must(EVP_DigestFinal_ex(hasher->ctx, hash.bytes, NULL) == 1);
-    must(EVP_DigestInit_ex(hasher->ctx, NULL, NULL) == 1);
+    (void)SHA256_Final(hash.bytes, &hasher->ctx);
+    (void)SHA256_Init(&hasher->ctx);
     return hash;
 }
 
 struct mal_hash mal_hash_of(const void *data, size_t bytes) {
-    struct mal_hash hash;
-    must(SHA256(data, bytes, hash.bytes) != NULL);
-    return hash;
+    struct mal_hasher hasher;
+    (void)SHA256_Init(&hasher.ctx);
+    mal_hasher_add(&hasher, data, bytes);
+    return mal_hasher_end(&hasher);
 }
 
 void mal_hash_hex(const struct mal_hash *hash, char out[MAL_HASH_HEX]) {

@@ -3,6 +3,8 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <setjmp.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/file.h"
@@ -10,16 +12,55 @@
 
 static const size_t MAX_BYTES = (size_t)256 << 20;
 
-static _Thread_local bool memory_failed;
+/* ---- Memory ---- */
 
+/* What a parse has allocated, and what of it jansson has let go. Freed at its end only,
+ * so that it can be left from anywhere. */
+struct parse {
+    jmp_buf end;
+    void **made, **dropped; /* (room) */
+    size_t n_made, n_dropped, room;
+    bool no_memory;
+};
+
+static _Thread_local struct parse *current;
+static _Thread_local bool lacked;
+
+static bool make_room(struct parse *p) {
+    size_t room = p->room ? 2 * p->room : 64;
+    void **made = mal_realloc(p->made, room * sizeof *made);
+    if (made) p->made = made;
+    void **dropped = mal_realloc(p->dropped, room * sizeof *dropped);
+    if (dropped) p->dropped = dropped;
+    if (made && dropped) p->room = room;
+    return made && dropped;
+}
+
+/* jansson does not look whether the buffer it reads a token into could grow: it would
+ * read, and write, past its end. So a parse without memory is left at once. */
 static void *guarded_malloc(size_t bytes) {
-    void *mem = mal_malloc(bytes);
-    if (!mem) memory_failed = true;
+    struct parse *p = current;
+    bool fits = !p || p->n_made < p->room || make_room(p);
+    void *mem = fits ? mal_malloc(bytes) : NULL;
+    if (!mem) lacked = true;
+    if (!mem && p) {
+        p->no_memory = true;
+        longjmp(p->end, 1);
+    }
+    if (p) p->made[p->n_made++] = mem;
     return mem;
 }
 
+static void guarded_free(void *mem) {
+    if (current && mem) {
+        current->dropped[current->n_dropped++] = mem;
+    } else {
+        mal_free(mem);
+    }
+}
+
 static void install_guard(void) {
-    json_set_alloc_funcs(guarded_malloc, mal_free);
+    json_set_alloc_funcs(guarded_malloc, guarded_free);
 }
 
 void mal_json_guard(void) {
@@ -27,16 +68,58 @@ void mal_json_guard(void) {
     pthread_once(&once, install_guard);
 }
 
+bool mal_json_lacked(void) {
+    bool was = lacked;
+    lacked = false;
+    return was;
+}
+
+void mal_json_set_lacked(bool was) {
+    lacked = was;
+}
+
+/* ---- In and out ---- */
+
+static void free_all(void **mem, size_t n) {
+    for (size_t i = 0; i < n; i++)
+        mal_free(mem[i]);
+}
+
+static json_t *parse_in(struct parse *p, const char *text, size_t bytes, size_t flags,
+                        json_error_t *problem) {
+    if (setjmp(p->end)) return NULL;
+    return json_loadb(text, bytes, flags, problem);
+}
+
 json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
                        json_error_t *problem) {
+    struct parse parse = {0};
     mal_json_guard();
-    memory_failed = false;
     *problem = (json_error_t){0}; /* jansson leaves it alone where an allocation fails */
-    json_t *root = json_loadb(text, bytes, flags, problem);
-    if (!memory_failed) return root;
-    json_decref(root);
-    *problem = (json_error_t){0};
-    return NULL;
+    current = &parse;
+    json_t *root = parse_in(&parse, text, bytes, flags, problem);
+    current = NULL;
+    if (parse.no_memory) {
+        free_all(parse.made, parse.n_made);
+        *problem = (json_error_t){0};
+    } else {
+        free_all(parse.dropped, parse.n_dropped);
+    }
+    mal_free(parse.made);
+    mal_free(parse.dropped);
+    return root;
+}
+
+char *mal_json_dump(const json_t *root, size_t flags) {
+    size_t n = root ? json_dumpb(root, NULL, 0, flags) : 0;
+    char *text = n ? mal_malloc(n + 1) : NULL;
+    bool whole = text && json_dumpb(root, text, n, flags) == n;
+    if (mal_json_lacked() || !whole) {
+        mal_free(text);
+        return NULL;
+    }
+    text[n] = '\0';
+    return text;
 }
 
 bool mal_json_fail(const json_error_t *problem, enum mal_status status, const char *where,
@@ -46,6 +129,15 @@ bool mal_json_fail(const json_error_t *problem, enum mal_status status, const ch
     char shown[MAL_TEXT_SHOWN];
     return mal_fail(err, status, "%s: line %d column %d: %s", mal_file_shown(where),
                     problem->line, problem->column, mal_text_shown(shown, problem->text));
+}
+
+bool mal_json_read(json_t **out, const char *text, const char *where,
+                   struct mal_error *err) {
+    json_error_t problem;
+    json_t *root = mal_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &problem);
+    if (!root) return mal_json_fail(&problem, MAL_CORRUPT, where, err);
+    *out = root;
+    return true;
 }
 
 bool mal_json_load(json_t **out, const char *path, struct mal_error *err) {

@@ -11,11 +11,24 @@
  * A missing file is MAL_NOT_FOUND, malformed JSON is MAL_CORRUPT with line and column. */
 bool mal_json_load(json_t **out, const char *path, struct mal_error *err) MAL_CHECK;
 
+/* The same of a text, an object or an array; `where` names it in errors. */
+bool mal_json_read(json_t **out, const char *text, const char *where,
+                   struct mal_error *err) MAL_CHECK;
+
 /* json_loadb(), but lack of memory is always seen: jansson itself ignores it where a
- * string it is reading grows, and returns the text with a byte missing. NULL:
- * mal_json_fail(). */
+ * string it is reading grows, and reads on past its end. NULL: mal_json_fail(). */
 json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
                        json_error_t *problem);
+
+/* The value as text, ended by a zero byte, from mal_malloc. NULL: `root` is, or there was
+ * no memory for it or, on this thread, for any JSON since mal_json_lacked(): members may
+ * be missing in it. */
+char *mal_json_dump(const json_t *root, size_t flags);
+
+/* Whether JSON has met lack of memory on this thread since this was asked last: at the
+ * beginning of something new, so that it does not suffer for what was before. */
+bool mal_json_lacked(void);
+void mal_json_set_lacked(bool was);
 
 /* Lets jansson allocate through core/alloc.h from now on; mal_json_parse() does it by
  * itself. */

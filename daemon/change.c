@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/change_impl.h"
 #include "daemon/measures.h"
 
@@ -15,7 +16,7 @@ void mal_change_finish(struct mal_change *change) {
     mal_norms_free(change->norms, change->n_norms);
     for (size_t i = 0; i < change->n_facts; i++) {
         mal_free((char *)change->facts[i].id);
-        free((char *)change->facts[i].verified_json); /* jansson's */
+        mal_free((char *)change->facts[i].verified_json);
     }
     mal_free(change->facts);
     for (size_t i = 0; i < change->n_values; i++) {
@@ -24,7 +25,7 @@ void mal_change_finish(struct mal_change *change) {
     }
     mal_free(change->values);
     for (size_t i = 0; i < change->n_results; i++)
-        free(change->results[i]); /* jansson's */
+        mal_free(change->results[i]);
     mal_free(change->results);
     mal_free(change->base_model);
     mal_free(change->modules_json);
@@ -33,12 +34,10 @@ void mal_change_finish(struct mal_change *change) {
 
 /* ---- JSON ---- */
 
-static char *copy_json(json_t *json) {
-    char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-    char *copy = text ? mal_strdup(text) : NULL;
-    free(text);
+static char *dump(json_t *json) {
+    char *text = mal_json_dump(json, JSON_COMPACT);
     json_decref(json);
-    return copy;
+    return text;
 }
 
 static char *norms_json(const struct mal_module_norms *norms, size_t n) {
@@ -48,7 +47,7 @@ static char *norms_json(const struct mal_module_norms *norms, size_t n) {
                                               "shift_norm", norms[i].shift_norm,
                                               "weight_norm", norms[i].weight_norm));
     }
-    return copy_json(list);
+    return dump(list);
 }
 
 /* ---- Values ---- */
@@ -124,7 +123,7 @@ bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
     row->update = mal_strdup(engine->joint ? "joint" : "sequential");
     row->modules_json = norms_json(norms, mal_model_n_edits(engine->model));
     row->measures_json = change->measures.n_facts
-                             ? copy_json(mal_measures_json(&change->measures))
+                             ? dump(mal_measures_json(&change->measures))
                              : mal_strdup("{}");
     if (!row->weights_hash || !row->delta_hash || !row->encoding || !row->editor_method ||
         !row->editor_hash || !row->update || !row->modules_json || !row->measures_json) {

@@ -1,11 +1,11 @@
 /* change_measure.c - what a change is measured by: its facts' own numbers, the answers
  * that must stay, the gate's verdict, and the results of its jobs. */
 #include <math.h>
-#include <stdlib.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/editor/perplexity.h"
+#include "core/json.h"
 #include "daemon/change_measure.h"
 #include "daemon/measures.h"
 
@@ -38,7 +38,7 @@ bool mal_change_add_result(struct mal_change *change, const char *id,
         json_pack("{s:b,s:f,s:i,s:i}", "decoded", score->correct, "logprob",
                   score->logprob, "rank", worst_rank(score), "rounds", (int)rounds);
     result->id = mal_strdup(id);
-    result->verified_json = verified ? json_dumps(verified, JSON_COMPACT) : NULL;
+    result->verified_json = mal_json_dump(verified, JSON_COMPACT);
     json_decref(verified);
     return (result->id && result->verified_json) ||
            mal_fail(err, MAL_NO_MEMORY, "results");
@@ -157,7 +157,7 @@ bool mal_change_add_job(struct mal_change *change, json_t *result,
     char **results =
         mal_realloc(change->results, (change->n_results + 1) * sizeof *results);
     if (results) change->results = results;
-    char *text = results && result ? json_dumps(result, JSON_COMPACT) : NULL;
+    char *text = results ? mal_json_dump(result, JSON_COMPACT) : NULL;
     json_decref(result);
     if (text) results[change->n_results++] = text;
     return text || mal_fail(err, MAL_NO_MEMORY, "result");

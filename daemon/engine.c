@@ -11,6 +11,7 @@
 #include "core/alloc.h"
 #include "core/editor/perplexity.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "daemon/check.h"
 
 /* ---- Opening ---- */
@@ -29,7 +30,7 @@ bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) {
         qsort(names, n, sizeof *names, by_name);
         for (size_t i = 0; i < n; i++)
             json_array_append_new(list, json_string(names[i]));
-        engine->modules_json = json_dumps(list, JSON_COMPACT);
+        engine->modules_json = mal_json_dump(list, JSON_COMPACT);
     }
     mal_free(names);
     json_decref(list);
@@ -106,7 +107,9 @@ static bool open_editor(struct mal_engine *engine, const char *path,
 
 static bool keep_modules(struct mal_engine *engine, const char *modules_json,
                          struct mal_error *err) {
-    json_t *list = json_loads(modules_json, 0, NULL);
+    json_t *list = NULL;
+    if (!mal_json_read(&list, modules_json, "the database's edit modules", err))
+        return false;
     size_t n = json_array_size(list);
     const char **names = mal_calloc(n, sizeof *names);
     bool ok = names || mal_fail(err, MAL_NO_MEMORY, "edit modules");
@@ -231,7 +234,7 @@ void mal_engine_close(struct mal_engine *engine) {
     mal_tokenizer_close(engine->tok);
     mal_model_close(engine->model);
     mal_backend_destroy(engine->be);
-    free(engine->modules_json); /* jansson's */
+    mal_free(engine->modules_json);
     mal_free(engine->model_name);
     mal_free(engine->cache_path);
     mal_free(engine);

@@ -3,9 +3,10 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "core/alloc.h"
+#include "core/json.h"
 #include "core/new_file.h"
 #include "daemon/measures.h"
 
@@ -135,11 +136,11 @@ static json_t *scores_json(const struct mal_fact *fact, const struct mal_score *
 
 static bool write_line(struct mal_new_file *file, const json_t *object,
                        struct mal_error *err) {
-    char *text = json_dumps(object, JSON_COMPACT);
+    char *text = mal_json_dump(object, JSON_COMPACT);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "report");
     bool ok = mal_new_file_write(file, text, strlen(text), err) &&
               mal_new_file_write(file, "\n", 1, err);
-    free(text); /* jansson's */
+    mal_free(text);
     return ok;
 }
 

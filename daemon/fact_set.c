@@ -7,15 +7,20 @@
 #include "core/alloc.h"
 #include "core/answers.h"
 #include "core/editor/edit_rows.h"
+#include "core/json.h"
 #include "proto/wire.h"
 
 /* ---- Making ---- */
 
-static bool was_decoded(const char *verified_json) {
-    json_t *verified = verified_json ? json_loads(verified_json, 0, NULL) : NULL;
-    bool decoded = json_is_true(json_object_get(verified, "decoded"));
+static bool read_decoded(const char *verified_json, bool *out, struct mal_error *err) {
+    json_t *verified = NULL;
+    *out = false;
+    if (!verified_json) return true;
+    if (!mal_json_read(&verified, verified_json, "a fact's verification", err))
+        return false;
+    *out = json_is_true(json_object_get(verified, "decoded"));
     json_decref(verified);
-    return decoded;
+    return true;
 }
 
 static bool cut_texts(struct mal_fact_set *set, const struct mal_model *model,
@@ -36,9 +41,9 @@ static bool read_row(struct mal_fact_set *set, const struct mal_fact_row *row,
     struct mal_fact *fact = &set->facts[set->n];
     if (!mal_decode_fact(row->fact_json, fact, err))
         return mal_fail_wrap(err, "stored fact %s", row->id);
-    set->of[set->n++] = (struct mal_set_fact){.seq = row->seq,
-                                              .pinned = row->pinned,
-                                              .decoded = was_decoded(row->verified_json)};
+    struct mal_set_fact *of = &set->of[set->n++];
+    *of = (struct mal_set_fact){.seq = row->seq, .pinned = row->pinned};
+    if (!read_decoded(row->verified_json, &of->decoded, err)) return false;
     mal_free(fact->id);
     fact->id = mal_strdup(row->id);
     return fact->id || mal_fail(err, MAL_NO_MEMORY, "facts");

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "daemon/history_impl.h"
 
 bool mal_blob_is(const struct mal_blob_row *blob, const char *prefix) {
@@ -43,7 +44,9 @@ bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
  */
 static bool read_part_header(int64_t version, const struct mal_blob_row *blob,
                              struct mal_delta_part *part, struct mal_error *err) {
-    json_t *header = json_loads(blob->header_json, JSON_REJECT_DUPLICATES, NULL);
+    json_t *header = NULL;
+    if (!mal_json_read(&header, blob->header_json, blob->name, err))
+        return mal_fail_wrap(err, "version %lld", (long long)version);
     const char *encoding = "dense";
     json_int_t d_in = 0, d_out = 0, rank = 0;
     int bad = json_unpack(header, "{s:I,s:I}", "d_in", &d_in, "d_out", &d_out);

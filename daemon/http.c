@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "proto/wire.h"
 
 enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 100 };
@@ -37,12 +38,7 @@ void mal_http_refuse(struct mal_request *req, int status, const char *format, ..
 }
 
 char *mal_json_text(json_t *root) {
-    size_t n = root ? json_dumpb(root, NULL, 0, JSON_COMPACT) : 0;
-    char *text = n ? mal_malloc(n + 1) : NULL;
-    if (text) {
-        json_dumpb(root, text, n, JSON_COMPACT);
-        text[n] = 0;
-    }
+    char *text = mal_json_dump(root, JSON_COMPACT);
     json_decref(root);
     return text;
 }

@@ -3,6 +3,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/daemon.h"
 #include "daemon/events.h"
 #include "daemon/handlers.h"
@@ -13,6 +14,12 @@
 #include "proto/wire.h"
 
 /* ---- Status ---- */
+
+static json_t *parse(const char *text) {
+    json_error_t problem;
+    json_t *value = text ? mal_json_parse(text, strlen(text), 0, &problem) : NULL;
+    return value ? value : json_null();
+}
 
 static json_t *render_model(const struct mal_daemon *d) {
     if (!d->engine) return json_null();
@@ -26,8 +33,7 @@ static json_t *render_model(const struct mal_daemon *d) {
 static json_t *render_editor(const struct mal_daemon *d, const char *method) {
     if (!d->engine) return json_null();
     return json_pack("{s:s?,s:o,s:s}", "method", method, "modules",
-                     json_loads(mal_engine_modules(d->engine), 0, NULL), "update",
-                     d->update);
+                     parse(mal_engine_modules(d->engine)), "update", d->update);
 }
 
 static json_t *render_batch(const struct mal_status_batch *batch) {
@@ -136,7 +142,6 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
     struct mal_queue_view queue = {0};
     mal_worker_queue(d->worker, &queue);
     bool known = view->live_version >= 0;
-    json_t *last_error = view->last_error ? json_loads(view->last_error, 0, NULL) : NULL;
     return json_pack(
         "{s:o,s:o,s:s,s:o,s:o,s:{s:I,s:I,s:I,s:f},s:o,s:o,s:o,s:o,s:o,"
         "s:{s:I,s:I},s:o,s:o,s:o,s:o,s:o,s:f,s:s}",
@@ -152,7 +157,7 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         "host_bytes", (json_int_t)mal_process_resident_bytes(), "scrub",
         render_scrub(&view->scrub), "joint", render_joint(d, &view->joint), "disk",
         render_disk(&view->disk), "events", render_events(events), "last_error",
-        last_error ? last_error : json_null(), "uptime_seconds",
+        parse(view->last_error), "uptime_seconds",
         (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
 }
 

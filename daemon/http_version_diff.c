@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
@@ -112,8 +113,9 @@ static json_t *diff_facts(struct mal_store *store, int64_t from, int64_t to,
 /* ---- The rest ---- */
 
 static json_t *measures_of(const struct mal_version_row *row) {
-    json_t *measures =
-        row->measures_json ? json_loads(row->measures_json, 0, NULL) : NULL;
+    json_error_t problem;
+    const char *text = row->measures_json;
+    json_t *measures = text ? mal_json_parse(text, strlen(text), 0, &problem) : NULL;
     return measures ? measures : json_object();
 }
 

@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/audit.h"
 #include "daemon/bulk.h"
 #include "daemon/engine.h"
@@ -64,6 +65,18 @@ static void decode_piece(void *arg) {
 
 /* ---- On the writer's thread ---- */
 
+/* The job of an answer that was given before. */
+static bool read_id(const char *answer, char out[MAL_ID_BYTES], struct mal_error *err) {
+    json_t *job = NULL;
+    if (!mal_json_read(&job, answer, "the stored answer", err)) return false;
+    const char *id = json_string_value(json_object_get(job, "id"));
+    bool ok = (id && strlen(id) < MAL_ID_BYTES) ||
+              mal_fail(err, MAL_CORRUPT, "the stored answer names no job");
+    if (ok) strcpy(out, id);
+    json_decref(job);
+    return ok;
+}
+
 static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *out_repeat,
                         struct mal_error *err) {
     char *hash = NULL, *answer = NULL;
@@ -74,7 +87,7 @@ static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *ou
     if (answer && hash && strcmp(hash, in->hash)) {
         ok =
             mal_fail(err, MAL_INVALID, "this Idempotency-Key was used with another body");
-    } else if (answer) {
+    } else if (answer && (ok = read_id(answer, in->job_id, err))) {
         *out_repeat = true;
         in->answer = answer;
         answer = NULL;
@@ -179,6 +192,7 @@ static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
         mal_worker_release(worker, n_facts);
         return false;
     }
+    memcpy(in->job_id, in->job->id, sizeof in->job_id);
     mal_worker_submit(worker, in->job);
     in->job = NULL;
     return true;
@@ -186,27 +200,19 @@ static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
 
 /* ---- On the loop ---- */
 
-static bool set_location(struct mal_request *req, const char *answer) {
-    json_t *job = json_loads(answer, 0, NULL);
-    const char *id = json_string_value(json_object_get(job, "id"));
+static void set_location(struct mal_intake *in) {
     char location[64];
-    if (id) {
-        snprintf(location, sizeof location, "/v1/jobs/%s", id);
-        mal_request_set(req, "Location", location);
-    }
-    json_decref(job);
-    return id != NULL;
+    snprintf(location, sizeof location, "/v1/jobs/%s", in->job_id);
+    mal_request_set(in->req, "Location", location);
 }
 
 static void committed(struct mal_write *write) {
     struct mal_intake *in = (struct mal_intake *)write;
-    if (write->ok && !set_location(in->req, in->answer)) {
-        write->ok = mal_fail(&write->err, MAL_CORRUPT, "the stored answer is unreadable");
-    }
     if (!write->ok) {
         mal_intake_refuse(in, &write->err);
         return;
     }
+    set_location(in);
     mal_http_text(in->req, 202, in->answer);
     mal_events_wake(in->daemon->events);
     in->answer = NULL;

@@ -55,6 +55,7 @@ struct mal_intake {
 
     /* What the job is made of. */
     struct mal_queued_job *job; /* id is there; until it is submitted */
+    char job_id[MAL_ID_BYTES];  /* and after that; of a repeat, the first's */
     const char *note;           /* borrowed from the request; NULL */
     char *request_json;         /* owned; NULL */
     int64_t now_ms;

@@ -1,12 +1,12 @@
 /* jobs.c - what each kind of job does, from what the database holds of it to the version
  * it makes, or to the gate's refusal. */
-#include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/bisect.h"
 #include "daemon/log.h"
 #include "daemon/probes.h"
@@ -235,14 +235,14 @@ static bool refuse(struct editing *e, const char *result, const char *problem,
 static bool refuse_not_finite(struct editing *e, const struct mal_error *why,
                               struct mal_error *err) {
     json_t *result = json_pack("{s:o}", "gate", mal_gate_json_not_finite(why->text));
-    char *text = result ? json_dumps(result, JSON_COMPACT) : NULL;
+    char *text = mal_json_dump(result, JSON_COMPACT);
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     json_decref(result);
     /* first: who sees the job rejected finds the error in the status, too */
     mal_status_set_error(e->worker->o.status, problem ? mal_strdup(problem) : NULL);
     bool ok = refuse(e, text, problem, err);
     mal_free(problem);
-    free(text);
+    mal_free(text);
     return ok;
 }
 

@@ -3,6 +3,7 @@
 
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "core/utf8.h"
 #include "proto/wire.h"
 
@@ -51,6 +53,7 @@ uint64_t mal_log_lines(const char *level) {
 void mal_log(const char *level, const char *event, const char *format, ...) {
     atomic_fetch_add_explicit(&lines[level_of(level)], 1, memory_order_relaxed);
     char time[32];
+    bool lacked = mal_json_lacked(); /* by what is being made: not for a line to forget */
     mal_format_time(mal_clock_unix_ms(), time);
     json_t *line =
         json_pack("{s:s,s:s,s:s}", "time", time, "level", level, "event", event);
@@ -66,13 +69,19 @@ void mal_log(const char *level, const char *event, const char *format, ...) {
         }
         json_decref(more);
     }
-    size_t n = line ? json_dumpb(line, NULL, 0, JSON_COMPACT) : 0;
-    char *text = n ? mal_malloc(n + 1) : NULL;
-    if (text) {
-        json_dumpb(line, text, n, JSON_COMPACT);
-        text[n] = '\n';
-        write_line(text, n + 1); /* one write, so that lines of two threads never mix */
-        mal_free(text);
-    }
+    char *text = mal_json_dump(line, JSON_COMPACT);
     json_decref(line);
+    char plain[256]; /* without memory, but that it happened */
+    size_t n = text ? strlen(text) : 0;
+    if (text) {
+        text[n++] = '\n';
+    } else {
+        n = (size_t)snprintf(plain, sizeof plain,
+                             "{\"time\":\"%s\",\"level\":\"%s\",\"event\":\"%s\","
+                             "\"lost\":true}\n",
+                             time, level, event);
+    }
+    write_line(text ? text : plain, n); /* one write, so that two threads' never mix */
+    mal_free(text);
+    mal_json_set_lacked(lacked);
 }

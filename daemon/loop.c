@@ -8,6 +8,9 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/pool.h"
+
+enum { N_WORKERS = 4 };
 
 struct call {
     void (*fn)(void *arg);
@@ -25,10 +28,12 @@ struct mal_loop {
     struct call ready, tick, stop, again;
     pthread_mutex_t lock; /* of the posted tasks */
     struct mal_task *first, **last;
+    struct mal_pool *pool;
 };
 
 struct work {
-    uv_work_t uv;
+    struct mal_task task; /* of the pool, then of the loop */
+    struct mal_loop *loop;
     void (*work)(void *arg);
     void (*after)(void *arg);
     void *arg;
@@ -48,13 +53,18 @@ static void run_posted(uv_async_t *wake) {
     }
 }
 
+static bool fail_uv(int rc, const char *what, struct mal_error *err) {
+    return mal_fail(err, rc == UV_ENOMEM ? MAL_NO_MEMORY : MAL_IO, "%s: %s", what,
+                    uv_strerror(rc));
+}
+
 bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     struct mal_loop *loop = mal_calloc(1, sizeof *loop);
     if (!loop) return mal_fail(err, MAL_NO_MEMORY, "event loop");
     loop->last = &loop->first;
     int rc = uv_loop_init(&loop->uv);
     if (rc) {
-        mal_fail(err, MAL_IO, "event loop: %s", uv_strerror(rc));
+        fail_uv(rc, "event loop", err);
         goto fail;
     }
     loop->has_uv = true;
@@ -70,9 +80,10 @@ bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     if (!rc) rc = uv_signal_init(&loop->uv, &loop->interrupt);
     if (!rc) rc = uv_signal_init(&loop->uv, &loop->hangup);
     if (rc) {
-        mal_fail(err, MAL_IO, "event loop: %s", uv_strerror(rc));
+        fail_uv(rc, "event loop", err);
         goto fail;
     }
+    if (!mal_pool_create(&loop->pool, N_WORKERS, err)) goto fail;
     loop->wake.data = loop->alarm.data = loop->every.data = loop;
     loop->term.data = loop->interrupt.data = loop->hangup.data = loop;
     *out = loop;
@@ -89,6 +100,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 
 void mal_loop_destroy(struct mal_loop *loop) {
     if (!loop) return;
+    mal_pool_destroy(loop->pool);
     if (loop->has_uv) {
         uv_walk(&loop->uv, close_handle, NULL);
         uv_run(&loop->uv, UV_RUN_DEFAULT);
@@ -117,30 +129,29 @@ void mal_loop_post(struct mal_loop *loop, struct mal_task *task) {
     pthread_mutex_unlock(&loop->lock);
 }
 
-static void do_work(uv_work_t *uv) {
-    struct work *work = uv->data;
-    work->work(work->arg);
-}
-
-static void after_work(uv_work_t *uv, int status) {
-    struct work *work = uv->data;
+static void after_work(void *arg) {
+    struct work *work = arg;
     work->after(work->arg);
     mal_free(work);
+}
+
+static void do_work(void *arg) {
+    struct work *work = arg;
+    work->work(work->arg);
+    work->task = (struct mal_task){.run = after_work, .arg = work};
+    mal_loop_post(work->loop, &work->task);
 }
 
 bool mal_loop_work(struct mal_loop *loop, void (*fn)(void *arg), void (*after)(void *arg),
                    void *arg, struct mal_error *err) {
     struct work *work = mal_calloc(1, sizeof *work);
     if (!work) return mal_fail(err, MAL_NO_MEMORY, "work item");
-    work->uv.data = work;
-    work->work = fn;
-    work->after = after;
-    work->arg = arg;
-    int rc = uv_queue_work(&loop->uv, &work->uv, do_work, after_work);
-    if (rc) {
-        mal_free(work);
-        return mal_fail(err, MAL_IO, "work item: %s", uv_strerror(rc));
-    }
+    *work = (struct work){.task = {.run = do_work, .arg = work},
+                          .loop = loop,
+                          .work = fn,
+                          .after = after,
+                          .arg = arg};
+    mal_pool_add(loop->pool, &work->task);
     return true;
 }
 
@@ -158,11 +169,11 @@ bool mal_loop_watch(struct mal_loop *loop, int fd, void (*ready)(void *arg), voi
                     struct mal_error *err) {
     loop->ready = (struct call){ready, arg};
     int rc = uv_poll_init(&loop->uv, &loop->poll, fd);
-    if (rc) return mal_fail(err, MAL_IO, "watch: %s", uv_strerror(rc));
+    if (rc) return fail_uv(rc, "watch", err);
     loop->poll.data = loop;
     loop->polling = true;
     rc = uv_poll_start(&loop->poll, UV_READABLE, on_readable);
-    if (rc) return mal_fail(err, MAL_IO, "watch: %s", uv_strerror(rc));
+    if (rc) return fail_uv(rc, "watch", err);
     return true;
 }
 
@@ -192,7 +203,7 @@ bool mal_loop_every(struct mal_loop *loop, int64_t ms, void (*tick)(void *arg), 
                     struct mal_error *err) {
     loop->tick = (struct call){tick, arg};
     int rc = uv_timer_start(&loop->every, on_every, (uint64_t)ms, (uint64_t)ms);
-    if (rc) return mal_fail(err, MAL_IO, "timer: %s", uv_strerror(rc));
+    if (rc) return fail_uv(rc, "timer", err);
     return true;
 }
 
@@ -207,7 +218,7 @@ bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), voi
     loop->stop = (struct call){stop, arg};
     int rc = uv_signal_start(&loop->term, on_signal, SIGTERM);
     if (!rc) rc = uv_signal_start(&loop->interrupt, on_signal, SIGINT);
-    if (rc) return mal_fail(err, MAL_IO, "signals: %s", uv_strerror(rc));
+    if (rc) return fail_uv(rc, "signals", err);
     return true;
 }
 

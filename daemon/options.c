@@ -32,6 +32,14 @@ bool mal_options_refuse(const struct mal_option_set *set, const char *format, ..
     return false;
 }
 
+static bool no_memory;
+
+bool mal_options_no_memory(const struct mal_option_set *set) {
+    fprintf(stderr, "malmend %s: options: out of memory\n", set->command);
+    no_memory = true;
+    return false;
+}
+
 size_t mal_options_count(const struct mal_option_set *set) {
     size_t n = 0;
     while (set->options[n].name)
@@ -54,7 +62,7 @@ static bool refuse_unknown(const struct mal_option_set *set, const char *name) {
 static bool keep(const struct mal_option_set *set, struct mal_given *given,
                  const char *text, const char *source) {
     char *copy = mal_strdup(text);
-    if (!copy) return mal_options_refuse(set, "out of memory");
+    if (!copy) return mal_options_no_memory(set);
     mal_free(given->text);
     given->text = copy;
     snprintf(given->source, sizeof given->source, "%s", source);
@@ -108,7 +116,7 @@ static bool take_named(struct command_line *line, const char *argument) {
         if (!take_value(line, name, attached, &text)) return false;
         mal_free(line->config);
         line->config = mal_strdup(text);
-        return line->config || mal_options_refuse(line->set, "out of memory");
+        return line->config || mal_options_no_memory(line->set);
     }
     for (size_t i = 0; line->set->options[i].name; i++) {
         const struct mal_option *option = &line->set->options[i];
@@ -174,9 +182,10 @@ bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char 
     struct command_line line = {.set = set, .argc = argc, .argv = argv};
     bool ok = false;
     *out_exit = 2;
+    no_memory = false;
     line.given = mal_calloc(n + 1, sizeof *line.given);
     if (!line.given) {
-        mal_options_refuse(set, "out of memory");
+        mal_options_no_memory(set);
         goto end;
     }
     if (!read_command_line(&line)) goto end;
@@ -201,6 +210,7 @@ bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char 
     }
 
 end:
+    if (no_memory) *out_exit = 1;
     for (size_t i = 0; line.given && i < n; i++)
         mal_free(line.given[i].text);
     mal_free(line.given);

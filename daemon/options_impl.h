@@ -14,6 +14,9 @@ struct mal_given {
 bool mal_options_refuse(const struct mal_option_set *set, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* The same where that is not the user's fault; mal_options_parse() then exits with 1. */
+bool mal_options_no_memory(const struct mal_option_set *set);
+
 size_t mal_options_count(const struct mal_option_set *set);
 
 /* Fill what is still empty in `given`, which runs along the table. */

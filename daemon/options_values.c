@@ -98,7 +98,7 @@ static bool is_choice(const char *text, const char *choices) {
 
 static bool set_text(const struct mal_option_set *set, const char *text, char **field) {
     char *copy = mal_strdup(text);
-    if (!copy) return mal_options_refuse(set, "out of memory");
+    if (!copy) return mal_options_no_memory(set);
     mal_free(*field);
     *field = copy;
     return true;
@@ -188,35 +188,33 @@ bool mal_options_from_environment(const struct mal_option_set *set,
         const char *text = getenv(name);
         if (given[i].text || !text || !*text) continue;
         given[i].text = mal_strdup(text);
-        if (!given[i].text) return mal_options_refuse(set, "out of memory");
+        if (!given[i].text) return mal_options_no_memory(set);
         snprintf(given[i].source, sizeof given[i].source, "%s", name);
     }
     return true;
 }
 
-/* What a member of the file says, as text; NULL: wrong type (or no memory, reported
- * alike). */
-static char *member_text(const struct mal_option *option, const json_t *value) {
+enum { NUMBER_BYTES = 40 };
+
+/* What a member of the file says, as text, borrowed or in `number`; NULL: wrong type. */
+static const char *member_text(const struct mal_option *option, const json_t *value,
+                               char number[NUMBER_BYTES]) {
     enum mal_option_kind kind = option->kind;
     bool suffixed = kind == MAL_OPTION_BYTES || kind == MAL_OPTION_DURATION;
     bool text = kind == MAL_OPTION_TEXT || kind == MAL_OPTION_CHOICE || suffixed;
     bool real = kind == MAL_OPTION_REAL || kind == MAL_OPTION_DURATION;
     bool whole = kind == MAL_OPTION_INT || kind == MAL_OPTION_BYTES || real;
-    char number[40];
-    if (json_is_string(value)) return text ? mal_strdup(json_string_value(value)) : NULL;
-    if (json_is_boolean(value)) {
-        return kind == MAL_OPTION_FLAG
-                   ? mal_strdup(json_is_true(value) ? "true" : "false")
-                   : NULL;
-    }
+    if (json_is_string(value)) return text ? json_string_value(value) : NULL;
+    if (json_is_boolean(value) && kind == MAL_OPTION_FLAG)
+        return json_is_true(value) ? "true" : "false";
     if (json_is_integer(value) && whole) {
-        snprintf(number, sizeof number, "%" JSON_INTEGER_FORMAT,
+        snprintf(number, NUMBER_BYTES, "%" JSON_INTEGER_FORMAT,
                  json_integer_value(value));
-        return mal_strdup(number);
+        return number;
     }
     if (json_is_real(value) && real) {
-        snprintf(number, sizeof number, "%.17g", json_real_value(value));
-        return mal_strdup(number);
+        snprintf(number, NUMBER_BYTES, "%.17g", json_real_value(value));
+        return number;
     }
     return NULL;
 }
@@ -241,11 +239,14 @@ static bool take_member(const struct mal_option_set *set, const char *path,
         mal_option_spell(set->options[i].name, "", false, name, sizeof name);
         if (strcmp(name, key) != 0 || set->options[i].here_only) continue;
         if (json_is_null(value) || given[i].text) return true;
-        given[i].text = member_text(&set->options[i], value);
-        if (!given[i].text) {
+        char number[NUMBER_BYTES];
+        const char *text = member_text(&set->options[i], value, number);
+        if (!text) {
             return mal_options_refuse(set, "%s: '%s' must be %s", path, key,
                                       json_type_of(&set->options[i]));
         }
+        given[i].text = mal_strdup(text);
+        if (!given[i].text) return mal_options_no_memory(set);
         snprintf(given[i].source, sizeof given[i].source, "%s: '%s'", path, key);
         return true;
     }
@@ -258,7 +259,9 @@ bool mal_options_from_file(const struct mal_option_set *set, const char *path,
     json_t *root = NULL;
     bool ok = true;
     if (!mal_json_load(&root, path, &err)) {
-        return mal_options_refuse(set, "--config: %s", err.text);
+        return err.status == MAL_NO_MEMORY
+                   ? mal_options_no_memory(set)
+                   : mal_options_refuse(set, "--config: %s", err.text);
     }
     if (!json_is_object(root)) {
         ok = mal_options_refuse(set, "--config: %s must hold one JSON object", path);

@@ -3,11 +3,14 @@
 
 #include <string.h>
 
+#include "core/json.h"
 #include "proto/wire.h"
 
 /* Text the store holds as JSON; null when it holds none or something unreadable. */
 static json_t *parse(const char *text) {
-    json_t *value = text ? json_loads(text, JSON_DECODE_ANY, NULL) : NULL;
+    json_error_t problem;
+    json_t *value =
+        text ? mal_json_parse(text, strlen(text), JSON_DECODE_ANY, &problem) : NULL;
     return value ? value : json_null();
 }
 

@@ -7,6 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/auth.h"
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
@@ -386,6 +387,7 @@ static void finish(struct life *life) {
 bool mal_serve(const struct mal_serve_options *options, int *out_exit,
                struct mal_error *err) {
     struct life life = {.o = options};
+    mal_json_guard();
     bool ok = start(&life, err);
     if (ok) mal_loop_run(life.d.loop);
     finish(&life);

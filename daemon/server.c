@@ -64,7 +64,10 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
                                   size_t *data_bytes, void **context) {
     struct mal_server *server = arg;
     struct mal_exchange *ex = *context;
-    if (!ex) return MHD_NO;
+    if (!ex) {
+        return MHD_queue_response(connection, MHD_HTTP_SERVICE_UNAVAILABLE,
+                                  server->no_memory);
+    }
     if (!ex->begun) {
         mal_exchange_begin(ex, url, method, version);
         return ex->response && !ex->drain ? send_answer(ex) : MHD_YES;
@@ -121,7 +124,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     ex->server->n_exchanges--;
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->stream.next) ex->stream.gone(ex->stream.arg);
-    if (ex->response) MHD_destroy_response(ex->response);
+    if (ex->response && !ex->lent) MHD_destroy_response(ex->response);
     mal_free(ex->text);
     mal_free(ex->pub.body);
     mal_free(ex->path);
@@ -201,12 +204,32 @@ void mal_server_sweep(struct mal_server *server) {
 
 /* ---- Start and stop ---- */
 
+/* Made while there is memory. */
+static struct MHD_Response *make_no_memory(void) {
+    static char body[] = "{\"type\":\"urn:malmend:problem:no-memory\",\"title\":\"out of "
+                         "memory\",\"status\":503,\"detail\":\"out of memory\"}";
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(sizeof body - 1, body, MHD_RESPMEM_PERSISTENT);
+    if (response &&
+        MHD_add_response_header(response, "Content-Type", "application/problem+json") &&
+        MHD_add_response_header(response, "Retry-After", "1"))
+        return response;
+    if (response) MHD_destroy_response(response);
+    return NULL;
+}
+
 bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
                       const struct mal_server_options *options, struct mal_error *err) {
     struct mal_server *server = mal_calloc(1, sizeof *server);
     if (!server) return mal_fail(err, MAL_NO_MEMORY, "server");
     server->options = *options;
     server->loop = loop;
+    server->no_memory = make_no_memory();
+    if (!server->no_memory) {
+        mal_fail(err, MAL_NO_MEMORY, "server");
+        goto fail;
+    }
+    errno = 0;
     server->mhd = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, server,
         MHD_OPTION_LISTEN_SOCKET, (MHD_socket)options->listen_fd,
@@ -217,7 +240,8 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
         MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
         on_connection, server, MHD_OPTION_END);
     if (!server->mhd) {
-        mal_fail(err, MAL_IO, "cannot start the HTTP server");
+        mal_fail(err, errno == ENOMEM ? MAL_NO_MEMORY : MAL_IO,
+                 "cannot start the HTTP server");
         goto fail;
     }
     const union MHD_DaemonInfo *info =
@@ -232,6 +256,7 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
 
 fail:
     if (server->mhd) MHD_stop_daemon(server->mhd);
+    if (server->no_memory) MHD_destroy_response(server->no_memory);
     mal_free(server);
     return false;
 }
@@ -258,5 +283,6 @@ void mal_server_stop(struct mal_server *server) {
     if (!server) return;
     mal_loop_unwatch(server->loop);
     MHD_stop_daemon(server->mhd);
+    MHD_destroy_response(server->no_memory);
     mal_free(server);
 }

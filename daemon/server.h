@@ -52,7 +52,8 @@ const char *mal_request_query_odd(const struct mal_request *req,
 /* Adds a header to the answer to come; at most 7, values up to 255 bytes. */
 void mal_request_set(struct mal_request *req, const char *name, const char *value);
 /* Loop thread only. Takes over `body` (from mal_malloc or mal_strdup; NULL: empty);
- * `type` may be NULL. The request may be gone when it returns. */
+ * `type` may be NULL; with a type and no body it is a 503, out of memory. The request may
+ * be gone when it returns. */
 void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
                         size_t bytes);
 

@@ -57,19 +57,25 @@ void mal_request_set(struct mal_request *req, const char *name, const char *valu
     snprintf(h->value, sizeof h->value, "%s", value);
 }
 
+static bool add_headers(const struct mal_exchange *ex, const char *type,
+                        struct MHD_Response *response) {
+    bool ok = !type || MHD_add_response_header(response, "Content-Type", type) == MHD_YES;
+    for (size_t i = 0; ok && i < ex->n_set; i++) {
+        ok = MHD_add_response_header(response, ex->set[i].name, ex->set[i].value) ==
+             MHD_YES;
+    }
+    return ok;
+}
+
 void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
                          struct MHD_Response *response) {
-    ex->response = response;
-    if (!ex->response) {
-        status = MHD_HTTP_SERVICE_UNAVAILABLE;
-        ex->response =
-            MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    if (response && !add_headers(ex, type, response)) {
+        MHD_destroy_response(response);
+        response = NULL;
     }
-    if (ex->response && type) MHD_add_response_header(ex->response, "Content-Type", type);
-    for (size_t i = 0; ex->response && i < ex->n_set; i++) {
-        MHD_add_response_header(ex->response, ex->set[i].name, ex->set[i].value);
-    }
-    ex->status = status;
+    ex->lent = !response;
+    ex->response = response ? response : ex->server->no_memory;
+    ex->status = response ? status : MHD_HTTP_SERVICE_UNAVAILABLE;
     mal_exchange_rested(ex);
     if (ex->suspended) mal_exchange_resume(ex);
 }
@@ -81,10 +87,14 @@ void mal_request_answer(struct mal_request *req, int status, const char *type, c
         mal_free(body);
         return;
     }
-    struct MHD_Response *response =
-        body ? MHD_create_response_from_buffer_with_free_callback(bytes, body, mal_free)
-             : MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
-    if (!response) mal_free(body);
+    struct MHD_Response *response = NULL;
+    if (body) {
+        response =
+            MHD_create_response_from_buffer_with_free_callback(bytes, body, mal_free);
+        if (!response) mal_free(body);
+    } else if (!type) {
+        response = MHD_create_response_from_buffer(0, (void *)"", MHD_RESPMEM_PERSISTENT);
+    }
     mal_exchange_answer(ex, status, type, response);
 }
 

@@ -51,6 +51,7 @@ struct mal_exchange {
     struct mal_header set[MAL_SERVER_HEADERS_SET];
     size_t n_set;
     struct MHD_Response *response;
+    bool lent; /* the server's */
     int status;
     struct mal_stream stream; /* next NULL: the answer is none */
     char *text;               /* of the stream, (text_bytes), sent up to text_at */
@@ -64,9 +65,10 @@ struct mal_server {
     struct mal_client *clients;
     size_t n_exchanges, n_clients;
     uint64_t n_accepted;
-    struct mal_id_maker ids; /* of requests */
-    bool quiet;              /* stopping */
-    bool resumed;            /* the library does not wake its own descriptor for this */
+    struct MHD_Response *no_memory; /* 503, where there is none for another */
+    struct mal_id_maker ids;        /* of requests */
+    bool quiet;                     /* stopping */
+    bool resumed; /* the library does not wake its own descriptor for this */
 };
 
 static inline struct mal_exchange *mal_exchange_of(const struct mal_request *req) {
@@ -76,7 +78,7 @@ static inline struct mal_exchange *mal_exchange_of(const struct mal_request *req
 void mal_exchange_enter(struct mal_exchange *ex, enum mal_phase phase);
 /* The suspended connection goes on, soon. */
 void mal_exchange_resume(struct mal_exchange *ex);
-/* Takes over `response`, NULL where memory is out. */
+/* Takes over `response`; NULL: out of memory, whatever the status. */
 void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
                          struct MHD_Response *response);
 

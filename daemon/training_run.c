@@ -77,7 +77,7 @@ bool mal_training_describe(const struct mal_training *training, char **out,
               hash_file(run, "valid", o->valid, err) &&
               hash_file(run, "init", o->init, err) &&
               hash_file(run, "preserve", o->preserve, err);
-    char *text = ok ? json_dumps(run, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
+    char *text = ok ? mal_json_dump(run, JSON_SORT_KEYS | JSON_COMPACT) : NULL;
     json_decref(run);
     if (!ok) return false;
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "description of the run");

@@ -7,6 +7,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "daemon/history.h"
 
 void mal_diff_finish(struct mal_diff *diff) {
@@ -39,8 +40,9 @@ static bool need_module(struct mal_diff *diff, const char *name,
 /* Those of the row, so that a module that is the same in both is there too. */
 static bool name_modules(struct mal_diff *diff, const struct mal_version_row *row,
                          struct mal_error *err) {
-    json_t *list = row->modules_json ? json_loads(row->modules_json, 0, NULL) : NULL;
-    bool ok = true;
+    json_t *list = NULL;
+    bool ok = !row->modules_json ||
+              mal_json_read(&list, row->modules_json, "the version's modules", err);
     for (size_t i = 0; i < json_array_size(list) && ok; i++) {
         const json_t *module = json_array_get(list, i);
         const char *name = json_string_value(json_object_get(module, "name"));

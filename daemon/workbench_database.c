@@ -2,6 +2,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "daemon/history.h"
 #include "daemon/workbench.h"
 
@@ -9,7 +10,11 @@ static bool set_edits(struct mal_workbench *wb, struct mal_store *store,
                       struct mal_error *err) {
     char *text = NULL;
     if (!mal_store_get_meta(store, "modules", &text, err)) return false;
-    json_t *list = text ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
+    json_t *list = NULL;
+    if (text && !mal_json_read(&list, text, "the database's list of modules", err)) {
+        mal_free(text);
+        return false;
+    }
     size_t n = json_array_size(list);
     const char **names = mal_calloc(n, sizeof *names);
     bool ok = n > 0 || mal_fail(err, MAL_CORRUPT,

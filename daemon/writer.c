@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 
 struct mal_writer {
     struct mal_store *store;
@@ -40,6 +41,7 @@ static void run_write(struct mal_writer *writer, struct mal_write *write) {
         write->done(write);
         return;
     }
+    (void)mal_json_lacked();
     double begin = mal_clock_seconds();
     write->ok = write->fn(writer->store, write->arg, &write->err);
     count(writer, write, mal_clock_seconds() - begin);

@@ -350,14 +350,5 @@ json_t *mal_wire_json_text(const char *text) {
 }
 
 char *mal_wire_dump(const json_t *value) {
-    if (!value) return NULL;
-    size_t bytes = json_dumpb(value, NULL, 0, JSON_COMPACT);
-    char *text = bytes ? mal_malloc(bytes + 1) : NULL;
-    if (!text) return NULL;
-    if (json_dumpb(value, text, bytes, JSON_COMPACT) != bytes) {
-        mal_free(text);
-        return NULL;
-    }
-    text[bytes] = '\0';
-    return text;
+    return mal_json_dump(value, JSON_COMPACT);
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "core/json.h"
 #include "proto/wire_impl.h"
 
 static const char *status_name(enum mal_status status) {
@@ -59,6 +60,7 @@ static void problem_type(enum mal_status status, char out[64]) {
  * its own and the title of the HTTP status, as RFC 9457 wants it for about:blank. */
 char *mal_encode_problem(const struct mal_error *err, int http_status) {
     char type[64] = "about:blank";
+    (void)mal_json_lacked(); /* that is what is reported here */
     const char *title = http_phrase(http_status);
     if (err->status != MAL_OK && mal_status_http(err->status) == http_status) {
         problem_type(err->status, type);

@@ -34,7 +34,7 @@ static char *modules_json(const struct mal_editor *editor) {
     bool ok = list;
     for (size_t i = 0; ok && i < editor->n_modules; i++)
         ok = json_array_append_new(list, json_string(editor->modules[i].name)) == 0;
-    char *text = ok ? json_dumps(list, 0) : NULL;
+    char *text = ok ? mal_json_dump(list, 0) : NULL;
     json_decref(list);
     return text;
 }

@@ -11,6 +11,7 @@
 #include "core/export/low_rank.h"
 #include "core/export/tar.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/new_dir.h"
 #include "core/new_file.h"
 
@@ -129,14 +130,10 @@ static bool write_config(const struct mal_lora *lora, struct mal_new_file *file,
         (json_int_t)lora->rank, "lora_dropout", 0.0, "bias", "none", "fan_in_fan_out",
         !lora->parts[0].module->transposed, "target_modules", names, "inference_mode", 1,
         "use_rslora", 0, "use_dora", 0, "rank_pattern", "alpha_pattern");
-    size_t n = config ? json_dumpb(config, NULL, 0, JSON_INDENT(2)) : 0;
-    char *text = n ? mal_malloc(n + 1) : NULL;
+    char *text = mal_json_dump(config, JSON_INDENT(2));
     bool ok = text || mal_fail(err, MAL_NO_MEMORY, "adapter");
-    if (ok) {
-        json_dumpb(config, text, n, JSON_INDENT(2));
-        text[n] = '\n';
-        ok = mal_new_file_write(file, text, n + 1, err);
-    }
+    ok = ok && mal_new_file_write(file, text, strlen(text), err) &&
+         mal_new_file_write(file, "\n", 1, err);
     mal_free(text);
     json_decref(config);
     return ok;

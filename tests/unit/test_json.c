@@ -42,10 +42,14 @@ static void test_load(void **state) {
 }
 
 /* jansson once read "The capital ofFrance is" where the allocation that grows its buffer
- * failed, and reported nothing. */
+ * failed, and reported nothing; where that was for the closing quote it read and wrote
+ * past the buffer, where it was for what ends a number it aborted. */
 static void test_no_memory(void **state) {
     static const char text[] =
-        "[\"The capital of France is\", \"a\", {\"key\": [1.5, 2]}]";
+        "[\"The capital of France is\", \"a\", {\"key\": [1.5, 2]},"
+        "\"a token of sixty-three bytes, then its quote, which is the one xx\","
+        "10000000000000000000000000000000000000000000000000000000000000000000000000000000"
+        "00000000000000000000000000000000000000000000000.0,2]";
     json_t *root = NULL;
     long n = 0;
     while (!root) {
@@ -63,6 +67,54 @@ static void test_no_memory(void **state) {
                         "The capital of France is");
     assert_true(n > 10);
     json_decref(root);
+}
+
+/* What was made without enough memory lacks members, and once was answered so; a dump
+ * that failed in the middle was taken for whole. */
+static void test_dump_no_memory(void **state) {
+    char *text = NULL;
+    long n = 0;
+    mal_json_guard();
+    while (!text) {
+        mal_alloc_fail_at(++n);
+        json_t *root = json_object();
+        json_object_set_new(root, "a", json_pack("{s:s,s:i}", "b", "text", "c", 1));
+        json_object_set_new(root, "d", json_integer(2));
+        text = mal_json_dump(root, JSON_COMPACT);
+        mal_alloc_fail_at(0);
+        json_decref(root);
+    }
+    assert_string_equal(text, "{\"a\":{\"b\":\"text\",\"c\":1},\"d\":2}");
+    assert_true(n > 15);
+    mal_free(text);
+    assert_null(mal_json_dump(NULL, 0));
+}
+
+/* Lack of memory is remembered for what is being made, by its thread alone. */
+static void test_lacked(void **state) {
+    assert_false(mal_json_lacked());
+    mal_alloc_fail_at(1);
+    assert_null(json_integer(1));
+    mal_alloc_fail_at(0);
+    json_t *one = json_integer(1);
+    assert_null(mal_json_dump(one, JSON_ENCODE_ANY));
+    char *text = mal_json_dump(one, JSON_ENCODE_ANY);
+    assert_string_equal(text, "1");
+    mal_free(text);
+    mal_json_set_lacked(true);
+    assert_true(mal_json_lacked());
+    assert_false(mal_json_lacked());
+    json_decref(one);
+}
+
+static void test_read(void **state) {
+    struct mal_error err = {0};
+    json_t *root = NULL;
+    assert_ok(mal_json_read(&root, "[1]", "w", &err), &err);
+    assert_int_equal(json_array_size(root), 1);
+    json_decref(root);
+    assert_false(mal_json_read(&root, "{\"a\":1,\"a\":2}", "w", &err));
+    assert_error(&err, MAL_CORRUPT, "w: line 1 column 10: duplicate object key");
 }
 
 static void test_members(void **state) {
@@ -158,9 +210,10 @@ static void test_text(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_load),    cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_members), cmocka_unit_test(test_file),
-        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_load),           cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_members),        cmocka_unit_test(test_file),
+        cmocka_unit_test(test_dump_no_memory), cmocka_unit_test(test_lacked),
+        cmocka_unit_test(test_read),           cmocka_unit_test(test_text),
     };
     return cmocka_run_group_tests_name("json", tests, scratch_make, scratch_remove);
 }

@@ -298,13 +298,13 @@ static void test_precedence(void **state) {
 static void test_out_of_memory(void **state) {
     struct values v;
     struct capture out, errors;
-    int code = 2;
-    for (long n = 1; code == 2 && n < 100; n++) {
+    int code = 1;
+    for (long n = 1; code == 1 && n < 100; n++) {
         mal_alloc_fail_at(n);
         code = parse(&plain, "--model|m|--update|joint", &v, &out, &errors);
         mal_alloc_fail_at(0);
         mal_options_finish(&plain, &v);
-        if (code == 2) assert_non_null(strstr(errors.text, "out of memory"));
+        if (code == 1) assert_non_null(strstr(errors.text, "out of memory"));
     }
     assert_int_equal(code, -1);
 }

@@ -1,0 +1,300 @@
+"""A daemon in which the n-th of something fails, n = 1..: a start ends with 1 and says why, or goes
+on; a request or a job fails with a problem that says why, or the daemon ends with 1 and its next
+start has all that was answered 202. Nothing is applied twice, and afterwards all is well again.
+
+MALMEND_POINTS: how many n of each kind (a sample), or "all", or FROM:TO, or numbers with commas;
+MALMEND_SEED: of the sample."""
+import collections
+import contextlib
+import http.client
+import io
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+
+import harness
+from harness import Daemon
+from world import fact
+
+POINTS = os.environ.get("MALMEND_POINTS", "")
+SEED = int(os.environ.get("MALMEND_SEED", random.randrange(1 << 20)))
+QUIET = 100  # so many n that are not reached are the end: counts of threads differ from run to run
+GONE = OSError, http.client.HTTPException
+
+
+class Victim(Daemon):
+    """Its start may fail: then it is not `up`, and `said` is what it said."""
+
+    def start(self, ready=True):
+        self.up = False
+        try:
+            super().start(ready)
+            self.up = True
+        except KeyError:  # a log line without its fields
+            self.address = self.listen
+            self.wait_log("ready")
+            self.up = True
+        except AssertionError:
+            self.wait_end()
+
+    def wait_end(self):
+        until = time.monotonic() + harness.PATIENCE
+        while self.process.poll() is None:
+            assert time.monotonic() < until, f"it hangs: {self.said[-900:]}"
+            self.read_log(0.05)
+        while self.read_log(1):
+            pass
+
+    @property
+    def said(self):
+        return "\n".join(e.get("text") or json.dumps(e) for e in self.log)
+
+    def read_log(self, timeout):  # what it says is expected here
+        with contextlib.redirect_stderr(io.StringIO()):
+            return super().read_log(timeout)
+
+    def bury(self):
+        self.process.stderr.close()
+        harness.RUNNING.remove(self.process)
+
+
+class Point:
+    """One n, from a copy of a directory to its end."""
+
+    KEYS = "first", "second", "third", "fourth", "fifth"
+
+    def __init__(self, test, kind, n):
+        self.test, self.kind, self.n = test, kind, n
+        self.dir = test.dir / f"{kind.name}{n}"
+        self.told = self.dir / "told"
+        self.accepted = {}  # by key: the job
+        self.tries, self.outcome = 0, "went on"
+
+    def victim(self, n):
+        env = self.kind.env(self, n)
+        return Victim(*self.kind.args, directory=str(self.dir), listen=f"unix:{self.dir}/socket",
+                      env=env)
+
+    def says_why(self, text):
+        return self.kind.says.search(text)
+
+    def check_end(self, d):
+        """It has ended by itself: with 1, and said why."""
+        d.wait_end()
+        code = d.process.returncode
+        assert code == 1, (code, d.said[-900:])
+        assert self.says_why(d.said), d.said[-900:]
+        d.bury()
+
+    # ---- What is asked; None: no answer ----
+
+    def ask(self, d, method, path, *body, **headers):
+        try:
+            answer = d.call(method, path, *body, headers=headers)
+        except GONE:
+            return None
+        if answer.status >= 500:
+            assert answer.status in self.kind.statuses, (path, answer.status, answer.body)
+            assert self.says_why(answer.body.decode()), (path, answer.status, answer.body)
+            return None
+        return answer
+
+    def patiently(self, d, *request, **headers):
+        """Tried again until it is answered or the daemon has ended."""
+        until = time.monotonic() + harness.PATIENCE
+        while True:
+            answer = self.ask(d, *request, **headers)
+            if answer or d.process.poll() is not None:
+                return answer
+            self.tries += 1
+            assert time.monotonic() < until, f"no answer: {request[:2]} {d.said[-900:]}"
+            d.read_log(0.02)
+
+    def post(self, d, key):
+        answer = self.patiently(d, "POST", "/v1/edits", {"facts": [fact(f"{self.n} {key}")]},
+                                **{"Idempotency-Key": key})
+        if answer is None:
+            return None
+        assert answer.status == 202, (answer.status, answer.body)
+        job = answer.json["id"]
+        assert self.accepted.setdefault(key, job) == job, "two jobs of one key"
+        return job
+
+    def wait(self, d, job):
+        """The job's end; None: the daemon's."""
+        until = time.monotonic() + harness.PATIENCE
+        while time.monotonic() < until:
+            answer = self.patiently(d, "GET", f"/v1/jobs/{job}?wait=1")
+            if answer is None:
+                return None
+            assert answer.status == 200, (job, answer.status, answer.body)
+            if answer.json["state"] not in ("queued", "running"):
+                return answer.json
+        raise AssertionError(f"job {job} hangs: {d.said[-900:]}")
+
+    def teach(self, d, key):
+        """Whether a fact is live; None: the daemon has ended."""
+        job = self.post(d, key)
+        job = job and self.wait(d, job)
+        if not job:
+            return None
+        if job["state"] == "applied":
+            return True
+        assert job["state"] == "failed" and self.says_why(json.dumps(job["error"])), job
+        self.outcome = "job failed"
+        return False
+
+    def story(self, d):
+        """Whether the daemon lives to its end."""
+        taught = []
+        for key in self.KEYS:
+            done = self.teach(d, key)
+            if done is None:
+                return False
+            taught += [key] * done
+            if len(taught) == 2:
+                break
+        assert len(taught) == 2, taught
+        prompt = fact(f"{self.n} {taught[0]}")["prompt"]
+        for request in (("POST", "/v1/completions", {"prompt": prompt, "max_tokens": 2}),
+                        ("GET", "/v1/status"), ("GET", "/v1/facts?state=live"),
+                        ("GET", "/v1/versions"), ("GET", "/readyz"), *self.kind.more):
+            answer = self.patiently(d, *request)
+            if answer is None:
+                return False
+            assert answer.status == 200, (request, answer.status, answer.body)
+        return True
+
+    # ---- The whole ----
+
+    def recover(self):
+        """Without faults."""
+        d = Daemon(*self.kind.args, directory=str(self.dir))
+        for job in self.accepted.values():
+            state = d.wait_job(job)
+            assert state["state"] == "applied" or self.says_why(json.dumps(state)), state
+        self.post(d, "last")
+        job = d.wait_job(self.accepted["last"])
+        assert job["state"] == "applied", job
+        assert d.stop() == 0, d.log[-3:]
+        harness.RUNNING.remove(d.process)
+
+    def check_rows(self):
+        """Each job once, and no version twice; the facts of the applied ones are live."""
+        db = sqlite3.connect(self.dir / "db")
+        jobs = dict(db.execute("SELECT id, state FROM jobs"))
+        assert set(self.accepted.values()) <= set(jobs), "answered 202 and lost"
+        assert "queued" not in jobs.values() and "running" not in jobs.values(), jobs
+        applied = [job for job, in db.execute(
+            "SELECT j.id FROM version_jobs v JOIN jobs j ON j.seq = v.job")]
+        assert sorted(applied) == sorted(j for j in jobs if jobs[j] == "applied"), (applied, jobs)
+        live = db.execute("SELECT count(*), count(DISTINCT prompt) FROM facts"
+                          " WHERE state = 'live'").fetchone()
+        assert live == (len(applied), len(applied)), (live, applied)
+        db.close()
+
+    def begin(self, n):
+        if self.kind.source:
+            shutil.copytree(self.kind.source, self.dir)
+        else:
+            self.dir.mkdir()
+        d = self.victim(n)
+        if d.up and not self.kind.armed:
+            d.process.send_signal(signal.SIGUSR2)
+        return d
+
+    def live_on(self, d):
+        code = d.stop()
+        assert code == 0 or code == 1 and self.says_why(d.said), (code, d.said[-900:])
+        harness.RUNNING.remove(d.process)
+        if code:
+            self.outcome = "ended at the stop"
+            self.recover()
+        elif self.outcome == "went on" and self.tries:
+            self.outcome = "request failed"
+
+    def thorough(self):
+        """Of thousands of starts that fail, and leave the database alone, one in ten."""
+        few = POINTS != "all" and ":" not in POINTS
+        return few or self.outcome != "start failed" or self.n % 10 == 0
+
+    def run(self):
+        """What came of it; None: n is too large."""
+        d = self.begin(self.n)
+        if d.up and self.story(d):
+            self.live_on(d)
+        else:
+            self.outcome = "daemon ended" if d.up else "start failed"
+            self.check_end(d)
+            if self.thorough():
+                self.recover()
+        if self.thorough():
+            self.check_rows()
+            self.test.verify(self.dir / "db")
+        told = self.told.read_text() if self.told.exists() else None
+        assert told or self.outcome == "went on", self.outcome
+        if told:
+            self.kind.check(self, told)
+        shutil.rmtree(self.dir)
+        return self.outcome if told else None
+
+    def count(self):
+        """How many there are."""
+        d = self.begin(0)
+        assert self.story(d) and d.stop() == 0, d.said[-900:]
+        n = int(self.told.read_text())
+        shutil.rmtree(self.dir)
+        return n
+
+
+class Kind:
+    """What fails, when, and how that is said."""
+
+    statuses, args, more = (500, 503), (), ()
+
+    def __init__(self, name, source=None, armed=False):
+        self.name, self.source, self.armed = name, source, armed
+
+    def check(self, point, told):
+        pass
+
+
+class Points:
+    """Mixed into a test case that has `dir` and verify(db)."""
+
+    def points(self, kind, sample):
+        if "," in POINTS:
+            return [int(n) for n in POINTS.split(",") if n]
+        if ":" in POINTS:
+            return range(*map(int, POINTS.split(":")))
+        if POINTS == "all":
+            return itertools.count(1)
+        n = Point(self, kind, 0).count()
+        return sorted(random.Random(SEED).sample(range(1, n + 1), min(n, int(POINTS or sample))))
+
+    def check_points(self, kind, sample):
+        tally, last, wrong = collections.Counter(), 0, []
+        for n in self.points(kind, sample):
+            point = Point(self, kind, n)
+            try:
+                outcome = point.run()
+            except Exception as e:
+                outcome = "wrong"
+                wrong.append(n)
+                told = point.told.read_text() if point.told.exists() else ""
+                print(f"# {kind.name}, point {n}; again: MALMEND_POINTS={n},")
+                print("".join(f"#   {line}\n" for line in f"{e}\n{told}".splitlines()), flush=True)
+            if outcome:
+                last = n
+            elif n > last + QUIET:
+                break
+            tally[outcome or "not reached"] += 1
+        print(f"# {kind.name}, seed {SEED}, to {last}: {dict(tally)}", flush=True)
+        self.assertEqual(wrong, [])
