@@ -45,10 +45,10 @@ static void run_write(struct mal_writer *writer, struct mal_write *write) {
     double begin = mal_clock_seconds();
     write->ok = write->fn(writer->store, write->arg, &write->err);
     count(writer, write, mal_clock_seconds() - begin);
-    if (!write->ok && write->err.status == MAL_IO) {
-        writer->broken = write->err;
+    if (!write->ok && write->err.status == MAL_IO) writer->broken = write->err;
+    if (writer->broken.status != MAL_OK ||
+        !mal_store_sound(writer->store, &writer->broken))
         writer->fatal(writer->fatal_arg, &writer->broken);
-    }
     write->done(write);
 }
 

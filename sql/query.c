@@ -31,12 +31,19 @@ static enum mal_status status_of(int rc, int system) {
     }
 }
 
-bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err) {
+static int system_errno(const struct mal_store *store, int rc) {
     int primary = rc & 0xff;
-    int system = 0;
-    if (primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN) {
-        system = sqlite3_system_errno(store->db);
-    }
+    return primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN
+               ? sqlite3_system_errno(store->db)
+               : 0;
+}
+
+enum mal_status mal_store_status(const struct mal_store *store, int rc) {
+    return status_of(rc, system_errno(store, rc));
+}
+
+bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err) {
+    int system = system_errno(store, rc);
     char reason[64] = "";
     if (system && strerror_r(system, reason, sizeof reason)) reason[0] = '\0';
     return mal_fail(err, status_of(rc, system), "database '%s': %s%s%s%s", store->path,
@@ -188,6 +195,7 @@ static bool run_plain(struct mal_store *store, enum mal_sql sql, struct mal_erro
 
 bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
     assert(!store->reader);
+    if (!mal_store_check_files(store, err)) return false;
     if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
     mal_tx_rollback(store); /* it may fail with the transaction already open */
     return false;

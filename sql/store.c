@@ -66,6 +66,20 @@ static bool use_wal(struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
+enum { CHECKPOINT_PAGES = 1000 };
+
+/* SQLite's own hook does the same, and drops what a checkpoint says. One that lacks room
+ * or memory, or waits for readers, is made after a later commit; another failure is the
+ * disk's. The commit itself stands. */
+static int after_commit(void *arg, sqlite3 *db, const char *name, int pages) {
+    struct mal_store *store = arg;
+    if (pages < CHECKPOINT_PAGES) return SQLITE_OK;
+    int rc = sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+    if (rc != SQLITE_OK && mal_store_status(store, rc) == MAL_IO)
+        mal_store_fail(store, rc, &store->broken);
+    return SQLITE_OK;
+}
+
 /* cell_size_check: a damaged page is reported and not followed. secure_delete, which some
  * builds have on, would write zeros over all that is pruned. */
 static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
@@ -98,11 +112,13 @@ bool mal_store_open(struct mal_store **out, const char *path, struct mal_error *
     if (!look(store, &schema, err)) goto fail;
     if (!mal_store_connect(store, SQLITE_OPEN_READWRITE, err)) goto fail;
     if (!set_pragmas(store, err)) goto fail;
+    sqlite3_wal_hook(store->db, after_commit, store);
     if (!mal_store_migrate(store, err)) goto fail;
     /* After the migrations: rebuilding a table is only possible without. */
     if (!mal_store_exec(store, "PRAGMA foreign_keys = ON", err)) goto fail;
     if (!prepare_all(store, err)) goto fail;
     if (!sweep(store, err)) goto fail;
+    if (!mal_store_note_files(store, err)) goto fail;
     *out = store;
     return true;
 
@@ -206,6 +222,12 @@ bool mal_store_set_meta(struct mal_store *store, const char *key, const char *va
 }
 
 /* ---- Health ---- */
+
+bool mal_store_sound(const struct mal_store *store, struct mal_error *err) {
+    if (store->broken.status == MAL_OK) return true;
+    *err = store->broken;
+    return false;
+}
 
 /* What SQLite says of a page that it could not look at for want of memory (7), or of a
  * whole tree: then a heading, and nothing under it. */

@@ -136,6 +136,10 @@ bool mal_store_set_meta(struct mal_store *store, const char *key, const char *va
 bool mal_store_get_meta(struct mal_store *store, const char *key, char **out,
                         struct mal_error *err) MAL_CHECK;
 
+/* False: the disk failed when a commit, which stands, was to be copied from the log into the
+ * database. As MAL_IO from a write: stop and recover. */
+bool mal_store_sound(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
+
 /* sqlite's integrity_check; MAL_CORRUPT with its first line. */
 bool mal_store_check(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 

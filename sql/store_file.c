@@ -170,6 +170,40 @@ bool mal_store_create(const struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
+/* ---- Whose files ---- */
+
+static bool stat_file(const struct mal_store *store, size_t i, char name[PATH_MAX],
+                      struct stat *out) {
+    static const char *const suffixes[MAL_STORE_FILES] = {"", "-wal", "-shm"};
+    int n = snprintf(name, PATH_MAX, "%s%s", store->path, suffixes[i]);
+    return n < PATH_MAX && stat(name, out) == 0;
+}
+
+bool mal_store_note_files(struct mal_store *store, struct mal_error *err) {
+    char name[PATH_MAX];
+    struct stat info;
+    for (size_t i = 0; i < MAL_STORE_FILES; i++) {
+        if (!stat_file(store, i, name, &info))
+            return mal_store_fail_errno(name, errno, err);
+        store->files[i] =
+            (struct mal_store_file){.device = info.st_dev, .node = info.st_ino};
+    }
+    return true;
+}
+
+bool mal_store_check_files(const struct mal_store *store, struct mal_error *err) {
+    char name[PATH_MAX];
+    struct stat info;
+    for (size_t i = 0; i < MAL_STORE_FILES; i++) {
+        const struct mal_store_file *file = &store->files[i];
+        if (!stat_file(store, i, name, &info))
+            return mal_fail(err, MAL_IO, "'%s' is gone while in use", name);
+        if (info.st_dev != file->device || info.st_ino != file->node)
+            return mal_fail(err, MAL_IO, "'%s' was replaced while in use", name);
+    }
+    return true;
+}
+
 /* ---- Opening ---- */
 
 bool mal_store_connect(struct mal_store *store, int flags, struct mal_error *err) {

@@ -8,6 +8,7 @@
 #define MAL_STORE_IMPL_H
 
 #include <sqlite3.h>
+#include <sys/types.h>
 
 #include "sql/statements.h"
 #include "sql/store.h"
@@ -17,11 +18,21 @@ enum {
     MAL_STORE_CHUNK_BYTES = 8 << 20,
 };
 
+/* Which file a name stands for. */
+struct mal_store_file {
+    dev_t device;
+    ino_t node;
+};
+
+enum { MAL_STORE_FILES = 3 }; /* database, log, the log's index */
+
 struct mal_store {
     sqlite3 *db;
     char *path;  /* absolute, owned */
     int lock_fd; /* -1: holds no lock (readers) */
     bool reader;
+    struct mal_error broken;                      /* of a checkpoint */
+    struct mal_store_file files[MAL_STORE_FILES]; /* of the writer */
     sqlite3_stmt *stmts[MAL_N_SQL];
     /* Jobs up to this seq have ended, so many in each state (store_counts.c). */
     int64_t settled, settled_jobs[MAL_N_JOB_STATES];
@@ -46,6 +57,12 @@ bool mal_store_create(const struct mal_store *store, struct mal_error *err) MAL_
 bool mal_store_remove(const char *path, struct mal_error *err) MAL_CHECK;
 /* Makes a rename of `path` durable. */
 bool mal_store_sync_directory(const char *path, struct mal_error *err) MAL_CHECK;
+/* Fills store->files. */
+bool mal_store_note_files(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+/* MAL_IO where one of them has been deleted or replaced: what is written now would be
+ * lost, or spoil what is there instead. */
+bool mal_store_check_files(const struct mal_store *store,
+                           struct mal_error *err) MAL_CHECK;
 /* Opens store->db. */
 bool mal_store_connect(struct mal_store *store, int flags,
                        struct mal_error *err) MAL_CHECK;
@@ -74,6 +91,8 @@ bool mal_store_migrate(struct mal_store *store, struct mal_error *err) MAL_CHECK
 bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err);
 /* A failed system call on `path`; always false. */
 bool mal_store_fail_errno(const char *path, int number, struct mal_error *err);
+/* What it would be called. */
+enum mal_status mal_store_status(const struct mal_store *store, int rc);
 bool mal_store_exec(struct mal_store *store, const char *sql,
                     struct mal_error *err) MAL_CHECK;
 /* First column of the first row of a statement that is not one of the prepared ones. */

@@ -1,0 +1,37 @@
+"""A disk that fails: the n-th write, sync, or read of the database's directory (bad_disk.c)."""
+import errno
+import os
+import re
+
+from faults import Kind
+
+
+class BadDisk(Kind):
+    """`of` as in bad_disk.c; `times` that it fails."""
+
+    def __init__(self, name, of, times, number=errno.EIO, **more):
+        super().__init__(name, **more)
+        self.of, self.times, self.number = of, times, number
+        full = number == errno.ENOSPC
+        self.statuses = (507,) if full else (500, 503)
+        # SQLite takes what it cannot read for damaged.
+        self.says = re.compile("space|full" if full else "I/O|input/output|malformed", re.I)
+        # That is a file of its own, whose disk may fail for ever.
+        self.more = (("GET", "/v1/versions/1/delta"),) if times < 10 else ()
+        self.args = ("--min-free-disk", "0")
+
+    def env(self, point, n):
+        return {"LD_PRELOAD": os.environ["MALMEND_BAD_DISK_LIBRARY"],
+                "MALMEND_DISK_UNDER": str(point.dir) + "/db", "MALMEND_DISK_OF": self.of,
+                "MALMEND_DISK_AT": str(n), "MALMEND_DISK_TIMES": str(self.times),
+                "MALMEND_DISK_ERRNO": str(self.number), "MALMEND_DISK_TOLD": str(point.told),
+                **({"MALMEND_DISK_ARMED": "1"} if self.armed else {}),
+                "OMP_WAIT_POLICY": "passive"}
+
+    def check(self, point, told):
+        """After an error of the database's own files nothing is tried again."""
+        what, path = told.split(maxsplit=1)
+        if self.number == errno.EIO and what != "pread" and path.rstrip().endswith(("/db", "/db-wal")):
+            assert point.outcome in ("daemon ended", "start failed", "ended at the stop"), told
+        if self.number == errno.ENOSPC and not self.armed:
+            assert point.outcome in ("went on", "request failed", "job failed"), told
