@@ -189,13 +189,17 @@ static bool write_cancelled(struct mal_store *store, void *arg, struct mal_error
     enum mal_job_state state = row.state;
     enum mal_job_kind kind = row.kind;
     mal_job_row_finish(&row);
-    if (!mal_worker_withdraw(c->daemon->worker, id)) {
+    struct mal_queued_job *job = mal_worker_withdraw(c->daemon->worker, id);
+    if (!job) {
         return mal_fail(err, MAL_CONFLICT, "job %s is %s", id,
                         state == MAL_JOB_QUEUED ? "about to run"
                                                 : mal_job_state_name(state));
     }
-    if (!mal_store_cancel_job(store, id, mal_clock_unix_ms(), &c->audit.row, err))
+    if (!mal_store_cancel_job(store, id, mal_clock_unix_ms(), &c->audit.row, err)) {
+        mal_worker_restore(c->daemon->worker, job);
         return false;
+    }
+    mal_free(job);
     mal_count(&c->daemon->metrics->jobs[kind][MAL_JOB_CANCELLED], 1);
     return true;
 }

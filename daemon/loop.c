@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 
 #include <uv.h>
 
@@ -58,7 +59,17 @@ static bool fail_uv(int rc, const char *what, struct mal_error *err) {
                     uv_strerror(rc));
 }
 
+/* libuv aborts where its table of descriptors cannot grow, which it does at the start. */
+static void *grow_or_end(void *mem, size_t bytes) {
+    void *larger = mal_realloc(mem, bytes);
+    if (larger) return larger;
+    static const char why[] = "malmend serve: event loop: out of memory\n";
+    (void)!write(STDERR_FILENO, why, sizeof why - 1);
+    _exit(1); /* whatever matters is in the database */
+}
+
 bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
+    uv_replace_allocator(mal_malloc, grow_or_end, mal_calloc, mal_free);
     struct mal_loop *loop = mal_calloc(1, sizeof *loop);
     if (!loop) return mal_fail(err, MAL_NO_MEMORY, "event loop");
     loop->last = &loop->first;

@@ -68,7 +68,7 @@ static struct mal_queued_job *take_out(struct mal_queued_job **list,
     return NULL;
 }
 
-bool mal_worker_withdraw(struct mal_worker *worker, const char *id) {
+struct mal_queued_job *mal_worker_withdraw(struct mal_worker *worker, const char *id) {
     pthread_mutex_lock(&worker->lock);
     struct mal_queued_job *found = take_out(&worker->jobs, &worker->last_job, id);
     if (!found) found = take_out(&worker->evaluations, &worker->last_evaluation, id);
@@ -78,8 +78,32 @@ bool mal_worker_withdraw(struct mal_worker *worker, const char *id) {
         worker->n_facts -= mal_worker_room(found->n_facts);
     }
     pthread_mutex_unlock(&worker->lock);
-    mal_free(found);
-    return found != NULL;
+    return found;
+}
+
+/* Under the lock. */
+static void put_back(struct mal_queued_job **list, struct mal_queued_job ***last,
+                     struct mal_queued_job *job) {
+    struct mal_queued_job **p = list;
+    while (*p && strcmp((*p)->id, job->id) < 0) /* ids are in the order of commits */
+        p = &(*p)->next;
+    job->next = *p;
+    if (!job->next) *last = &job->next;
+    *p = job;
+}
+
+void mal_worker_restore(struct mal_worker *worker, struct mal_queued_job *job) {
+    pthread_mutex_lock(&worker->lock);
+    if (job->kind == MAL_JOB_EVALUATION) {
+        put_back(&worker->evaluations, &worker->last_evaluation, job);
+    } else {
+        put_back(&worker->jobs, &worker->last_job, job);
+    }
+    worker->n_jobs++;
+    worker->n_queued += job->n_facts;
+    worker->n_facts += mal_worker_room(job->n_facts);
+    pthread_cond_signal(&worker->asked);
+    pthread_mutex_unlock(&worker->lock);
 }
 
 void mal_worker_queue(struct mal_worker *worker, struct mal_queue_view *out) {

@@ -79,8 +79,11 @@ struct mal_queued_job {
 
 /* The job is in the database. Takes over `job` (from mal_calloc). */
 void mal_worker_submit(struct mal_worker *worker, struct mal_queued_job *job);
-/* Takes a job that has not begun out of the queue; false: it is not there. */
-bool mal_worker_withdraw(struct mal_worker *worker, const char *id);
+/* Takes a job that has not begun out of the queue, owned by the caller; NULL: it is not
+ * there. */
+struct mal_queued_job *mal_worker_withdraw(struct mal_worker *worker, const char *id);
+/* Puts it back in its place. */
+void mal_worker_restore(struct mal_worker *worker, struct mal_queued_job *job);
 
 struct mal_queue_view {
     int64_t jobs, facts, capacity;

@@ -89,8 +89,11 @@ class FullDisk(Lab):
         return applied
 
     def check(self, d):
-        """It teaches again, and what it has is sound."""
+        """It teaches again."""
         d.apply(*demo_facts("heldout.ndjson", 2))
+        self.sound(d)
+
+    def sound(self, d):
         live = d.get("/v1/status").json
         self.assertEqual(d.stop(), 0)
         report = self.json("verify", "--db", self.disk.path / "db", "--model", MODEL)
@@ -132,6 +135,19 @@ class FullDisk(Lab):
         self.disk.empty()
         self.assertEqual(self.ends(d, [answer.json["id"]]), 0)
         self.check(d)
+
+    def test_cancel(self):
+        """A job that could not be cancelled once was in no queue any more, and never ran."""
+        d = self.serve("--min-free-disk", "0", "--batch-window-ms", "60000")
+        waiting = [d.edit(f).json["id"] for f in demo_facts("train.ndjson", 3)]
+        self.disk.fill(0)
+        self.full(d.call("POST", f"/v1/jobs/{waiting[1]}/cancel"))
+        self.assertEqual(d.get("/v1/status").json["queue"]["jobs"], 3)
+        self.disk.empty()
+        self.assertEqual(d.call("POST", f"/v1/jobs/{waiting[0]}/cancel").status, 200)
+        answer = d.call("POST", "/v1/rollbacks", {"to_version": 0})  # those before it run now
+        self.assertEqual(self.ends(d, waiting[1:] + [answer.json["id"]]), 3)
+        self.sound(d)
 
     def test_little_room(self):
         """Before the disk is full."""

@@ -14,8 +14,9 @@ class BadDisk(Kind):
         self.of, self.times, self.number = of, times, number
         full = number == errno.ENOSPC
         self.statuses = (507,) if full else (500, 503)
-        # SQLite takes what it cannot read for damaged.
-        self.says = re.compile("space|full" if full else "I/O|input/output|malformed", re.I)
+        # SQLite takes what it cannot read for damaged, what it cannot open to write for read-only.
+        self.says = re.compile("space|full" if full else
+                               "I/O|input/output|malformed|unable to open|readonly", re.I)
         # That is a file of its own, whose disk may fail for ever.
         self.more = (("GET", "/v1/versions/1/delta"),) if times < 10 else ()
         self.args = ("--min-free-disk", "0")
@@ -31,7 +32,7 @@ class BadDisk(Kind):
     def check(self, point, told):
         """After an error of the database's own files nothing is tried again."""
         what, path = told.split(maxsplit=1)
-        if self.number == errno.EIO and what != "pread" and path.rstrip().endswith(("/db", "/db-wal")):
+        if self.number == errno.EIO and what not in ("pread", "open") and path.rstrip().endswith(("/db", "/db-wal")):
             assert point.outcome in ("daemon ended", "start failed", "ended at the stop"), told
         if self.number == errno.ENOSPC and not self.armed:
             assert point.outcome in ("went on", "request failed", "job failed"), told
