@@ -13,10 +13,11 @@ Job = namedtuple("Job", "kind state version to_version request result error took
 Version = namedtuple("Version", "kind parent to_version live_facts weights chain pruned keyframe"
                      " jobs")
 
-ENDED = ("applied", "rejected", "failed")
+ENDED = ("applied", "rejected", "failed", "cancelled")
 CALLS = {"edit": {"POST /v1/edits"}, "rollback": {"POST /v1/rollbacks"},
          "consolidation": {"POST /v1/consolidations"},
          "retraction": {"POST /v1/retractions", "DELETE /v1/facts/{id}"}}
+CANCEL = "POST /v1/jobs/{id}/cancel"
 WHY_FAILED = {"retraction": "is not live", "rollback": "pruned", "consolidation": "no live facts"}
 
 
@@ -64,7 +65,8 @@ def read(path):
     for version, name in db.execute("SELECT version, name FROM blobs"):
         blobs.setdefault(version, []).append(name)
     calls = {}
-    for job, action in db.execute("SELECT j.id, a.action FROM audit a JOIN jobs j ON j.seq = a.job"):
+    for job, action in db.execute("SELECT j.id, a.action FROM audit a JOIN jobs j ON j.seq = a.job"
+                                  " ORDER BY a.id"):
         calls.setdefault(job, []).append(action)
     db.close()
     return jobs, facts, versions, states, staged, blobs, calls
@@ -96,8 +98,9 @@ class Book:
         self.facts = facts
         self.check_jobs(jobs)
         for id, job in jobs.items():  # each with its row of the audit, no row without its job
-            action, = calls.pop(id)
-            assert action in CALLS[job.kind], (id, job, action)
+            made, *more = calls.pop(id)
+            assert made in CALLS[job.kind], (id, job, made)
+            assert more == [CANCEL] * (job.state == "cancelled"), (id, job, more)
         assert not calls, calls
         new = range(len(self.versions), len(versions))
         for v, old in enumerate(self.versions):
@@ -114,7 +117,7 @@ class Book:
 
     def check_jobs(self, jobs):
         for id in set(jobs) - set(self.asked):
-            fits = [ask for ask in self.open if ask["kind"] == jobs[id].kind]
+            fits = [ask for ask in self.open if self.fits(ask, id, jobs[id])]
             assert fits, f"nobody asked for {id}: {jobs[id]}"
             self.open.remove(fits[0])
             self.asked[id] = fits[0]
@@ -130,8 +133,14 @@ class Book:
             else:
                 assert id not in self.ended, f"{id} had ended: {job}"
 
+    def fits(self, ask, id, job):
+        """Whether it may be what was asked without an answer."""
+        return ask["kind"] == job.kind
+
     def check_ended(self, id, job):
         bad = self.asked[id].get("bad")
+        if job.state == "cancelled":
+            assert self.asked[id].get("cancel"), (id, job)
         if job.state == "failed":
             assert WHY_FAILED.get(job.kind, "\0") in job.error, (id, job)
         elif job.state == "rejected" and job.kind == "edit":
@@ -226,7 +235,8 @@ class Book:
             elif job.state == "applied":
                 assert fact.state == "rejected" and f in self.rejected(fact.job), (f, fact)
             else:
-                assert fact.state == job.state, (f, fact, job)
+                word = "rejected" if job.state == "cancelled" else job.state
+                assert fact.state == word, (f, fact, job)
         for id, job in self.jobs.items():
             if job.kind == "edit":
                 n = sum(fact.job == id for fact in self.facts.values())
