@@ -14,49 +14,82 @@ static const size_t MAX_BYTES = (size_t)256 << 20;
 
 /* ---- Memory ---- */
 
-/* What a parse has allocated, and what of it jansson has let go. Freed at its end only,
- * so that it can be left from anywhere. */
+enum { FEW = 64, NEAR = 16 };
+
+struct list {
+    void **mem, *few[FEW];
+    size_t n, room;
+};
+
+/* What a parse has allocated. What jansson lets go is freed at once where it is found
+ * among the last, else at the end: so the parse can be left from anywhere. */
 struct parse {
     jmp_buf end;
-    void **made, **dropped; /* (room) */
-    size_t n_made, n_dropped, room;
+    struct list made, dropped;
     bool no_memory;
 };
 
 static _Thread_local struct parse *current;
 static _Thread_local bool lacked;
 
-static bool make_room(struct parse *p) {
-    size_t room = p->room ? 2 * p->room : 64;
-    void **made = mal_realloc(p->made, room * sizeof *made);
-    if (made) p->made = made;
-    void **dropped = mal_realloc(p->dropped, room * sizeof *dropped);
-    if (dropped) p->dropped = dropped;
-    if (made && dropped) p->room = room;
-    return made && dropped;
+static bool has_room(struct list *list) {
+    if (list->n < list->room) return true;
+    size_t room = 2 * list->room;
+    bool few = list->mem == list->few;
+    void **mem = mal_realloc(few ? NULL : list->mem, room * sizeof *mem);
+    if (!mem) return false;
+    if (few) memcpy(mem, list->few, sizeof list->few);
+    list->mem = mem;
+    list->room = room;
+    return true;
+}
+
+static void list_init(struct list *list) {
+    list->mem = list->few;
+    list->n = 0;
+    list->room = FEW;
+}
+
+/* The list, and what is on it where that is asked for. */
+static void list_finish(struct list *list, bool all) {
+    for (size_t i = 0; all && i < list->n; i++)
+        mal_free(list->mem[i]);
+    if (list->mem != list->few) mal_free(list->mem);
 }
 
 /* jansson does not look whether the buffer it reads a token into could grow: it would
  * read, and write, past its end. So a parse without memory is left at once. */
+static void leave(struct parse *p) {
+    lacked = true;
+    p->no_memory = true;
+    longjmp(p->end, 1);
+}
+
 static void *guarded_malloc(size_t bytes) {
     struct parse *p = current;
-    bool fits = !p || p->n_made < p->room || make_room(p);
-    void *mem = fits ? mal_malloc(bytes) : NULL;
+    if (p && !has_room(&p->made)) leave(p);
+    void *mem = mal_malloc(bytes);
     if (!mem) lacked = true;
-    if (!mem && p) {
-        p->no_memory = true;
-        longjmp(p->end, 1);
-    }
-    if (p) p->made[p->n_made++] = mem;
+    if (!mem && p) leave(p);
+    if (p) p->made.mem[p->made.n++] = mem;
     return mem;
 }
 
 static void guarded_free(void *mem) {
-    if (current && mem) {
-        current->dropped[current->n_dropped++] = mem;
-    } else {
+    struct parse *p = current;
+    if (!p || !mem) {
         mal_free(mem);
+        return;
     }
+    struct list *made = &p->made;
+    for (size_t i = made->n; i > 0 && made->n - i < NEAR; i--) {
+        if (made->mem[i - 1] != mem) continue;
+        made->mem[i - 1] = made->mem[--made->n];
+        mal_free(mem);
+        return;
+    }
+    if (!has_room(&p->dropped)) leave(p);
+    p->dropped.mem[p->dropped.n++] = mem;
 }
 
 static void install_guard(void) {
@@ -80,11 +113,6 @@ void mal_json_set_lacked(bool was) {
 
 /* ---- In and out ---- */
 
-static void free_all(void **mem, size_t n) {
-    for (size_t i = 0; i < n; i++)
-        mal_free(mem[i]);
-}
-
 static json_t *parse_in(struct parse *p, const char *text, size_t bytes, size_t flags,
                         json_error_t *problem) {
     if (setjmp(p->end)) return NULL;
@@ -93,20 +121,18 @@ static json_t *parse_in(struct parse *p, const char *text, size_t bytes, size_t 
 
 json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
                        json_error_t *problem) {
-    struct parse parse = {0};
+    struct parse parse;
     mal_json_guard();
+    list_init(&parse.made);
+    list_init(&parse.dropped);
+    parse.no_memory = false;
     *problem = (json_error_t){0}; /* jansson leaves it alone where an allocation fails */
     current = &parse;
     json_t *root = parse_in(&parse, text, bytes, flags, problem);
     current = NULL;
-    if (parse.no_memory) {
-        free_all(parse.made, parse.n_made);
-        *problem = (json_error_t){0};
-    } else {
-        free_all(parse.dropped, parse.n_dropped);
-    }
-    mal_free(parse.made);
-    mal_free(parse.dropped);
+    if (parse.no_memory) *problem = (json_error_t){0};
+    list_finish(&parse.made, parse.no_memory);
+    list_finish(&parse.dropped, !parse.no_memory);
     return root;
 }
 
