@@ -85,7 +85,7 @@ struct mal_queued_job *mal_worker_withdraw(struct mal_worker *worker, const char
 static void put_back(struct mal_queued_job **list, struct mal_queued_job ***last,
                      struct mal_queued_job *job) {
     struct mal_queued_job **p = list;
-    while (*p && strcmp((*p)->id, job->id) < 0) /* ids are in the order of commits */
+    while (*p && (*p)->order < job->order)
         p = &(*p)->next;
     job->next = *p;
     if (!job->next) *last = &job->next;
