@@ -18,6 +18,10 @@ struct call {
     void *arg;
 };
 
+struct list {
+    struct mal_task *first, **last;
+};
+
 struct mal_loop {
     uv_loop_t uv;
     uv_async_t wake;
@@ -27,8 +31,8 @@ struct mal_loop {
     uv_signal_t term, interrupt, hangup;
     bool has_uv, has_lock, polling;
     struct call ready, tick, stop, again;
-    pthread_mutex_t lock; /* of the posted tasks */
-    struct mal_task *first, **last;
+    pthread_mutex_t lock; /* of the lists */
+    struct list posted, worked;
     struct mal_pool *pool;
 };
 
@@ -40,18 +44,23 @@ struct work {
     void *arg;
 };
 
-static void run_posted(uv_async_t *wake) {
-    struct mal_loop *loop = wake->data;
+static void run_list(struct mal_loop *loop, struct list *list) {
     pthread_mutex_lock(&loop->lock);
-    struct mal_task *task = loop->first;
-    loop->first = NULL;
-    loop->last = &loop->first;
+    struct mal_task *task = list->first;
+    list->first = NULL;
+    list->last = &list->first;
     pthread_mutex_unlock(&loop->lock);
     while (task) {
         struct mal_task *next = task->next; /* the task may free itself */
         task->run(task->arg);
         task = next;
     }
+}
+
+static void run_posted(uv_async_t *wake) {
+    struct mal_loop *loop = wake->data;
+    run_list(loop, &loop->posted);
+    run_list(loop, &loop->worked);
 }
 
 static bool fail_uv(int rc, const char *what, struct mal_error *err) {
@@ -72,7 +81,8 @@ bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     uv_replace_allocator(mal_malloc, grow_or_end, mal_calloc, mal_free);
     struct mal_loop *loop = mal_calloc(1, sizeof *loop);
     if (!loop) return mal_fail(err, MAL_NO_MEMORY, "event loop");
-    loop->last = &loop->first;
+    loop->posted.last = &loop->posted.first;
+    loop->worked.last = &loop->worked.first;
     int rc = uv_loop_init(&loop->uv);
     if (rc) {
         fail_uv(rc, "event loop", err);
@@ -112,6 +122,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 void mal_loop_destroy(struct mal_loop *loop) {
     if (!loop) return;
     mal_pool_destroy(loop->pool);
+    if (loop->pool) run_list(loop, &loop->worked); /* what frees the work */
     if (loop->has_uv) {
         uv_walk(&loop->uv, close_handle, NULL);
         uv_run(&loop->uv, UV_RUN_DEFAULT);
@@ -129,15 +140,19 @@ void mal_loop_stop(struct mal_loop *loop) {
     uv_stop(&loop->uv);
 }
 
-void mal_loop_post(struct mal_loop *loop, struct mal_task *task) {
+static void post(struct mal_loop *loop, struct list *list, struct mal_task *task) {
     task->next = NULL;
     pthread_mutex_lock(&loop->lock);
-    *loop->last = task;
-    loop->last = &task->next;
+    *list->last = task;
+    list->last = &task->next;
     /* Under the lock: once the task is visible the loop may end and the handle be closed.
      */
     uv_async_send(&loop->wake);
     pthread_mutex_unlock(&loop->lock);
+}
+
+void mal_loop_post(struct mal_loop *loop, struct mal_task *task) {
+    post(loop, &loop->posted, task);
 }
 
 static void after_work(void *arg) {
@@ -150,7 +165,7 @@ static void do_work(void *arg) {
     struct work *work = arg;
     work->work(work->arg);
     work->task = (struct mal_task){.run = after_work, .arg = work};
-    mal_loop_post(work->loop, &work->task);
+    post(work->loop, &work->loop->worked, &work->task);
 }
 
 bool mal_loop_work(struct mal_loop *loop, void (*fn)(void *arg), void (*after)(void *arg),
