@@ -3,10 +3,10 @@
 #include "daemon/config_check.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 
 #include "core/alloc.h"
 #include "core/backend.h"
+#include "core/json.h"
 #include "daemon/disk.h"
 #include "daemon/engine_check.h"
 #include "daemon/listen.h"
@@ -137,8 +137,9 @@ static bool print_json(const struct report *report) {
         "{s:b,s:O,s:O,s:o,s:O,s:O}", "valid", json_array_size(report->problems) == 0,
         "options", report->check->options, "origins", report->check->origins, "found",
         found_json(report), "problems", report->problems, "warnings", report->warnings);
-    bool ok = json && json_dumpf(json, stdout, JSON_COMPACT | DIGITS) == 0;
-    putchar('\n');
+    char *text = mal_json_dump(json, JSON_COMPACT | DIGITS);
+    bool ok = text && puts(text) != EOF;
+    mal_free(text);
     json_decref(json);
     return ok;
 }
@@ -149,13 +150,13 @@ static void print_options(const struct report *report) {
     json_object_foreach (report->check->options, name, value) {
         const char *origin =
             json_string_value(json_object_get(report->check->origins, name));
-        char *text = json_dumps(value, JSON_ENCODE_ANY | DIGITS);
+        char *text = mal_json_dump(value, JSON_ENCODE_ANY | DIGITS);
         printf("%-27s %-27s %s\n", name,
                json_is_null(value) ? "-"
                : text              ? text
                                    : "?",
                origin ? origin : "");
-        free(text); /* jansson's */
+        mal_free(text);
     }
 }
 

@@ -40,6 +40,36 @@ bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
 
 /* ---- Deltas ---- */
 
+static bool take_size(const json_t *header, const char *key, int64_t *out) {
+    const json_t *value = json_object_get(header, key);
+    const json_int_t max = 1 << 30;
+    *out = json_integer_value(value);
+    return json_is_integer(value) && *out >= 0 && *out < max;
+}
+
+static bool take_number(const json_t *header, const char *key, double *out) {
+    const json_t *value = json_object_get(header, key);
+    *out = json_number_value(value);
+    return json_is_number(value);
+}
+
+/* json_unpack() would do, but takes lack of memory for a header that does not fit. */
+static bool take_header(const json_t *header, bool keyframe, struct mal_delta_part *out) {
+    out->encoding = MAL_ENCODING_DENSE;
+    out->rank = 0;
+    if (!take_size(header, "d_in", &out->d_in) || out->d_in == 0 ||
+        !take_size(header, "d_out", &out->d_out) || out->d_out == 0)
+        return false;
+    if (keyframe) return true;
+    const char *encoding = json_string_value(json_object_get(header, "encoding"));
+    bool factors = encoding && strcmp(encoding, "factors") == 0;
+    if (factors) out->encoding = MAL_ENCODING_FACTORS;
+    return (factors || (encoding && strcmp(encoding, "dense") == 0)) &&
+           take_size(header, "rank", &out->rank) && (out->rank > 0) == factors &&
+           take_number(header, "norm", &out->norm) &&
+           take_number(header, "rounding_error", &out->rounding_error);
+}
+
 /* Reads header_json; the sizes must agree with the blob's. A keyframe's says only those.
  */
 static bool read_part_header(int64_t version, const struct mal_blob_row *blob,
@@ -47,27 +77,9 @@ static bool read_part_header(int64_t version, const struct mal_blob_row *blob,
     json_t *header = NULL;
     if (!mal_json_read(&header, blob->header_json, blob->name, err))
         return mal_fail_wrap(err, "version %lld", (long long)version);
-    const char *encoding = "dense";
-    json_int_t d_in = 0, d_out = 0, rank = 0;
-    int bad = json_unpack(header, "{s:I,s:I}", "d_in", &d_in, "d_out", &d_out);
-    if (!bad && !mal_blob_is(blob, MAL_BLOB_KEYFRAME)) {
-        bad =
-            json_unpack(header, "{s:s,s:I,s:F,s:F}", "encoding", &encoding, "rank", &rank,
-                        "norm", &part->norm, "rounding_error", &part->rounding_error);
-    }
-    const json_int_t max = 1 << 30;
-    bool factors = strcmp(encoding, "factors") == 0,
-         dense = strcmp(encoding, "dense") == 0;
-    part->encoding = factors ? MAL_ENCODING_FACTORS : MAL_ENCODING_DENSE;
-    part->d_in = d_in;
-    part->d_out = d_out;
-    part->rank = rank;
+    bool fits = take_header(header, mal_blob_is(blob, MAL_BLOB_KEYFRAME), part);
     json_decref(header);
-    if (!bad && (factors || dense) && d_in > 0 && d_out > 0 && d_in < max &&
-        d_out < max && (factors ? rank > 0 && rank < max : rank == 0) &&
-        mal_delta_part_bytes(part) == blob->bytes) {
-        return true;
-    }
+    if (fits && mal_delta_part_bytes(part) == blob->bytes) return true;
     return mal_fail(err, MAL_CORRUPT,
                     "version %lld: the header of '%s' does not fit its data",
                     (long long)version, blob->name);

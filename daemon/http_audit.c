@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/json.h"
 #include "daemon/daemon.h"
 #include "daemon/handlers.h"
 #include "daemon/http.h"
@@ -11,7 +12,9 @@
 static json_t *render(const struct mal_audit_row *row) {
     char time[32];
     mal_format_time(row->created_ms, time);
-    json_t *detail = json_loads(row->detail_json, 0, NULL);
+    json_error_t problem;
+    json_t *detail =
+        mal_json_parse(row->detail_json, strlen(row->detail_json), 0, &problem);
     return json_pack("{s:s,s:I,s:s,s:s,s:s,s:s,s:s,s:s,s:s,s:o}", "object", "audit", "id",
                      (json_int_t)row->id, "created_at", time, "who", row->who, "role",
                      row->role, "origin", row->origin, "action", row->action,

@@ -29,7 +29,7 @@ struct listing {
     struct mal_daemon *daemon;
     struct mal_request *req;
     struct mal_fact_query query; /* borrows from the request */
-    json_t *answer;
+    char *answer; /* made where its parts are: whether memory lacked is its thread's */
     struct mal_error err;
 };
 
@@ -42,12 +42,12 @@ static void list(struct listing *l, struct mal_store *store) {
     for (size_t i = 0; i < n; i++)
         json_array_append_new(data, mal_render_fact(&rows[i]));
     mal_fact_rows_free(rows, n);
-    l->answer = mal_page_json(data, "id", has_more);
+    l->answer = mal_json_text(mal_page_json(data, "id", has_more));
 }
 
 static void answer(struct listing *l) {
     if (l->err.status == MAL_OK) {
-        mal_http_json(l->req, 200, l->answer);
+        mal_http_text(l->req, 200, l->answer);
         return;
     }
     struct mal_page page = {.after = l->query.after};

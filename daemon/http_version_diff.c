@@ -19,7 +19,7 @@ struct diff {
     struct mal_daemon *daemon;
     struct mal_request *req;
     struct mal_version_row from, to;
-    json_t *answer;
+    char *answer;
     struct mal_error err;
 };
 
@@ -157,7 +157,7 @@ static void work(void *arg) {
     struct diff *diff = arg;
     struct mal_store *store = NULL;
     if (!mal_store_open_reader(&store, diff->daemon->db, &diff->err)) return;
-    diff->answer = compare(diff, store, &diff->err);
+    diff->answer = mal_json_text(compare(diff, store, &diff->err));
     mal_store_close(store);
 }
 
@@ -171,7 +171,7 @@ static void finish(struct diff *diff) {
 static void answer(void *arg) {
     struct diff *diff = arg;
     if (diff->err.status == MAL_OK) {
-        mal_http_json(diff->req, 200, diff->answer);
+        mal_http_text(diff->req, 200, diff->answer);
     } else {
         mal_http_fail(diff->req, &diff->err);
     }

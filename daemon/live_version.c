@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 
 void mal_live_version_finish(struct mal_live_version *live) {
     for (size_t i = 0; i < live->n_modules; i++)
@@ -26,18 +27,23 @@ static void read_shares(const json_t *measures, const char *key, double out[3]) 
     out[2] = number(shares, "ls");
 }
 
-static void read_measures(struct mal_live_version *live, const char *text) {
-    json_t *measures = text ? json_loads(text, 0, NULL) : NULL;
+static bool read_measures(struct mal_live_version *live, const char *text,
+                          struct mal_error *err) {
+    json_t *measures = NULL;
+    if (text && !mal_json_read(&measures, text, "measures of a version", err))
+        return false;
     live->n_facts = json_integer_value(json_object_get(measures, "facts"));
     read_shares(measures, "decoded", live->decoded);
     read_shares(measures, "teacher_forced", live->forced);
     live->agreement = number(measures, "agreement");
     json_decref(measures);
+    return true;
 }
 
 static bool read_modules(struct mal_live_version *live, const char *text,
                          struct mal_error *err) {
-    json_t *modules = text ? json_loads(text, 0, NULL) : NULL;
+    json_t *modules = NULL;
+    if (text && !mal_json_read(&modules, text, "modules of a version", err)) return false;
     size_t n = json_array_size(modules);
     live->modules = mal_calloc(n + 1, sizeof *live->modules);
     bool ok = live->modules != NULL;
@@ -62,8 +68,8 @@ bool mal_live_version_look(struct mal_live_version *live, struct mal_store *stor
     if (!mal_store_get_version(store, version, &row, err)) return false;
     live->version = version;
     live->created_ms = row.created_ms;
-    read_measures(live, row.measures_json);
-    live->known = read_modules(live, row.modules_json, err);
+    live->known = read_measures(live, row.measures_json, err) &&
+                  read_modules(live, row.modules_json, err);
     mal_version_row_finish(&row);
     return live->known;
 }

@@ -6,6 +6,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 
 /* ---- Histograms ---- */
 
@@ -70,11 +71,14 @@ static int label_of(const char *test) {
 }
 
 void mal_count_rejection(struct mal_metrics *metrics, const char *result_json) {
-    json_t *result = result_json ? json_loads(result_json, 0, NULL) : NULL;
+    json_error_t problem;
+    json_t *result = NULL;
+    if (result_json)
+        result = mal_json_parse(result_json, strlen(result_json), 0, &problem);
     const json_t *gate = json_object_get(result, "gate");
     const json_t *failed = json_object_get(gate, "failed"), *test;
     size_t i;
-    if (!gate) mal_count(&metrics->gate[CONSOLIDATION], 1);
+    if (!gate) mal_count(&metrics->gate[result ? CONSOLIDATION : OTHER], 1);
     json_array_foreach (failed, i, test) {
         const char *name = json_string_value(json_object_get(test, "test"));
         mal_count(&metrics->gate[label_of(name)], 1);

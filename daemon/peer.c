@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <sys/socket.h>
 
-const struct mal_peer mal_peer_unknown = {.uid = -1, .origin = "unknown"};
-
 static void read_unix(int fd, struct mal_peer *out) {
     struct ucred credentials = {0};
     socklen_t bytes = sizeof credentials;
@@ -45,7 +43,7 @@ void mal_peer_read(int fd, struct mal_peer *out) {
     } a = {0};
 
     socklen_t bytes = sizeof a;
-    *out = mal_peer_unknown;
+    *out = (struct mal_peer){.uid = -1, .origin = "unknown"};
     if (fd < 0 || getpeername(fd, &a.any, &bytes)) return;
     switch (a.any.sa_family) {
     case AF_UNIX: read_unix(fd, out); break;

@@ -17,6 +17,4 @@ struct mal_peer {
 /* Of a connected socket. What cannot be found out is not known, and may nothing. */
 void mal_peer_read(int fd, struct mal_peer *out);
 
-extern const struct mal_peer mal_peer_unknown;
-
 #endif

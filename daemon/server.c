@@ -32,7 +32,6 @@ static void run(void *arg) {
 }
 
 void mal_exchange_enter(struct mal_exchange *ex, enum mal_phase phase) {
-    if (!ex->client) return;
     ex->client->phase = phase;
     ex->client->since_ms = mal_monotonic_ms();
 }
@@ -96,15 +95,17 @@ static bool has_zero_byte(const char *uri) {
 /* The first thing known of a request is its address: here its exchange begins. */
 static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connection) {
     struct mal_server *server = arg;
-    struct mal_exchange *ex = mal_calloc(1, sizeof *ex);
-    if (!ex) return NULL;
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    struct mal_client *client = info ? info->socket_context : NULL;
+    /* Without memory for the client nobody knows who it is. */
+    struct mal_exchange *ex = client ? mal_calloc(1, sizeof *ex) : NULL;
+    if (!ex) return NULL;
     ex->server = server;
     ex->connection = connection;
-    ex->client = info ? info->socket_context : NULL;
-    ex->pub.peer = ex->client ? &ex->client->from : &mal_peer_unknown;
-    if (ex->client) ex->client->exchange = ex;
+    ex->client = client;
+    ex->pub.peer = &client->from;
+    client->exchange = ex;
     ex->uri_bytes = strlen(uri);
     ex->bad_uri = has_zero_byte(uri);
     ex->pub.method = ex->pub.path = "";
@@ -120,7 +121,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     if (!ex) return;
     *context = NULL;
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
-    if (ex->client) ex->client->exchange = NULL;
+    ex->client->exchange = NULL;
     ex->server->n_exchanges--;
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->stream.next) ex->stream.gone(ex->stream.arg);
@@ -212,6 +213,7 @@ static struct MHD_Response *make_no_memory(void) {
         MHD_create_response_from_buffer(sizeof body - 1, body, MHD_RESPMEM_PERSISTENT);
     if (response &&
         MHD_add_response_header(response, "Content-Type", "application/problem+json") &&
+        MHD_add_response_header(response, "Connection", "close") &&
         MHD_add_response_header(response, "Retry-After", "1"))
         return response;
     if (response) MHD_destroy_response(response);

@@ -20,7 +20,7 @@ static ssize_t wait(struct mal_exchange *ex) {
 
 static ssize_t read_stream(void *arg, uint64_t position, char *buffer, size_t room) {
     struct mal_exchange *ex = arg;
-    if (ex->client && ex->client->cut) return MHD_CONTENT_READER_END_WITH_ERROR;
+    if (ex->client->cut) return MHD_CONTENT_READER_END_WITH_ERROR;
     mal_exchange_enter(ex, MAL_PHASE_SENDING);
     if (ex->text_at == ex->text_bytes) {
         mal_free(ex->text);

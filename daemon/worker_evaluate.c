@@ -1,12 +1,12 @@
 /* worker_evaluate.c - evaluations: they begin in their turn among the changes, which
  * fixes the version, and go on a slice at a time while further changes are made. */
-#include <stdlib.h>
 #include <string.h>
 
 #include <jansson.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/log.h"
 #include "daemon/measures.h"
 #include "daemon/suites.h"
@@ -151,7 +151,7 @@ static char *result_of(const struct mal_evaluating *e, const struct mal_measures
     json_t *measures = mal_measures_json(m);
     if (e->suite) json_object_set_new(result, "suite", json_string(e->suite));
     bool ok = result && measures && json_object_update(result, measures) == 0;
-    char *text = ok ? json_dumps(result, JSON_COMPACT) : NULL;
+    char *text = ok ? mal_json_dump(result, JSON_COMPACT) : NULL;
     json_decref(measures);
     json_decref(result);
     return text;
@@ -174,7 +174,7 @@ static bool end(struct mal_worker *worker, const struct mal_measures *measures,
     mal_evaluate_finish(worker);
     mal_status_set_evaluation(worker->o.status, NULL); /* who sees it done, sees that */
     bool ok = mal_worker_done(worker, id, result, err);
-    free(result);
+    mal_free(result);
     mal_worker_announce(worker);
     return ok;
 }

@@ -102,13 +102,17 @@ class Daemon:
                 event = json.loads(line)
             except ValueError:
                 event = {"event": "text", "text": line.decode(errors="replace").rstrip("\n")}
-                sys.stderr.write(event["text"] + "\n")
+                self.heard(event["text"])
             with self.told:
                 self.log.append(event)
                 self.told.notify_all()
         with self.told:
             self.log_over = True
             self.told.notify_all()
+
+    def heard(self, text):
+        """What it said that is no line of the log."""
+        sys.stderr.write(text + "\n")
 
     def wait_log(self, name, timeout=None):
         until = time.monotonic() + (timeout or PATIENCE)

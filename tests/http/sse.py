@@ -19,6 +19,10 @@ class Block:
         return json.loads(self.text)
 
 
+class Cut(AssertionError):
+    """The connection was closed in the middle of a stream."""
+
+
 class Stream:
     """One answer that is read as it comes."""
 
@@ -43,9 +47,12 @@ class Stream:
     def chunk(self):
         """The next chunk, b"" for the last; http.client takes a broken stream for one that ended."""
         size = self.answer.fp.readline()
-        assert size, "the connection was closed in the middle"
-        data = self.answer.fp.read(int(size, 16) + 2)
-        assert data.endswith(b"\r\n"), "the connection was closed in the middle"
+        if not size.endswith(b"\n"):
+            raise Cut()
+        n = int(size, 16) + 2
+        data = self.answer.fp.read(n)
+        if len(data) < n:
+            raise Cut()
         return data[:-2]
 
     def block(self):

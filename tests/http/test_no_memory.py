@@ -7,6 +7,7 @@ import tempfile
 import unittest
 from pathlib import Path
 
+from everything import Everything, Pages
 from faults import Points
 from harness import BINARY, Daemon, main
 from no_memory import NoMemory
@@ -49,6 +50,12 @@ class Fake(unittest.TestCase, Points):
 
     def test_edit(self):
         self.check_points(NoMemory("edit", self.used), 8)
+
+    def test_everything(self):
+        self.check_points(Everything("everything", self.dir, self.used), 8)
+
+    def test_pages(self):
+        self.check_points(Pages("pages", self.used), 3)
 
 
 if __name__ == "__main__":

@@ -140,8 +140,8 @@ static void test_rejections(void **state) {
     mal_count_rejection(m, NULL);
     assert_int_equal(rejected(m, "min_es"), 2);
     assert_int_equal(rejected(m, "finite"), 1);
-    assert_int_equal(rejected(m, "other"), 2);
-    assert_int_equal(rejected(m, "consolidation"), 3);
+    assert_int_equal(rejected(m, "other"), 4);
+    assert_int_equal(rejected(m, "consolidation"), 1);
     assert_int_equal(rejected(m, "min_gs"), 0);
     mal_metrics_destroy(m);
 }
