@@ -341,7 +341,7 @@ class Watch(Ops):
         facts = [MORE.pop() for _ in range(3)]
         job = self.d.apply(*facts)
         seen = [json.loads(line) for line in
-                read_until(watching.stdout, f'"version":{job["version"]},"') if "{" in line]
+                read_until(watching.stdout, '"state":"applied"') if "{" in line]
         watching.kill()
         watching.wait()
         watching.stdout.close()
