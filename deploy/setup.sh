@@ -4,8 +4,8 @@
 #   deploy/setup.sh [package|tests]
 #
 # With `package` also what builds the Debian package; with `tests` beside that what only tests/run.sh
-# needs: the browser that opens the dashboard (100 MB to load), and nginx, unpacked in build/tools so
-# that no server is started.
+# needs: the browser that opens the dashboard (100 MB to load), clang (45 MB) for tests/fuzz, and nginx,
+# unpacked in build/tools so that no server is started.
 set -eu
 
 packages="gcc g++ libc6-dev meson ninja-build pkg-config
@@ -13,7 +13,8 @@ libjansson-dev libmicrohttpd-dev libopenblas-openmp-dev libpcre2-dev libsqlite3-
 libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema python3-yaml"
 case "${1:-}" in
 package) packages="$packages debhelper" ;;
-tests) packages="$packages debhelper chromium-headless-shell" ;;
+tests) packages="$packages debhelper chromium-headless-shell clang-14 libclang-rt-14-dev
+libomp-14-dev" ;;
 esac
 
 sudo=

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Builds everything and runs every test; closes with how many passed, failed and were skipped.
+# Builds everything, runs every test and fuzzes for a minute; closes with how many passed, failed and
+# were skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,5 +12,9 @@ code=0
 # the limits are for what hangs, not for a slow machine
 meson test -C "$build" --no-rebuild --print-errorlogs --num-processes 2 --timeout-multiplier 4 "$@" ||
     code=$?
+# What is found depends on the machine as little as it can; tests/fuzz/run.sh looks further.
+fuzz=0
+[ $# -gt 0 ] || SEED=1 tests/fuzz/run.sh "${MALMEND_FUZZ_SECONDS:-20}" || fuzz=$?
+[ $fuzz = 0 ] || [ $fuzz = 77 ] || code=$fuzz # 77: there is no clang
 python3 tests/count.py "$build/meson-logs/testlog.junit.xml" || code=$?
 exit "$code"

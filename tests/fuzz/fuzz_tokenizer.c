@@ -58,7 +58,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes) {
     size_t n_file, text, end;
     const char *ending = text_ending(data, bytes);
     split(data, bytes, &n_file, &text, &end);
-    snprintf(path, sizeof path, "/tmp/malmend-fuzz-%ld%s", (long)getpid(),
+    snprintf(path, sizeof path, "%s/malmend-fuzz-%ld%s",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp", (long)getpid(),
              ending ? ending : ".model");
     FILE *file = fopen(path, "wb");
     if (!file) abort();
