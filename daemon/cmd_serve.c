@@ -186,7 +186,12 @@ static int check(const struct mal_serve_options *o, const struct values *v,
     json_t *values = mal_options_to_json(&set, v);
     struct mal_config_check check = {
         .serve = o, .options = values, .origins = origins, .json = v->json};
-    int code = values ? mal_config_check(&check) : 1;
+    int code = 1;
+    if (values) {
+        code = mal_config_check(&check);
+    } else {
+        fprintf(stderr, "malmend serve: options: out of memory\n");
+    }
     json_decref(values);
     return code;
 }

@@ -21,16 +21,18 @@ struct report {
     struct mal_engine_check engine;
     struct mal_store_look db;
     int64_t last_version; /* -1: none, or not known */
+    bool no_memory;       /* for all that there is to say */
 };
 
-static void add(json_t *list, const char *option, const char *detail) {
-    json_array_append_new(list,
-                          json_pack("{s:s,s:s}", "option", option, "detail", detail));
+static void add(struct report *report, json_t *list, const char *option,
+                const char *detail) {
+    json_t *entry = json_pack("{s:s,s:s}", "option", option, "detail", detail);
+    if (json_array_append_new(list, entry)) report->no_memory = true;
 }
 
 static void on_fault(void *arg, const char *option, const struct mal_error *err) {
     struct report *report = arg;
-    add(report->problems, option, err->text);
+    add(report, report->problems, option, err->text);
 }
 
 /* ---- Parts ---- */
@@ -42,7 +44,8 @@ static void look_at_listen(struct report *report) {
     if (o->tokens && !mal_tokens_load(&tokens, o->tokens, &tokens_err))
         on_fault(report, "tokens", &tokens_err);
     if (tokens && tokens->exposed)
-        add(report->warnings, "tokens", "everybody on this machine may read the hashes");
+        add(report, report->warnings, "tokens",
+            "everybody on this machine may read the hashes");
     mal_tokens_free(tokens);
     /* A file that cannot be read is a fault of its own. */
     if (!mal_listen_check(o->listen, o->tokens != NULL, &err))
@@ -63,7 +66,7 @@ static bool look_at_database(struct report *report, struct mal_store **out) {
     *out = NULL;
     bool ok = mal_store_look(&report->db, path, &err);
     if (ok && report->db.outdated) {
-        add(report->warnings, "db",
+        add(report, report->warnings, "db",
             "the database is of an older version of malmend and will be migrated; what is "
             "in it was not looked at");
     } else if (ok && report->db.exists) {
@@ -84,7 +87,7 @@ static void look_at_disk(struct report *report) {
                    "%lld bytes are free where the database is, with less than %lld edits "
                    "are refused",
                    (long long)bytes, (long long)o->min_free_disk);
-    add(report->warnings, "min_free_disk", text);
+    add(report, report->warnings, "min_free_disk", text);
 }
 
 static void look_at_engine(struct report *report, struct mal_store *store) {
@@ -132,29 +135,27 @@ static json_t *found_json(const struct report *report) {
                      report->db.outdated, "live_version", version);
 }
 
-static bool print_json(const struct report *report) {
+static void print_json(struct report *report) {
     json_t *json = json_pack(
         "{s:b,s:O,s:O,s:o,s:O,s:O}", "valid", json_array_size(report->problems) == 0,
         "options", report->check->options, "origins", report->check->origins, "found",
         found_json(report), "problems", report->problems, "warnings", report->warnings);
     char *text = mal_json_dump(json, JSON_COMPACT | DIGITS);
-    bool ok = text && puts(text) != EOF;
+    report->no_memory = !text;
+    if (text) puts(text);
     mal_free(text);
     json_decref(json);
-    return ok;
 }
 
-static void print_options(const struct report *report) {
+static void print_options(struct report *report) {
     const char *name;
     json_t *value;
     json_object_foreach (report->check->options, name, value) {
         const char *origin =
             json_string_value(json_object_get(report->check->origins, name));
         char *text = mal_json_dump(value, JSON_ENCODE_ANY | DIGITS);
-        printf("%-27s %-27s %s\n", name,
-               json_is_null(value) ? "-"
-               : text              ? text
-                                   : "?",
+        if (!text) report->no_memory = true;
+        printf("%-27s %-27s %s\n", name, json_is_null(value) || !text ? "-" : text,
                origin ? origin : "");
         mal_free(text);
     }
@@ -187,33 +188,34 @@ static void print_list(const char *label, const json_t *list) {
     }
 }
 
-static bool print(const struct report *report) {
-    bool ok = true;
+static void print(struct report *report) {
     if (report->check->json) {
-        ok = print_json(report);
+        print_json(report);
     } else {
         print_options(report);
         print_found(report);
     }
     print_list("warning: ", report->warnings);
     print_list("", report->problems);
-    return ok;
 }
 
 int mal_config_check(const struct mal_config_check *check) {
+    mal_json_guard();
     struct report report = {.check = check,
                             .problems = json_array(),
                             .warnings = json_array(),
                             .last_version = -1};
     struct mal_store *store = NULL;
-    bool ok = report.problems && report.warnings;
-    if (ok) {
+    report.no_memory = !report.problems || !report.warnings;
+    if (!report.no_memory) {
         look_at_listen(&report);
         look_at_device(&report);
         if (look_at_database(&report, &store)) look_at_disk(&report);
         look_at_engine(&report, store);
-        ok = print(&report) && json_array_size(report.problems) == 0;
     }
+    if (!report.no_memory) print(&report);
+    if (report.no_memory) fprintf(stderr, "malmend serve: out of memory\n");
+    bool ok = !report.no_memory && json_array_size(report.problems) == 0;
     mal_store_close(store);
     json_decref(report.problems);
     json_decref(report.warnings);

@@ -206,7 +206,7 @@ bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char 
     ok = set_values(set, line.given, values);
     if (ok && out_origins) {
         *out_origins = mal_options_origins(set, line.given);
-        ok = *out_origins || mal_options_refuse(set, "out of memory");
+        ok = *out_origins || mal_options_no_memory(set);
     }
 
 end:
