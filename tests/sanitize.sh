@@ -17,7 +17,7 @@ build=build/$1
 shift
 tests=("$@")
 [ $# -gt 0 ] || tests=(
-    http-{calls,changes,errors,http,queue,kill}
+    http-{audit,auth,calls,changes,errors,evaluations,events,http,queue,kill,streamed}
     cli-{retention,download,kill_load,lost_database}
 )
 [ -f "$build/build.ninja" ] ||
