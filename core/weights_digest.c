@@ -3,6 +3,7 @@
  * hashed in parallel. */
 #include "core/weights_digest.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,8 +16,8 @@ enum { SLICE = 1 << 19 };
 struct lane {
     struct mal_hasher *hasher;
     char *raw[2]; /* a round of w_dtype, and the one after it */
-    float *wide;  /* a round, for sums and conversion */
-    char *narrow; /* a round in the checkpoint's dtype, where w_dtype is another */
+    float *wide;  /* a round, for sums */
+    char *narrow; /* a round in the checkpoint's dtype, where w_dtype is fp32 */
 };
 
 struct digesting {
@@ -43,6 +44,7 @@ static bool begin_lane(struct digesting *d, size_t i, char **raw, struct mal_err
     struct lane *lane = &d->lanes[i];
     size_t n = (size_t)d->slice, bytes = n * mal_dtype_size(lin->w_dtype);
     bool same = lin->dtype == lin->w_dtype;
+    assert(same || lin->w_dtype == MAL_F32);
     lane->raw[0] = *raw;
     lane->raw[1] = *raw + bytes;
     *raw += 2 * bytes;
@@ -107,23 +109,25 @@ static void fetch(const struct digesting *d, int64_t from, int half) {
     }
 }
 
-/* Takes n elements into the tensor's hash and sum. */
-static void digest_slice(const struct digesting *d, size_t i, int half, int64_t n) {
+static void sum_slice(const struct digesting *d, size_t i, int half, int64_t n) {
     struct lane *lane = &d->lanes[i];
-    const struct mal_linear *lin = d->digests[i].linear;
-    const char *bytes = lane->raw[half];
-    if (n == 0) return;
-    const float *values = (const float *)(const void *)bytes;
+    const float *values = (const float *)(const void *)lane->raw[half];
     if (lane->wide) {
-        mal_to_f32(lane->wide, bytes, lin->w_dtype, (size_t)n);
+        mal_to_f32(lane->wide, lane->raw[half], d->digests[i].linear->w_dtype, (size_t)n);
         values = lane->wide;
     }
     d->digests[i].sum_squares += sum_squares(values, n);
-    if (lane->narrow) { /* exact: they are values of that type */
-        mal_from_f32(lane->narrow, values, lin->dtype, (size_t)n);
+}
+
+static void hash_slice(const struct digesting *d, size_t i, int half, int64_t n) {
+    struct lane *lane = &d->lanes[i];
+    enum mal_dtype dtype = d->digests[i].linear->dtype;
+    const char *bytes = lane->raw[half];
+    if (lane->narrow) { /* exact: they are values of that type, kept as fp32 */
+        mal_from_f32(lane->narrow, (const float *)(const void *)bytes, dtype, (size_t)n);
         bytes = lane->narrow;
     }
-    mal_hasher_add(lane->hasher, bytes, (size_t)n * mal_dtype_size(lin->dtype));
+    mal_hasher_add(lane->hasher, bytes, (size_t)n * mal_dtype_size(dtype));
 }
 
 /* A round is hashed while the next one is on its way. */
@@ -138,8 +142,11 @@ static bool digest_all(const struct digesting *d, void (*tick)(void *), void *ti
         if (!mal_backend_sync(d->be, err)) return false;
         fetch(d, from + d->slice, !half);
 #pragma omp parallel for schedule(dynamic)
-        for (size_t i = 0; i < d->n; i++)
-            digest_slice(d, i, half, in_round(d, i, from));
+        for (size_t task = 0; task < 2 * d->n; task++) { /* the longer ones first */
+            size_t i = task % d->n;
+            int64_t n = in_round(d, i, from);
+            if (n > 0) (task < d->n ? hash_slice : sum_slice)(d, i, half, n);
+        }
         if (tick) tick(tick_arg);
     }
     return true;
