@@ -16,12 +16,15 @@ import tempfile
 import threading
 import time
 
+import gpu_serve
+
 HERE = os.path.dirname(os.path.realpath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))  # of the sources, or of what gpu_pack.sh packed
 PACKED = os.path.join(ROOT, "pack.json")
 
 # Seconds that each part may take: together they stay below ten minutes.
-LIMITS = {"parity": 120, "ops": 75, "torch": 60, "edit": 170, "model": 45, "sanitize": 100}
+LIMITS = {"parity": 120, "ops": 75, "torch": 60, "edit": 170, "model": 45, "sanitize": 100,
+          "serve": 60}
 JOBS = 6  # tests at once
 # What holds to the same limits where operands of products are rounded.
 ALIKE = ["test_act", "test_attention", "test_gemm_bf16", "test_normalizer", "test_rope", "test_rows64", "test_train_ops",
@@ -379,7 +382,11 @@ def edit(programs, options, deadline):
     return out, ok and out["reproduced"]
 
 
-PARTS = {"parity": parity, "ops": ops, "torch": torch_ops, "edit": edit, "model": torch_model,
+def serve(programs, options, deadline):
+    return gpu_serve.serve(programs, options, deadline, ROOT)
+
+
+PARTS = {"parity": parity, "ops": ops, "torch": torch_ops, "edit": edit, "serve": serve, "model": torch_model,
          "sanitize": sanitize}
 
 
@@ -440,7 +447,7 @@ def print_lines(part):
 
 def print_summary(results):
     """The longest first, so that the end of the output says the most."""
-    order = ["ops", "torch", "model", "edit", "sanitize", "parity"]
+    order = ["ops", "torch", "model", "edit", "sanitize", "serve", "parity"]
     for name in [name for name in order if name in results["parts"]]:
         part = results["parts"][name]
         print(f"{name}: {'ok' if part['ok'] else 'NOT WELL'}, {part['seconds']:.1f} s"
@@ -451,6 +458,8 @@ def print_summary(results):
             print_parity(part["result"])
         elif name == "sanitize":
             print_sanitize(part["result"])
+        elif name == "serve":
+            print("  " + json.dumps(part["result"])[:1500])
         else:
             if name != "torch" or "ops" not in results["parts"]:  # else it stands beside ours
                 print_lines(part["result"])

@@ -52,7 +52,7 @@ echo "$describe" >"$pack/pack.json"
 for program in $wanted; do
     strip -o "$pack/bin/$(basename "$program")" "$build/$program"
 done
-cp "$here/gpu.sh" "$here/gpu.py" "$here/torch_ops.py" "$pack/tests/bench/"
+cp "$here/gpu.sh" "$here/gpu.py" "$here/gpu_serve.py" "$here/torch_ops.py" "$pack/tests/bench/"
 ln -s tests/bench/gpu.sh "$pack/gpu.sh"
 cp -a "$root/tests/golden/cases" "$root/tests/golden/tokenizer" "$pack/tests/golden/"
 cp -a "$root/tests/demo" "$pack/tests/"
