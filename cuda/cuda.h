@@ -15,8 +15,6 @@ struct mal_backend;
  * program was compiled for; the text says which. No device call is made before this. */
 bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
                      struct mal_error *err);
-/* How many devices there are, 0 where none can be used. */
-int mal_cuda_count(void);
 
 #ifdef __cplusplus
 }

@@ -2,6 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifndef MAL_CUDA_ON_HOST
+#    include <dlfcn.h>
+#endif
+
 #include "cuda/cuda.h"
 #include "cuda/impl.h"
 #include "cuda/libraries.h"
@@ -112,14 +116,23 @@ static const struct mal_backend_ops ops = table();
 
 /* ---- Creation ---- */
 
-int mal_cuda_count(void) {
-    int n = 0;
-    return cudaGetDeviceCount(&n) == cudaSuccess ? n : 0;
+/* The runtime needs memory to find out that there is no driver, and falls over without.
+ */
+static bool has_driver(void) {
+#ifdef MAL_CUDA_ON_HOST
+    return true;
+#else
+    static void *driver; /* stays loaded */
+    if (!driver) driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
+    return driver != NULL;
+#endif
 }
 
 /* The device's properties, or what stands in the way of using it. */
 static bool find(int index, struct cudaDeviceProp *device, struct mal_error *err) {
     int n = 0, driver = 0;
+    if (!has_driver())
+        return mal_fail(err, MAL_DEVICE, "cuda:%d: no CUDA driver is installed", index);
     cudaError_t code = cudaGetDeviceCount(&n);
     if (code == cudaErrorInsufficientDriver &&
         cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0) {
@@ -128,8 +141,6 @@ static bool find(int index, struct cudaDeviceProp *device, struct mal_error *err
                         index, driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000,
                         CUDART_VERSION % 1000 / 10);
     }
-    if (code == cudaErrorInsufficientDriver)
-        return mal_fail(err, MAL_DEVICE, "cuda:%d: no CUDA driver is installed", index);
     if (code == cudaErrorNoDevice || (code == cudaSuccess && n == 0))
         return mal_fail(err, MAL_DEVICE, "cuda:%d: there is no CUDA device", index);
     if (code != cudaSuccess)

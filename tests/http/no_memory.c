@@ -1,12 +1,12 @@
 /* no_memory.c - preloaded into a daemon: its n-th allocation fails, n from
  * MALMEND_NO_MEMORY_AT, counted from SIGUSR2 on or, with MALMEND_NO_MEMORY_ARMED, from
- * the start. The file MALMEND_NO_MEMORY_TOLD then holds where it was asked for; with n 0
- * none fails, and at the end the file holds how many there were.
+ * main() on: before it CUDA's run time, which is linked in, registers its kernels. The
+ * file MALMEND_NO_MEMORY_TOLD then holds where it was asked for; with n 0 none fails, and
+ * at the end the file holds how many there were.
  *
- * Not counted is what three libraries ask for, also through the C library, as they leave
- * no way to be told. OpenBLAS's small products write to no memory, its larger ones exit
- * with 1 and say so, as libgomp does at each of thousands of parallel regions; CUDA's run
- * time fails before main(). */
+ * Not counted is what two libraries ask for, also through the C library, as they leave no
+ * way to be told. OpenBLAS's small products write to no memory, its larger ones exit with
+ * 1 and say so, as libgomp does at each of thousands of parallel regions. */
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS /* names are as they are linked */
 #include <dlfcn.h>
@@ -52,7 +52,7 @@ static size_t n_ranges;
 
 static int note_range(struct dl_phdr_info *info, size_t bytes, void *arg) {
     static const char *const names[] = {"/libc.so", "/ld-linux", "/libopenblas",
-                                        "/libblas", "/libgomp",  "/libcudart"};
+                                        "/libblas", "/libgomp"};
     (void)bytes, (void)arg;
     size_t i = 0;
     while (i < sizeof names / sizeof *names && !strstr(info->dlpi_name, names[i]))
@@ -190,5 +190,26 @@ __attribute__((constructor)) static void prepare(void) {
     (void)backtrace(frames, FRAMES); /* loads what it needs */
     dl_iterate_phdr(note_range, NULL);
     (void)signal(SIGUSR2, arm);
+}
+
+static int (*real_main)(int argc, char **argv, char **environment);
+
+static int armed_main(int argc, char **argv, char **environment) {
     if (getenv("MALMEND_NO_MEMORY_ARMED")) arm(0);
+    return real_main(argc, argv, environment);
+}
+
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
+                      void (*init)(void), void (*fini)(void), void (*rtld_fini)(void),
+                      void *stack_end);
+
+/* What the program's first instructions call; it runs constructors, then main(). */
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv,
+                      void (*init)(void), void (*fini)(void), void (*rtld_fini)(void),
+                      void *stack_end) {
+    int (*next)(int (*)(int, char **, char **), int, char **, void (*)(void),
+                void (*)(void), void (*)(void), void *);
+    *(void **)&next = dlsym(RTLD_NEXT, "__libc_start_main");
+    real_main = main;
+    return next(armed_main, argc, argv, init, fini, rtld_fini, stack_end);
 }
