@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "cuda/impl.h"
+#include "cuda/number.h"
 
 #define TWO_SQRT_2_PI 1.59576912160573f /* 2 sqrt(2 / pi) */
 #define CUBIC         0.044715f
@@ -98,31 +99,23 @@ struct hyperbolic {
 
 /* ---- Kernels: four elements at a time where `wide`, and the rest one by one ---- */
 
-enum { WIDE = 4 };
-
-struct alignas(WIDE * sizeof(float)) four {
-    float x[WIDE];
-};
-
-static bool starts_four(const void *p) {
-    return (uintptr_t)p % sizeof(struct four) == 0;
-}
+typedef mal_floats<> four;
 
 static unsigned grid_of(const struct mal_cuda *cu, int64_t n, bool wide) {
-    return mal_cuda_grid(cu, wide ? n / WIDE + 1 : n);
+    return mal_cuda_grid(cu, wide ? n / MAL_WIDE + 1 : n);
 }
 
 template <typename A>
 __global__ static void act_fwd_each(int64_t n, bool wide, const float *x, float *y) {
-    int64_t fours = wide ? n / WIDE : 0;
+    int64_t fours = wide ? n / MAL_WIDE : 0;
     MAL_EACH(i, fours) {
         four v = ((const four *)x)[i];
-        for (int w = 0; w < WIDE; w++)
+        for (int w = 0; w < MAL_WIDE; w++)
             v.x[w] = A::value(v.x[w]);
         ((four *)y)[i] = v;
     }
-    MAL_EACH(i, n - WIDE * fours) {
-        int64_t j = WIDE * fours + i;
+    MAL_EACH(i, n - MAL_WIDE * fours) {
+        int64_t j = MAL_WIDE * fours + i;
         y[j] = A::value(x[j]);
     }
 }
@@ -130,15 +123,15 @@ __global__ static void act_fwd_each(int64_t n, bool wide, const float *x, float 
 template <typename A>
 __global__ static void act_bwd_each(int64_t n, bool wide, const float *x, const float *dy,
                                     float *dx) {
-    int64_t fours = wide ? n / WIDE : 0;
+    int64_t fours = wide ? n / MAL_WIDE : 0;
     MAL_EACH(i, fours) {
         four v = ((const four *)x)[i], d = ((const four *)dy)[i];
-        for (int w = 0; w < WIDE; w++)
+        for (int w = 0; w < MAL_WIDE; w++)
             d.x[w] = A::gradient(v.x[w], d.x[w]);
         ((four *)dx)[i] = d;
     }
-    MAL_EACH(i, n - WIDE * fours) {
-        int64_t j = WIDE * fours + i;
+    MAL_EACH(i, n - MAL_WIDE * fours) {
+        int64_t j = MAL_WIDE * fours + i;
         dx[j] = A::gradient(x[j], dy[j]);
     }
 }
@@ -146,15 +139,15 @@ __global__ static void act_bwd_each(int64_t n, bool wide, const float *x, const 
 template <typename A>
 __global__ static void glu_fwd_each(int64_t n, bool wide, const float *gate,
                                     const float *x, float *y) {
-    int64_t fours = wide ? n / WIDE : 0;
+    int64_t fours = wide ? n / MAL_WIDE : 0;
     MAL_EACH(i, fours) {
         four g = ((const four *)gate)[i], v = ((const four *)x)[i];
-        for (int w = 0; w < WIDE; w++)
+        for (int w = 0; w < MAL_WIDE; w++)
             v.x[w] *= A::value(g.x[w]);
         ((four *)y)[i] = v;
     }
-    MAL_EACH(i, n - WIDE * fours) {
-        int64_t j = WIDE * fours + i;
+    MAL_EACH(i, n - MAL_WIDE * fours) {
+        int64_t j = MAL_WIDE * fours + i;
         y[j] = A::value(gate[j]) * x[j];
     }
 }
@@ -163,19 +156,19 @@ template <typename A>
 __global__ static void glu_bwd_each(int64_t n, bool wide, const float *gate,
                                     const float *x, const float *dy, float *dgate,
                                     float *dx) {
-    int64_t fours = wide ? n / WIDE : 0;
+    int64_t fours = wide ? n / MAL_WIDE : 0;
     MAL_EACH(i, fours) {
         four g = ((const four *)gate)[i], v = ((const four *)x)[i];
         four d = ((const four *)dy)[i], dg;
-        for (int w = 0; w < WIDE; w++) {
+        for (int w = 0; w < MAL_WIDE; w++) {
             dg.x[w] = A::gradient(g.x[w], v.x[w] * d.x[w]);
             d.x[w] *= A::value(g.x[w]);
         }
         ((four *)dgate)[i] = dg;
         ((four *)dx)[i] = d;
     }
-    MAL_EACH(i, n - WIDE * fours) {
-        int64_t j = WIDE * fours + i;
+    MAL_EACH(i, n - MAL_WIDE * fours) {
+        int64_t j = MAL_WIDE * fours + i;
         float g = gate[j], d = dy[j];
         dgate[j] = A::gradient(g, x[j] * d);
         dx[j] = A::value(g) * d;
@@ -195,7 +188,7 @@ void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const
     static void (*const of[])(int64_t, bool, const float *, float *) =
         OF_EACH_ACT(act_fwd_each);
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = starts_four(x) && starts_four(y);
+    bool wide = mal_starts_pack(x) && mal_starts_pack(y);
     auto act_fwd = of[act];
     MAL_LAUNCH(cu, act_fwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, x, y);
 }
@@ -205,7 +198,7 @@ void mal_cuda_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const
     static void (*const of[])(int64_t, bool, const float *, const float *, float *) =
         OF_EACH_ACT(act_bwd_each);
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = starts_four(x) && starts_four(dy) && starts_four(dx);
+    bool wide = mal_starts_pack(x) && mal_starts_pack(dy) && mal_starts_pack(dx);
     auto act_bwd = of[act];
     MAL_LAUNCH(cu, act_bwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, x, dy, dx);
 }
@@ -215,7 +208,7 @@ void mal_cuda_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
     static void (*const of[])(int64_t, bool, const float *, const float *, float *) =
         OF_EACH_ACT(glu_fwd_each);
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = starts_four(gate) && starts_four(x) && starts_four(y);
+    bool wide = mal_starts_pack(gate) && mal_starts_pack(x) && mal_starts_pack(y);
     auto glu_fwd = of[act];
     MAL_LAUNCH(cu, glu_fwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, gate, x, y);
 }
@@ -226,8 +219,8 @@ void mal_cuda_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
     static void (*const of[])(int64_t, bool, const float *, const float *, const float *,
                               float *, float *) = OF_EACH_ACT(glu_bwd_each);
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = starts_four(gate) && starts_four(x) && starts_four(dy) &&
-                starts_four(dgate) && starts_four(dx);
+    bool wide = mal_starts_pack(gate) && mal_starts_pack(x) && mal_starts_pack(dy) &&
+                mal_starts_pack(dgate) && mal_starts_pack(dx);
     auto glu_bwd = of[act];
     MAL_LAUNCH(cu, glu_bwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, gate, x, dy,
                dgate, dx);

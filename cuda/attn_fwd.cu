@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "cuda/attn.h"
+#include "cuda/number.h"
 
 /* ---- Tiles of queries ---- */
 
@@ -213,8 +214,6 @@ template <int W, int HEADS> struct ahead_of {
     enum { KEYS = W == 1 || HEADS > 1 ? 2 : 4 };
 };
 
-template <int W> struct alignas(W * sizeof(float)) pack { float x[W]; };
-
 /* Part of a softmax: its largest score, the sum of exp(score - largest), and the sum of
  * the values with those weights. In memory, the three one after another. */
 template <int FLOATS> struct part { float max, sum, x[FLOATS]; };
@@ -231,8 +230,8 @@ __device__ static void load_lane(const float *row, int d, bool there, float *x) 
 #pragma unroll
     for (int u = 0; u < UNITS; u++) {
         int c = (lane + LANES * u) * W;
-        pack<W> y = {};
-        if (there && c < d) y = *(const pack<W> *)(row + c);
+        mal_floats<W> y = {};
+        if (there && c < d) y = *(const mal_floats<W> *)(row + c);
 #pragma unroll
         for (int w = 0; w < W; w++)
             x[u * W + w] = y.x[w];

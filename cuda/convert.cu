@@ -12,18 +12,18 @@ __global__ static void convert_each(int64_t rows, int64_t cols, const X *x, int6
     mal_set(y + i * cols + j, mal_widen(x[i * ldx + j]));
 }
 
-/* cols and ldx are multiples of four, x and y aligned to four elements. */
+/* cols and ldx are multiples of a pack, x and y begin with one. */
 template <typename Y, typename X>
-__global__ static void convert_fours(int64_t rows, int64_t cols, const X *x, int64_t ldx,
+__global__ static void convert_packs(int64_t rows, int64_t cols, const X *x, int64_t ldx,
                                      Y *y) {
     MAL_EACH_ROW(i, rows)
-    MAL_EACH(j, cols / 4) {
-        const mal_four<X> from = *(const mal_four<X> *)(x + i * ldx + 4 * j);
-        mal_four<Y> to;
+    MAL_EACH(j, cols / MAL_WIDE) {
+        const mal_pack<X> from = *(const mal_pack<X> *)(x + i * ldx + MAL_WIDE * j);
+        mal_pack<Y> to;
 #pragma unroll
-        for (int k = 0; k < 4; k++)
-            mal_set(to.of + k, mal_widen(from.of[k]));
-        *(mal_four<Y> *)(y + i * cols + 4 * j) = to;
+        for (int k = 0; k < MAL_WIDE; k++)
+            mal_set(to.x + k, mal_widen(from.x[k]));
+        *(mal_pack<Y> *)(y + i * cols + MAL_WIDE * j) = to;
     }
 }
 
@@ -32,10 +32,10 @@ static void convert(struct mal_cuda *cu, int64_t rows, int64_t cols, const void 
                     int64_t ldx, void *to) {
     const X *x = (const X *)from;
     Y *y = (Y *)to;
-    if (cols % 4 == 0 && mal_by_four(x, ldx) && mal_by_four(y, cols)) {
-        auto kernel = convert_fours<Y, X>;
-        MAL_LAUNCH(cu, kernel, mal_cuda_grid_rows(cu, rows, cols / 4), MAL_THREADS, 0,
-                   rows, cols, x, ldx, y);
+    if ((cols | ldx) % MAL_WIDE == 0 && mal_starts_pack(x) && mal_starts_pack(y)) {
+        auto kernel = convert_packs<Y, X>;
+        MAL_LAUNCH(cu, kernel, mal_cuda_grid_rows(cu, rows, cols / MAL_WIDE), MAL_THREADS,
+                   0, rows, cols, x, ldx, y);
     } else {
         auto kernel = convert_each<Y, X>;
         MAL_LAUNCH(cu, kernel, mal_cuda_grid_rows(cu, rows, cols), MAL_THREADS, 0, rows,

@@ -25,33 +25,18 @@ void mal_cuda_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int6
                du, dg, u, ldu, g, ldg, mean, std, h);
 }
 
-/* A block has COLUMNS columns, and GROUPS threads for each that share its rows. */
-enum { COLUMNS = 32, GROUPS = 16 };
-
-/* The sum over the groups of a column, given to all of them. */
-__device__ static double column_sum(double x) {
-    __shared__ double part[GROUPS][COLUMNS];
-    __syncthreads(); /* the last sum has been read */
-    part[threadIdx.y][threadIdx.x] = x;
-    __syncthreads();
-    double sum = 0;
-    for (int k = 0; k < GROUPS; k++)
-        sum += part[k][threadIdx.x];
-    return sum;
-}
-
 __global__ static void column_stats(int64_t n, int64_t c, const float *x, int64_t ldx,
                                     double *mean, double *m2) {
-    int64_t j = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
+    int64_t j = (int64_t)blockIdx.x * MAL_COLUMNS + threadIdx.x;
     double sum = 0;
-    for (int64_t i = threadIdx.y; j < c && i < n; i += GROUPS)
+    for (int64_t i = threadIdx.y; j < c && i < n; i += MAL_GROUPS)
         sum += (double)x[i * ldx + j];
-    double middle = column_sum(sum) / (double)n, square = 0;
-    for (int64_t i = threadIdx.y; j < c && i < n; i += GROUPS) {
+    double middle = mal_column_sum(sum) / (double)n, square = 0;
+    for (int64_t i = threadIdx.y; j < c && i < n; i += MAL_GROUPS) {
         double d = (double)x[i * ldx + j] - middle;
         square += d * d;
     }
-    square = column_sum(square);
+    square = mal_column_sum(square);
     if (threadIdx.y > 0 || j >= c) return;
     mean[j] = middle;
     m2[j] = square;
@@ -60,8 +45,8 @@ __global__ static void column_stats(int64_t n, int64_t c, const float *x, int64_
 static void columns(struct mal_cuda *cu, int64_t n, int64_t c, const float *x,
                     int64_t ldx, double *mean, double *m2) {
     if (c == 0) return;
-    MAL_LAUNCH(cu, column_stats, (unsigned)((c + COLUMNS - 1) / COLUMNS),
-               dim3(COLUMNS, GROUPS), 0, n, c, x, ldx, mean, m2);
+    MAL_LAUNCH(cu, column_stats, (unsigned)((c + MAL_COLUMNS - 1) / MAL_COLUMNS),
+               dim3(MAL_COLUMNS, MAL_GROUPS), 0, n, c, x, ldx, mean, m2);
 }
 
 void mal_cuda_column_stats(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,

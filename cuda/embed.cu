@@ -2,16 +2,10 @@
  *
  * A row is moved in packs of four elements where all rows begin at multiples of a pack,
  * else element by element. */
-#include "core/round.h"
 #include "cuda/impl.h"
+#include "cuda/number.h"
 
-template <typename T, int W> struct alignas(W * sizeof(T)) elements { T x[W]; };
-
-enum { WIDE = 4, AT_ONCE = 4 /* packs on their way in a thread */ };
-
-static bool starts_pack(const void *p, size_t element) {
-    return (uintptr_t)p % (WIDE * element) == 0;
-}
+enum { AT_ONCE = 4 /* packs on their way in a thread */ };
 
 /* A row, and of a long one a part: AT_ONCE packs a thread, if the grid can be that high.
  */
@@ -20,33 +14,15 @@ static dim3 grid_of(int64_t rows, int64_t packs) {
     return dim3((unsigned)rows, (unsigned)(parts < 65535 ? parts : 65535));
 }
 
-static unsigned threads_of(int64_t packs) {
-    return packs < MAL_THREADS ? (unsigned)(packs + 31) / 32 * 32 : (unsigned)MAL_THREADS;
-}
-
 /* ---- Embeddings ---- */
 
-template <enum mal_dtype dtype> struct stored { typedef uint16_t type; };
-
-template <> struct stored<MAL_F32> { typedef float type; };
-
-template <enum mal_dtype dtype>
-__device__ static float widen(typename stored<dtype>::type x) {
-    if constexpr (dtype == MAL_F16)
-        return f16_to_f32(x);
-    else if constexpr (dtype == MAL_BF16)
-        return bf16_to_f32(x);
-    else
-        return x;
-}
-
-template <enum mal_dtype dtype, int W>
+template <typename T, int W>
 __global__ static void embed_rows(int64_t packs, const int32_t *ids, const int32_t *pos,
                                   const void *__restrict__ tokens,
                                   const float *__restrict__ positions,
                                   float *__restrict__ y) {
-    typedef elements<typename stored<dtype>::type, W> narrow;
-    typedef elements<float, W> wide;
+    typedef mal_pack<T, W> narrow;
+    typedef mal_floats<W> wide;
 
     int64_t i = blockIdx.x, step = (int64_t)gridDim.y * blockDim.x;
     const narrow *token = (const narrow *)tokens + ids[i] * packs;
@@ -57,7 +33,7 @@ __global__ static void embed_rows(int64_t packs, const int32_t *ids, const int32
         narrow from = token[j];
         wide to;
         for (int w = 0; w < W; w++)
-            to.x[w] = widen<dtype>(from.x[w]);
+            to.x[w] = mal_widen(from.x[w]);
         if (position) {
             wide shift = position[j];
             for (int w = 0; w < W; w++)
@@ -71,16 +47,17 @@ void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t 
                     const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
                     const float *positions, float *y) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    size_t element = tokens_dtype == MAL_F32 ? sizeof(float) : sizeof(uint16_t);
-    bool wide = c % WIDE == 0 && starts_pack(tokens, element) &&
-                starts_pack(positions, sizeof(float)) && starts_pack(y, sizeof(float));
-    int64_t packs = wide ? c / WIDE : c;
+    bool whole = tokens_dtype == MAL_F32 ? mal_starts_pack((const float *)tokens)
+                                         : mal_starts_pack((const uint16_t *)tokens);
+    bool wide =
+        c % MAL_WIDE == 0 && whole && mal_starts_pack(positions) && mal_starts_pack(y);
+    int64_t packs = wide ? c / MAL_WIDE : c;
     auto embed = tokens_dtype == MAL_F16
-                     ? (wide ? embed_rows<MAL_F16, WIDE> : embed_rows<MAL_F16, 1>)
+                     ? (wide ? embed_rows<mal_f16, MAL_WIDE> : embed_rows<mal_f16, 1>)
                  : tokens_dtype == MAL_BF16
-                     ? (wide ? embed_rows<MAL_BF16, WIDE> : embed_rows<MAL_BF16, 1>)
-                     : (wide ? embed_rows<MAL_F32, WIDE> : embed_rows<MAL_F32, 1>);
-    MAL_LAUNCH(cu, embed, grid_of(n, packs), threads_of(packs), 0, packs, ids, pos,
+                     ? (wide ? embed_rows<mal_bf16, MAL_WIDE> : embed_rows<mal_bf16, 1>)
+                     : (wide ? embed_rows<float, MAL_WIDE> : embed_rows<float, 1>);
+    MAL_LAUNCH(cu, embed, grid_of(n, packs), mal_cuda_threads(packs), 0, packs, ids, pos,
                tokens, positions, y);
 }
 
@@ -90,7 +67,7 @@ void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t 
 template <int W>
 __global__ static void copy_rows(int64_t packs, const int32_t *from, const float *x,
                                  int64_t ldx, const int32_t *to, float *y, int64_t ldy) {
-    typedef elements<float, W> pack;
+    typedef mal_floats<W> pack;
 
     int64_t i = blockIdx.x, step = (int64_t)gridDim.y * blockDim.x;
     const pack *src = (const pack *)x + (from ? from[i] : i) * ldx;
@@ -110,12 +87,12 @@ __global__ static void copy_rows(int64_t packs, const int32_t *from, const float
 static void copy_all(struct mal_cuda *cu, int64_t n, int64_t c, const int32_t *from,
                      const float *x, int64_t ldx, const int32_t *to, float *y,
                      int64_t ldy) {
-    bool wide = (c | ldx | ldy) % WIDE == 0 && starts_pack(x, sizeof *x) &&
-                starts_pack(y, sizeof *y);
-    int64_t w = wide ? WIDE : 1, packs = c / w;
-    auto copy = wide ? copy_rows<WIDE> : copy_rows<1>;
-    MAL_LAUNCH(cu, copy, grid_of(n, packs), threads_of(packs), 0, packs, from, x, ldx / w,
-               to, y, ldy / w);
+    bool wide =
+        (c | ldx | ldy) % MAL_WIDE == 0 && mal_starts_pack(x) && mal_starts_pack(y);
+    int64_t w = wide ? MAL_WIDE : 1, packs = c / w;
+    auto copy = wide ? copy_rows<MAL_WIDE> : copy_rows<1>;
+    MAL_LAUNCH(cu, copy, grid_of(n, packs), mal_cuda_threads(packs), 0, packs, from, x,
+               ldx / w, to, y, ldy / w);
 }
 
 void mal_cuda_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
@@ -133,22 +110,22 @@ void mal_cuda_scatter_rows(struct mal_backend *be, int64_t n, int64_t c,
 /* ---- Sums ---- */
 
 __global__ static void add_each(int64_t n, bool wide, const float *x, float *y) {
-    typedef elements<float, WIDE> four;
-    int64_t packs = wide ? n / WIDE : 0;
+    typedef mal_floats<> four;
+    int64_t packs = wide ? n / MAL_WIDE : 0;
     MAL_EACH(i, packs) {
         four a = ((const four *)x)[i], b = ((four *)y)[i];
-        for (int w = 0; w < WIDE; w++)
+        for (int w = 0; w < MAL_WIDE; w++)
             b.x[w] += a.x[w];
         ((four *)y)[i] = b;
     }
-    MAL_EACH(i, n - WIDE * packs) {
-        y[WIDE * packs + i] += x[WIDE * packs + i];
+    MAL_EACH(i, n - MAL_WIDE * packs) {
+        y[MAL_WIDE * packs + i] += x[MAL_WIDE * packs + i];
     }
 }
 
 void mal_cuda_add(struct mal_backend *be, int64_t n, const float *x, float *y) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = starts_pack(x, sizeof *x) && starts_pack(y, sizeof *y);
-    MAL_LAUNCH(cu, add_each, mal_cuda_grid(cu, wide ? n / WIDE + 1 : n), MAL_THREADS, 0,
-               n, wide, x, y);
+    bool wide = mal_starts_pack(x) && mal_starts_pack(y);
+    MAL_LAUNCH(cu, add_each, mal_cuda_grid(cu, wide ? n / MAL_WIDE + 1 : n), MAL_THREADS,
+               0, n, wide, x, y);
 }

@@ -29,25 +29,16 @@ __global__ static void add_bias(int64_t m, int64_t n, const float *bias, float *
 
 /* ---- Products ---- */
 
-static int as_int(int64_t n) {
-    assert(n >= 0 && n <= INT_MAX);
-    return (int)n;
-}
-
-/* cuBLAS refuses a stride of 0, which k = 0 brings. */
-static int as_stride(int64_t ld) {
-    return as_int(ld > 0 ? ld : 1);
-}
-
 /* A product whose operands are of one type. */
 static void multiply(struct mal_cuda *cu, const struct mal_gemm *g, const void *a,
                      int64_t lda, const void *b, int64_t ldb, cudaDataType_t type,
                      cublasComputeType_t compute) {
     cublasStatus_t code = mal_blas()->gemm_ex(
         cu->blas, g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-        g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int(g->n), as_int(g->m), as_int(g->k),
-        &g->alpha, b, type, as_stride(ldb), a, type, as_stride(lda), &g->beta, g->c,
-        CUDA_R_32F, as_int(g->ldc), compute, CUBLAS_GEMM_DEFAULT);
+        g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, mal_cuda_int(g->n), mal_cuda_int(g->m),
+        mal_cuda_int(g->k), &g->alpha, b, type, mal_cuda_stride(ldb), a, type,
+        mal_cuda_stride(lda), &g->beta, g->c, CUDA_R_32F, mal_cuda_int(g->ldc), compute,
+        CUBLAS_GEMM_DEFAULT);
     mal_cuda_check_blas(cu, code, "cublasGemmEx");
 }
 

@@ -74,6 +74,11 @@ static inline unsigned mal_cuda_grid(const struct mal_cuda *cu, int64_t n) {
     return (unsigned)(blocks < most ? blocks : most);
 }
 
+/* Of a block that has n things to do: whole warps, MAL_THREADS at most. */
+static inline unsigned mal_cuda_threads(int64_t n) {
+    return n < MAL_THREADS ? (unsigned)(n + 31) / 32 * 32 : (unsigned)MAL_THREADS;
+}
+
 /* For kernels over n elements with mal_cuda_grid() blocks. */
 #define MAL_EACH(i, n)                                                        \
     for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < (n); \
@@ -88,6 +93,10 @@ static inline dim3 mal_cuda_grid_rows(const struct mal_cuda *cu, int64_t n, int6
 }
 
 #define MAL_EACH_ROW(i, n) for (int64_t i = blockIdx.y; i < (n); i += gridDim.y)
+
+/* out[0] = the sum of part (n), or that added `onto` what is there; device memory. */
+void mal_cuda_add_parts(struct mal_cuda *cu, unsigned n, const double *part, bool onto,
+                        double *out); /* reduce.cu */
 
 /* ---- Operations: as backend_impl.h ---- */
 

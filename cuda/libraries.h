@@ -5,8 +5,11 @@
 #ifndef MAL_CUDA_LIBRARIES_H
 #define MAL_CUDA_LIBRARIES_H
 
+#include <assert.h>
 #include <cublas_v2.h>
 #include <cusolverDn.h>
+#include <limits.h>
+#include <stdint.h>
 
 extern "C" {
 #include "core/error.h"
@@ -60,5 +63,16 @@ struct mal_solver {
 bool mal_cuda_load_libraries(struct mal_error *err);
 const struct mal_blas *mal_blas(void);
 const struct mal_solver *mal_solver(void);
+
+/* A size as the libraries take it. */
+static inline int mal_cuda_int(int64_t n) {
+    assert(n >= 0 && n <= INT_MAX);
+    return (int)n;
+}
+
+/* cuBLAS refuses a stride of 0, which k = 0 brings. */
+static inline int mal_cuda_stride(int64_t ld) {
+    return mal_cuda_int(ld > 0 ? ld : 1);
+}
 
 #endif

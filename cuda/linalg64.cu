@@ -10,11 +10,6 @@
 #include "cuda/libraries.h"
 #include "cuda/reduce.h"
 
-static int as_int(int64_t n) {
-    assert(n >= 0 && n <= INT_MAX);
-    return (int)n;
-}
-
 static int64_t min_of(int64_t a, int64_t b) {
     return a < b ? a : b;
 }
@@ -50,9 +45,9 @@ static void multiply(struct mal_cuda *cu, const struct mal_gemm64 *g, int64_t i,
     double beta = p == 0 ? g->beta : 1;
     cublasStatus_t code = mal_blas()->dgemm(
         cu->blas, g->trans_b ? CUBLAS_OP_T : CUBLAS_OP_N,
-        g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, as_int(n), as_int(m), as_int(k),
-        &g->alpha, b, as_int(ldb > 0 ? ldb : 1), a, as_int(lda > 0 ? lda : 1), &beta,
-        g->c + i * g->ldc + j, as_int(g->ldc));
+        g->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, mal_cuda_int(n), mal_cuda_int(m),
+        mal_cuda_int(k), &g->alpha, b, mal_cuda_stride(ldb), a, mal_cuda_stride(lda),
+        &beta, g->c + i * g->ldc + j, mal_cuda_int(g->ldc));
     mal_cuda_check_blas(cu, code, "cublasDgemm");
 }
 
@@ -88,8 +83,8 @@ void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
                               cu->work, MAL_F64);
         cublasStatus_t code = mal_blas()->dsyrk(
             cu->blas, CUBLAS_FILL_MODE_UPPER, trans ? CUBLAS_OP_N : CUBLAS_OP_T,
-            as_int(n), as_int(slice), &alpha, (const double *)cu->work,
-            as_int(cols > 0 ? cols : 1), &from, c, as_int(ldc));
+            mal_cuda_int(n), mal_cuda_int(slice), &alpha, (const double *)cu->work,
+            mal_cuda_stride(cols), &from, c, mal_cuda_int(ldc));
         mal_cuda_check_blas(cu, code, "cublasDsyrk");
         p += step;
     } while (p < k);
@@ -101,8 +96,8 @@ void mal_cuda_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m
     double one = 1;
     cublasStatus_t code = mal_blas()->dtrsm(
         cu->blas, right ? CUBLAS_SIDE_LEFT : CUBLAS_SIDE_RIGHT, CUBLAS_FILL_MODE_UPPER,
-        trans_l ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, as_int(n), as_int(m),
-        &one, l, as_int(ldl), b, as_int(ldb));
+        trans_l ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_DIAG_NON_UNIT, mal_cuda_int(n),
+        mal_cuda_int(m), &one, l, mal_cuda_int(ldl), b, mal_cuda_int(ldb));
     mal_cuda_check_blas(cu, code, "cublasDtrsm");
 }
 
@@ -146,16 +141,18 @@ static bool factor(struct mal_cuda *cu, int64_t m, int64_t n, double *a, double 
 static void form(struct mal_cuda *cu, int64_t m, int64_t n, double *a, const double *tau,
                  char *work, size_t work_bytes) {
     int words = 0;
-    cusolverStatus_t code = mal_solver()->orgqr_size(
-        cu->solver, as_int(m), as_int(n), as_int(n), a, as_int(m), tau, &words);
+    cusolverStatus_t code =
+        mal_solver()->orgqr_size(cu->solver, mal_cuda_int(m), mal_cuda_int(n),
+                                 mal_cuda_int(n), a, mal_cuda_int(m), tau, &words);
     if (!mal_cuda_check_solver(cu, code, "cusolverDnDorgqr_bufferSize")) return;
     if ((size_t)words * sizeof(double) > work_bytes) {
         mal_fail(&cu->base.error, MAL_NO_MEMORY, "a QR of (%lld, %lld) needs %d words",
                  (long long)m, (long long)n, words);
         return;
     }
-    code = mal_solver()->orgqr(cu->solver, as_int(m), as_int(n), as_int(n), a, as_int(m),
-                               tau, (double *)work, words, cu->info);
+    code =
+        mal_solver()->orgqr(cu->solver, mal_cuda_int(m), mal_cuda_int(n), mal_cuda_int(n),
+                            a, mal_cuda_int(m), tau, (double *)work, words, cu->info);
     mal_cuda_check_solver(cu, code, "cusolverDnDorgqr");
 }
 

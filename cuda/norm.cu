@@ -4,11 +4,10 @@
  * A block a row. A thread keeps its columns in registers from the first pass over the row
  * to the last; of rows longer than that, the rest is read again for every pass. */
 #include "cuda/impl.h"
+#include "cuda/number.h"
 #include "cuda/reduce.h"
 
-template <int W> struct alignas(W * sizeof(float)) pack { float x[W]; };
-
-enum { WIDE = 4, MOST_THREADS = 512, LEAST_BLOCKS = 2 /* of them on a processor */ };
+enum { MOST_THREADS = 512, LEAST_BLOCKS = 2 /* of them on a processor */ };
 
 /* Packs of each array that a thread keeps. */
 enum { KEPT_FWD = 4, KEPT_BWD = 2 };
@@ -59,42 +58,43 @@ __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
     fwd_rows(struct mal_norm norm, const float *x, float *y) {
     int packs = (int)(norm.c / W);
     int64_t row = (int64_t)blockIdx.x * packs;
-    const pack<W> *gain = (const pack<W> *)norm.gain, *bias = (const pack<W> *)norm.bias;
-    auto load = [=](int p) { return ((const pack<W> *)x)[row + p]; };
-    pack<W> kept[KEPT_FWD];
+    const mal_floats<W> *gain = (const mal_floats<W> *)norm.gain,
+                        *bias = (const mal_floats<W> *)norm.bias;
+    auto load = [=](int p) { return ((const mal_floats<W> *)x)[row + p]; };
+    mal_floats<W> kept[KEPT_FWD];
     keep_columns(packs, kept, load);
 
     auto each_x = [&](auto f) {
-        each_column(packs, kept, load, [&](int, const pack<W> &in) {
+        each_column(packs, kept, load, [&](int, const mal_floats<W> &in) {
             for (int w = 0; w < W; w++)
                 f(in.x[w]);
         });
     };
     double mean, scale = row_stats(norm, each_x, &mean);
 
-    each_column(packs, kept, load, [&](int p, const pack<W> &in) {
-        pack<W> g = gain[p], b = {}, out;
+    each_column(packs, kept, load, [&](int p, const mal_floats<W> &in) {
+        mal_floats<W> g = gain[p], b = {}, out;
         if (bias) b = bias[p];
         for (int w = 0; w < W; w++)
             out.x[w] = fmaf((float)(((double)in.x[w] - mean) * scale), g.x[w], b.x[w]);
-        ((pack<W> *)y)[row + p] = out;
+        ((mal_floats<W> *)y)[row + p] = out;
     });
 }
 
 /* ---- Backward ---- */
 
-template <int W> struct columns { pack<W> x, dy; };
+template <int W> struct columns { mal_floats<W> x, dy; };
 
 template <int W>
 __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
     bwd_rows(struct mal_norm norm, const float *x, const float *dy, float *dx) {
     int packs = (int)(norm.c / W);
     int64_t row = (int64_t)blockIdx.x * packs;
-    const pack<W> *gain = (const pack<W> *)norm.gain;
+    const mal_floats<W> *gain = (const mal_floats<W> *)norm.gain;
     auto load = [=](int p) {
         columns<W> in;
-        in.x = ((const pack<W> *)x)[row + p];
-        in.dy = ((const pack<W> *)dy)[row + p];
+        in.x = ((const mal_floats<W> *)x)[row + p];
+        in.dy = ((const mal_floats<W> *)dy)[row + p];
         return in;
     };
     columns<W> kept[KEPT_BWD];
@@ -110,7 +110,7 @@ __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
 
     double sum_d = 0, sum_dx = 0;
     each_column(packs, kept, load, [&](int p, const columns<W> &in) {
-        pack<W> g = gain[p];
+        mal_floats<W> g = gain[p];
         for (int w = 0; w < W; w++) {
             double d = (double)in.dy.x[w] * (double)g.x[w];
             sum_d += d;
@@ -121,20 +121,16 @@ __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
     double slope = mal_block_sum(sum_dx) * scale * scale / c;
 
     each_column(packs, kept, load, [&](int p, const columns<W> &in) {
-        pack<W> g = gain[p], out = ((pack<W> *)dx)[row + p];
+        mal_floats<W> g = gain[p], out = ((mal_floats<W> *)dx)[row + p];
         for (int w = 0; w < W; w++) {
             double d = (double)in.dy.x[w] * (double)g.x[w];
             out.x[w] += (float)(scale * (d - shift - slope * ((double)in.x.x[w] - mean)));
         }
-        ((pack<W> *)dx)[row + p] = out;
+        ((mal_floats<W> *)dx)[row + p] = out;
     });
 }
 
 /* ---- Entries ---- */
-
-static bool starts_pack(const void *p) {
-    return (uintptr_t)p % sizeof(pack<WIDE>) == 0;
-}
 
 /* As many as keep the whole row, if that can be. */
 static unsigned threads_of(int64_t packs, int64_t kept) {
@@ -145,20 +141,20 @@ static unsigned threads_of(int64_t packs, int64_t kept) {
 void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
                        const float *x, float *y) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = norm->c % WIDE == 0 && starts_pack(norm->gain) &&
-                starts_pack(norm->bias) && starts_pack(x) && starts_pack(y);
-    auto norm_fwd = wide ? fwd_rows<WIDE> : fwd_rows<1>;
+    bool wide = norm->c % MAL_WIDE == 0 && mal_starts_pack(norm->gain) &&
+                mal_starts_pack(norm->bias) && mal_starts_pack(x) && mal_starts_pack(y);
+    auto norm_fwd = wide ? fwd_rows<MAL_WIDE> : fwd_rows<1>;
     MAL_LAUNCH(cu, norm_fwd, (unsigned)norm->n,
-               threads_of(wide ? norm->c / WIDE : norm->c, KEPT_FWD), 0, *norm, x, y);
+               threads_of(wide ? norm->c / MAL_WIDE : norm->c, KEPT_FWD), 0, *norm, x, y);
 }
 
 void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,
                        const float *x, const float *dy, float *dx) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = norm->c % WIDE == 0 && starts_pack(norm->gain) && starts_pack(x) &&
-                starts_pack(dy) && starts_pack(dx);
-    auto norm_bwd = wide ? bwd_rows<WIDE> : bwd_rows<1>;
+    bool wide = norm->c % MAL_WIDE == 0 && mal_starts_pack(norm->gain) &&
+                mal_starts_pack(x) && mal_starts_pack(dy) && mal_starts_pack(dx);
+    auto norm_bwd = wide ? bwd_rows<MAL_WIDE> : bwd_rows<1>;
     MAL_LAUNCH(cu, norm_bwd, (unsigned)norm->n,
-               threads_of(wide ? norm->c / WIDE : norm->c, KEPT_BWD), 0, *norm, x, dy,
+               threads_of(wide ? norm->c / MAL_WIDE : norm->c, KEPT_BWD), 0, *norm, x, dy,
                dx);
 }

@@ -1,5 +1,5 @@
 /* number.h - element types in kernels: fp16 and bf16 as types of their own, converted by
- * core/round.h; and four elements read or written at once. */
+ * core/round.h; and packs of elements read or written at once. */
 #ifndef MAL_CUDA_NUMBER_H
 #define MAL_CUDA_NUMBER_H
 
@@ -57,11 +57,18 @@ __device__ inline void mal_set(mal_bf16 *y, float x) {
     y->bits = f32_to_bf16(x);
 }
 
-template <typename T> struct alignas(4 * sizeof(T)) mal_four { T of[4]; };
+enum { MAL_WIDE = 4 }; /* elements of a pack, where rows allow it */
 
-/* Whether rows that begin at `mem`, `ld` elements apart, can be read four at a time. */
-template <typename T> static inline bool mal_by_four(const T *mem, int64_t ld) {
-    return (uintptr_t)mem % sizeof(mal_four<T>) == 0 && ld % 4 == 0;
+/* W elements that are read or written at once. */
+template <typename T, int W = MAL_WIDE> struct alignas(W * sizeof(T)) mal_pack {
+    T x[W];
+};
+
+template <int W = MAL_WIDE> using mal_floats = mal_pack<float, W>;
+
+/* Whether a pack of MAL_WIDE can begin at p; NULL is as good as any. */
+template <typename T> static inline bool mal_starts_pack(const T *p) {
+    return (uintptr_t)p % sizeof(mal_pack<T>) == 0;
 }
 
 #endif

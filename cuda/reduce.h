@@ -33,4 +33,19 @@ template <typename T> __device__ inline T mal_block_sum(T x) {
     return mal_warp_sum(x);
 }
 
+/* A block has MAL_COLUMNS columns (x) and for each MAL_GROUPS threads (y) that share its
+ * rows: the sum over them, given to all. */
+enum { MAL_COLUMNS = 32, MAL_GROUPS = 16 };
+
+__device__ inline double mal_column_sum(double x) {
+    __shared__ double part[MAL_GROUPS][MAL_COLUMNS];
+    __syncthreads(); /* the last sum has been read */
+    part[threadIdx.y][threadIdx.x] = x;
+    __syncthreads();
+    double sum = 0;
+    for (int k = 0; k < MAL_GROUPS; k++)
+        sum += part[k][threadIdx.x];
+    return sum;
+}
+
 #endif

@@ -6,26 +6,12 @@
 
 /* ---- Hyper-network ---- */
 
-/* A block has COLUMNS columns, and GROUPS threads for each that share its rows. */
-enum { COLUMNS = 32, GROUPS = 16 };
-
-__device__ static double column_sum(double x) {
-    __shared__ double part[GROUPS][COLUMNS];
-    __syncthreads(); /* the last sum has been read */
-    part[threadIdx.y][threadIdx.x] = x;
-    __syncthreads();
-    double sum = 0;
-    for (int k = 0; k < GROUPS; k++)
-        sum += part[k][threadIdx.x];
-    return sum;
-}
-
 __global__ static void block_bwd(int64_t n, int64_t c, const float *dh,
                                  const float *scale, float *z, float *dscale,
                                  float *dshift, float *dbias) {
-    int64_t j = (int64_t)blockIdx.x * COLUMNS + threadIdx.x;
+    int64_t j = (int64_t)blockIdx.x * MAL_COLUMNS + threadIdx.x;
     double s_scale = 0, s_shift = 0, s_bias = 0;
-    for (int64_t i = threadIdx.y; j < c && i < n; i += GROUPS) {
+    for (int64_t i = threadIdx.y; j < c && i < n; i += MAL_GROUPS) {
         float d = dh[i * c + j], x = z[i * c + j];
         float dz = x < 0 ? 0 : d * scale[j], r = x < 0 ? 0 : x;
         s_scale += (double)d * (double)r;
@@ -33,9 +19,9 @@ __global__ static void block_bwd(int64_t n, int64_t c, const float *dh,
         s_bias += (double)dz;
         z[i * c + j] = dz;
     }
-    s_scale = column_sum(s_scale);
-    s_shift = column_sum(s_shift);
-    s_bias = column_sum(s_bias);
+    s_scale = mal_column_sum(s_scale);
+    s_shift = mal_column_sum(s_shift);
+    s_bias = mal_column_sum(s_bias);
     if (threadIdx.y > 0 || j >= c) return;
     dscale[j] += (float)s_scale;
     dshift[j] += (float)s_shift;
@@ -46,22 +32,14 @@ void mal_cuda_block_bwd(struct mal_backend *be, int64_t n, int64_t c, const floa
                         const float *scale, float *z, float *dscale, float *dshift,
                         float *dbias) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    MAL_LAUNCH(cu, block_bwd, (unsigned)((c + COLUMNS - 1) / COLUMNS),
-               dim3(COLUMNS, GROUPS), 0, n, c, dh, scale, z, dscale, dshift, dbias);
+    MAL_LAUNCH(cu, block_bwd, (unsigned)((c + MAL_COLUMNS - 1) / MAL_COLUMNS),
+               dim3(MAL_COLUMNS, MAL_GROUPS), 0, n, c, dh, scale, z, dscale, dshift,
+               dbias);
 }
 
 /* ---- Sums of parts ---- */
 
 static const int64_t MOST_PARTS = 4096; /* fp64 sums in the workspace */
-
-/* out[0] = before * out[0] + the sum of part (n). */
-__global__ static void add_parts(int n, const double *part, double before, double *out) {
-    double sum = 0;
-    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
-        sum += part[i];
-    sum = mal_block_sum(sum);
-    if (threadIdx.x == 0) out[0] = before == 0 ? sum : out[0] + sum;
-}
 
 static unsigned parts_of(int64_t rows) {
     return (unsigned)(rows < 1 ? 1 : rows < MOST_PARTS ? rows : MOST_PARTS);
@@ -97,8 +75,7 @@ void mal_cuda_edit_diffs_bwd(struct mal_backend *be, const struct mal_edit_diffs
     double *part = (double *)cu->work;
     unsigned parts = parts_of(g->n);
     MAL_LAUNCH(cu, diffs_rows, parts, MAL_THREADS, 0, *g, part);
-    MAL_LAUNCH(cu, add_parts, 1, MAL_THREADS, 0, (int)parts, (const double *)part, 1.0,
-               g->dlr);
+    mal_cuda_add_parts(cu, parts, part, true, g->dlr);
 }
 
 /* ---- Sums of products ---- */
@@ -136,8 +113,7 @@ void mal_cuda_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
         dot_of<double, float>(cu, n, c, a, lda, b, ldb, part);
     else
         dot_of<double, double>(cu, n, c, a, lda, b, ldb, part);
-    MAL_LAUNCH(cu, add_parts, 1, MAL_THREADS, 0, (int)parts_of(n), (const double *)part,
-               0.0, out);
+    mal_cuda_add_parts(cu, parts_of(n), part, false, out);
 }
 
 /* ---- Adam ---- */

@@ -208,14 +208,6 @@ __global__ static void sum_squares_parts(int64_t n, const float *x, double *part
     if (threadIdx.x == 0) part[blockIdx.x] = sum;
 }
 
-__global__ static void add_parts(int n, const double *part, double *out) {
-    double sum = 0;
-    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x)
-        sum += part[i];
-    sum = mal_block_sum(sum);
-    if (threadIdx.x == 0) out[0] = sum;
-}
-
 void mal_cuda_sum_squares(struct mal_backend *be, int64_t n, const float *x,
                           double *out) {
     struct mal_cuda *cu = mal_cuda_of(be);
@@ -223,5 +215,5 @@ void mal_cuda_sum_squares(struct mal_backend *be, int64_t n, const float *x,
     int64_t blocks = (n + MAL_THREADS - 1) / MAL_THREADS;
     unsigned grid = (unsigned)(blocks < 1 ? 1 : blocks < PARTS ? blocks : PARTS);
     MAL_LAUNCH(cu, sum_squares_parts, grid, MAL_THREADS, 0, n, x, part);
-    MAL_LAUNCH(cu, add_parts, 1, MAL_THREADS, 0, (int)grid, (const double *)part, out);
+    mal_cuda_add_parts(cu, grid, part, false, out);
 }

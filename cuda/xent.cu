@@ -7,11 +7,10 @@
 #include <math.h>
 
 #include "cuda/impl.h"
+#include "cuda/number.h"
 #include "cuda/reduce.h"
 
-template <int W> struct alignas(W * sizeof(float)) pack { float x[W]; };
-
-enum { WIDE = 4, MOST_THREADS = 512, TILE = 8 /* elements of a thread */ };
+enum { MOST_THREADS = 512, TILE = 8 /* elements of a thread */ };
 
 /* As mal_block_sum(); of no NaN. */
 template <typename T> __device__ static T block_max(T x) {
@@ -53,9 +52,9 @@ struct row_scan {
 
 /* This thread's packs of the tile that begins with pack p0; -infinity behind the end. */
 template <int W> struct tile {
-    pack<W> in[TILE / W];
+    mal_floats<W> in[TILE / W];
 
-    __device__ void load(const pack<W> *row, int32_t packs, int32_t p0) {
+    __device__ void load(const mal_floats<W> *row, int32_t packs, int32_t p0) {
 #pragma unroll
         for (int k = 0; k < TILE / W; k++) {
             int32_t p = p0 + (int32_t)(k * blockDim.x + threadIdx.x);
@@ -138,7 +137,7 @@ __device__ static struct row_facts scan_row(int64_t v, const float *row,
     int32_t packs = (int32_t)(v / W), step = (int32_t)blockDim.x * (TILE / W);
     for (int32_t p0 = 0; p0 < packs; p0 += step) {
         tile<W> t;
-        t.load((const pack<W> *)row, packs, p0);
+        t.load((const mal_floats<W> *)row, packs, p0);
         float max = t.max();
         if (p0 == 0) max = block_max(max);
         if (max > scan.max) {
@@ -158,7 +157,7 @@ static unsigned threads_of(int64_t v) {
 }
 
 static bool rows_of_packs(int64_t v, const float *x) {
-    return v % WIDE == 0 && (uintptr_t)x % sizeof(pack<WIDE>) == 0;
+    return v % MAL_WIDE == 0 && mal_starts_pack(x);
 }
 
 /* ---- Log-probabilities, ranks, largest ---- */
@@ -196,11 +195,11 @@ void mal_cuda_xent_fwd(struct mal_backend *be, int64_t n, int64_t v, const float
     struct mal_cuda *cu = mal_cuda_of(be);
     bool wide = rows_of_packs(v, logits);
     if (label) {
-        auto xent_fwd = wide ? fwd_rows<WIDE> : fwd_rows<1>;
+        auto xent_fwd = wide ? fwd_rows<MAL_WIDE> : fwd_rows<1>;
         MAL_LAUNCH(cu, xent_fwd, (unsigned)n, threads_of(v), 0, v, logits, label, logprob,
                    rank, argmax);
     } else {
-        auto xent_argmax = wide ? argmax_rows<WIDE> : argmax_rows<1>;
+        auto xent_argmax = wide ? argmax_rows<MAL_WIDE> : argmax_rows<1>;
         MAL_LAUNCH(cu, xent_argmax, (unsigned)n, threads_of(v), 0, v, logits, argmax);
     }
 }
@@ -212,10 +211,10 @@ __device__ static void bwd_row(int64_t v, float *x, int32_t label, float scale) 
     float own = x[label];
     struct row_facts row = scan_row<W, SUM>(v, x, row_label{-1, 0});
     float factor = (float)((double)scale / row.sum);
-    pack<W> *packs = (pack<W> *)x;
+    mal_floats<W> *packs = (mal_floats<W> *)x;
     /* Backwards: what was read last is in the cache still. */
     for (int64_t p = v / W - 1 - threadIdx.x; p >= 0; p -= blockDim.x) {
-        pack<W> out = packs[p];
+        mal_floats<W> out = packs[p];
         for (int w = 0; w < W; w++)
             out.x[w] = expf(out.x[w] - row.max) * factor;
         packs[p] = out;
@@ -234,7 +233,7 @@ __global__ static void __launch_bounds__(MOST_THREADS)
         bwd_row<W>(v, logits + i * v, label[i], scale[i]);
         return;
     }
-    pack<W> zero = {}, *row = (pack<W> *)(logits + i * v);
+    mal_floats<W> zero = {}, *row = (mal_floats<W> *)(logits + i * v);
     for (int64_t p = threadIdx.x; p < v / W; p += blockDim.x)
         row[p] = zero;
 }
@@ -242,7 +241,7 @@ __global__ static void __launch_bounds__(MOST_THREADS)
 void mal_cuda_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
                        const int32_t *label, const float *scale) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    auto xent_bwd = rows_of_packs(v, logits) ? bwd_rows<WIDE> : bwd_rows<1>;
+    auto xent_bwd = rows_of_packs(v, logits) ? bwd_rows<MAL_WIDE> : bwd_rows<1>;
     MAL_LAUNCH(cu, xent_bwd, (unsigned)n, threads_of(v), 0, v, logits, label, scale);
 }
 
@@ -260,7 +259,7 @@ __device__ static double kl_row(int64_t v, const float *x, struct softmax_of bas
                                 float *y, struct softmax_of own, float scale) {
     double s = 0;
     for (int64_t j = v / W - 1 - threadIdx.x; j >= 0; j -= blockDim.x) {
-        pack<W> in = ((const pack<W> *)x)[j], out = ((pack<W> *)y)[j];
+        mal_floats<W> in = ((const mal_floats<W> *)x)[j], out = ((mal_floats<W> *)y)[j];
         for (int w = 0; w < W; w++) {
             float a = in.x[w] - base.max, b = out.x[w] - own.max;
             /* Rounded before they are subtracted: of equal rows nothing is left. */
@@ -269,7 +268,7 @@ __device__ static double kl_row(int64_t v, const float *x, struct softmax_of bas
             s = fma((double)p, (double)a - (double)b, s);
             out.x[w] = scale * (q - p);
         }
-        ((pack<W> *)y)[j] = out;
+        ((mal_floats<W> *)y)[j] = out;
     }
     return s;
 }
@@ -296,6 +295,6 @@ void mal_cuda_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base
                  float *logits, const float *scale, float *kl) {
     struct mal_cuda *cu = mal_cuda_of(be);
     bool wide = rows_of_packs(v, base) && rows_of_packs(v, logits);
-    auto kl_all = wide ? kl_rows<WIDE> : kl_rows<1>;
+    auto kl_all = wide ? kl_rows<MAL_WIDE> : kl_rows<1>;
     MAL_LAUNCH(cu, kl_all, (unsigned)n, threads_of(v), 0, v, base, logits, scale, kl);
 }
