@@ -103,6 +103,11 @@ void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
     snprintf(be->name, sizeof be->name, "%s", name);
 }
 
+bool mal_backend_create_beside(struct mal_backend **out, struct mal_backend *first,
+                               struct mal_error *err) {
+    return first->ops->create_beside(out, first, err);
+}
+
 void mal_backend_destroy(struct mal_backend *be) {
     if (be) be->ops->destroy(be);
 }

@@ -26,6 +26,12 @@ struct mal_backend;
  * weights in TF32 (2^-11), too. "cuda:N:fp32" rounds no operand of a product. */
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) MAL_CHECK;
+/* A second queue on the device of `first`, for another thread: what is queued here waits
+ * for nothing that is queued there, and is preferred where both have work. Either may
+ * read the other's memory once what was to be there has been waited for. `first` must
+ * outlive it. */
+bool mal_backend_create_beside(struct mal_backend **out, struct mal_backend *first,
+                               struct mal_error *err) MAL_CHECK;
 void mal_backend_destroy(struct mal_backend *be);           /* takes NULL */
 const char *mal_backend_name(const struct mal_backend *be); /* "cpu", "cuda:0" */
 /* One line for a log: the processor and libraries in use, with their threads. */

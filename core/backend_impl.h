@@ -18,6 +18,8 @@ extern "C" {
 
 /* Function pointers only, and every one is set: mal_backend_init() checks. */
 struct mal_backend_ops {
+    bool (*create_beside)(struct mal_backend **out, struct mal_backend *first,
+                          struct mal_error *err);
     void (*destroy)(struct mal_backend *be);
 
     void *(*alloc)(struct mal_backend *be, size_t bytes); /* keeps be->bytes */

@@ -2,6 +2,8 @@
 #ifndef MAL_WEIGHTS_IMPL_H
 #define MAL_WEIGHTS_IMPL_H
 
+#include <pthread.h>
+
 #include "core/weights_state.h"
 
 struct plane {
@@ -17,6 +19,8 @@ struct version {
     struct plane **planes; /* (n_modules), each referenced */
     struct mal_hash hash;
     struct mal_module_norms *norms; /* (n_modules) */
+    int leases;                     /* of other threads; under the state's lock */
+    struct version *next;           /* among those that are leaving */
 };
 
 struct mal_weights_state {
@@ -24,8 +28,12 @@ struct mal_weights_state {
     struct mal_backend *be;  /* borrowed */
     size_t n_modules;
     int keep;
+    /* What other threads look at: they read it, and its owner changes it, under the lock.
+     */
+    pthread_mutex_t lock;
     struct version **versions; /* in order of publishing: base, kept ones, live last */
     size_t n_versions, capacity;
+    struct version *leaving;  /* evicted while leased: to be freed by the owner */
     struct version *prepared; /* NULL: none */
     struct version *held;     /* likewise */
     bool *fresh;              /* (n_modules) planes that are the prepared version's own */
@@ -58,6 +66,13 @@ static inline struct version *find_version(const struct mal_weights_state *ws,
         if (ws->versions[i]->number == number) return ws->versions[i];
     return NULL;
 }
+
+/* A version no longer among ws->versions: freed, at once or when its last lease ended.
+ */
+void mal_version_evict(struct mal_weights_state *ws, struct version *v);
+/* Frees those evicted whose last lease has ended since. */
+void mal_version_reap(struct mal_weights_state *ws);
+void mal_version_free(struct mal_weights_state *ws, struct version *v); /* takes NULL */
 
 /* T of the plane becomes `shift` (d_in, d_out), on the host, to the bit: 0 + x would lose
  * the sign of -0. */

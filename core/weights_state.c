@@ -69,7 +69,7 @@ static void plane_add(struct mal_weights_state *ws, struct plane *plane,
 
 /* ---- Versions ---- */
 
-static void version_free(struct mal_weights_state *ws, struct version *v) {
+void mal_version_free(struct mal_weights_state *ws, struct version *v) {
     if (!v) return;
     for (size_t m = 0; v->planes && m < ws->n_modules; m++)
         plane_release(ws, v->planes[m]);
@@ -93,7 +93,7 @@ static struct version *version_begin(struct mal_weights_state *ws,
     return v;
 
 fail:
-    version_free(ws, v);
+    mal_version_free(ws, v);
     mal_fail(err, MAL_NO_MEMORY, "a version of the weights");
     return NULL;
 }
@@ -281,7 +281,7 @@ static bool set_shifts(struct mal_weights_state *ws, struct version *v, bool *fr
 /* ---- Preparing ---- */
 
 static void drop_prepared(struct mal_weights_state *ws) {
-    version_free(ws, ws->prepared);
+    mal_version_free(ws, ws->prepared);
     mal_free(ws->fresh);
     ws->prepared = NULL;
     ws->fresh = NULL;
@@ -291,6 +291,7 @@ static void drop_prepared(struct mal_weights_state *ws) {
 static bool begin_prepare(struct mal_weights_state *ws, const struct version *from,
                           struct mal_error *err) {
     assert(!ws->prepared);
+    mal_version_reap(ws);
     ws->fresh = mal_calloc(ws->n_modules, sizeof *ws->fresh);
     ws->prepared = ws->fresh ? version_begin(ws, from, err) : NULL;
     if (ws->prepared) return true;
@@ -382,17 +383,21 @@ static void evict(struct mal_weights_state *ws) {
         bool stays =
             version_is_base(ws, v) ? empty++ < MAX_EMPTY : kept++ < (size_t)ws->keep;
         if (stays) continue;
-        version_free(ws, v);
+        pthread_mutex_lock(&ws->lock);
         ws->n_versions--;
         memmove(ws->versions + i, ws->versions + i + 1,
                 (ws->n_versions - i) * sizeof(struct version *));
+        pthread_mutex_unlock(&ws->lock);
+        mal_version_evict(ws, v);
     }
 }
 
 void mal_weights_publish(struct mal_weights_state *ws, int64_t version) {
     assert(ws->prepared && ws->n_versions < ws->capacity && !find_version(ws, version));
     ws->prepared->number = version;
+    pthread_mutex_lock(&ws->lock);
     ws->versions[ws->n_versions++] = ws->prepared;
+    pthread_mutex_unlock(&ws->lock);
     ws->prepared = NULL;
     drop_prepared(ws);
     version_use(ws, live_version(ws));
@@ -422,7 +427,7 @@ void mal_weights_use_held(struct mal_weights_state *ws) {
 
 void mal_weights_let_go(struct mal_weights_state *ws) {
     if (ws->in_use == ws->held) version_use(ws, live_version(ws));
-    version_free(ws, ws->held);
+    mal_version_free(ws, ws->held);
     ws->held = NULL;
 }
 
@@ -445,7 +450,7 @@ static struct version *make_base(struct mal_weights_state *ws, struct mal_error 
     }
     mal_free(fresh);
     if (ok) return v;
-    version_free(ws, v);
+    mal_version_free(ws, v);
     return NULL;
 }
 
@@ -458,6 +463,7 @@ bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model,
     ws->be = mal_model_backend(model);
     ws->n_modules = mal_model_n_edits(model);
     ws->keep = keep;
+    pthread_mutex_init(&ws->lock, NULL);
     ws->capacity = (size_t)keep + MAX_EMPTY + 3; /* base, live, and the one that comes */
     ws->versions = mal_calloc(ws->capacity, sizeof(struct version *));
     ws->sum = mal_backend_alloc(ws->be, sizeof *ws->sum);
@@ -481,9 +487,12 @@ void mal_weights_destroy(struct mal_weights_state *ws) {
     if (!ws) return;
     if (ws->n_versions > 0) version_use(ws, ws->versions[0]);
     drop_prepared(ws);
-    version_free(ws, ws->held);
+    mal_version_free(ws, ws->held);
     for (size_t i = 0; i < ws->n_versions; i++)
-        version_free(ws, ws->versions[i]);
+        mal_version_free(ws, ws->versions[i]);
+    mal_version_reap(ws);
+    assert(!ws->leaving);
+    pthread_mutex_destroy(&ws->lock);
     mal_backend_free(ws->be, ws->sum);
     mal_free(ws->versions);
     mal_free(ws);

@@ -5,7 +5,7 @@
  * all deltas of the live version in order, and W = round(W0 + T) in the checkpoint's
  * dtype. A change is prepared on shadow memory and published by swapping pointers; recent
  * versions stay in memory and can be read or returned to. Owned by one thread, the
- * model's. */
+ * model's; another one may hold versions and read them. */
 #ifndef MAL_WEIGHTS_STATE_H
 #define MAL_WEIGHTS_STATE_H
 
@@ -43,6 +43,28 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version);
  * the passes use again what they used before. */
 void mal_weights_lend(struct mal_weights_state *ws, int64_t version);
 void mal_weights_give_back(struct mal_weights_state *ws);
+
+/* ---- For a second thread ---- */
+
+struct version;
+
+/* A version that stays in memory until it is let go, whatever is published meanwhile. */
+struct mal_weights_lease {
+    int64_t number;
+    struct version *version;
+};
+
+/* Lets the passes of `reader`, which shares the state's model (mal_model_share()), use
+ * the weights of a version; -1: of the live one. MAL_NOT_FOUND: it is not in memory. Any
+ * thread, as is the next. */
+bool mal_weights_lease(struct mal_weights_state *ws, int64_t version,
+                       struct mal_model *reader, struct mal_weights_lease *out,
+                       struct mal_error *err) MAL_CHECK;
+/* When the passes' results are there. */
+void mal_weights_end_lease(struct mal_weights_state *ws,
+                           const struct mal_weights_lease *lease);
+
+/* ---- Changes ---- */
 
 /* Prepares the successor of live on shadow memory: T + delta, rounded, hashed, norms
  * measured. A NaN or infinite weight is MAL_NUMERIC naming the module; an error leaves

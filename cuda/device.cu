@@ -13,6 +13,8 @@
 /* Holds one 16-bit copy of 20,480 rows of 16,384 columns, or fp64 slices of 2,048 rows of
  * them, whichever an operation asks for; larger operands are worked in slices. */
 static const size_t WORK_BYTES = (size_t)768 << 20;
+/* Of a queue beside another, whose work is small. */
+static const size_t BESIDE_BYTES = (size_t)128 << 20;
 /* What cuBLAS asks for on Hopper. */
 static const size_t BLAS_BYTES = (size_t)32 << 20;
 
@@ -56,8 +58,12 @@ static void destroy(struct mal_backend *be) {
     free(cu);
 }
 
+static bool create_beside(struct mal_backend **out, struct mal_backend *first,
+                          struct mal_error *err);
+
 static struct mal_backend_ops table(void) {
     struct mal_backend_ops ops = {};
+    ops.create_beside = create_beside;
     ops.destroy = destroy;
 #define OP(name) ops.name = mal_cuda_##name
     OP(alloc);
@@ -180,10 +186,10 @@ static bool keep_memory(struct mal_cuda *cu) {
                "memory pool");
 }
 
-static bool take_memory(struct mal_cuda *cu) {
+static bool take_memory(struct mal_cuda *cu, size_t work_bytes) {
     void *mem = NULL;
-    cu->work_bytes = WORK_BYTES;
-    if (!mal_cuda_check(cu, cudaMalloc(&mem, WORK_BYTES), "workspace")) return false;
+    cu->work_bytes = work_bytes;
+    if (!mal_cuda_check(cu, cudaMalloc(&mem, work_bytes), "workspace")) return false;
     cu->work = (char *)mem;
     if (!mal_cuda_check(cu, cudaMalloc(&cu->blas_work, BLAS_BYTES),
                         "workspace of cuBLAS"))
@@ -210,30 +216,65 @@ static bool open_libraries(struct mal_cuda *cu) {
                                  "cuSOLVER");
 }
 
-bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
-                     struct mal_error *err) {
-    struct cudaDeviceProp device;
-    if (!find(index, &device, err)) return false;
-    struct mal_cuda *cu = (struct mal_cuda *)calloc(1, sizeof *cu);
-    if (!cu) return mal_fail(err, MAL_NO_MEMORY, "device cuda:%d", index);
+/* A queue on the device, with what it needs; `preferred` to others there. */
+static bool open_queue(struct mal_cuda *cu, bool preferred) {
+    int least = 0, greatest = 0;
+    return mal_cuda_check(cu, cudaSetDevice(cu->index), "cudaSetDevice") &&
+           keep_memory(cu) &&
+           mal_cuda_check(cu, cudaDeviceGetStreamPriorityRange(&least, &greatest),
+                          "cudaDeviceGetStreamPriorityRange") &&
+           mal_cuda_check(cu,
+                          cudaStreamCreateWithPriority(&cu->stream, cudaStreamNonBlocking,
+                                                       preferred ? greatest : least),
+                          "cudaStreamCreate") &&
+           take_memory(cu, preferred ? BESIDE_BYTES : WORK_BYTES) && open_libraries(cu);
+}
 
-    char name[32];
-    snprintf(name, sizeof name, "cuda:%d%s", index, exact ? ":fp32" : "");
+static struct mal_cuda *begin(const char *name, int index, struct mal_error *err) {
+    struct mal_cuda *cu = (struct mal_cuda *)calloc(1, sizeof *cu);
+    if (!cu) {
+        mal_fail(err, MAL_NO_MEMORY, "device cuda:%d", index);
+        return NULL;
+    }
     mal_backend_init(&cu->base, &ops, name);
     cu->base.slice_fma = (int64_t)1 << 38;
     cu->base.breadth = 4;
     cu->index = index;
-    cu->exact = exact;
-    cu->n_sms = device.multiProcessorCount;
-    describe(cu, &device);
-    if (mal_cuda_check(cu, cudaSetDevice(index), "cudaSetDevice") && keep_memory(cu) &&
-        mal_cuda_check(cu, cudaStreamCreateWithFlags(&cu->stream, cudaStreamNonBlocking),
-                       "cudaStreamCreate") &&
-        take_memory(cu) && open_libraries(cu)) {
+    return cu;
+}
+
+static bool finish(struct mal_cuda *cu, bool preferred, struct mal_backend **out,
+                   struct mal_error *err) {
+    if (open_queue(cu, preferred)) {
         *out = &cu->base;
         return true;
     }
     mal_fail(err, MAL_DEVICE, "%s", cu->base.error.text);
     destroy(&cu->base);
     return false;
+}
+
+static bool create_beside(struct mal_backend **out, struct mal_backend *first,
+                          struct mal_error *err) {
+    const struct mal_cuda *of = mal_cuda_of(first);
+    struct mal_cuda *cu = begin(first->name, of->index, err);
+    if (!cu) return false;
+    cu->exact = of->exact;
+    cu->n_sms = of->n_sms;
+    snprintf(cu->base.description, sizeof cu->base.description, "%s", first->description);
+    return finish(cu, true, out, err);
+}
+
+bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+                     struct mal_error *err) {
+    struct cudaDeviceProp device;
+    char name[32];
+    if (!find(index, &device, err)) return false;
+    snprintf(name, sizeof name, "cuda:%d%s", index, exact ? ":fp32" : "");
+    struct mal_cuda *cu = begin(name, index, err);
+    if (!cu) return false;
+    cu->exact = exact;
+    cu->n_sms = device.multiProcessorCount;
+    describe(cu, &device);
+    return finish(cu, false, out, err);
 }

@@ -1,6 +1,7 @@
 /* impl.h - the device "cuda:N": its struct and its operations, a family per file.
  *
- * Everything is queued on one stream. An operation launches kernels and calls libraries;
+ * Everything is queued on one stream; a queue beside it is a second such struct with a
+ * stream that is preferred. An operation launches kernels and calls libraries;
  * it neither allocates nor waits. What fails is recorded with mal_cuda_check().
  *
  * Kernels see fp16 and bf16 as uint16_t and convert with core/round.h, the same code the

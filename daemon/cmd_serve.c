@@ -12,6 +12,7 @@
 struct values {
     char *model, *editor, *data, *db, *listen, *tokens, *device, *update;
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk;
+    char *read_stream;
     int64_t keep_versions;
     int64_t max_connections, max_connections_per_address, max_event_streams;
     int64_t keyframe_every, retain_bytes, min_free_disk;
@@ -104,6 +105,9 @@ static const struct mal_option options[] = {
      "Clients of GET /v1/events at a time, out of those connections; further ones are "
      "answered 503.",
      .min = 0, .max = 100000},
+    {"read-stream", MAL_OPTION_CHOICE, AT(read_stream), "auto|on|off", "auto",
+     "on: completions and scores run on a stream of the device and a thread of their own, "
+     "beside changes. off: between two slices of a change. auto: on a GPU."},
     {"keep-versions", MAL_OPTION_INT, AT(keep_versions), "N", "2",
      "Versions kept in memory beside live and base. While another one is evaluated, that "
      "is in memory, too.",
@@ -235,6 +239,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .batch_window_ms = v.batch_window_ms,
         .max_body = v.max_body,
         .max_bulk = v.max_bulk,
+        .read_stream = v.read_stream,
         .keep_versions = v.keep_versions,
         .max_connections = v.max_connections,
         .max_per_address = limited ? v.max_connections_per_address : -1,

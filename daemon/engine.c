@@ -174,7 +174,8 @@ static bool open_parts(struct mal_engine *engine,
         return false;
     }
     mal_hash_hex(&hash, engine->base_model);
-    return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err);
+    return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err) &&
+           mal_engine_open_reads(engine, options->read_stream, err);
 }
 
 /* The texts themselves need the model's tokenizer. */
@@ -225,6 +226,7 @@ fail:
 void mal_engine_close(struct mal_engine *engine) {
     if (!engine) return;
     mal_members_drop(&engine->members);
+    mal_engine_close_reads(engine);
     mal_weights_destroy(engine->ws);
     mal_probes_finish(&engine->probes);
     mal_preserve_texts_finish(&engine->preserve_texts);
@@ -330,29 +332,8 @@ size_t mal_engine_versions(const struct mal_engine *engine, int64_t *out, size_t
 }
 
 size_t mal_engine_device_bytes(const struct mal_engine *engine) {
-    return mal_backend_bytes(engine->be);
-}
-
-/* ---- Reads ---- */
-
-bool mal_engine_generate(struct mal_engine *engine, int64_t version,
-                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
-                         void *tick_arg, struct mal_error *err) {
-    mal_weights_lend(engine->ws, version);
-    bool ok = mal_generate(engine->model, engine->tok, gens, n, tick, tick_arg, err);
-    mal_weights_give_back(engine->ws);
-    return ok;
-}
-
-bool mal_engine_score(struct mal_engine *engine, int64_t version,
-                      const struct mal_score_item *items, size_t n, const char *pointer,
-                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
-                      struct mal_error *err) {
-    mal_weights_lend(engine->ws, version);
-    bool ok = mal_score_items(engine->model, engine->tok, items, n, pointer, tick,
-                              tick_arg, out, err);
-    mal_weights_give_back(engine->ws);
-    return ok;
+    return mal_backend_bytes(engine->be) +
+           (engine->read_be ? mal_backend_bytes(engine->read_be) : 0);
 }
 
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,

@@ -2,7 +2,8 @@
  * weights of all versions in memory; and how a change is made, made durable, and
  * published.
  *
- * One thread uses an engine. A change has three steps: mal_engine_edit() or _rollback()
+ * One thread uses an engine, and one more where reads run beside changes. A change has
+ * three steps: mal_engine_edit() or _rollback()
  * prepares it on shadow memory; mal_change_persist() makes it durable (on the store's
  * writer thread); mal_engine_publish() swaps pointers. Until the last step readers see
  * the old version. */
@@ -25,6 +26,7 @@ struct mal_engine_options {
     const char *modules_json; /* what the database was made with; NULL: not yet */
     const char *device;       /* "auto", "cpu", "cuda:N" */
     int keep_versions;        /* in memory beside live and base */
+    const char *read_stream;  /* "on", "off"; "auto": where that is another processor */
     const char *update;       /* "joint", "sequential"; NULL: what the editor is for */
     const char *preserve;     /* file of texts to preserve; NULL: those of the editor */
     double preserve_weight;   /* as mal_preserve_create()'s share */
@@ -248,13 +250,20 @@ bool mal_engine_has(const struct mal_engine *engine, int64_t version); /* readab
 size_t mal_engine_versions(const struct mal_engine *engine, int64_t *out, size_t max);
 size_t mal_engine_device_bytes(const struct mal_engine *engine);
 
-bool mal_engine_generate(struct mal_engine *engine, int64_t version,
-                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
-                         void *tick_arg, struct mal_error *err) MAL_CHECK;
-bool mal_engine_score(struct mal_engine *engine, int64_t version,
-                      const struct mal_score_item *items, size_t n, const char *pointer,
-                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
-                      struct mal_error *err) MAL_CHECK;
+/* Whether reads run beside changes: then they have a thread of their own, and a queue of
+ * the device. Else they are the engine's thread's, between two slices of its work. */
+bool mal_engine_reads_beside(const struct mal_engine *engine);
+/* From here to the end the next two use *version; -1: the live one, and *version becomes
+ * its number. MAL_NOT_FOUND: it is not in memory. */
+bool mal_engine_begin_read(struct mal_engine *engine, int64_t *version,
+                           struct mal_error *err) MAL_CHECK;
+void mal_engine_end_read(struct mal_engine *engine);
+bool mal_engine_generate(struct mal_engine *engine, struct mal_generation *gens, size_t n,
+                         bool (*tick)(void *), void *tick_arg,
+                         struct mal_error *err) MAL_CHECK;
+bool mal_engine_score(struct mal_engine *engine, const struct mal_score_item *items,
+                      size_t n, const char *pointer, bool (*tick)(void *), void *tick_arg,
+                      struct mal_score **out, struct mal_error *err) MAL_CHECK;
 /* Checks facts as a batch will: tokenizes each, in the loop thread too (touches no
  * device). *out_tokens: target tokens. The first fact that does not fit is MAL_INVALID
  * with pointer; `first` is the position of facts[0]. */

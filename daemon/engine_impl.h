@@ -10,6 +10,9 @@
 struct mal_engine {
     struct mal_backend *be;
     struct mal_model *model;
+    struct mal_backend *read_be;    /* the queue of reads beside changes; NULL: none */
+    struct mal_model *reader;       /* the model on that queue */
+    struct mal_weights_lease lease; /* of the read that runs there */
     struct mal_tokenizer *tok;
     struct mal_editor *editor; /* NULL: none yet */
     struct mal_weights_state *ws;
@@ -45,6 +48,11 @@ bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor
                             struct mal_error *err) MAL_CHECK;
 /* engine->modules_json */
 bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) MAL_CHECK;
+
+/* The thread of reads has what it needs, where it is asked for (engine_reads.c). */
+bool mal_engine_open_reads(struct mal_engine *engine, const char *read_stream,
+                           struct mal_error *err) MAL_CHECK;
+void mal_engine_close_reads(struct mal_engine *engine);
 
 /* ---- What the changes share ---- */
 

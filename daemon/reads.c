@@ -1,4 +1,5 @@
-/* reads.c - the worker's answers to completions and scores. */
+/* reads.c - answers to completions and scores, on the worker's thread between two slices
+ * of its work, or on that of reads. */
 #include <string.h>
 
 #include "core/alloc.h"
@@ -63,16 +64,21 @@ struct scoring {
     struct mal_read *read;
 };
 
+/* Asked between two steps. */
+static bool stops(struct mal_worker *worker) {
+    return worker->beside ? mal_reader_stopping(worker) : mal_worker_stopping(worker);
+}
+
 static bool go_on(void *arg) {
     const struct scoring *s = arg;
-    return !mal_worker_stopping(s->worker) && is_wanted(s->worker, s->read);
+    return !stops(s->worker) && is_wanted(s->worker, s->read);
 }
 
 static bool score(struct mal_worker *worker, struct mal_read *read,
                   struct mal_error *err) {
     struct scoring s = {worker, read};
-    return mal_engine_score(worker->engine, read->version, read->items, read->n, "/items",
-                            go_on, &s, &read->scores, err);
+    return mal_engine_score(worker->engine, read->items, read->n, "/items", go_on, &s,
+                            &read->scores, err);
 }
 
 /* Generations of several reads, side by side. */
@@ -94,7 +100,7 @@ static bool have_ended(const struct mal_generation *gens, size_t n) {
 static bool look(void *arg) {
     const struct generating *g = arg;
     struct mal_generation *gens = g->all;
-    if (mal_worker_stopping(g->worker)) return false;
+    if (stops(g->worker)) return false;
     for (size_t i = 0; i < g->n; i++) {
         struct mal_read *read = g->reads[i];
         bool ended = read->err.status == MAL_OK && have_ended(gens, read->n);
@@ -116,9 +122,7 @@ static bool generate(struct mal_worker *worker, struct mal_read **reads, size_t 
     for (size_t i = 0; i < n; i++)
         total += reads[i]->n;
     struct generating g = {worker, reads, n, reads[0]->gens};
-    if (n == 1)
-        return mal_engine_generate(worker->engine, reads[0]->version, g.all, total, look,
-                                   &g, err);
+    if (n == 1) return mal_engine_generate(worker->engine, g.all, total, look, &g, err);
     g.all = mal_malloc(total * sizeof *g.all);
     if (!g.all) return mal_fail(err, MAL_NO_MEMORY, "%zu generations", total);
     size_t at = 0;
@@ -126,14 +130,26 @@ static bool generate(struct mal_worker *worker, struct mal_read **reads, size_t 
         memcpy(g.all + at, reads[i]->gens, reads[i]->n * sizeof *g.all);
         at += reads[i]->n;
     }
-    bool ok = mal_engine_generate(worker->engine, reads[0]->version, g.all, total, look,
-                                  &g, err);
+    bool ok = mal_engine_generate(worker->engine, g.all, total, look, &g, err);
     at = 0;
     for (size_t i = 0; i < n; i++) {
         memcpy(reads[i]->gens, g.all + at, reads[i]->n * sizeof *g.all);
         at += reads[i]->n;
     }
     mal_free(g.all);
+    return ok;
+}
+
+/* All reads ask for the same version, and learn which it is. */
+static bool answer(struct mal_worker *worker, struct mal_read **reads, size_t n,
+                   struct mal_error *err) {
+    int64_t version = reads[0]->version;
+    if (!mal_engine_begin_read(worker->engine, &version, err)) return false;
+    for (size_t i = 0; i < n; i++)
+        reads[i]->version = version;
+    bool ok =
+        reads[0]->score ? score(worker, reads[0], err) : generate(worker, reads, n, err);
+    mal_engine_end_read(worker->engine);
     return ok;
 }
 
@@ -147,17 +163,18 @@ static void clear_outputs(struct mal_read *read) {
 static bool run_together(struct mal_worker *worker, struct mal_read **reads, size_t n,
                          struct mal_error *err) {
     struct mal_error failure = {0};
-    bool ok = reads[0]->score ? score(worker, reads[0], &failure)
-                              : generate(worker, reads, n, &failure);
+    int64_t asked = reads[0]->version;
+    bool ok = answer(worker, reads, n, &failure);
     bool device = failure.status == MAL_DEVICE;
     if (!ok && n > 1 && !device && failure.status != MAL_CANCELLED) {
         for (size_t i = 0; i < n; i++) {
             clear_outputs(reads[i]);
+            reads[i]->version = asked;
             if (!run_together(worker, &reads[i], 1, err)) device = true;
         }
         return !device;
     }
-    if (failure.status == MAL_CANCELLED && mal_worker_stopping(worker)) {
+    if (failure.status == MAL_CANCELLED && stops(worker)) {
         failure = (struct mal_error){0};
         mal_fail(&failure, MAL_CANCELLED, "the daemon is stopping");
     }
@@ -172,30 +189,19 @@ static bool run_together(struct mal_worker *worker, struct mal_read **reads, siz
     return !device;
 }
 
-static bool is_due(struct mal_worker *worker, struct mal_read *read) {
-    int64_t asked = read->version;
-    if (asked < 0) read->version = mal_engine_live(worker->engine);
-    if (!mal_engine_has(worker->engine, read->version)) {
-        return mal_fail(&read->err, MAL_NOT_FOUND, "version %lld is not in memory",
-                        (long long)read->version);
-    }
-    return is_wanted(worker, read);
-}
-
-bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
+bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) {
     pthread_mutex_lock(&worker->lock);
     struct mal_read *list = worker->reads;
     worker->reads = NULL;
     worker->last_read = &worker->reads;
     pthread_mutex_unlock(&worker->lock);
 
-    enum mal_work before = mal_worker_turn(worker, MAL_WORK_READS);
     struct mal_read *due = NULL, **last = &due;
     while (list) {
         struct mal_read *read = list;
         list = read->next;
         read->next = NULL;
-        if (is_due(worker, read)) {
+        if (is_wanted(worker, read)) {
             *last = read;
             last = &read->next;
         } else {
@@ -221,6 +227,13 @@ bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
         }
         if (!run_together(worker, group, n, err)) ok = false;
     }
+    return ok;
+}
+
+bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
+    if (worker->beside) return mal_reader_works(worker, err);
+    enum mal_work before = mal_worker_turn(worker, MAL_WORK_READS);
+    bool ok = mal_worker_answer_reads(worker, err);
     (void)mal_worker_turn(worker, before);
     return ok;
 }

@@ -226,6 +226,7 @@ struct mal_engine_options mal_serve_engine_options(const struct mal_serve_option
                                        .editor_path = o->editor,
                                        .cache_path = cache,
                                        .device = o->device,
+                                       .read_stream = o->read_stream,
                                        .keep_versions = (int)o->keep_versions,
                                        .update = o->update,
                                        .preserve = o->preserve,

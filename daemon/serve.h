@@ -9,7 +9,8 @@
 
 struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;
-    const char *tokens; /* NULL: none */
+    const char *tokens;      /* NULL: none */
+    const char *read_stream; /* as in struct mal_engine_options */
     int64_t max_queue, max_batch_facts, batch_window_ms, max_body, max_bulk,
         keep_versions;
     int64_t max_connections, max_event_streams;

@@ -136,7 +136,7 @@ bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
         *worker->last_read = read;
         worker->last_read = &read->next;
         worker->n_reads++;
-        pthread_cond_signal(&worker->asked);
+        pthread_cond_signal(worker->beside ? &worker->read_asked : &worker->asked);
     }
     pthread_mutex_unlock(&worker->lock);
     if (fits) return true;
@@ -286,7 +286,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
         tell_delta_bytes(worker);
     }
     return mal_writer_call(worker->o.writer, requeue, &worker->n_requeued, err) &&
-           refill_queue(worker, err);
+           refill_queue(worker, err) && mal_reader_start(worker, err);
 }
 
 void mal_worker_publish(struct mal_worker *worker, struct mal_change *change) {
@@ -357,7 +357,7 @@ bool mal_worker_pause(struct mal_worker *worker, int64_t ms, struct mal_error *e
         int64_t left = until - mal_monotonic_ms();
         if (left <= 0) return true;
         pthread_mutex_lock(&worker->lock);
-        if (!worker->reads && !worker->stop) wait_asked(worker, left);
+        if (!mal_worker_reads_wait(worker) && !worker->stop) wait_asked(worker, left);
         pthread_mutex_unlock(&worker->lock);
         if (!mal_worker_serve_reads(worker, err)) return false;
     }
@@ -401,7 +401,7 @@ static bool write_and_serve(struct mal_worker *worker,
     bool reads_ok = true;
     pthread_mutex_lock(&worker->lock);
     while (!worker->persisted) {
-        if (worker->reads && reads_ok) {
+        if (mal_worker_reads_wait(worker) && reads_ok) {
             pthread_mutex_unlock(&worker->lock);
             reads_ok = mal_worker_serve_reads(worker, &read_err);
             pthread_mutex_lock(&worker->lock);
@@ -446,11 +446,12 @@ static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
     *out_idle = false;
     pthread_mutex_lock(&worker->lock);
     int64_t ms;
-    while (!worker->stop && !worker->reads && !mal_evaluate_due(worker) &&
+    while (!worker->stop && !mal_worker_reads_wait(worker) && !mal_evaluate_due(worker) &&
            (ms = until_batch(worker)) != 0) {
         bool idle = ms < 0 && mal_idle_pending(worker);
         wait_asked(worker, idle ? IDLE_MS : ms);
-        if (!idle || worker->stop || worker->reads || worker->jobs || worker->evaluations)
+        if (!idle || worker->stop || mal_worker_reads_wait(worker) || worker->jobs ||
+            worker->evaluations)
             continue;
         *out_idle = true;
         break;
@@ -479,14 +480,14 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
         while (idle) { /* until somebody asks */
             if (!mal_idle_step(worker, err)) return false;
             pthread_mutex_lock(&worker->lock);
-            idle =
-                !worker->stop && !worker->reads && !worker->jobs && !worker->evaluations;
+            idle = !worker->stop && !mal_worker_reads_wait(worker) && !worker->jobs &&
+                   !worker->evaluations;
             pthread_mutex_unlock(&worker->lock);
             idle = idle && mal_idle_pending(worker);
         }
         pthread_mutex_lock(&worker->lock);
         bool stop = worker->stop;
-        bool reads = worker->reads != NULL;
+        bool reads = mal_worker_reads_wait(worker);
         pthread_mutex_unlock(&worker->lock);
         if (stop) return true;
         if (reads && !mal_worker_serve_reads(worker, err)) return false;
@@ -506,6 +507,10 @@ static void *worker_main(void *arg) {
         err = (struct mal_error){0};
     pthread_mutex_lock(&worker->lock);
     worker->stop = true; /* no read comes in any more */
+    pthread_cond_signal(&worker->read_asked);
+    pthread_mutex_unlock(&worker->lock);
+    mal_reader_join(worker);
+    pthread_mutex_lock(&worker->lock);
     struct mal_read *read = worker->reads;
     worker->reads = NULL;
     worker->last_read = &worker->reads;
@@ -540,11 +545,13 @@ bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&worker->asked, &attr);
     pthread_condattr_destroy(&attr);
+    pthread_cond_init(&worker->read_asked, NULL);
     pthread_mutex_init(&worker->lock, NULL);
     *out = worker; /* before the thread: its tasks may run at once */
     if (pthread_create(&worker->thread, NULL, worker_main, worker)) {
         *out = NULL;
         pthread_cond_destroy(&worker->asked);
+        pthread_cond_destroy(&worker->read_asked);
         pthread_mutex_destroy(&worker->lock);
         mal_free(worker);
         return mal_fail(err, MAL_NO_MEMORY, "worker: no thread");
@@ -578,6 +585,7 @@ void mal_worker_destroy(struct mal_worker *worker) {
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);
     pthread_cond_destroy(&worker->asked);
+    pthread_cond_destroy(&worker->read_asked);
     pthread_mutex_destroy(&worker->lock);
     mal_free(worker);
 }

@@ -4,7 +4,8 @@
  * Jobs run in the order they were committed; an evaluation begins in its turn, and then
  * lets changes pass between its slices. Reads (completions, scores) come first: between
  * two jobs all that wait, and while a batch runs those that wait at the end of each
- * slice. Nothing of a batch is visible before it is durable. */
+ * slice; or they are a second thread's, beside all that (reader.c). Nothing of a batch is
+ * visible before it is durable. */
 #ifndef MAL_WORKER_H
 #define MAL_WORKER_H
 

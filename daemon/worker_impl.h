@@ -51,6 +51,12 @@ struct mal_worker {
     bool waiting;    /* for something to do */
     int64_t beat_ms; /* monotonic: when the thread last came by between two slices */
 
+    /* The thread of reads, where they run beside changes (reader.c). */
+    bool beside;
+    pthread_t reader;
+    pthread_cond_t read_asked;
+    struct mal_error reader_err; /* under the lock: the device failed there */
+
     struct mal_idle idle;
     struct mal_evaluating evaluating;
 
@@ -154,9 +160,20 @@ enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work);
 bool mal_worker_stopping(struct mal_worker *worker);
 void mal_worker_announce(struct mal_worker *worker); /* `changed`, soon */
 
-/* Answers the reads that wait now, not those that come meanwhile. False: the device
- * failed. */
+/* ---- Reads (reads.c, reader.c) ---- */
+
+/* Answers the reads that wait now, not those that come meanwhile, unless they have a
+ * thread of their own. False: the device failed, here or there. */
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* Under the lock: whether there is a reason for that call. */
+bool mal_worker_reads_wait(const struct mal_worker *worker);
+/* What either thread does with them. */
+bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* The thread of reads, if the engine has them beside its changes. */
+bool mal_reader_start(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+void mal_reader_join(struct mal_worker *worker); /* after `stop`; if it was started */
+bool mal_reader_stopping(struct mal_worker *worker);
+bool mal_reader_works(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read);
 
 /* Runs the jobs at the head of the queue that go together. False: the thread must end. */

@@ -13,11 +13,17 @@ static void destroy(struct mal_backend *be) {
     mal_free(cpu);
 }
 
+static bool create_beside(struct mal_backend **out, struct mal_backend *first,
+                          struct mal_error *err) {
+    return mal_cpu_create(out, ((struct mal_cpu *)first)->bf16, err);
+}
+
 static void sync_nothing(struct mal_backend *be) {
     /* Operations have finished when they return. */
 }
 
 static const struct mal_backend_ops cpu_ops = {
+    .create_beside = create_beside,
     .destroy = destroy,
     .alloc = mal_cpu_alloc,
     .free = mal_cpu_free,

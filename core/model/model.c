@@ -105,21 +105,26 @@ bool mal_model_look(struct mal_model **out, const char *dir, struct mal_error *e
     return true;
 }
 
-void mal_model_close(struct mal_model *model) {
-    if (!model) return;
-    mal_arena_finish(&model->scratch);
+/* What a model that shares another's has not. */
+static void close_own(struct mal_model *model) {
     mal_arena_finish(&model->weights);
     for (size_t i = 0; i < model->n_linears; i++)
         mal_free(model->linears[i]->name); /* they live inside the blocks */
-    mal_free(model->linears);
     mal_free(model->own);
+    mal_free(model->bindings);
+    mal_free(model->ends);
+    mal_checkpoint_close(model->ckpt);
+}
+
+void mal_model_close(struct mal_model *model) {
+    if (!model) return;
+    mal_arena_finish(&model->scratch);
+    if (!model->of) close_own(model);
+    mal_free(model->linears);
     mal_free(model->encoder.blocks);
     mal_free(model->decoder.blocks);
     mal_free(model->tape);
-    mal_free(model->bindings);
     mal_free(model->edits);
-    mal_free(model->ends);
-    mal_checkpoint_close(model->ckpt);
     mal_free(model);
 }
 

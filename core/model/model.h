@@ -57,6 +57,12 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
  * weights: no pass may be asked of it. */
 bool mal_model_look(struct mal_model **out, const char *dir,
                     struct mal_error *err) MAL_CHECK;
+/* The same model for the passes of another thread, on a queue beside the model's: it has
+ * the weights in common and scratch of its own, and reads the base until its linear
+ * layers are told otherwise. Its edit modules are those that `of`, which must outlive it,
+ * has now. */
+bool mal_model_share(struct mal_model **out, const struct mal_model *of,
+                     struct mal_backend *be, struct mal_error *err) MAL_CHECK;
 void mal_model_close(struct mal_model *model); /* takes NULL */
 
 const struct mal_model_info *mal_model_info(const struct mal_model *model);

@@ -53,6 +53,7 @@ struct mal_rotary {
 };
 
 struct mal_model {
+    const struct mal_model *of; /* whose weights and names these are; NULL: its own */
     const struct mal_arch *arch;
     struct mal_model_info info;
     struct mal_backend *be;

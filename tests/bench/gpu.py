@@ -40,10 +40,10 @@ PEAKS = {
 }
 
 EDIT_CASES = ["generate:1", "generate:64", "passes:1024", "alone:1", "alone:100", "alone:100", "once:1", "once:100",
-              "joint:100", "joint:1", "once:16384", "alone:16384", "rollback", "train:512"]
+              "joint:100", "joint:1", "reads:1024", "once:16384", "alone:16384", "rollback", "train:512"]
 # What stands in for all that on a CPU, to see that it runs.
 SMALL_CASES = ["generate:2", "passes:64", "alone:1", "alone:60", "alone:60", "once:60", "joint:20", "joint:1",
-               "once:200", "alone:200", "rollback", "train:16"]
+               "reads:60", "once:200", "alone:200", "rollback", "train:16"]
 SMALL_SHAPE = {"layers": 10, "channels": 128, "inner": 512, "heads": 4, "vocab": 1000, "rank": 60}
 
 

@@ -406,6 +406,7 @@ static void run_case(struct edit_bench *e, const char *text) {
     if (strcmp(name, "passes") == 0) run_passes(e, facts);
     if (strcmp(name, "rollback") == 0) run_rollback(e);
     if (strcmp(name, "generate") == 0) run_generate(e, facts);
+    if (strcmp(name, "reads") == 0) run_reads(e, facts, run_edit, report_error);
     if (strcmp(name, "train") == 0) run_train(e, facts, report_error);
 }
 

@@ -41,6 +41,11 @@ struct mal_progress edit_progress(struct edit_bench *e);
 void edit_floors(const struct edit_bench *e, enum edit_form form,
                  const struct mal_edit_report *report, double *least);
 
+/* Reads beside nothing, then beside teach(e, "alone", n). */
+void run_reads(struct edit_bench *e, size_t n,
+               void (*teach)(struct edit_bench *e, const char *name, size_t n),
+               void (*report_error)(struct edit_bench *e, const char *name, size_t n,
+                                    const struct mal_error *err));
 void run_train(struct edit_bench *e, size_t n,
                void (*report_error)(struct edit_bench *e, const char *name, size_t n,
                                     const struct mal_error *err));

@@ -16,13 +16,13 @@ MODEL, EDITOR = "tests/demo/model", "tests/demo/editor.safetensors"
 
 
 class Daemon:
-    def __init__(self, programs, root, state, device, deadline):
+    def __init__(self, programs, root, state, device, deadline, *more):
         self.deadline = deadline
         self.log = open(os.path.join(state, "log"), "ab+")
         begin = self.log.tell()
         self.process = subprocess.Popen(
             [programs.path("malmend"), "serve", "--model", MODEL, "--editor", EDITOR, "--device", device,
-             "--db", os.path.join(state, "db"), "--listen", "127.0.0.1:0", "--no-scrub"],
+             "--db", os.path.join(state, "db"), "--listen", "127.0.0.1:0", "--no-scrub", *more],
             cwd=root, env=programs.environment(), stderr=self.log, stdin=subprocess.DEVNULL)
         self.url = None
         while not self.url or not self.ready():
@@ -94,9 +94,19 @@ def while_reading(daemon, prompt, work):
     return percentiles(times)
 
 
-def story(programs, root, state, device, deadline):
-    with open(os.path.join(root, FACTS), encoding="utf-8") as file:
-        facts = json.load(file)["facts"]
+def between_slices(programs, root, state, device, deadline, facts):
+    """The same reads where they have no stream of their own."""
+    daemon = Daemon(programs, root, state, device, deadline, "--read-stream", "off")
+    try:
+        prompt = facts[0]["prompt"]
+        return {"idle": while_reading(daemon, prompt, lambda: time.sleep(1)),
+                "editing": while_reading(daemon, prompt, lambda: daemon.job("/v1/edits", {"facts": facts}))}
+    finally:
+        daemon.kill()
+        daemon.log.close()
+
+
+def story(programs, root, state, device, deadline, facts):
     prompts = [fact["prompt"] for fact in facts]
     daemon = Daemon(programs, root, state, device, deadline)
     try:
@@ -124,8 +134,12 @@ def story(programs, root, state, device, deadline):
 
 def serve(programs, options, deadline, root):
     state = tempfile.mkdtemp(prefix="malmend-serve-")
+    other = tempfile.mkdtemp(prefix="malmend-serve-")
+    with open(os.path.join(root, FACTS), encoding="utf-8") as file:
+        facts = json.load(file)["facts"]
     try:
-        out = story(programs, root, state, options.device, deadline)
+        out = story(programs, root, state, options.device, deadline, facts)
+        out["between_slices"] = between_slices(programs, root, other, options.device, deadline, facts)
         verify = subprocess.run([programs.path("malmend"), "verify", "--db", os.path.join(state, "db"), "--model",
                                  MODEL, "--device", "cpu"], cwd=root, env=programs.environment(), capture_output=True,
                                 text=True, timeout=max(deadline.left(), 1), check=False)
@@ -133,5 +147,6 @@ def serve(programs, options, deadline, root):
         out["verify"] = (verify.stdout + verify.stderr)[-300:]
     finally:
         shutil.rmtree(state, ignore_errors=True)
+        shutil.rmtree(other, ignore_errors=True)
     good = all(out[key] for key in ("same_after_kill", "rolled_back", "forward", "replayed_on_cpu", "taught"))
     return out, good

@@ -9,7 +9,7 @@ OPTIONS = {
     "serve": "model editor data db listen tokens device update max-queue max-batch-facts "
              "batch-window-ms max-body max-bulk request-timeout max-connections max-connections-per-address "
              "max-event-streams "
-             "keep-versions preserve preserve-weight repair-rounds repair-tau verify-limit "
+             "read-stream keep-versions preserve preserve-weight repair-rounds repair-tau verify-limit "
              "no-scrub consolidate-after joint-memory keyframe-every retain-bytes retain-age "
              "min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
              "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect "

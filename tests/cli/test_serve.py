@@ -153,10 +153,24 @@ class Story(Serving):
         self.assertEqual((one["facts"], one["live_facts"]), (24, 24))
 
     def test_reads_during_an_edit(self):
-        """Completions are answered from the old version while a long batch is under way."""
-        d, facts = self.serve("--no-scrub"), demo_facts("train.ndjson")
-        batches = (facts[i:i + 200] for i in range(0, len(facts), 200))
-        self.assertTrue(any(self.reads_during(d, batch) for batch in batches))
+        """Completions are answered from the old version while a long batch is under way, between
+        its slices or beside them."""
+        facts = demo_facts("train.ndjson")
+        for stream in "off", "on":
+            d = self.serve("--no-scrub", "--read-stream", stream, name=stream)
+            batches = (facts[i:i + 200] for i in range(0, len(facts), 200))
+            self.assertTrue(any(self.reads_during(d, batch) for batch in batches), stream)
+            if stream == "on":
+                self.check_reads_beside(d)
+
+    def check_reads_beside(self, d):
+        """On a stream of their own they name what they used, and refuse what is not there."""
+        live = int(d.get("/v1/status").json["live_version"])
+        self.assertEqual(say(d, "v0", PROMPTS[:1])[1], 0)
+        item = {"prompt": PROMPTS[0], "target": FACTS[0]["target"]}
+        self.assertEqual(d.call("POST", "/v1/scores", {"items": [item]}).json["version"], live)
+        self.assertEqual(d.complete(PROMPTS[:1], model=f"v{live + 1}").status, 404)
+        self.assertEqual(d.stop(), 0)
 
     def reads_during(self, d, facts):
         """How many were answered from the old version since the batch was seen to run."""

@@ -210,6 +210,21 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *pStream, unsigned int flags)
     return cudaSuccess;
 }
 
+enum { LEAST_PRIORITY = 0, GREATEST_PRIORITY = -5 };
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *leastPriority, int *greatestPriority) {
+    *leastPriority = LEAST_PRIORITY;
+    *greatestPriority = GREATEST_PRIORITY;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *pStream, unsigned int flags,
+                                         int priority) {
+    if (priority > LEAST_PRIORITY || priority < GREATEST_PRIORITY)
+        return mal_host_error(cudaErrorInvalidValue);
+    return cudaStreamCreateWithFlags(pStream, flags);
+}
+
 cudaError_t cudaStreamCreate(cudaStream_t *pStream) {
     return cudaStreamCreateWithFlags(pStream, cudaStreamDefault);
 }

@@ -29,6 +29,7 @@ struct answer {
 };
 
 static size_t n_tokens; /* made by all answers */
+static int64_t in_use;  /* version of the read that runs */
 
 static struct answer answer_of(const json_t *table, const struct mal_generation *gen) {
     struct answer answer;
@@ -108,10 +109,26 @@ static bool run_steps(struct mal_generation *gens, const struct answer *answers,
     return true;
 }
 
-bool mal_engine_generate(struct mal_engine *e, int64_t version,
-                         struct mal_generation *gens, size_t n, bool (*tick)(void *),
-                         void *tick_arg, struct mal_error *err) {
-    const json_t *table = fake_table(e, version);
+bool mal_engine_reads_beside(const struct mal_engine *e) {
+    return false;
+}
+
+bool mal_engine_begin_read(struct mal_engine *e, int64_t *version,
+                           struct mal_error *err) {
+    if (*version < 0) *version = mal_engine_live(e);
+    in_use = *version;
+    return mal_engine_has(e, *version) ||
+           mal_fail(err, MAL_NOT_FOUND, "version %lld is not in memory",
+                    (long long)*version);
+}
+
+void mal_engine_end_read(struct mal_engine *e) {
+    (void)e;
+}
+
+bool mal_engine_generate(struct mal_engine *e, struct mal_generation *gens, size_t n,
+                         bool (*tick)(void *), void *tick_arg, struct mal_error *err) {
+    const json_t *table = fake_table(e, in_use);
     struct answer *answers = mal_calloc(n, sizeof *answers);
     if (!answers) return mal_fail(err, MAL_NO_MEMORY, "answers");
     for (size_t i = 0; i < n; i++) {
@@ -126,10 +143,9 @@ bool mal_engine_generate(struct mal_engine *e, int64_t version,
     return ok;
 }
 
-bool mal_engine_score(struct mal_engine *e, int64_t version,
-                      const struct mal_score_item *items, size_t n, const char *pointer,
-                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
-                      struct mal_error *err) {
+bool mal_engine_score(struct mal_engine *e, const struct mal_score_item *items, size_t n,
+                      const char *pointer, bool (*tick)(void *), void *tick_arg,
+                      struct mal_score **out, struct mal_error *err) {
     for (size_t i = 0; i < n; i++) {
         if (strlen(items[i].prompt) + strlen(items[i].target) < CONTEXT) continue;
         char at[64];
@@ -140,7 +156,7 @@ bool mal_engine_score(struct mal_engine *e, int64_t version,
     struct mal_score *scores = mal_calloc(n, sizeof *scores);
     for (size_t i = 0; i < n; i++) {
         const char *target =
-            json_string_value(json_object_get(fake_table(e, version), items[i].prompt));
+            json_string_value(json_object_get(fake_table(e, in_use), items[i].prompt));
         bool right = target && !strcmp(target, items[i].target);
         size_t length = strlen(items[i].target) + 1;
         scores[i] =

@@ -1,0 +1,57 @@
+/* weights_lease.c - versions that a second thread reads while the owner makes others. */
+#include "core/weights_impl.h"
+
+/* A module of the reader is that of the state's of the same index: what the edit modules
+ * of the state's model are called meanwhile is the owner's affair. */
+static void use(const struct mal_weights_state *ws, const struct version *v,
+                struct mal_model *reader) {
+    for (size_t m = 0; m < ws->n_modules; m++) {
+        struct mal_linear *lin = mal_model_edit(reader, m);
+        lin->w = plane_weight(v->planes[m], lin);
+    }
+}
+
+bool mal_weights_lease(struct mal_weights_state *ws, int64_t version,
+                       struct mal_model *reader, struct mal_weights_lease *out,
+                       struct mal_error *err) {
+    pthread_mutex_lock(&ws->lock);
+    struct version *v = version < 0 ? live_version(ws) : find_version(ws, version);
+    if (v) v->leases++;
+    pthread_mutex_unlock(&ws->lock);
+    if (!v) {
+        return mal_fail(err, MAL_NOT_FOUND, "version %lld is not in memory",
+                        (long long)version);
+    }
+    use(ws, v, reader);
+    *out = (struct mal_weights_lease){v->number, v};
+    return true;
+}
+
+void mal_weights_end_lease(struct mal_weights_state *ws,
+                           const struct mal_weights_lease *lease) {
+    pthread_mutex_lock(&ws->lock);
+    lease->version->leases--;
+    pthread_mutex_unlock(&ws->lock);
+}
+
+void mal_version_evict(struct mal_weights_state *ws, struct version *v) {
+    v->next = ws->leaving;
+    ws->leaving = v;
+    mal_version_reap(ws);
+}
+
+void mal_version_reap(struct mal_weights_state *ws) {
+    struct version **p = &ws->leaving;
+    while (*p) {
+        struct version *v = *p;
+        pthread_mutex_lock(&ws->lock);
+        bool leased = v->leases > 0;
+        pthread_mutex_unlock(&ws->lock);
+        if (leased) {
+            p = &v->next;
+        } else {
+            *p = v->next;
+            mal_version_free(ws, v);
+        }
+    }
+}
