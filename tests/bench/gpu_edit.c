@@ -32,7 +32,8 @@
 static bool listen(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct edit_bench *e = arg;
     size_t bytes = mal_backend_bytes(e->be);
-    (void)stage, (void)done, (void)total;
+    (void)done, (void)total;
+    e->stage = (int)stage;
     if (bytes > e->peak_bytes) e->peak_bytes = bytes;
     return true;
 }
@@ -145,10 +146,16 @@ static bool seal(struct edit_bench *e, struct mal_edit_report *report,
 
 /* ---- Edits ---- */
 
+enum { BEGIN, TEACH, REPAIR, SEAL, END, N_PARTS };
+
+static const char *const part_names[N_PARTS] = {"begin", "teach", "repair", "seal",
+                                                "end"};
+
 struct outcome {
     struct mal_edit_report report;
     struct mal_delta delta;
     double seconds;
+    double parts[N_PARTS]; /* the same time, cut otherwise */
     int64_t rounds;
     size_t correct; /* of the facts, verified */
     enum edit_form form;
@@ -184,12 +191,15 @@ static bool solve(struct edit_bench *e, struct mal_joint *joint, bool shared,
                                 .report = &o->report,
                                 .taught = texts,
                                 .n_taught = n};
+    double times[4] = {mal_clock_seconds()};
     mal_weights_use(e->ws, repair.origin);
     bool ok = mal_joint_change_create(&change, joint, shared ? e->ws : NULL, &progress,
                                       &o->report, err) &&
               mal_joint_teach(change, NULL, texts, n, err);
+    times[1] = mal_clock_seconds();
     repair.change = change;
     ok = ok && mal_repair_run(&repair, err);
+    times[2] = mal_clock_seconds();
     for (size_t i = 0; ok && i < n; i++)
         o->correct += repair.scores[i].correct;
     o->rounds = repair.n_rounds;
@@ -197,7 +207,13 @@ static bool solve(struct edit_bench *e, struct mal_joint *joint, bool shared,
     repair.delta = (struct mal_delta){0};
     mal_repair_finish(&repair);
     mal_joint_change_destroy(change);
-    return ok && seal(e, &o->report, err);
+    times[3] = mal_clock_seconds();
+    ok = ok && seal(e, &o->report, err);
+    o->parts[TEACH] = times[1] - times[0];
+    o->parts[REPAIR] = times[2] - times[1];
+    o->parts[END] = times[3] - times[2];
+    o->parts[SEAL] = mal_clock_seconds() - times[3];
+    return ok;
 }
 
 static bool edit_in_system(struct edit_bench *e, size_t n, bool shared, struct outcome *o,
@@ -212,9 +228,12 @@ static bool edit_in_system(struct edit_bench *e, size_t n, bool shared, struct o
     o->report.seconds[MAL_STAGE_TOKENIZE] = mal_clock_seconds() - begin;
     ok =
         ok && (shared || mal_joint_create_alone(&own, e->model, e->editor, NULL, 0, err));
+    o->parts[BEGIN] = mal_clock_seconds() - begin;
     ok = ok && solve(e, shared ? e->joint : own, shared, texts, n_texts, o, err);
+    double end = mal_clock_seconds();
     mal_joint_destroy(own);
     mal_examples_free(texts, n_texts);
+    o->parts[END] += mal_clock_seconds() - end;
     if (shared) e->n_joint += n;
     return ok;
 }
@@ -229,6 +248,13 @@ static json_t *stages_json(const double *seconds) {
     return out;
 }
 
+static json_t *parts_json(const double *parts) {
+    json_t *out = json_object();
+    for (int i = 0; i < N_PARTS; i++)
+        json_object_set_new(out, part_names[i], json_real(parts[i]));
+    return out;
+}
+
 static void report_edit(struct edit_bench *e, const char *name, size_t n,
                         const struct outcome *o) {
     double least[MAL_N_STAGES] = {0};
@@ -236,16 +262,16 @@ static void report_edit(struct edit_bench *e, const char *name, size_t n,
     struct mal_hash weights = mal_weights_hash(e->ws, mal_weights_live(e->ws));
     mal_hash_hex(&weights, hash);
     edit_floors(e, o->form, &o->report, least);
-    print_line(
-        json_pack("{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s}", "case",
-                  name, "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens,
-                  "input_tokens", (json_int_t)o->report.n_input_tokens, "loss",
-                  o->report.loss, "total_seconds", o->seconds, "seconds",
-                  stages_json(o->report.seconds), "floor", stages_json(least), "rounds",
-                  (json_int_t)o->rounds, "correct", (json_int_t)o->correct, "encoding",
-                  mal_encoding_name(mal_delta_encoding(&o->delta)), "delta_bytes",
-                  (json_int_t)mal_delta_bytes(&o->delta), "peak_device_bytes",
-                  (json_int_t)e->peak_bytes, "weights", hash));
+    print_line(json_pack(
+        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s}", "case", name,
+        "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens, "input_tokens",
+        (json_int_t)o->report.n_input_tokens, "loss", o->report.loss, "total_seconds",
+        o->seconds, "seconds", stages_json(o->report.seconds), "floor",
+        stages_json(least), "parts", parts_json(o->parts), "rounds",
+        (json_int_t)o->rounds, "correct", (json_int_t)o->correct, "encoding",
+        mal_encoding_name(mal_delta_encoding(&o->delta)), "delta_bytes",
+        (json_int_t)mal_delta_bytes(&o->delta), "peak_device_bytes",
+        (json_int_t)e->peak_bytes, "weights", hash));
 }
 
 /* One that does not fit into memory, say, leaves the others. */

@@ -26,6 +26,7 @@ struct edit_bench {
     struct mal_joint *joint; /* of the cases "joint" that follow each other */
     size_t n_joint;          /* facts in it */
     size_t peak_bytes;       /* of device memory, as far as ticks show */
+    _Atomic int stage; /* enum mal_stage of the last tick */
     int n_failed;
 };
 

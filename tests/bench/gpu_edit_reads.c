@@ -7,7 +7,12 @@
 #include "core/model/generate.h"
 #include "gpu_edit.h"
 
-enum { MOST_READS = 1 << 16, IDLE_MS = 1500, PROMPT = 20, TOKENS = 8 };
+enum { MOST_READS = 1 << 16, IDLE_MS = 1500, PROMPT = 20, TOKENS = 8, SLOWEST = 4 };
+
+struct one_read {
+    double seconds;
+    int stage; /* of the edit, when it ended */
+};
 
 struct reading {
     struct edit_bench *e;
@@ -15,7 +20,7 @@ struct reading {
     pthread_mutex_t lock;
     bool over;
     struct mal_error err;
-    double seconds[MOST_READS];
+    struct one_read reads[MOST_READS];
     size_t n;
 };
 
@@ -38,7 +43,8 @@ static bool read_once(struct reading *r) {
     bool ok = mal_generate(r->reader, r->e->tok, &gen, 1, NULL, NULL, &r->err);
     mal_weights_end_lease(r->e->ws, &lease);
     mal_generation_finish(&gen);
-    if (ok) r->seconds[r->n++] = mal_clock_seconds() - begin;
+    if (ok)
+        r->reads[r->n++] = (struct one_read){mal_clock_seconds() - begin, r->e->stage};
     return ok;
 }
 
@@ -55,17 +61,27 @@ static void wait_ms(int64_t ms) {
 }
 
 static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    const struct one_read *x = a, *y = b;
+    return (x->seconds > y->seconds) - (x->seconds < y->seconds);
+}
+
+static double ms_at(const struct reading *r, size_t i) {
+    return 1e3 * r->reads[i].seconds;
 }
 
 static void report(struct reading *r, const char *what, size_t facts, double seconds) {
-    qsort(r->seconds, r->n, sizeof *r->seconds, by_size);
-    print_line(json_pack("{s:s,s:s,s:I,s:I,s:f,s:f,s:f,s:f}", "case", "reads", "while",
+    json_t *slowest = json_array();
+    qsort(r->reads, r->n, sizeof *r->reads, by_size);
+    for (size_t i = 0; i < SLOWEST && i < r->n; i++) {
+        const struct one_read *read = &r->reads[r->n - 1 - i];
+        json_array_append_new(
+            slowest, json_pack("{s:f,s:s}", "ms", 1e3 * read->seconds, "stage",
+                               facts ? mal_stage_name((enum mal_stage)read->stage) : ""));
+    }
+    print_line(json_pack("{s:s,s:s,s:I,s:I,s:f,s:f,s:f,s:o}", "case", "reads", "while",
                          what, "facts", (json_int_t)facts, "reads", (json_int_t)r->n,
-                         "seconds", seconds, "p50_ms", 1e3 * r->seconds[r->n / 2],
-                         "p99_ms", 1e3 * r->seconds[r->n * 99 / 100], "most_ms",
-                         1e3 * r->seconds[r->n - 1]));
+                         "seconds", seconds, "p50_ms", ms_at(r, r->n / 2), "p99_ms",
+                         ms_at(r, r->n * 99 / 100), "slowest", slowest));
 }
 
 /* Reads as long as `teach` runs, or for a while where that is NULL. */

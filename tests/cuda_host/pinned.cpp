@@ -158,6 +158,19 @@ cudaError_t cudaHostAlloc(void **pHost, size_t size, unsigned int) {
     return cudaSuccess;
 }
 
+cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes,
+                                     const void *ptr) {
+    void *p = const_cast<void *>(ptr);
+    if (!attributes) return mal_host_error(cudaErrorInvalidValue);
+    *attributes = {};
+    if (mal_host_is_device(p)) {
+        *attributes = {cudaMemoryTypeDevice, 0, p, nullptr};
+    } else if (mal_host_is_pinned(p, 1)) {
+        *attributes = {cudaMemoryTypeHost, 0, p, p};
+    }
+    return cudaSuccess;
+}
+
 cudaError_t cudaMallocHost(void **ptr, size_t size) {
     return cudaHostAlloc(ptr, size, 0);
 }

@@ -101,6 +101,31 @@ static void memory(void **state) {
     assert_true(mal_backend_sync(be, &err));
 }
 
+/* Copies of what a device may take through memory of its own, a part at a time: to what
+ * it was, and beside nothing. */
+static void copies(void **state) {
+    static const size_t sizes[] = {1, 70000, 131073, 200003, (100 << 20) + 13};
+    struct device *dev = *state;
+    struct mal_error err = {0};
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        size_t n = sizes[s];
+        unsigned char *host = malloc(n + 2), *back = malloc(n + 2);
+        unsigned char *a = mal_backend_alloc(dev->be, n);
+        assert_true(host && back && a);
+        for (size_t i = 0; i < n + 2; i++)
+            host[i] = (unsigned char)(i * 31 + i / 253);
+        memset(back, 0x5a, n + 2);
+        mal_backend_upload(dev->be, a, host + 1, n);
+        mal_backend_download(dev->be, back + 1, a, n);
+        assert_true(mal_backend_sync(dev->be, &err));
+        assert_memory_equal(back + 1, host + 1, n);
+        assert_true(back[0] == 0x5a && back[n + 1] == 0x5a);
+        mal_backend_free(dev->be, a);
+        free(host);
+        free(back);
+    }
+}
+
 static void a_device_error_sticks(void **state) {
     struct device *dev = *state;
     const float x[3] = {1, 2, 3};
@@ -532,6 +557,7 @@ int main(void) {
         cmocka_unit_test(devices_by_name),
         cmocka_unit_test(creation_without_memory),
         cmocka_unit_test(memory),
+        cmocka_unit_test(copies),
         cmocka_unit_test(a_device_error_sticks),
         cmocka_unit_test(nothing_to_do),
         cmocka_unit_test(arena),
