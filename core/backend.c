@@ -270,6 +270,14 @@ void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r
     be->ops->qr64(be, m, n, a, r);
 }
 
+void mal_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
+                           double *y) {
+    assert(n >= 0);
+    if (n == 0 || !runs(be)) return;
+    assert(l && y && l != y);
+    be->ops->transpose_lower64(be, n, l, y);
+}
+
 void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                  const void *x, enum mal_dtype x_dtype) {
     assert(n >= 0);

@@ -131,6 +131,9 @@ void mal_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m, int
  * below, has matrix = Q r. */
 void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 
+/* y (n,n) = the lower triangle of l (n,n), transposed, with zeros below. */
+void mal_transpose_lower64(struct mal_backend *be, int64_t n, const double *l, double *y);
+
 /* y (n) of y_dtype = x (n) of x_dtype, rounded once; fp32 and fp64 either way, or fp32 on
  * one side and 16 bits on the other. */
 void mal_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,

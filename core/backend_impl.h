@@ -43,6 +43,8 @@ struct mal_backend_ops {
     void (*trsm64)(struct mal_backend *be, bool right, bool trans_l, int64_t m, int64_t n,
                    const double *l, int64_t ldl, double *b, int64_t ldb);
     void (*qr64)(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
+    void (*transpose_lower64)(struct mal_backend *be, int64_t n, const double *l,
+                              double *y);
     void (*convert)(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                     const void *x, enum mal_dtype x_dtype);
     void (*axpby64)(struct mal_backend *be, const struct mal_axpby64 *add);

@@ -82,6 +82,7 @@ static struct mal_backend_ops table(void) {
     OP(potrf64);
     OP(trsm64);
     OP(qr64);
+    OP(transpose_lower64);
     OP(convert);
     OP(axpby64);
     OP(round_rows);

@@ -126,6 +126,8 @@ void mal_cuda_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda,
 void mal_cuda_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                      int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb);
 void mal_cuda_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
+void mal_cuda_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
+                                double *y);
 void mal_cuda_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                       const void *x, enum mal_dtype x_dtype);
 void mal_cuda_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);

@@ -110,6 +110,12 @@ __global__ static void take_r(int64_t m, int64_t n, const double *a, double *r) 
     }
 }
 
+void mal_cuda_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
+                                double *y) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    MAL_LAUNCH(cu, take_r, mal_cuda_grid(cu, n * n), MAL_THREADS, 0, n, n, l, y);
+}
+
 /* The solver's scratch in host memory, kept for the next time. */
 static bool host_scratch(struct mal_cuda *cu, size_t bytes) {
     if (bytes <= cu->solver_host_bytes) return true;

@@ -41,6 +41,7 @@ static const struct mal_backend_ops cpu_ops = {
     .potrf64 = mal_cpu_potrf64,
     .trsm64 = mal_cpu_trsm64,
     .qr64 = mal_cpu_qr64,
+    .transpose_lower64 = mal_cpu_transpose_lower64,
     .convert = mal_cpu_convert,
     .axpby64 = mal_cpu_axpby64,
     .round_rows = mal_cpu_round_rows,

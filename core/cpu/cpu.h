@@ -72,6 +72,8 @@ void mal_cpu_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda,
 void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                     int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb);
 void mal_cpu_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
+void mal_cpu_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
+                               double *y);
 void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype y_dtype,
                      const void *x, enum mal_dtype x_dtype);
 void mal_cpu_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);

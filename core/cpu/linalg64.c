@@ -197,6 +197,15 @@ void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                 mal_blas_int(n), 1.0, l, mal_blas_int(ldl), b, mal_blas_int(ldb));
 }
 
+void mal_cpu_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
+                               double *y) {
+#pragma omp parallel for schedule(static) if (n * n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i++) {
+        for (int64_t j = 0; j < n; j++)
+            y[i * n + j] = j < i ? 0.0 : l[j * n + i];
+    }
+}
+
 void mal_cpu_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r) {
     struct mal_cpu *cpu = (struct mal_cpu *)be;
     double *tau = cpu->work, *work = cpu->work + n;

@@ -91,9 +91,9 @@ bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const c
         module, what, (long long)n, host[1], (long long)host[0] - 1);
 }
 
-/* b := l^-1 b, panel after panel from the top. */
-static bool solve_forward(const struct mal_pace *pace, int64_t n, int64_t m,
-                          const double *l, double *b, struct mal_error *err) {
+/* Panel after panel from the top. */
+bool mal_cholesky_solve_half(const struct mal_pace *pace, int64_t n, int64_t m,
+                             const double *l, double *b, struct mal_error *err) {
     for (int64_t j = 0; j < n; j += PANEL) {
         int64_t w = min64(PANEL, n - j);
         struct mal_gemm64 update = {.m = w,
@@ -140,7 +140,8 @@ static bool solve_backward(const struct mal_pace *pace, int64_t n, int64_t m,
 
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) {
-    return solve_forward(pace, n, m, l, b, err) && solve_backward(pace, n, m, l, b, err);
+    return mal_cholesky_solve_half(pace, n, m, l, b, err) &&
+           solve_backward(pace, n, m, l, b, err);
 }
 
 bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, int64_t m,

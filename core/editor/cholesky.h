@@ -33,6 +33,9 @@ bool mal_cholesky_check(const struct mal_pace *pace, const char *module, const c
                         int64_t n, double *a, double *info,
                         struct mal_error *err) MAL_CHECK;
 
+/* b (n,m) := l^-1 b */
+bool mal_cholesky_solve_half(const struct mal_pace *pace, int64_t n, int64_t m,
+                             const double *l, double *b, struct mal_error *err) MAL_CHECK;
 /* b (n,m) := (l l')^-1 b */
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) MAL_CHECK;

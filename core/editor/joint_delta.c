@@ -5,6 +5,7 @@
 #include "core/clock.h"
 #include "core/editor/factors.h"
 #include "core/editor/joint_change_impl.h"
+#include "core/editor/orthonormal.h"
 #include "core/editor/solve.h"
 
 static int64_t total_rows(const struct mal_joint_change *change, size_t m) {
@@ -15,8 +16,8 @@ static int64_t total_rows(const struct mal_joint_change *change, size_t m) {
 }
 
 struct buffers {
-    double *q;     /* factors: (n, d_in) the rows A'^-1 u, then orthonormal */
-    double *r;     /* (n, n) of the QR */
+    double *q; /* factors: (n, d_in) the rows A'^-1 u, then orthonormal */
+    struct mal_orthonormal qr;
     double *right; /* (n, d_out) */
     double *s;     /* dense: (d_in, d_out) */
 };
@@ -30,7 +31,7 @@ static struct buffers place(struct mal_arena *arena, const struct mal_linear *li
         return b;
     }
     b.q = mal_arena_alloc(arena, rows * d_in * sizeof(double));
-    b.r = mal_arena_alloc(arena, rows * rows * sizeof(double));
+    b.qr = mal_orthonormal_place(arena, n);
     b.right = mal_arena_alloc(arena, rows * d_out * sizeof(double));
     return b;
 }
@@ -41,6 +42,7 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
                          struct mal_delta_part *out, struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(change->joint->model, m);
     struct mal_backend *be = change->joint->be;
+    const double *r;
     int64_t row = 0;
     for (const struct mal_joint_group *g = change->groups; g; g = g->next) {
         int64_t rows = mal_edit_rows_n(&g->rows, m);
@@ -52,15 +54,14 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
     if (!mal_joint_solve_rows(change->joint, m, pace, n, b->q, &change->scratch, err))
         return false;
     mal_arena_reset(&change->scratch, mark);
-    mal_qr64(be, lin->d_in, n, b->q, b->r);
-    if (!mal_pace_step(pace, err)) return false;
+    if (!mal_orthonormalise(pace, n, lin->d_in, b->q, &b->qr, &r, err)) return false;
     row = 0;
     for (const struct mal_joint_group *g = change->groups; g; g = g->next) {
         int64_t rows = mal_edit_rows_n(&g->rows, m);
         struct mal_gemm64 product = {.m = n,
                                      .n = lin->d_out,
                                      .k = rows,
-                                     .a = b->r + row,
+                                     .a = r + row,
                                      .a_dtype = MAL_F64,
                                      .lda = n,
                                      .b = g->r[m],

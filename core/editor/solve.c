@@ -5,16 +5,18 @@
 #include "core/arena.h"
 #include "core/clock.h"
 #include "core/editor/factors.h"
+#include "core/editor/orthonormal.h"
 #include "core/editor/system.h"
 
 /* ---- Memory ---- */
 
 struct buffers {
-    struct mal_system sys; /* in the end its gram holds R of the QR */
-    double *rhs;           /* primal (d_in, d_out), dual (n, d_out) */
-    double *q;             /* factors: (n, d_in), its rows the columns of Q */
-    double *right;         /* factors: (n, d_out) */
-    double *shift;         /* dense: (d_in, d_out); in the primal system that is rhs */
+    struct mal_system sys;
+    struct mal_orthonormal qr;
+    double *rhs;   /* primal (d_in, d_out), dual (n, d_out) */
+    double *q;     /* factors: (n, d_in), its rows the columns of Q */
+    double *right; /* factors: (n, d_out) */
+    double *shift; /* dense: (d_in, d_out); in the primal system that is rhs */
 };
 
 static double *doubles(struct mal_arena *arena, int64_t n) {
@@ -28,9 +30,10 @@ static void place(struct buffers *out, const struct mal_solve *s, struct mal_bac
     bool dual = mal_system_is_dual(s),
          factors = dual && mal_delta_factors_pay(d_in, d_out, n);
     struct buffers b = {0};
-    mal_system_place(&b.sys, s, be, arena, system || factors);
+    mal_system_place(&b.sys, s, be, arena, system);
     if (system) b.rhs = doubles(arena, b.sys.order * d_out);
     if (factors) {
+        b.qr = mal_orthonormal_place(arena, n);
         b.q = doubles(arena, n * d_in);
         b.right = doubles(arena, n * d_out);
     } else {
@@ -76,13 +79,13 @@ static bool put_factors(const struct buffers *b, double alpha, const void *x,
     const struct mal_solve *s = b->sys.s;
     const struct mal_pace *pace = &b->sys.pace;
     struct mal_backend *be = pace->be;
+    const double *r;
     mal_convert(be, s->n * s->d_in, b->q, MAL_F64, s->u, MAL_F32);
-    mal_qr64(be, s->d_in, s->n, b->q, b->sys.gram);
-    if (!mal_pace_step(pace, err)) return false;
+    if (!mal_orthonormalise(pace, s->n, s->d_in, b->q, &b->qr, &r, err)) return false;
     struct mal_gemm64 product = {.m = s->n,
                                  .n = s->d_out,
                                  .k = s->n,
-                                 .a = b->sys.gram,
+                                 .a = r,
                                  .a_dtype = MAL_F64,
                                  .b = x,
                                  .b_dtype = dtype,

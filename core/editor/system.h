@@ -18,8 +18,8 @@ struct mal_system {
 };
 
 bool mal_system_is_dual(const struct mal_solve *s);
-/* Buffers from `arena`, which may only be counting; `gram` only where there is a system
- * to solve or a square matrix of that order is needed otherwise. */
+/* Buffers from `arena`, which may only be counting; `gram` where there is a system to
+ * solve. */
 void mal_system_place(struct mal_system *out, const struct mal_solve *s,
                       struct mal_backend *be, struct mal_arena *arena, bool gram);
 

@@ -444,6 +444,26 @@ static void qr64(void **state) {
     }
 }
 
+static void transpose_lower64(void **state) {
+    struct device *dev = *state;
+    static const int64_t sizes[] = {1, 2, 33, 300};
+    for (size_t t = 0; t < sizeof sizes / sizeof *sizes; t++) {
+        int64_t n = sizes[t];
+        double *l = double_zeros(n * n);
+        for (int64_t i = 0; i < n * n; i++)
+            l[i] = i % n > i / n ? (double)NAN : (double)random_float(dev);
+        double *y = device_doubles(dev, NULL, n * n);
+        mal_transpose_lower64(dev->be, n, device_doubles(dev, l, n * n), y);
+        double *got = host_copy(dev, y, (size_t)(n * n) * sizeof *got);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < n; j++)
+                assert_true(got[i * n + j] == (j < i ? 0 : l[j * n + i]));
+        free(l);
+        free(got);
+        device_release(dev);
+    }
+}
+
 /* Every number of 16 bits becomes fp32 and comes back; fp32 is rounded to nearest even.
  */
 static void convert_16_bits(void **state) {
@@ -516,6 +536,7 @@ int main(void) {
         cmocka_unit_test(trsm64),
         cmocka_unit_test(potrf64_names_the_pivot),
         cmocka_unit_test(qr64),
+        cmocka_unit_test(transpose_lower64),
         cmocka_unit_test(convert),
     };
     return cmocka_run_group_tests_name("linalg", tests, device_open, device_close);
