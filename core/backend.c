@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cuda/cuda.h"
 #include "mal_config.h"
 
 /* ---- Choosing a device ---- */
@@ -24,7 +23,7 @@ static bool create_cpu_bf16(struct mal_backend **out, int index, struct mal_erro
     return mal_cpu_create(out, true, err);
 }
 
-static bool no_cuda(struct mal_backend **out, int index, bool exact,
+static bool no_cuda(struct mal_backend **out, int index, enum mal_cuda_kind kind,
                     struct mal_error *err) {
     return mal_fail(err, MAL_DEVICE, "cuda:%d: malmend was built without CUDA", index);
 }
@@ -36,17 +35,22 @@ void mal_backend_use_cuda(mal_cuda_create_fn create) {
 }
 
 static bool create_cuda(struct mal_backend **out, int index, struct mal_error *err) {
-    return cuda_create(out, index, false, err);
+    return cuda_create(out, index, MAL_CUDA_ROUNDED, err);
 }
 
 static bool create_cuda_fp32(struct mal_backend **out, int index, struct mal_error *err) {
-    return cuda_create(out, index, true, err);
+    return cuda_create(out, index, MAL_CUDA_FP32, err);
+}
+
+static bool create_cuda_emulated(struct mal_backend **out, int index,
+                                 struct mal_error *err) {
+    return cuda_create(out, index, MAL_CUDA_EMULATED, err);
 }
 
 /* The first CUDA device that works, else the CPU, which then tells why. */
 static bool create_auto(struct mal_backend **out, int index, struct mal_error *err) {
     struct mal_error why = {0};
-    if (cuda_create(out, 0, false, &why)) return true;
+    if (cuda_create(out, 0, MAL_CUDA_ROUNDED, &why)) return true;
     if (!mal_cpu_create(out, false, err)) return false;
     if (cuda_create == no_cuda) return true;
     struct mal_backend *cpu = *out;
@@ -64,6 +68,7 @@ static const struct {
     {"cpu:bf16", create_cpu_bf16},
     {"cuda:N", create_cuda},
     {"cuda:N:fp32", create_cuda_fp32},
+    {"cuda:N:emulated", create_cuda_emulated},
 };
 
 /* Whether `device` is `name` with a number of up to four digits for its N. */
@@ -87,7 +92,8 @@ bool mal_backend_create(struct mal_backend **out, const char *device,
             return constructors[i].create(out, index, err);
     }
     return mal_fail(err, MAL_INVALID,
-                    "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N or cuda:N:fp32",
+                    "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N, cuda:N:fp32 or "
+                    "cuda:N:emulated",
                     device);
 }
 

@@ -23,7 +23,9 @@ struct mal_backend;
 /* "cpu", "cuda:N", or "auto": the first CUDA device where one works, else the CPU.
  * "cpu:bf16" multiplies bf16 weights with what is rounded to bf16, summed up in fp32:
  * about twice as fast, relative error about 2^-9; so does "cuda:N", which multiplies fp16
- * weights in TF32 (2^-11), too. "cuda:N:fp32" rounds no operand of a product. */
+ * weights in TF32 (2^-11), too. "cuda:N:fp32" rounds no operand of a product;
+ * "cuda:N:emulated" does not either, and makes products in fp64 as on GPUs where those
+ * are slow. */
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) MAL_CHECK;
 /* A second queue on the device of `first`, for another thread: what is queued here waits

@@ -15,6 +15,7 @@ extern "C" {
 #endif
 
 #include "core/backend.h"
+#include "cuda/cuda.h"
 
 /* Function pointers only, and every one is set: mal_backend_init() checks. */
 struct mal_backend_ops {
@@ -145,8 +146,8 @@ bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) 
 
 /* What makes the devices "cuda:N" (cuda/cuda.h); another one stands in for it in tests on
  * machines without a GPU. */
-typedef bool (*mal_cuda_create_fn)(struct mal_backend **out, int index, bool exact,
-                                   struct mal_error *err);
+typedef bool (*mal_cuda_create_fn)(struct mal_backend **out, int index,
+                                   enum mal_cuda_kind kind, struct mal_error *err);
 void mal_backend_use_cuda(mal_cuda_create_fn create);
 
 #ifdef __cplusplus

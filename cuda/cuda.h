@@ -10,10 +10,17 @@ extern "C" {
 
 struct mal_backend;
 
-/* The device `index`; `exact`: operands of products are rounded nowhere. MAL_DEVICE: the
- * driver is missing or too old, there is no such device, or it is older than what this
- * program was compiled for; the text says which. No device call is made before this. */
-bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+enum mal_cuda_kind {
+    MAL_CUDA_ROUNDED,  /* "cuda:N": activations as the weights they are multiplied with */
+    MAL_CUDA_FP32,     /* "cuda:N:fp32": operands of products are rounded nowhere */
+    MAL_CUDA_EMULATED, /* "cuda:N:emulated": the same, and products in fp64 are made as
+                        * where the device's own are slow: of exact ones of integers */
+};
+
+/* The device `index`. MAL_DEVICE: the driver is missing or too old, there is no such
+ * device, or it is older than what this program was compiled for; the text says which. No
+ * device call is made before this. */
+bool mal_cuda_create(struct mal_backend **out, int index, enum mal_cuda_kind kind,
                      struct mal_error *err);
 
 #ifdef __cplusplus

@@ -15,8 +15,14 @@
 static const size_t WORK_BYTES = (size_t)768 << 20;
 /* Of a queue beside another, whose work is small. */
 static const size_t BESIDE_BYTES = (size_t)128 << 20;
-/* What cuBLAS asks for on Hopper. */
+/* What cuBLAS asks for on Hopper, and what it takes to make products in fp64 of others.
+ */
 static const size_t BLAS_BYTES = (size_t)32 << 20;
+static const size_t EMULATION_BYTES = (size_t)512 << 20;
+
+/* Of fp32 over fp64 in speed, from which fp64 is slow: 2 on the GPUs of data centres, 32
+ * and more on others. */
+enum { SLOW_FP64 = 8 };
 
 /* ---- Errors ---- */
 
@@ -192,7 +198,8 @@ static bool take_memory(struct mal_cuda *cu, size_t work_bytes) {
     cu->work_bytes = work_bytes;
     if (!mal_cuda_check(cu, cudaMalloc(&mem, work_bytes), "workspace")) return false;
     cu->work = (char *)mem;
-    if (!mal_cuda_check(cu, cudaMalloc(&cu->blas_work, BLAS_BYTES),
+    cu->blas_bytes = cu->emulates64 ? EMULATION_BYTES : BLAS_BYTES;
+    if (!mal_cuda_check(cu, cudaMalloc(&cu->blas_work, cu->blas_bytes),
                         "workspace of cuBLAS"))
         return false;
     if (!mal_cuda_check(cu, cudaMalloc(&mem, sizeof *cu->info), "workspace"))
@@ -208,8 +215,11 @@ static bool open_libraries(struct mal_cuda *cu) {
            mal_cuda_check_blas(cu, mal_blas()->set_stream(cu->blas, cu->stream),
                                "cuBLAS") &&
            mal_cuda_check_blas(
-               cu, mal_blas()->set_workspace(cu->blas, cu->blas_work, BLAS_BYTES),
+               cu, mal_blas()->set_workspace(cu->blas, cu->blas_work, cu->blas_bytes),
                "cuBLAS") &&
+           (!cu->emulates64 ||
+            mal_cuda_check_blas(cu, mal_cuda_emulate64(cu->blas, cu->emulates_all),
+                                "cuBLAS")) &&
            mal_cuda_check_solver(cu, mal_solver()->create(&cu->solver), "cuSOLVER") &&
            mal_cuda_check_solver(cu, mal_solver()->set_stream(cu->solver, cu->stream),
                                  "cuSOLVER") &&
@@ -261,20 +271,32 @@ static bool create_beside(struct mal_backend **out, struct mal_backend *first,
     struct mal_cuda *cu = begin(first->name, of->index, err);
     if (!cu) return false;
     cu->exact = of->exact;
+    cu->emulates64 = of->emulates64;
+    cu->emulates_all = of->emulates_all;
     cu->n_sms = of->n_sms;
     snprintf(cu->base.description, sizeof cu->base.description, "%s", first->description);
     return finish(cu, true, out, err);
 }
 
-bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+static bool is_slow64(int index) {
+    int ratio = 0;
+    (void)cudaDeviceGetAttribute(&ratio, cudaDevAttrSingleToDoublePrecisionPerfRatio,
+                                 index);
+    return ratio >= SLOW_FP64;
+}
+
+bool mal_cuda_create(struct mal_backend **out, int index, enum mal_cuda_kind kind,
                      struct mal_error *err) {
+    static const char *const suffixes[] = {"", ":fp32", ":emulated"};
     struct cudaDeviceProp device;
     char name[32];
     if (!find(index, &device, err)) return false;
-    snprintf(name, sizeof name, "cuda:%d%s", index, exact ? ":fp32" : "");
+    snprintf(name, sizeof name, "cuda:%d%s", index, suffixes[kind]);
     struct mal_cuda *cu = begin(name, index, err);
     if (!cu) return false;
-    cu->exact = exact;
+    cu->exact = kind != MAL_CUDA_ROUNDED;
+    cu->emulates_all = kind == MAL_CUDA_EMULATED;
+    cu->emulates64 = cu->emulates_all || is_slow64(index);
     cu->n_sms = device.multiProcessorCount;
     describe(cu, &device);
     return finish(cu, false, out, err);

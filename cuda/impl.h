@@ -20,14 +20,17 @@ struct mal_cuda {
     struct mal_backend base;
     int index;
     int n_sms;
-    bool exact; /* "cuda:N:fp32": operands of products are rounded nowhere */
+    bool exact;        /* operands of products are rounded nowhere */
+    bool emulates64;   /* cuBLAS makes products in fp64 of such of integers, */
+    bool emulates_all; /* also where that is not faster */
     cudaStream_t stream;
     cublasHandle_t blas;
     cusolverDnHandle_t solver;
     cusolverDnParams_t solver_params;
     char *work; /* device memory: scratch of single operations, so that none allocates */
     size_t work_bytes;
-    void *blas_work;   /* device memory: cuBLAS' scratch */
+    void *blas_work; /* device memory: cuBLAS' scratch */
+    size_t blas_bytes;
     char *solver_host; /* the solver's scratch in host memory */
     size_t solver_host_bytes;
     int *info; /* device memory: what the solver reports */

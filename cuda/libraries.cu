@@ -18,6 +18,17 @@ const struct mal_solver *mal_solver(void) {
     return &solver;
 }
 
+/* CUBLAS_FP64_EMULATED_FIXEDPOINT_MATH and CUBLAS_EMULATION_STRATEGY_EAGER, which older
+ * headers do not have. */
+enum { EMULATED_FP64 = 8, EAGER = 2 };
+
+cublasStatus_t mal_cuda_emulate64(cublasHandle_t handle, bool all) {
+    if (!blas.set_emulation) return CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t code = blas.set_math_mode(handle, EMULATED_FP64);
+    return code == CUBLAS_STATUS_SUCCESS && all ? blas.set_emulation(handle, EAGER)
+                                                : code;
+}
+
 #ifdef MAL_CUDA_ON_HOST
 
 bool mal_cuda_load_libraries(struct mal_error *err) {
@@ -57,6 +68,8 @@ bool mal_cuda_load_libraries(struct mal_error *err) {
 #    define TAKE_BLAS(member, function) &&find(of_blas, #    function, &blas.member, err)
 #    define TAKE_SOLVER(member, function) \
         &&find(of_solver, #function, &solver.member, err)
+    *(void **)&blas.set_math_mode = dlsym(of_blas, "cublasSetMathMode");
+    *(void **)&blas.set_emulation = dlsym(of_blas, "cublasSetEmulationStrategy");
     done = find(of_blas, "cublasGemmEx", &blas.gemm_ex, err) MAL_BLAS_MAP(TAKE_BLAS)
         MAL_SOLVER_MAP(TAKE_SOLVER);
     return done;

@@ -50,6 +50,9 @@ typedef cublasStatus_t (*mal_gemm_ex_fn)(cublasHandle_t, cublasOperation_t,
 struct mal_blas {
     MAL_BLAS_MAP(MAL_MEMBER)
     mal_gemm_ex_fn gemm_ex; /* cublasGemmEx */
+    /* NULL: not in this version. */
+    cublasStatus_t (*set_math_mode)(cublasHandle_t, int);
+    cublasStatus_t (*set_emulation)(cublasHandle_t, int);
 };
 
 struct mal_solver {
@@ -61,6 +64,11 @@ struct mal_solver {
 /* Loads both unless that is done; MAL_DEVICE naming the file or function that is missing.
  */
 bool mal_cuda_load_libraries(struct mal_error *err);
+/* Lets cuBLAS make products in fp64 of exact ones of small integers, to the accuracy of
+ * fp64 (Ozaki et al., "Error-free transformations of matrix multiplication", 2012);
+ * `all`: even where that is not faster. A cuBLAS that cannot do it yet (before 13.0) goes
+ * on as ever. */
+cublasStatus_t mal_cuda_emulate64(cublasHandle_t blas, bool all);
 const struct mal_blas *mal_blas(void);
 const struct mal_solver *mal_solver(void);
 

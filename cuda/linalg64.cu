@@ -69,6 +69,52 @@ void mal_cuda_gemm64(struct mal_backend *be, const struct mal_gemm64 *g) {
     }
 }
 
+/* c (n,n) lower = alpha x'x + beta c of columns x (k,n), or of rows x (n,k). */
+struct syrk {
+    int64_t n, k, ldx, ldc;
+    double alpha, beta;
+    const double *x;
+    bool trans;
+    double *c;
+};
+
+static void syrk(struct mal_cuda *cu, const struct syrk *s) {
+    cublasStatus_t code = mal_blas()->dsyrk(
+        cu->blas, CUBLAS_FILL_MODE_UPPER, s->trans ? CUBLAS_OP_N : CUBLAS_OP_T,
+        mal_cuda_int(s->n), mal_cuda_int(s->k), &s->alpha, s->x, mal_cuda_stride(s->ldx),
+        &s->beta, s->c, mal_cuda_int(s->ldc));
+    mal_cuda_check_blas(cu, code, "cublasDsyrk");
+}
+
+/* Of a rank-k update that is made of products; small on the host, so that tests have
+ * several. */
+#ifdef MAL_CUDA_ON_HOST
+enum { BLOCK = 16 };
+#else
+enum { BLOCK = 512 };
+#endif
+
+/* cuBLAS emulates products, not rank-k updates: all but blocks on the diagonal is made of
+ * those. */
+static void syrk_in_blocks(struct mal_cuda *cu, const struct syrk *s) {
+    int64_t step = s->trans ? 1 : s->ldx; /* from a row of c to the next, in x */
+    for (int64_t i = 0; i < s->n; i += BLOCK) {
+        struct syrk diagonal = *s;
+        diagonal.n = min_of(BLOCK, s->n - i);
+        diagonal.x = s->x + i * step;
+        diagonal.c = s->c + i * s->ldc + i;
+        syrk(cu, &diagonal);
+        if (i == 0) continue;
+        cublasStatus_t code = mal_blas()->dgemm(
+            cu->blas, s->trans ? CUBLAS_OP_N : CUBLAS_OP_T,
+            s->trans ? CUBLAS_OP_T : CUBLAS_OP_N, mal_cuda_int(i),
+            mal_cuda_int(diagonal.n), mal_cuda_int(s->k), &s->alpha, s->x,
+            mal_cuda_stride(s->ldx), diagonal.x, mal_cuda_stride(s->ldx), &s->beta,
+            s->c + i * s->ldc, mal_cuda_int(s->ldc));
+        mal_cuda_check_blas(cu, code, "cublasDgemm");
+    }
+}
+
 void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
                      const float *a, int64_t lda, bool trans, double beta, double *c,
                      int64_t ldc) {
@@ -78,14 +124,12 @@ void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
     do {
         int64_t slice = min_of(step, k - p);
         int64_t rows = trans ? slice : n, cols = trans ? n : slice;
-        double from = p == 0 ? beta : 1;
         mal_cuda_convert_rows(cu, rows, cols, a + (trans ? p * lda : p), MAL_F32, lda,
                               cu->work, MAL_F64);
-        cublasStatus_t code = mal_blas()->dsyrk(
-            cu->blas, CUBLAS_FILL_MODE_UPPER, trans ? CUBLAS_OP_N : CUBLAS_OP_T,
-            mal_cuda_int(n), mal_cuda_int(slice), &alpha, (const double *)cu->work,
-            mal_cuda_stride(cols), &from, c, mal_cuda_int(ldc));
-        mal_cuda_check_blas(cu, code, "cublasDsyrk");
+        struct syrk s = {
+            n,     slice, cols, ldc, alpha, p == 0 ? beta : 1, (const double *)cu->work,
+            trans, c};
+        (cu->emulates64 ? syrk_in_blocks : syrk)(cu, &s);
         p += step;
     } while (p < k);
 }

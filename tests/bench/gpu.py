@@ -29,6 +29,8 @@ JOBS = 6  # tests at once
 # What holds to the same limits where operands of products are rounded.
 ALIKE = ["test_act", "test_attention", "test_gemm_bf16", "test_normalizer", "test_rope", "test_rows64", "test_train_ops",
          "test_versioned", "test_weights_state"]
+# What fp64 that is made of integers is for.
+EMULATED = ["test_joint", "test_joint_change", "test_linalg", "test_orthonormal", "test_solve"]
 
 # Of a GPU by its data sheet, dense, in 10^12 a second.
 PEAKS = {
@@ -230,7 +232,8 @@ def parity(programs, options, deadline):
     names = [name for group in ("golden", "unit", "ops") for name in programs.tests[group]]
     devices = {options.device: names}
     if options.device != "cpu":
-        devices = {options.device + ":fp32": names, options.device: [name for name in names if name in ALIKE]}
+        devices = {options.device + ":fp32": names, options.device: [name for name in names if name in ALIKE],
+                   options.device + ":emulated": [name for name in names if name in EMULATED]}
     with concurrent.futures.ThreadPoolExecutor(JOBS if options.device != "cpu" else 2) as pool:
         for device, names in devices.items():
             each = 60 if options.device != "cpu" else 300

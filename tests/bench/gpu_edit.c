@@ -514,7 +514,8 @@ int main(int argc, char **argv) {
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;)
         if (!set_option(&e, c, optarg)) return usage();
     if (!e.dir || optind == argc || e.tokens < 10 || e.shape.vocab < 257) return usage();
-    e.exact = strstr(e.device, ":fp32") || strcmp(e.device, "cpu") == 0;
+    e.exact = strstr(e.device, ":fp32") || strstr(e.device, ":emulated") ||
+              strcmp(e.device, "cpu") == 0;
     e.n_facts = count_facts(argv + optind, argc - optind);
     struct mal_error err = {0};
     bool ok = open_all(&e, &err);

@@ -366,7 +366,8 @@ int main(int argc, char **argv) {
     }
     if (optind != argc || scale < 1 || scale > 64) return usage();
     set_sizes(&o, scale);
-    o.exact = strstr(device, ":fp32") || strcmp(device, "cpu") == 0;
+    o.exact = strstr(device, ":fp32") || strstr(device, ":emulated") ||
+              strcmp(device, "cpu") == 0;
     struct mal_error err = {0};
     if (!bench_open(&o.b, device, &err)) {
         fprintf(stderr, "bench_gpu: %s\n", err.text);

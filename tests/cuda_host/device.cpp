@@ -166,6 +166,7 @@ cudaError_t cudaDeviceGetAttribute(int *value, enum cudaDeviceAttr attr, int dev
     case cudaDevAttrMultiProcessorCount: *value = prop.multiProcessorCount; break;
     case cudaDevAttrIntegrated:
     case cudaDevAttrManagedMemory: *value = 0; break;
+    case cudaDevAttrSingleToDoublePrecisionPerfRatio: *value = 2; break;
     case cudaDevAttrL2CacheSize: *value = prop.l2CacheSize; break;
     case cudaDevAttrComputeCapabilityMajor: *value = prop.major; break;
     case cudaDevAttrComputeCapabilityMinor: *value = prop.minor; break;

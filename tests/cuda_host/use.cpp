@@ -2,7 +2,7 @@
 #include "core/backend_impl.h"
 
 namespace mal_cuda_host {
-bool mal_cuda_create(struct mal_backend **out, int index, bool exact,
+bool mal_cuda_create(struct mal_backend **out, int index, enum mal_cuda_kind kind,
                      struct mal_error *err);
 }
 
