@@ -111,12 +111,12 @@ static bool copy_down(struct mal_cuda *cu, void *host, const void *src, size_t b
 #ifdef MAL_CUDA_ON_HOST
 enum : size_t { HALF = 1 << 16, SHARE = 1 << 12 }; /* so that tests are staged */
 #else
-enum : size_t { HALF = 1 << 24, SHARE = 1 << 20 };
+enum : size_t { HALF = 1 << 23, SHARE = 1 << 19 };
 #endif
 
 static bool is_staged(struct mal_cuda *cu, const void *host, size_t bytes) {
     struct cudaPointerAttributes attributes;
-    return bytes > 2 * HALF &&
+    return bytes > HALF / 2 &&
            cudaPointerGetAttributes(&attributes, host) == cudaSuccess &&
            attributes.type == cudaMemoryTypeUnregistered;
 }
@@ -149,7 +149,7 @@ static void upload_staged(struct mal_cuda *cu, char *dst, const char *host, size
 
 static void download_staged(struct mal_cuda *cu, char *host, const char *src,
                             size_t bytes, char *halves) {
-    if (!copy_down(cu, halves, src, HALF)) return;
+    if (!copy_down(cu, halves, src, part(bytes, 0, HALF))) return;
     for (size_t at = 0, i = 0; at < bytes; at += HALF, i++) {
         size_t next = at + HALF;
         if (!wait(cu)) return;

@@ -37,6 +37,8 @@ void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read) {
     count(worker->o.metrics, read);
     pthread_mutex_lock(&worker->lock);
     worker->n_reads--;
+    worker->n_answered++;
+    if (worker->beside) pthread_cond_signal(&worker->asked);
     pthread_mutex_unlock(&worker->lock);
     read->task = (struct mal_task){.run = run_done, .arg = read};
     mal_loop_post(worker->o.loop, &read->task);
@@ -231,7 +233,7 @@ bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) {
 }
 
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
-    if (worker->beside) return mal_reader_works(worker, err);
+    if (worker->beside) return mal_reader_settle(worker, err);
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_READS);
     bool ok = mal_worker_answer_reads(worker, err);
     (void)mal_worker_turn(worker, before);

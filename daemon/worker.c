@@ -136,6 +136,7 @@ bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
         *worker->last_read = read;
         worker->last_read = &read->next;
         worker->n_reads++;
+        worker->n_asked++;
         pthread_cond_signal(worker->beside ? &worker->read_asked : &worker->asked);
     }
     pthread_mutex_unlock(&worker->lock);

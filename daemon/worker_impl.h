@@ -55,7 +55,8 @@ struct mal_worker {
     bool beside;
     pthread_t reader;
     pthread_cond_t read_asked;
-    struct mal_error reader_err; /* under the lock: the device failed there */
+    struct mal_error reader_err;  /* under the lock: the device failed there */
+    uint64_t n_asked, n_answered; /* reads so far, also under the lock */
 
     struct mal_idle idle;
     struct mal_evaluating evaluating;
@@ -162,8 +163,8 @@ void mal_worker_announce(struct mal_worker *worker); /* `changed`, soon */
 
 /* ---- Reads (reads.c, reader.c) ---- */
 
-/* Answers the reads that wait now, not those that come meanwhile, unless they have a
- * thread of their own. False: the device failed, here or there. */
+/* Answers the reads that wait now, not those that come meanwhile; or lets their own
+ * thread do so. False: the device failed. */
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 /* Under the lock: whether there is a reason for that call. */
 bool mal_worker_reads_wait(const struct mal_worker *worker);
@@ -173,7 +174,9 @@ bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) M
 bool mal_reader_start(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 void mal_reader_join(struct mal_worker *worker); /* after `stop`; if it was started */
 bool mal_reader_stopping(struct mal_worker *worker);
-bool mal_reader_works(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* Waits until the reads that there are now have been answered. False: the device failed.
+ */
+bool mal_reader_settle(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read);
 
 /* Runs the jobs at the head of the queue that go together. False: the thread must end. */
