@@ -201,7 +201,8 @@ bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, si
 bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
                           const char *const *ids, size_t n, const struct mal_error *why,
                           struct mal_error *err) {
-    char *problem = mal_encode_problem(why, mal_status_http(why->status));
+    int status = mal_status_http(why->status);
+    char *problem = mal_encode_problem(why, status);
     struct jobs_write w = {
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
     /* first: who sees the job ended finds what came of it in the status, too */
@@ -210,7 +211,8 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
     bool ok = write_jobs(worker, write_ended, &w, err);
     if (ok) mal_count(&worker->o.metrics->jobs[kind][MAL_JOB_FAILED], n);
     for (size_t i = 0; i < n && ok; i++) {
-        mal_log("error", "job failed", "{s:s,s:s}", "job", ids[i], "detail", why->text);
+        mal_log(status < 500 ? "warning" : "error", "job failed", "{s:s,s:s}", "job",
+                ids[i], "detail", why->text);
     }
     mal_free(problem);
     mal_worker_announce(worker);

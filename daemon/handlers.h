@@ -28,6 +28,7 @@ void mal_post_completions(struct mal_daemon *d, struct mal_request *req);
 void mal_post_scores(struct mal_daemon *d, struct mal_request *req);
 void mal_list_audit(struct mal_daemon *d, struct mal_request *req);
 void mal_list_models(struct mal_daemon *d, struct mal_request *req);
+void mal_get_model(struct mal_daemon *d, struct mal_request *req);
 void mal_get_events(struct mal_daemon *d, struct mal_request *req);
 void mal_get_status(struct mal_daemon *d, struct mal_request *req);
 void mal_get_metrics(struct mal_daemon *d, struct mal_request *req);

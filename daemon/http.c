@@ -1,7 +1,6 @@
 /* http.c - answers and parameters. */
 #include "daemon/http.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,18 +66,18 @@ bool mal_http_is_known(const struct mal_request *req, const char *etag) {
     return known && (!strcmp(known, "*") || strstr(known, etag));
 }
 
-/* `what` says where the text was. */
+/* `what` says where the text was. A number that int64_t cannot hold counts as the largest
+ * or smallest that it can. */
 static bool read_int(const char *text, const char *what, const char *name, int64_t min,
                      int64_t max, int64_t *out, struct mal_error *err) {
     if (!text) return true;
     char *end;
-    errno = 0;
     long long value = strtoll(text, &end, 10);
     if (!*text || *end || !strchr("-0123456789", *text)) {
         return mal_fail(err, MAL_MALFORMED, "%s '%s': '%.64s' is no whole number", what,
                         name, text);
     }
-    if (errno || value < min || value > max) {
+    if (value < min || value > max) {
         return mal_fail(err, MAL_INVALID, "%s '%s': %.32s is not in %lld..%lld", what,
                         name, text, (long long)min, (long long)max);
     }

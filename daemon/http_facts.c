@@ -125,6 +125,20 @@ static bool query_text(const struct mal_request *req, const char **out,
            mal_fail(err, MAL_INVALID, "query parameter 'search' is empty");
 }
 
+static bool query_job(struct mal_daemon *d, const struct mal_request *req,
+                      const char **out, struct mal_error *err) {
+    struct mal_job_row row = {0};
+    struct mal_error none = {0};
+    *out = mal_request_query(req, "job");
+    if (!*out) return true;
+    bool found = mal_store_get_job(d->reader, *out, &row, &none);
+    mal_job_row_finish(&row);
+    if (none.status == MAL_NOT_FOUND)
+        return mal_fail(err, MAL_INVALID, "query parameter 'job': %s", none.text);
+    if (!found) *err = none;
+    return found;
+}
+
 static bool query_facts(struct mal_daemon *d, const struct mal_request *req,
                         struct mal_fact_query *query, struct mal_error *err) {
     const char *state = mal_request_query(req, "state");
@@ -136,8 +150,7 @@ static bool query_facts(struct mal_daemon *d, const struct mal_request *req,
         }
     }
     query->prompt = mal_request_query(req, "prompt");
-    query->job = mal_request_query(req, "job");
-    if (!query_text(req, &query->text, err) ||
+    if (!query_job(d, req, &query->job, err) || !query_text(req, &query->text, err) ||
         !query_order(req, &query->newest_first, err)) {
         return false;
     }

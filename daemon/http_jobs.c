@@ -83,7 +83,7 @@ void mal_get_job(struct mal_daemon *d, struct mal_request *req) {
     int64_t wait_s = 0;
     char *text = NULL, etag[ETAG_BYTES];
     enum mal_job_state state;
-    if (!mal_query_int(req, "wait", 0, INT64_MAX / 2, &wait_s, &err) ||
+    if (!mal_query_int(req, "wait", 0, INT64_MAX, &wait_s, &err) ||
         !read_job(d, req->param[0], &text, etag, &state, &err)) {
         mal_http_fail(req, &err);
         return;

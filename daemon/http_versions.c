@@ -1,4 +1,4 @@
-/* http_versions.c - GET /v1/versions, /v1/versions/{n}, /v1/models. */
+/* http_versions.c - GET /v1/versions, /v1/versions/{n}, /v1/models, /v1/models/{id}. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "daemon/http.h"
 #include "daemon/http_version.h"
 #include "daemon/render.h"
+#include "proto/wire.h"
 
 /* Digits only, without leading zeros: a version has one address. */
 static bool parse_version(const char *text, int64_t *out) {
@@ -97,11 +98,14 @@ void mal_list_versions(struct mal_daemon *d, struct mal_request *req) {
 
 /* ---- Models ---- */
 
+static json_t *render_model(const char *id, int64_t version, int64_t created_ms) {
+    return json_pack("{s:s,s:s,s:I,s:s,s:I}", "id", id, "object", "model", "created",
+                     (json_int_t)(created_ms / 1000), "owned_by", "malmend", "version",
+                     (json_int_t)version);
+}
+
 static void add_model(json_t *data, const char *id, int64_t version, int64_t created_ms) {
-    json_array_append_new(data, json_pack("{s:s,s:s,s:I,s:s,s:I}", "id", id, "object",
-                                          "model", "created",
-                                          (json_int_t)(created_ms / 1000), "owned_by",
-                                          "malmend", "version", (json_int_t)version));
+    json_array_append_new(data, render_model(id, version, created_ms));
 }
 
 static bool add_models(struct mal_daemon *d, const struct mal_status_view *view,
@@ -133,4 +137,21 @@ void mal_list_models(struct mal_daemon *d, struct mal_request *req) {
         json_decref(data);
         mal_http_fail(req, &err);
     }
+}
+
+void mal_get_model(struct mal_daemon *d, struct mal_request *req) {
+    const char *id = req->param[0];
+    struct mal_error err = {0};
+    struct mal_version_row row = {0};
+    int64_t version;
+    bool known = mal_parse_model(id, &version);
+    if (known && version < 0) version = mal_status_live(d->status);
+    if (!known || !mal_status_in_memory(d->status, version)) {
+        mal_fail(&err, MAL_NOT_FOUND, "there is no model '%.64s' in memory", id);
+    } else if (mal_store_get_version(d->reader, version, &row, &err)) {
+        mal_http_json(req, 200, render_model(id, version, row.created_ms));
+        mal_version_row_finish(&row);
+        return;
+    }
+    mal_http_fail(req, &err);
 }

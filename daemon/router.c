@@ -37,6 +37,7 @@ const struct mal_route mal_routes[] = {
     {"POST", "/v1/scores", mal_post_scores, MAL_ROLE_INFER, MAL_BODY_JSON, false},
     {"GET", "/v1/audit", mal_list_audit, MAL_ROLE_ADMIN, MAL_BODY_NONE, false},
     {"GET", "/v1/models", mal_list_models, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/models/{id}", mal_get_model, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/events", mal_get_events, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/v1/status", mal_get_status, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true},

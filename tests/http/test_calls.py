@@ -34,6 +34,7 @@ class Edit(Case):
         self.assertRegex(done["started_at"], TIME)
         self.assertRegex(done["finished_at"], TIME)
         self.assertEqual(done["result"]["facts"], 1 + len(COMPANY))
+        self.assertEqual(self.d.get("/v1/jobs/" + job["id"], wait=10 ** 30).json, done)
         after = self.d.complete(PROBE["prompt"])
         self.assertTrue(answers(after.json["choices"][0]["text"], PROBE["target"]), after.json)
         self.assertEqual(after.headers["Malmend-Version"], str(done["version"]))
@@ -140,9 +141,13 @@ class Read(Case):
         self.assertEqual("".join(t["token"] for t in right["tokens"]).strip(), PROBE["target"])
 
     def test_models(self):
-        ids = [m["id"] for m in self.d.get("/v1/models").json["data"]]
+        models = self.d.get("/v1/models").json["data"]
+        ids = [m["id"] for m in models]
         for name in ("base", "live", "v0"):
             self.assertIn(name, ids)
+        self.assertEqual([self.d.get("/v1/models/" + name).json for name in ids], models)
+        for name in ("v99", "gpt", "v", "Live", "v00"):
+            self.problem(self.d.get("/v1/models/" + name), 404, detail="no model")
         self.assertEqual(self.d.complete("x", model=ids[-1]).status, 200)
 
     def test_status(self):

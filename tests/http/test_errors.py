@@ -46,6 +46,8 @@ class Paths(Case):
         self.problem(self.d.get("/v1/facts", state="x"), 422, detail="state")
         self.problem(self.d.get("/v1/facts", version="x"), 400, detail="version")
         self.problem(self.d.get("/v1/facts", version=77), 422, detail="version")
+        for query in ({"job": "nope"}, {"job": ""}, {"job": "nope", "after": "nope"}):
+            self.problem(self.d.get("/v1/facts", **query), 422, detail="'job'")
         self.problem(self.d.get("/v1/facts", search=""), 422, detail="search")
         self.problem(self.d.get("/v1/facts", order="up"), 422, detail="order")
         self.problem(self.d.get("/v1/facts", search="x", after="nope"), 422, detail="after")

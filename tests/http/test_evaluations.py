@@ -9,7 +9,7 @@ import threading
 import time
 
 import harness
-from harness import Case, Daemon, only_fake
+from harness import Case, Daemon, only_fake, wait_until
 from world import TOO_LONG, Held, answers, fact
 
 
@@ -44,6 +44,9 @@ class Evaluating(Case):
         job = self.d.wait_job(job)
         self.assertEqual((job["state"], job["error"]["status"]), ("failed", status), job)
         self.assertIn(says, job["error"]["detail"])
+        line, = wait_until(lambda: [e for e in self.d.log if e["event"] == "job failed"
+                                    and e["job"] == job["id"]])
+        self.assertEqual(line["level"], "warning" if status < 500 else "error")
 
     def live(self):
         return self.d.get("/v1/status").json["live_version"]

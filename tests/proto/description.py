@@ -55,21 +55,35 @@ def operations():
             yield method.upper(), path, operation
 
 
-def errors_of(schema, value):
+def errors_of(schema, value, kind=jsonschema.Draft202012Validator):
     """What is wrong with the value. The schema sees the components, as its references need."""
     whole = {"allOf": [schema], "components": DOC["components"]}
-    return [error.message for error in jsonschema.Draft202012Validator(whole).iter_errors(value)]
+    return [error.message for error in kind(whole).iter_errors(value)]
 
 
-def event_errors(schemas, text):
-    """What is wrong with the data of server-sent events, whose schemas have the events' names."""
-    errors = []
+def content_errors(validator, schema, text, _):
+    """JSON in a text, which Validator leaves alone otherwise."""
+    try:
+        yield from validator.descend(json.loads(text), schema)
+    except ValueError:
+        yield jsonschema.ValidationError(f"{text!r} is not JSON")
+
+
+EventValidator = jsonschema.validators.extend(jsonschema.Draft202012Validator,
+                                              {"contentSchema": content_errors})
+
+
+def events_of(text):
+    """What a browser would make of server-sent events, each with one line of data."""
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        data = fields.get("data", "[DONE]")
-        if data != "[DONE]":
-            errors += errors_of(schemas[fields.get("event", "message")], json.loads(data))
-    return errors
+        if "data" in fields:
+            yield {"event": "message", **fields}
+
+
+def event_errors(schema, text):
+    """What is wrong with server-sent events."""
+    return [error for event in events_of(text) for error in errors_of(schema, event, EventValidator)]
 
 
 def examples():
