@@ -4,8 +4,8 @@
 #   deploy/setup.sh [package|tests]
 #
 # With `package` also what builds the Debian package; with `tests` beside that what only tests/run.sh
-# needs: the browser that opens the dashboard (100 MB to load), clang (45 MB) for tests/fuzz, and nginx,
-# unpacked in build/tools so that no server is started.
+# needs: the browser that opens the dashboard (100 MB to load), clang (45 MB) for tests/fuzz, python3-venv
+# for the Python packages of tests/conform, and nginx, unpacked in build/tools so that no server is started.
 set -eu
 
 packages="gcc g++ libc6-dev meson ninja-build pkg-config
@@ -14,7 +14,7 @@ libutf8proc-dev libuv1-dev libcmocka-dev curl jq python3 python3-jsonschema pyth
 case "${1:-}" in
 package) packages="$packages debhelper" ;;
 tests) packages="$packages debhelper chromium-headless-shell clang-14 libclang-rt-14-dev
-libomp-14-dev" ;;
+libomp-14-dev python3-venv" ;;
 esac
 
 sudo=

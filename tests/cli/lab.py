@@ -150,7 +150,7 @@ TINY = {"model_type": "gpt2", "n_layer": 2, "n_embd": 8, "n_head": 2, "n_positio
 TINY_MODULES = ["transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"]
 
 
-def tiny_tensors(seed):
+def tiny_tensors(seed, positions=TINY["n_positions"]):
     rng, c = random.Random(seed), TINY["n_embd"]
 
     def tensor(*shape, value=None):
@@ -161,7 +161,7 @@ def tiny_tensors(seed):
         return "F32", list(shape), floats(data)
 
     tensors = {"transformer.wte.weight": tensor(TINY["vocab_size"], c),
-               "transformer.wpe.weight": tensor(TINY["n_positions"], c)}
+               "transformer.wpe.weight": tensor(positions, c)}
     norms = ["ln_f"]
     for i in range(TINY["n_layer"]):
         norms += [f"h.{i}.ln_1", f"h.{i}.ln_2"]
@@ -193,11 +193,11 @@ def tiny_tokenizer():
             "model": {"type": "BPE", "vocab": {**vocab, "<|endoftext|>": 256}, "merges": []}}
 
 
-def tiny_model(path, seed=1):
+def tiny_model(path, seed=1, positions=TINY["n_positions"]):
     path.mkdir()
-    (path / "config.json").write_text(json.dumps(TINY))
+    (path / "config.json").write_text(json.dumps({**TINY, "n_positions": positions}))
     (path / "tokenizer.json").write_text(json.dumps(tiny_tokenizer()))
-    write_safetensors(path / "model.safetensors", tiny_tensors(seed))
+    write_safetensors(path / "model.safetensors", tiny_tensors(seed, positions))
     return path
 
 
