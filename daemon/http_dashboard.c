@@ -14,17 +14,14 @@ static void answer(struct mal_request *req, const struct mal_resource *file) {
     /* Asked for each time: after an update no old script meets a new page. */
     mal_request_set(req, "Cache-Control", "no-cache");
     mal_request_set(req, "ETag", file->etag);
-    if (mal_http_is_known(req, file->etag)) {
-        mal_request_answer(req, 304, NULL, NULL, 0);
-        return;
-    }
     char *body = mal_malloc(file->bytes);
     if (!body) {
         mal_http_refuse(req, 503, "out of memory");
         return;
     }
     memcpy(body, file->data, file->bytes);
-    mal_request_answer(req, 200, file->type, body, file->bytes);
+    int status = mal_http_is_known(req, file->etag) ? 304 : 200;
+    mal_request_answer(req, status, file->type, body, file->bytes);
 }
 
 void mal_get_dashboard(struct mal_daemon *d, struct mal_request *req) {

@@ -57,12 +57,7 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
 
 static void answer_job(struct mal_request *req, char *text, const char *etag) {
     mal_request_set(req, "ETag", etag);
-    if (mal_http_is_known(req, etag)) {
-        mal_free(text);
-        mal_request_answer(req, 304, NULL, NULL, 0);
-    } else {
-        mal_http_text(req, 200, text);
-    }
+    mal_http_text(req, mal_http_is_known(req, etag) ? 304 : 200, text);
 }
 
 static bool start_waiting(struct mal_daemon *d, struct mal_request *req,

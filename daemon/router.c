@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "daemon/auth.h"
 #include "daemon/handlers.h"
@@ -31,22 +32,26 @@ const struct mal_route mal_routes[] = {
     {"GET", "/v1/versions/{n}/facts", mal_get_version_facts, MAL_ROLE_READ, MAL_BODY_NONE,
      false},
     {"GET", "/v1/versions/{n}/delta", mal_get_version_delta, MAL_ROLE_READ, MAL_BODY_NONE,
-     false},
+     false, .answers = "application/octet-stream, application/x-tar"},
     {"POST", "/v1/completions", mal_post_completions, MAL_ROLE_INFER, MAL_BODY_JSON,
-     false},
+     false, .answers = "application/json, text/event-stream"},
     {"POST", "/v1/scores", mal_post_scores, MAL_ROLE_INFER, MAL_BODY_JSON, false},
     {"GET", "/v1/audit", mal_list_audit, MAL_ROLE_ADMIN, MAL_BODY_NONE, false},
     {"GET", "/v1/models", mal_list_models, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/models/{id}", mal_get_model, MAL_ROLE_READ, MAL_BODY_NONE, false},
-    {"GET", "/v1/events", mal_get_events, MAL_ROLE_READ, MAL_BODY_NONE, true},
+    {"GET", "/v1/events", mal_get_events, MAL_ROLE_READ, MAL_BODY_NONE, true,
+     .answers = "text/event-stream"},
     {"GET", "/v1/status", mal_get_status, MAL_ROLE_READ, MAL_BODY_NONE, true},
-    {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true},
-    {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true},
-    {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true},
-    {"GET", "/", mal_get_dashboard, MAL_ROLE_READ, MAL_BODY_NONE, true},
+    {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true,
+     .answers = "text/plain"},
+    {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = ""},
+    {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = ""},
+    {"GET", "/", mal_get_dashboard, MAL_ROLE_READ, MAL_BODY_NONE, true,
+     .answers = "text/html"},
     {"GET", "/dashboard/{file}", mal_get_dashboard_file, MAL_ROLE_READ, MAL_BODY_NONE,
-     true},
-    {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true},
+     true, .answers = ""},
+    {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true,
+     .answers = ""},
     {NULL, NULL, NULL, MAL_ROLE_NONE, MAL_BODY_NONE, false},
 };
 
@@ -88,6 +93,21 @@ static bool check_type(struct mal_request *req, enum mal_body body) {
     if (lines && !strcmp(req->content_type, "application/x-ndjson")) return true;
     mal_http_refuse(req, 415, "the Content-Type must be application/json%s, not '%.64s'",
                     lines ? " or application/x-ndjson" : "", req->content_type);
+    return false;
+}
+
+static bool check_coding(struct mal_request *req, enum mal_body body) {
+    const char *coding = mal_request_header(req, "Content-Encoding");
+    if (body == MAL_BODY_NONE || !coding || !strcasecmp(coding, "identity")) return true;
+    mal_http_refuse(
+        req, 415, "the body must be as it is, without Content-Encoding '%.64s'", coding);
+    return false;
+}
+
+static bool check_accept(struct mal_request *req, const char *answers) {
+    if (!answers) answers = "application/json";
+    if (!*answers || mal_request_accepts(req, answers)) return true;
+    mal_http_refuse(req, 406, "the answer is %s, which Accept does not take", answers);
     return false;
 }
 
@@ -152,7 +172,10 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
         answer_without_route(req, &found);
         return;
     }
-    if (!check_ready(d, req, route) || !check_type(req, route->body)) return;
+    if (!check_ready(d, req, route) || !check_type(req, route->body) ||
+        !check_coding(req, route->body) || !check_accept(req, route->answers)) {
+        return;
+    }
     bind_params(req, found.starts, found.lengths);
     if (route->begin) route->begin(d, req);
 }

@@ -16,13 +16,15 @@ struct mal_route {
     bool when_loading; /* answered before the model is ready too */
     /* At the headers; may answer, or have the body come in pieces. NULL: nothing. */
     void (*begin)(struct mal_daemon *d, struct mal_request *req);
+    /* Media types, as mal_accepts() has them. NULL: JSON; "": whatever is accepted. */
+    const char *answers;
 };
 
 /* The table ends with a NULL method. */
 extern const struct mal_route mal_routes[];
 
 /* At the headers: checks who asks and finds the route, or answers 401, 403, 404, 405,
- * 415, 503. */
+ * 406, 415, 503. */
 void mal_router_begin(struct mal_daemon *d, struct mal_request *req);
 /* With the body: runs the handler. */
 void mal_router_handle(struct mal_daemon *d, struct mal_request *req);

@@ -88,8 +88,8 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
     return MHD_YES;
 }
 
-static bool has_zero_byte(const char *uri) {
-    return strstr(uri, "%00") != NULL;
+static bool is_bad_uri(const char *uri) {
+    return strstr(uri, "%00") || uri[strcspn(uri, " \t\r\n")];
 }
 
 /* The first thing known of a request is its address: here its exchange begins. */
@@ -107,7 +107,7 @@ static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connectio
     ex->pub.peer = &client->from;
     client->exchange = ex;
     ex->uri_bytes = strlen(uri);
-    ex->bad_uri = has_zero_byte(uri);
+    ex->bad_uri = is_bad_uri(uri);
     ex->pub.method = ex->pub.path = "";
     ex->pub.began = mal_clock_seconds();
     server->n_exchanges++;
@@ -235,12 +235,12 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
     server->mhd = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, server,
         MHD_OPTION_LISTEN_SOCKET, (MHD_socket)options->listen_fd,
-        MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_CONNECTION_LIMIT,
-        options->max_connections, MHD_OPTION_PER_IP_CONNECTION_LIMIT,
-        options->max_per_address, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, on_uri, server,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, server, MHD_OPTION_NOTIFY_CONNECTION,
-        on_connection, server, MHD_OPTION_END);
+        MHD_OPTION_CONNECTION_LIMIT, options->max_connections,
+        MHD_OPTION_PER_IP_CONNECTION_LIMIT, options->max_per_address,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_MEMORY,
+        MHD_OPTION_URI_LOG_CALLBACK, on_uri, server, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, server, MHD_OPTION_NOTIFY_CONNECTION, on_connection, server,
+        MHD_OPTION_END);
     if (!server->mhd) {
         mal_fail(err, errno == ENOMEM ? MAL_NO_MEMORY : MAL_IO,
                  "cannot start the HTTP server");

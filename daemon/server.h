@@ -44,6 +44,9 @@ struct mal_request {
 const char *mal_request_header(const struct mal_request *req, const char *name);
 const char *mal_request_query(const struct mal_request *req, const char *name);
 
+/* Whether Accept, in one header or several, takes one of `types` (accept.h). */
+bool mal_request_accepts(const struct mal_request *req, const char *types);
+
 /* The first query parameter that is not among `known` (which ends with NULL), or is there
  * a second time, or has no value; NULL: none. */
 const char *mal_request_query_odd(const struct mal_request *req,

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "daemon/accept.h"
 #include "daemon/server_impl.h"
 
 enum { FILE_BLOCK = 256 << 10 };
@@ -20,6 +21,27 @@ const char *mal_request_header(const struct mal_request *req, const char *name) 
 const char *mal_request_query(const struct mal_request *req, const char *name) {
     return MHD_lookup_connection_value(mal_exchange_of(req)->connection,
                                        MHD_GET_ARGUMENT_KIND, name);
+}
+
+struct accept {
+    const char *types;
+    bool asked, taken;
+};
+
+static enum MHD_Result read_accept(void *arg, enum MHD_ValueKind kind, const char *key,
+                                   const char *value) {
+    struct accept *accept = arg;
+    if (strcasecmp(key, "Accept")) return MHD_YES;
+    accept->asked = true;
+    if (mal_accepts(value, accept->types)) accept->taken = true;
+    return MHD_YES;
+}
+
+bool mal_request_accepts(const struct mal_request *req, const char *types) {
+    struct accept accept = {.types = types};
+    MHD_get_connection_values(mal_exchange_of(req)->connection, MHD_HEADER_KIND,
+                              read_accept, &accept);
+    return !accept.asked || accept.taken;
 }
 
 struct odd {

@@ -17,7 +17,16 @@ enum {
 struct framing {
     int lengths, encodings, hosts;
     const char *length, *encoding;
+    bool odd; /* a header that others may take for another */
 };
+
+static bool is_token(const char *text) {
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    const char *p = text;
+    while (isalnum((unsigned char)*p) || (*p && strchr(others, *p)))
+        p++;
+    return p > text && !*p;
+}
 
 static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const char *key,
                                      const char *value) {
@@ -31,6 +40,7 @@ static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const c
     } else if (!strcasecmp(key, "Host")) {
         f->hosts++;
     }
+    if (!is_token(key) || (value && strpbrk(value, "\r\n"))) f->odd = true;
     return MHD_YES;
 }
 
@@ -39,10 +49,12 @@ static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const c
 static const char *check_framing(struct mal_exchange *ex, const char *version) {
     struct framing f = {0};
     MHD_get_connection_values(ex->connection, MHD_HEADER_KIND, count_framing, &f);
+    if (f.odd) return "a header whose name is no token, or a line break in one";
     if (f.lengths && f.encodings) return "Content-Length together with Transfer-Encoding";
     if (f.lengths > 1) return "more than one Content-Length";
     if (f.encodings > 1) return "more than one Transfer-Encoding";
     if (f.hosts > 1) return "more than one Host";
+    if (!f.hosts && !strcmp(version, MHD_HTTP_VERSION_1_1)) return "no Host";
     if (f.encodings) {
         if (!f.encoding || strcasecmp(f.encoding, "chunked")) {
             return "a Transfer-Encoding other than chunked";
@@ -61,6 +73,19 @@ static const char *check_framing(struct mal_exchange *ex, const char *version) {
     }
     if (!f.lengths && !f.encodings) ex->declared = UINT64_MAX;
     return NULL;
+}
+
+/* The path of an address as a proxy is given it, "http://host/path": what it names must
+ * be what Host does, by which pages from elsewhere are told apart. NULL: it is not. */
+static const char *path_of(struct mal_exchange *ex, const char *address) {
+    size_t scheme = !strncasecmp(address, "https://", 8)  ? 8
+                    : !strncasecmp(address, "http://", 7) ? 7
+                                                          : 0;
+    if (!scheme) return address;
+    const char *host = mal_request_header(&ex->pub, "Host"), *named = address + scheme;
+    size_t n = strcspn(named, "/");
+    if (!host || strlen(host) != n || strncasecmp(host, named, n) != 0) return NULL;
+    return named[n] ? named + n : "/";
 }
 
 static bool wants_body(const char *method) {
@@ -103,14 +128,16 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
     const struct mal_server_options *o = &ex->server->options;
     ex->begun = true;
     mal_exchange_identify(ex);
-    ex->path = mal_strdup(path);
+    const char *own = path_of(ex, path);
+    ex->path = mal_strdup(own ? own : path);
     ex->pub.path = ex->path ? ex->path : "";
     ex->pub.head = !strcmp(method, "HEAD");
     ex->pub.method = ex->pub.head ? "GET" : method;
     copy_media_type(ex);
 
     const char *wrong = check_framing(ex, version);
-    if (!wrong && ex->bad_uri) wrong = "a zero byte in the address";
+    if (!wrong && ex->bad_uri) wrong = "a zero byte or a space in the address";
+    if (!wrong && !own) wrong = "an address of another host than Host";
     if (wrong) {
         char detail[128];
         snprintf(detail, sizeof detail, "the request has %s", wrong);
@@ -130,6 +157,7 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
         o->begin(o->arg, &ex->pub);
     }
     if (!ex->response && wants_body(method) && !ex->chunked && !has_length) {
+        mal_request_set(&ex->pub, "Connection", "close"); /* it may have sent one */
         refuse(ex, MHD_HTTP_LENGTH_REQUIRED, "the request has no Content-Length");
     }
     if (!ex->response && !ex->chunked && has_length &&

@@ -115,6 +115,31 @@ class Bodies(Case):
                              json.dumps({"facts": [fact(1)], "validate_only": True}), good)
         self.assertEqual(answer.status, 200)
 
+    def test_content_encoding(self):
+        body = {"facts": [fact(1)], "validate_only": True}
+        answer = self.d.call("POST", "/v1/edits", body, {"Content-Encoding": "gzip"})
+        self.problem(answer, 415, detail="Content-Encoding 'gzip'")
+        self.assertEqual(self.d.call("POST", "/v1/edits", body, {"Content-Encoding": "Identity"}).status, 200)
+
+    def test_accept(self):
+        for path, kind in (("/v1/jobs", "application/json"), ("/metrics", "text/plain"), ("/", "text/html"),
+                           ("/v1/versions/0/delta", "application/octet-stream"),
+                           ("/v1/events", "text/event-stream")):
+            for accept in (kind, kind.split("/")[0] + "/*", "*/*;q=0.1", "image/png, " + kind):
+                self.assertEqual(self.d.call("GET", path, headers={"Accept": accept}).status, 200, path)
+            for accept in ("image/png", kind + ";q=0, image/png", kind + "x"):
+                self.problem(self.d.call("GET", path, headers={"Accept": accept}), 406, detail=kind)
+        for path in ("/livez", "/readyz", "/openapi.json", "/dashboard/main.js"):
+            self.assertEqual(self.d.call("GET", path, headers={"Accept": "image/png"}).status, 200, path)
+        head = b"GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: image/png\r\n"
+        self.assertIn(b"HTTP/1.1 406 ", self.d.raw(head + b"\r\n"))
+        self.assertIn(b"HTTP/1.1 200 ", self.d.raw(head + b"Accept: */*\r\n\r\n"))
+        streams = {"Accept": "text/event-stream"}
+        answer = self.d.call("POST", "/v1/completions", {"prompt": "x", "stream": True}, streams)
+        self.assertEqual(answer.status, 200)
+        self.assertEqual(self.d.call("POST", "/v1/edits", {"facts": [fact(1)]}, streams).status, 406)
+        self.assertEqual(self.d.get("/v1/jobs").json["data"], [], "it was not taken")
+
     def test_key(self):
         for key in ("", "x" * 256, "a b", "\t"):
             answer = self.d.edit(fact(1), headers={"Idempotency-Key": key})

@@ -56,8 +56,31 @@ class Framing(Case):
             self.assertIn(statuses(got)[:1], ([400], [413]), (length, got))
 
     def test_no_length(self):
-        got = self.d.raw(post(body=b""), shut=True)
-        self.assertEqual(statuses(got), [411], got)
+        self.refused(post(body=b""), 411)
+
+    def test_odd_headers(self):
+        """What is no header to the daemon may be one to a proxy before it."""
+        n = len(BODY)
+        for header in (f"Content-Length : {n}", f"Content-Length\t: {n}", "Transfer-Encoding : chunked",
+                       f"X: y\rContent-Length: {n}", "X\x01: y", "X(y): z"):
+            self.refused(post(header))
+            self.refused(post(f"Content-Length: {n}", header))
+
+    def test_host(self):
+        got = self.refused(b"GET /livez HTTP/1.1\r\n\r\n")
+        self.assertIn(b'"the request has no Host"', got)
+        self.assertEqual(statuses(self.d.raw(b"GET /livez HTTP/1.0\r\n\r\n")), [200])
+
+    def test_spaces_in_address(self):
+        for address in (b"/livez x", b"/liv\tez", b"/livez?a b"):
+            self.refused(b"GET " + address + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def test_whole_address(self):
+        end = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        for address in (b"http://localhost/livez", b"HTTP://LocalHost/livez?x=1", b"https://localhost"):
+            self.assertEqual(statuses(self.d.raw(b"GET " + address + end)), [200], address)
+        for address in (b"http://elsewhere/livez", b"http://localhost:1/livez", b"http:///livez", b"http://"):
+            self.refused(b"GET " + address + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     def test_zero_byte_in_path(self):
         got = self.d.raw(b"GET /v1/facts?prompt=a%00b HTTP/1.1\r\nHost: localhost\r\n\r\n", shut=True)
@@ -75,6 +98,15 @@ class Framing(Case):
         wrong = post(n, path="/nope")
         got = self.d.raw(wrong + post(n, "Connection: close"))
         self.assertEqual(statuses(got), [404, 200], "a small refused body is read to its end")
+
+    def test_not_modified(self):
+        """With the length of what it stands for, and nothing of it."""
+        head = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+        got = self.d.raw(head + b"If-None-Match: *\r\n\r\n" + head + b"Connection: close\r\n\r\n")
+        known, page = got.split(b"HTTP/1.1 ")[1:]
+        self.assertTrue(known.startswith(b"304 ") and known.endswith(b"\r\n\r\n"), known)
+        length, = {re.search(rb"\r\nContent-Length: (\d+)\r\n", part)[1] for part in (known, page)}
+        self.assertEqual(len(page.split(b"\r\n\r\n", 1)[1]), int(length))
 
     def test_chunked(self):
         got = self.d.raw(post("Transfer-Encoding: chunked", "Connection: close",

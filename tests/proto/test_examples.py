@@ -97,6 +97,16 @@ def test_router():
         ways = operation["security"]
         needed = ways[0]["bearer"][0] if ways else "none"
         assert roles.get((method, path)) == needed, f"{method} {path}: {roles.get((method, path))}"
+    answers = {(method, path): re.search(r'\.answers = "([^"]*)"', rest) for method, path, rest in
+               re.findall(r"{\"(\w+)\", \"([^\"]+)\",([^}]*)}", table)}
+    for method, path, operation in operations():
+        types = {kind.split(";")[0] for code, answer in operation["responses"].items() if code < "300"
+                 for kind in resolved(answer).get("content", {})}
+        named = answers[method, path]
+        free = bool(named) and not named[1]
+        assert free == ("406" not in operation["responses"]), f"{method} {path}: 406"
+        given = named[1].split(", ") if named else ["application/json"]
+        assert free or types == set(given), f"{method} {path}: {types}, in the router {given}"
     described = [(method, path) for method, path, _ in operations()]
     assert len(routes) > 10, "daemon/router.c is read wrongly"
     assert len(routes) == len(set(routes)), "a route twice"
