@@ -176,6 +176,7 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
         !check_coding(req, route->body) || !check_accept(req, route->answers)) {
         return;
     }
+    req->bodiless = route->body == MAL_BODY_NONE;
     bind_params(req, found.starts, found.lengths);
     if (route->begin) route->begin(d, req);
 }

@@ -31,8 +31,9 @@ struct mal_request {
     const char *param[MAL_MAX_PARAMS]; /* what stood for {..} in the path */
     const void *route;                 /* the router's */
     double began;                      /* seconds of a clock that only goes forward */
-    bool waits;  /* as long as the client asked for: its time says nothing */
-    void *owner; /* who has mal_request_receive() called */
+    bool bodiless; /* the call takes no body: the length of none need not be told */
+    bool waits;    /* as long as the client asked for: its time says nothing */
+    void *owner;   /* who has mal_request_receive() called */
     const struct mal_peer *peer;
     char who[MAL_WHO_BYTES]; /* the caller's name once it is checked; "" not known */
     enum mal_role role;      /* and what it may */

@@ -156,7 +156,8 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
     } else {
         o->begin(o->arg, &ex->pub);
     }
-    if (!ex->response && wants_body(method) && !ex->chunked && !has_length) {
+    bool needs_length = wants_body(method) && !ex->pub.bodiless;
+    if (!ex->response && needs_length && !ex->chunked && !has_length) {
         mal_request_set(&ex->pub, "Connection", "close"); /* it may have sent one */
         refuse(ex, MHD_HTTP_LENGTH_REQUIRED, "the request has no Content-Length");
     }

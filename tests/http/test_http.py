@@ -57,6 +57,8 @@ class Framing(Case):
 
     def test_no_length(self):
         self.refused(post(body=b""), 411)
+        got = self.d.raw(b"POST /v1/jobs/none/cancel HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        self.assertEqual(statuses(got), [404], "it takes no body")
 
     def test_odd_headers(self):
         """What is no header to the daemon may be one to a proxy before it."""
