@@ -14,7 +14,10 @@
 #include "daemon/http.h"
 #include "daemon/render.h"
 
-enum { MAX_KEY_BYTES = 255 };
+enum {
+    MAX_KEY_BYTES = 255,
+    FEW_FACTS = 64 /* of a job that does not keep its neighbours waiting */
+};
 
 static void intake_free(struct mal_intake *in) {
     mal_edits_request_finish(&in->edits);
@@ -172,30 +175,46 @@ static bool add_job(struct mal_intake *in, struct mal_store *store,
     return ok;
 }
 
-static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
-    struct mal_intake *in = arg;
-    struct mal_worker *worker = in->daemon->worker;
-    bool repeat;
-    if (!find_repeat(in, store, &repeat, err)) return false;
-    if (repeat) return true;
-    if (!check_able(in, err)) return false;
+static void undo(struct mal_write *write) {
+    struct mal_intake *in = (struct mal_intake *)write;
+    if (in->reserved) mal_worker_release(in->daemon->worker, in->job->n_facts);
+    in->reserved = false;
+    mal_free(in->job);
+    mal_free(in->request_json);
+    mal_free(in->answer);
+    in->job = NULL;
+    in->request_json = in->answer = NULL;
+}
+
+static bool make_job(struct mal_intake *in, struct mal_store *store,
+                     struct mal_error *err) {
     in->now_ms = mal_clock_unix_ms();
     in->job = mal_calloc(1, sizeof *in->job);
     if (!in->job) return mal_fail(err, MAL_NO_MEMORY, "job");
     in->job->kind = in->kind->kind;
     in->job->to_version = -1;
     mal_id_make(&in->daemon->ids, "job_", in->now_ms, in->job->id);
-    if (!in->kind->prepare(in, store, err)) return false;
-    int64_t n_facts = in->job->n_facts;
-    if (!mal_worker_reserve(worker, n_facts, err)) return false;
-    if (!add_job(in, store, err)) {
-        mal_worker_release(worker, n_facts);
-        return false;
-    }
     memcpy(in->job_id, in->job->id, sizeof in->job_id);
-    mal_worker_submit(worker, in->job);
+    if (!in->kind->prepare(in, store, err)) return false;
+    in->reserved = mal_worker_reserve(in->daemon->worker, in->job->n_facts, err);
+    return in->reserved && add_job(in, store, err);
+}
+
+static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
+    struct mal_intake *in = arg;
+    bool repeat;
+    if (!find_repeat(in, store, &repeat, err)) return false;
+    if (repeat) return true;
+    if (check_able(in, err) && make_job(in, store, err)) return true;
+    undo(&in->write);
+    return false;
+}
+
+static void submit(struct mal_write *write) {
+    struct mal_intake *in = (struct mal_intake *)write;
+    if (!in->job) return; /* a repeat */
+    mal_worker_submit(in->daemon->worker, in->job);
     in->job = NULL;
-    return true;
 }
 
 /* ---- On the loop ---- */
@@ -206,7 +225,7 @@ static void set_location(struct mal_intake *in) {
     mal_request_set(in->req, "Location", location);
 }
 
-static void committed(struct mal_write *write) {
+static void answer(struct mal_write *write) {
     struct mal_intake *in = (struct mal_intake *)write;
     if (!write->ok) {
         mal_intake_refuse(in, &write->err);
@@ -219,6 +238,11 @@ static void committed(struct mal_write *write) {
     intake_free(in);
 }
 
+/* Its commit may be one with its neighbours'. */
+static bool is_small(const struct mal_intake *in) {
+    return in->kind->kind == MAL_JOB_EDIT && !in->bulk && in->facts.n <= FEW_FACTS;
+}
+
 static void decoded(void *arg) {
     struct mal_intake *in = arg;
     if (!in->decoded) {
@@ -228,9 +252,11 @@ static void decoded(void *arg) {
         in->answer = NULL;
         intake_free(in);
     } else {
-        in->write.fn = commit;
-        in->write.arg = in;
-        in->write.done = committed;
+        in->write = (struct mal_write){.fn = commit,
+                                       .arg = in,
+                                       .undo = is_small(in) ? undo : NULL,
+                                       .committed = submit,
+                                       .done = answer};
         mal_writer_post(in->daemon->writer, in->daemon->loop, &in->write);
     }
 }

@@ -2,8 +2,8 @@
  *
  * Decoding and checking happen on a work thread, of a large body while it arrives;
  * everything that must be decided in one order (repeats of a key, what is live, room in
- * the queue, ids) on the writer's thread, beside the commit. The answer is 202 only after
- * that. */
+ * the queue, ids) on the writer's thread, beside the commit, which small edits that wait
+ * together share. The answer is 202 only after that. */
 #ifndef MAL_INTAKE_H
 #define MAL_INTAKE_H
 
@@ -55,6 +55,7 @@ struct mal_intake {
 
     /* What the job is made of. */
     struct mal_queued_job *job; /* id is there; until it is submitted */
+    bool reserved;              /* its room in the queue */
     char job_id[MAL_ID_BYTES];  /* and after that; of a repeat, the first's */
     const char *note;           /* borrowed from the request; NULL */
     char *request_json;         /* owned; NULL */

@@ -2,10 +2,13 @@
 #include "daemon/writer.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/json.h"
+
+enum { MOST_TOGETHER = 256 };
 
 struct mal_writer {
     struct mal_store *store;
@@ -17,6 +20,7 @@ struct mal_writer {
     pthread_cond_t asked;
     struct mal_write *first, **last;
     size_t n_waiting;
+    _Atomic uint64_t n_commits;
     bool stop;
     struct mal_error broken; /* the writer's thread only */
 };
@@ -34,36 +38,90 @@ static void count(struct mal_writer *writer, const struct mal_write *write,
     mal_histogram_add(&writer->metrics->writes, seconds);
 }
 
+static bool is_broken(struct mal_writer *writer, struct mal_error *err) {
+    if (writer->broken.status == MAL_OK) return false;
+    mal_fail(err, MAL_IO, "the database has failed: %s", writer->broken.text);
+    return true;
+}
+
 static void run_write(struct mal_writer *writer, struct mal_write *write) {
-    if (writer->broken.status != MAL_OK) {
-        write->ok = mal_fail(&write->err, MAL_IO, "the database has failed: %s",
-                             writer->broken.text);
-        write->done(write);
-        return;
-    }
     (void)mal_json_lacked();
+    write->err = (struct mal_error){0};
+    write->ok = !is_broken(writer, &write->err) &&
+                write->fn(writer->store, write->arg, &write->err);
+    if (!write->ok && write->err.status == MAL_IO && writer->broken.status == MAL_OK)
+        writer->broken = write->err;
+}
+
+/* One transaction; false: nothing of it is there. A write that fails before it has
+ * changed anything fails alone. */
+static bool run_together(struct mal_writer *writer, struct mal_write *list,
+                         struct mal_error *err) {
+    struct mal_store *store = writer->store;
+    bool clean = true;
+    if (is_broken(writer, err) || !mal_store_begin_together(store, err)) return false;
+    for (struct mal_write *p = list; p && clean; p = p->next) {
+        int64_t before = mal_store_changes(store);
+        run_write(writer, p);
+        clean = p->ok || mal_store_changes(store) == before;
+    }
+    if (mal_store_end_together(store, clean, err)) return true;
+    for (struct mal_write *p = list; p; p = p->next) {
+        if (p->ok) p->undo(p);
+        p->ok = false;
+    }
+    return false;
+}
+
+static void run(struct mal_writer *writer, struct mal_write *list) {
+    struct mal_error err = {0};
+    bool was_broken = writer->broken.status != MAL_OK;
     double begin = mal_clock_seconds();
-    write->ok = write->fn(writer->store, write->arg, &write->err);
-    count(writer, write, mal_clock_seconds() - begin);
-    if (!write->ok && write->err.status == MAL_IO) writer->broken = write->err;
-    if (writer->broken.status != MAL_OK ||
-        !mal_store_sound(writer->store, &writer->broken))
+    if (!list->next || !run_together(writer, list, &err)) {
+        if (err.status == MAL_IO && !was_broken) writer->broken = err;
+        for (struct mal_write *p = list; p; p = p->next)
+            run_write(writer, p);
+    }
+    atomic_fetch_add(&writer->n_commits, 1);
+    if (!was_broken && (writer->broken.status != MAL_OK ||
+                        !mal_store_sound(writer->store, &writer->broken)))
         writer->fatal(writer->fatal_arg, &writer->broken);
-    write->done(write);
+    double seconds = mal_clock_seconds() - begin;
+    while (list) {
+        struct mal_write *write = list;
+        list = list->next;
+        if (!was_broken) count(writer, write, seconds);
+        if (write->ok && write->committed) write->committed(write);
+        write->done(write);
+    }
+}
+
+/* Under the lock: the first that waits and, where it shares, those after it that do. */
+static struct mal_write *take(struct mal_writer *writer, size_t *out_n) {
+    struct mal_write *list = writer->first, *last = list;
+    size_t n = 1;
+    while (last->undo && last->next && last->next->undo && n < MOST_TOGETHER) {
+        last = last->next;
+        n++;
+    }
+    writer->first = last->next;
+    if (!writer->first) writer->last = &writer->first;
+    last->next = NULL;
+    *out_n = n;
+    return list;
 }
 
 static void *writer_main(void *arg) {
     struct mal_writer *writer = arg;
     pthread_mutex_lock(&writer->lock);
     while (true) {
-        struct mal_write *write = writer->first;
-        if (write) {
-            writer->first = write->next;
-            if (!writer->first) writer->last = &writer->first;
+        if (writer->first) {
+            size_t n;
+            struct mal_write *list = take(writer, &n);
             pthread_mutex_unlock(&writer->lock);
-            run_write(writer, write);
+            run(writer, list);
             pthread_mutex_lock(&writer->lock);
-            writer->n_waiting--;
+            writer->n_waiting -= n;
         } else if (writer->stop) {
             break;
         } else {
@@ -119,6 +177,10 @@ void mal_writer_begin(struct mal_writer *writer, struct mal_write *write) {
     writer->n_waiting++;
     pthread_cond_signal(&writer->asked);
     pthread_mutex_unlock(&writer->lock);
+}
+
+uint64_t mal_writer_commits(struct mal_writer *writer) {
+    return atomic_load(&writer->n_commits);
 }
 
 size_t mal_writer_waiting(struct mal_writer *writer) {

@@ -1,6 +1,7 @@
 /* writer.h - the thread that owns the one writing store handle.
  *
- * Every SQL write is a function run there, in the order of asking. After an MAL_IO
+ * Every SQL write is a function run there, in the order of asking; those that wait
+ * together and may share a transaction are made durable by one commit. After an MAL_IO
  * nothing more is written: `fatal` is called once, and the process is to stop and
  * recover. */
 #ifndef MAL_WRITER_H
@@ -16,6 +17,14 @@ struct mal_writer;
 struct mal_write {
     bool (*fn)(struct mal_store *store, void *arg, struct mal_error *err);
     void *arg;
+    /* NULL: `fn` has its own transaction. Else it makes only one, a short one, which may
+     * be one with those of its neighbours; where that fails, or a neighbour fails in the
+     * middle, all are rolled back: what `fn` did beside is to be undone, and it is called
+     * again, alone. */
+    void (*undo)(struct mal_write *write);
+    /* On the writer's thread once it is committed, in the order of commits: what follows
+     * from that. NULL: nothing. */
+    void (*committed)(struct mal_write *write);
     void (*done)(
         struct mal_write *write); /* on the writer's thread, `ok` and `err` filled */
     bool ok;
@@ -35,6 +44,10 @@ bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
                        struct mal_error *err) MAL_CHECK;
 /* Finishes what was asked for, then ends. Takes NULL. */
 void mal_writer_destroy(struct mal_writer *writer);
+
+/* Grows with each commit, before anybody is told of it; any thread. What was read from
+ * the database is as it was while this has not changed. */
+uint64_t mal_writer_commits(struct mal_writer *writer);
 
 /* How many writes wait, the one being done among them; any thread. */
 size_t mal_writer_waiting(struct mal_writer *writer);

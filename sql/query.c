@@ -193,28 +193,48 @@ static bool run_plain(struct mal_store *store, enum mal_sql sql, struct mal_erro
     return mal_query_run(&q, NULL, err);
 }
 
-bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
-    assert(!store->reader);
-    if (!mal_store_check_files(store, err)) return false;
-    if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
-    mal_tx_rollback(store); /* it may fail with the transaction already open */
-    return false;
-}
-
-bool mal_tx_commit(struct mal_store *store, struct mal_error *err) {
-    return run_plain(store, MAL_SQL_COMMIT, err);
-}
-
-void mal_tx_rollback(struct mal_store *store) {
-    /* Some failures (disk full, out of memory, interrupt) have rolled back by themselves.
-     */
-    if (sqlite3_get_autocommit(store->db)) return;
+/* Some failures (disk full, out of memory, interrupt) have rolled back by themselves. */
+static void roll_back(struct mal_store *store) {
     struct mal_error ignored = {0};
+    if (sqlite3_get_autocommit(store->db)) return;
     if (!run_plain(store, MAL_SQL_ROLLBACK, &ignored)) return;
 }
 
-bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) {
-    if (done && mal_tx_commit(store, err)) return true;
-    mal_tx_rollback(store);
+static bool begin(struct mal_store *store, struct mal_error *err) {
+    assert(!store->reader);
+    if (!mal_store_check_files(store, err)) return false;
+    if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
+    roll_back(store); /* it may fail with the transaction already open */
     return false;
+}
+
+static bool end(struct mal_store *store, bool done, struct mal_error *err) {
+    if (done && run_plain(store, MAL_SQL_COMMIT, err)) return true;
+    roll_back(store);
+    return false;
+}
+
+bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
+    return store->together || begin(store, err);
+}
+
+/* What is left of one that failed among others their end takes away. */
+bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) {
+    return store->together ? done : end(store, done, err);
+}
+
+bool mal_store_begin_together(struct mal_store *store, struct mal_error *err) {
+    assert(!store->together);
+    store->together = begin(store, err);
+    return store->together;
+}
+
+int64_t mal_store_changes(const struct mal_store *store) {
+    return sqlite3_get_autocommit(store->db) ? -1 : sqlite3_total_changes64(store->db);
+}
+
+bool mal_store_end_together(struct mal_store *store, bool done, struct mal_error *err) {
+    assert(store->together);
+    store->together = false;
+    return end(store, done, err);
 }

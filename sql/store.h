@@ -140,6 +140,15 @@ bool mal_store_get_meta(struct mal_store *store, const char *key, char **out,
  * database. As MAL_IO from a write: stop and recover. */
 bool mal_store_sound(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
 
+/* Between begin and end all that is written is one transaction: durable when `end` returns
+ * true, which it does only if asked to (`done`), else none of it is there. A write that
+ * fails meanwhile has left something behind, for `end` to undo, where the changes are no
+ * longer what they were before it: rows so far, or -1 once SQLite has rolled back by itself. */
+bool mal_store_begin_together(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+int64_t mal_store_changes(const struct mal_store *store);
+bool mal_store_end_together(struct mal_store *store, bool done,
+                            struct mal_error *err) MAL_CHECK;
+
 /* sqlite's integrity_check; MAL_CORRUPT with its first line. */
 bool mal_store_check(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 

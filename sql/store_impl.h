@@ -31,6 +31,7 @@ struct mal_store {
     char *path;  /* absolute, owned */
     int lock_fd; /* -1: holds no lock (readers) */
     bool reader;
+    bool together; /* what is a transaction elsewhere is part of one that is open */
     struct mal_error broken;                      /* of a checkpoint */
     struct mal_store_file files[MAL_STORE_FILES]; /* of the writer */
     sqlite3_stmt *stmts[MAL_N_SQL];
@@ -134,8 +135,6 @@ int mal_take_word(struct mal_query *q, int (*from_name)(const char *));
 bool mal_query_taken(struct mal_query *q, struct mal_error *err) MAL_CHECK;
 
 bool mal_tx_begin(struct mal_store *store, struct mal_error *err) MAL_CHECK;
-bool mal_tx_commit(struct mal_store *store, struct mal_error *err) MAL_CHECK;
-void mal_tx_rollback(struct mal_store *store);
 /* Commits when `done`, otherwise rolls back; returns whether it is committed. */
 bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) MAL_CHECK;
 

@@ -67,6 +67,13 @@ static bool do_retract(struct mal_store *store, struct mal_error *err) {
     return mal_store_publish(store, &p, err);
 }
 
+static bool do_together(struct mal_store *store, struct mal_error *err) {
+    if (!mal_store_begin_together(store, err)) return false;
+    bool done = add_job(store, "d", 1, (const char *[]){"p"}, err) &&
+                add_job(store, "e", 1, (const char *[]){"u"}, err);
+    return mal_store_end_together(store, done, err);
+}
+
 static bool do_stage(struct mal_store *store, struct mal_error *err) {
     return stage_values(store, 4, err);
 }
@@ -94,8 +101,8 @@ static bool do_start(struct mal_store *store, struct mal_error *err) {
 }
 
 static bool (*const operations[])(struct mal_store *, struct mal_error *) = {
-    do_publish, do_rollback, do_retract, do_prune, do_add,
-    do_end,     do_start,    do_cancel,  do_stage};
+    do_publish, do_rollback, do_retract, do_prune,    do_add,
+    do_end,     do_start,    do_cancel,  do_together, do_stage};
 
 enum {
     N_OPERATIONS = sizeof operations / sizeof operations[0],
