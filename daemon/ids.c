@@ -2,6 +2,7 @@
 #include "daemon/ids.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <sys/random.h>
 
 enum { COUNTER_BITS = 20, DIGITS = 20 };
@@ -16,8 +17,12 @@ void mal_id_make(struct mal_id_maker *maker, const char *prefix, int64_t now_ms,
         maker->last_ms++;
         maker->counter = 0;
     }
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof random, GRND_NONBLOCK) < 0) random = 0;
+    if (!maker->n_random) {
+        ssize_t got = getrandom(maker->random, sizeof maker->random, GRND_NONBLOCK);
+        if (got != sizeof maker->random) memset(maker->random, 0, sizeof maker->random);
+        maker->n_random = MAL_ID_RANDOM;
+    }
+    uint32_t random = maker->random[--maker->n_random];
 
     /* 100 bits: 48 time, 20 counter, 32 random. */
     uint64_t high =

@@ -6,14 +6,20 @@
 #ifndef MAL_IDS_H
 #define MAL_IDS_H
 
+#include <stddef.h>
 #include <stdint.h>
 
-enum { MAL_ID_BYTES = 32 }; /* longest id with its closing zero */
+enum {
+    MAL_ID_BYTES = 32, /* longest id with its closing zero */
+    MAL_ID_RANDOM = 16 /* random numbers got at a time */
+};
 
 /* Zero-initialise. */
 struct mal_id_maker {
     int64_t last_ms;
     uint32_t counter; /* within last_ms, 20 bits */
+    uint32_t random[MAL_ID_RANDOM];
+    size_t n_random; /* not used yet */
 };
 
 /* `prefix` such as "job_", at most 8 bytes. */
