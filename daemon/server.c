@@ -15,8 +15,9 @@
 #include "daemon/server_impl.h"
 
 enum {
-    CONNECTION_MEMORY =
-        128 << 10, /* above the limits of framing, so that they are ours to refuse */
+    /* Above the limits of framing, so that they are ours to refuse; the library fills it
+       with zeros for each request. */
+    CONNECTION_MEMORY = 64 << 10,
     QUIET_MS = 500 /* for a stream's client to take what is left */
 };
 
