@@ -43,7 +43,7 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
     struct mal_job_row row = {0};
     if (!mal_store_get_job(d->reader, id, &row, err)) return false;
     hold_back(&row, d);
-    char *text = mal_json_text(mal_render_job(&row, d->status));
+    char *text = mal_render_job_text(&row, d->status);
     *state = row.state;
     mal_job_row_finish(&row);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "job %s", id);

@@ -1,8 +1,10 @@
 /* render.c - rows to JSON. */
 #include "daemon/render.h"
 
+#include <stdio.h>
 #include <string.h>
 
+#include "core/alloc.h"
 #include "core/json.h"
 #include "proto/wire.h"
 
@@ -62,6 +64,35 @@ json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *
     set_parsed(job, "result", row->result_json);
     set_parsed(job, "error", row->error_json);
     return job;
+}
+
+/* Measures are many fractions, and reading and writing those takes longer than all the
+ * rest. */
+char *mal_render_job_text(const struct mal_job_row *row,
+                          struct mal_daemon_status *status) {
+    static const char *const keys[] = {",\"result\":", ",\"error\":"};
+    const char *const values[] = {row->result_json, row->error_json};
+    struct mal_job_row rest = *row;
+    rest.result_json = rest.error_json = NULL;
+    json_t *job = mal_render_job(&rest, status);
+    char *head = mal_json_dump(job, JSON_COMPACT);
+    json_decref(job);
+    if (!head) return NULL;
+    size_t n = strlen(head), bytes = n + 1;
+    for (int i = 0; i < 2; i++)
+        bytes += values[i] ? strlen(keys[i]) + strlen(values[i]) : 0;
+    char *text = mal_realloc(head, bytes);
+    if (!text) {
+        mal_free(head);
+        return NULL;
+    }
+    n--; /* the closing brace */
+    for (int i = 0; i < 2; i++) {
+        if (!values[i]) continue;
+        n += (size_t)snprintf(text + n, bytes - n, "%s%s", keys[i], values[i]);
+    }
+    memcpy(text + n, "}", 2);
+    return text;
 }
 
 json_t *mal_render_fact(const struct mal_fact_row *row) {

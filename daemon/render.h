@@ -10,6 +10,9 @@
 
 /* `status` adds the progress of a running job; NULL: leaves it out. */
 json_t *mal_render_job(const struct mal_job_row *row, struct mal_daemon_status *status);
+/* As text, from mal_malloc: what is stored as JSON is not read for it. */
+char *mal_render_job_text(const struct mal_job_row *row,
+                          struct mal_daemon_status *status);
 json_t *mal_render_fact(const struct mal_fact_row *row);
 
 /* What a version's row does not say. */
