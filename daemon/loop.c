@@ -9,6 +9,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/log.h"
 #include "daemon/pool.h"
 
 enum { N_WORKERS = 4 };
@@ -73,6 +74,7 @@ static void *grow_or_end(void *mem, size_t bytes) {
     void *larger = mal_realloc(mem, bytes);
     if (larger) return larger;
     static const char why[] = "malmend serve: event loop: out of memory\n";
+    mal_log_flush();
     (void)!write(STDERR_FILENO, why, sizeof why - 1);
     _exit(1); /* whatever matters is in the database */
 }

@@ -121,6 +121,9 @@ static void expose_loop(const struct mal_metrics *m, struct mal_exposition *out)
     mal_expose(out, MAL_COUNTER, "malmend_log_lines_total", "Lines logged by level.");
     for (int i = 0; i < 3; i++)
         mal_expose_value(out, (double)mal_log_lines(levels[i]), "level", levels[i], NULL);
+    mal_expose(out, MAL_COUNTER, "malmend_log_lines_dropped_total",
+               "Lines logged and not written: nobody read them in time.");
+    mal_expose_value(out, (double)mal_log_dropped(), NULL);
 }
 
 void mal_metrics_expose(const struct mal_metrics *metrics, struct mal_exposition *out) {

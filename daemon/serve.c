@@ -45,6 +45,7 @@ struct life {
 
 static void leave(struct life *life) {
     if (life->own_address) mal_listen_forget(life->address);
+    mal_log_flush();
     _exit(life->d.exit_code); /* whatever matters is in the database */
 }
 
@@ -389,9 +390,10 @@ bool mal_serve(const struct mal_serve_options *options, int *out_exit,
                struct mal_error *err) {
     struct life life = {.o = options};
     mal_json_guard();
-    bool ok = start(&life, err);
+    bool ok = mal_log_start(err) && start(&life, err);
     if (ok) mal_loop_run(life.d.loop);
     finish(&life);
+    mal_log_stop();
     if (ok) *out_exit = life.d.exit_code;
     return ok;
 }

@@ -96,18 +96,21 @@ class Daemon:
         return ()
 
     def drain(self, process):
-        """Takes the log as it comes: a daemon waits for who reads it."""
+        """Takes the log as it comes."""
         for line in process.stderr:
-            try:
-                event = json.loads(line)
-            except ValueError:
-                event = {"event": "text", "text": line.decode(errors="replace").rstrip("\n")}
-                self.heard(event["text"])
-            with self.told:
-                self.log.append(event)
-                self.told.notify_all()
+            self.take(line)
         with self.told:
             self.log_over = True
+            self.told.notify_all()
+
+    def take(self, line):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            event = {"event": "text", "text": line.decode(errors="replace").rstrip("\n")}
+            self.heard(event["text"])
+        with self.told:
+            self.log.append(event)
             self.told.notify_all()
 
     def heard(self, text):
@@ -208,6 +211,11 @@ class Daemon:
     def complete(self, prompt, **more):
         body = {"prompt": prompt, "max_tokens": 16, **more}
         return self.call("POST", "/v1/completions", body)
+
+    def sanitized(self):
+        """Whether it was built with a sanitizer, which keeps what is freed."""
+        with open(f"/proc/{self.process.pid}/maps", encoding="utf-8") as maps:
+            return "san.so" in maps.read()
 
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
