@@ -8,6 +8,7 @@
 #include "daemon/rates.h"
 #include "daemon/server.h"
 #include "daemon/status.h"
+#include "daemon/status_page.h"
 #include "daemon/suites.h"
 #include "daemon/worker.h"
 #include "daemon/writer.h"
@@ -46,6 +47,7 @@ struct mal_daemon {
     struct mal_http_counts *http_counts;
     struct mal_rates rates;
     struct mal_live_version live; /* for the metrics */
+    struct mal_status_page status_page;
     struct mal_id_maker ids;      /* of jobs and facts; the writer's thread only */
     struct mal_id_maker read_ids; /* of completions; the loop only */
     struct mal_task fatal_task;

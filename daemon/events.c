@@ -249,6 +249,10 @@ void mal_events_stop(struct mal_events *events) {
     mal_events_wake(events);
 }
 
+size_t mal_events_streams(const struct mal_events *events) {
+    return events->n;
+}
+
 bool mal_events_view(struct mal_events *events, struct mal_events_view *out,
                      struct mal_error *err) {
     if (!look(events, err)) return false;

@@ -40,6 +40,8 @@ void mal_events_wake(struct mal_events *events);
 /* Ends all streams. */
 void mal_events_stop(struct mal_events *events);
 
+size_t mal_events_streams(const struct mal_events *events);
+
 struct mal_events_view {
     size_t streams, max_streams;
     int64_t last; /* id of the last event that may be told; 0: there is none yet */

@@ -13,6 +13,8 @@
 #include "mal_config.h"
 #include "proto/wire.h"
 
+enum { PAGE_MS = 100 }; /* how old what flows may be */
+
 /* ---- Status ---- */
 
 static json_t *parse(const char *text) {
@@ -161,22 +163,59 @@ static json_t *render_status(struct mal_daemon *d, const struct mal_status_view 
         (double)(mal_monotonic_ms() - view->started_ms) / 1000, "version", MAL_VERSION);
 }
 
-void mal_get_status(struct mal_daemon *d, struct mal_request *req) {
-    struct mal_error err = {0};
+static bool render(struct mal_daemon *d, char **out, struct mal_error *err) {
     struct mal_status_view view = {0};
     struct mal_store_counts counts = {0};
     struct mal_events_view events = {0};
     /* The last event first: what follows it may be counted, but none before is missing.
      */
-    if (!mal_events_view(d->events, &events, &err) ||
-        !mal_store_counts(d->reader, &counts, &err) ||
-        !mal_status_view(d->status, &view, &err)) {
-        mal_http_fail(req, &err);
-        return;
-    }
-    json_t *status = render_status(d, &view, &counts, &events);
+    if (!mal_events_view(d->events, &events, err) ||
+        !mal_store_counts(d->reader, &counts, err) ||
+        !mal_status_view(d->status, &view, err))
+        return false;
+    *out = mal_json_text(render_status(d, &view, &counts, &events));
     mal_status_view_finish(&view);
-    mal_http_json(req, 200, status);
+    return *out || mal_fail(err, MAL_NO_MEMORY, "status");
+}
+
+static struct mal_status_mark look(struct mal_daemon *d) {
+    struct mal_queue_view queue = {0};
+    mal_worker_queue(d->worker, &queue);
+    return (struct mal_status_mark){.commits = mal_writer_commits(d->writer),
+                                    .changes = mal_status_changes(d->status),
+                                    .jobs = queue.jobs,
+                                    .facts = queue.facts,
+                                    .streams = mal_events_streams(d->events),
+                                    .engine = d->engine};
+}
+
+static bool is_same(const struct mal_status_mark *a, const struct mal_status_mark *b) {
+    return a->commits == b->commits && a->changes == b->changes && a->jobs == b->jobs &&
+           a->facts == b->facts && a->streams == b->streams && a->engine == b->engine;
+}
+
+/* The mark is taken before what it stands for is read: a change between makes the page an
+ * old one. */
+static bool renew(struct mal_daemon *d, struct mal_status_page *page,
+                  struct mal_error *err) {
+    int64_t now = mal_monotonic_ms();
+    struct mal_status_mark mark = look(d);
+    if (page->text && now - page->made_ms < PAGE_MS && is_same(&mark, &page->mark))
+        return true;
+    char *text;
+    if (!render(d, &text, err)) return false;
+    mal_free(page->text);
+    *page = (struct mal_status_page){.text = text, .mark = mark, .made_ms = now};
+    return true;
+}
+
+void mal_get_status(struct mal_daemon *d, struct mal_request *req) {
+    struct mal_error err = {0};
+    if (renew(d, &d->status_page, &err)) {
+        mal_http_text(req, 200, mal_strdup(d->status_page.text));
+    } else {
+        mal_http_fail(req, &err);
+    }
 }
 
 /* ---- Health ---- */

@@ -375,6 +375,7 @@ static void finish(struct life *life) {
     mal_downloads_destroy(d->downloads);
     mal_events_destroy(d->events);
     mal_live_version_finish(&d->live);
+    mal_free(d->status_page.text);
     mal_http_counts_destroy(d->http_counts);
     mal_metrics_destroy(d->metrics);
     mal_status_destroy(d->status);

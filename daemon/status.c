@@ -11,7 +11,14 @@
 struct mal_daemon_status {
     pthread_mutex_t lock;
     struct mal_status_view now;
+    uint64_t n_changes;
 };
+
+/* Locks, for what must be seen at once. */
+static void begin_change(struct mal_daemon_status *status) {
+    pthread_mutex_lock(&status->lock);
+    status->n_changes++;
+}
 
 const char *mal_daemon_state_name(enum mal_daemon_state state) {
     static const char *const names[] = {"loading", "ready", "draining", "failed"};
@@ -39,7 +46,7 @@ void mal_status_destroy(struct mal_daemon_status *status) {
 /* Ready never follows draining or failed: a worker that finishes loading late changes
  * nothing. */
 void mal_status_set_state(struct mal_daemon_status *status, enum mal_daemon_state state) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     if (state > status->now.state) status->now.state = state;
     pthread_mutex_unlock(&status->lock);
 }
@@ -55,7 +62,7 @@ void mal_status_set_live(struct mal_daemon_status *status, int64_t version,
                          const char *weights_hash, const int64_t *versions, size_t n,
                          size_t device_bytes) {
     if (n > MAL_MAX_VERSIONS_IN_MEMORY) n = MAL_MAX_VERSIONS_IN_MEMORY;
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     struct mal_status_view *now = &status->now;
     now->live_version = version;
     snprintf(now->weights_hash, sizeof now->weights_hash, "%s", weights_hash);
@@ -73,14 +80,14 @@ int64_t mal_status_live(struct mal_daemon_status *status) {
 }
 
 void mal_status_set_editor(struct mal_daemon_status *status, const char *method) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     status->now.editor_method = method;
     pthread_mutex_unlock(&status->lock);
 }
 
 void mal_status_begin_batch(struct mal_daemon_status *status, char (*jobs)[MAL_ID_BYTES],
                             size_t n_jobs, int64_t n_facts, int64_t now_ms) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     mal_free(status->now.batch.jobs);
     status->now.batch = (struct mal_status_batch){
         .jobs = jobs, .n_jobs = n_jobs, .n_facts = n_facts, .started_ms = now_ms};
@@ -90,6 +97,7 @@ void mal_status_begin_batch(struct mal_daemon_status *status, char (*jobs)[MAL_I
 void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
                          int64_t done, int64_t total) {
     pthread_mutex_lock(&status->lock);
+    if (stage != status->now.batch.stage) status->n_changes++;
     status->now.batch.stage = stage;
     status->now.batch.done = done;
     status->now.batch.total = total;
@@ -97,7 +105,7 @@ void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
 }
 
 void mal_status_end_batch(struct mal_daemon_status *status, double seconds) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     struct mal_status_view *now = &status->now;
     if (seconds >= 0) {
         now->last_batch_seconds = seconds;
@@ -110,7 +118,7 @@ void mal_status_end_batch(struct mal_daemon_status *status, double seconds) {
 
 void mal_status_set_evaluation(struct mal_daemon_status *status,
                                const struct mal_status_evaluation *evaluation) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     status->now.evaluation =
         evaluation ? *evaluation : (struct mal_status_evaluation){.job = ""};
     pthread_mutex_unlock(&status->lock);
@@ -118,14 +126,14 @@ void mal_status_set_evaluation(struct mal_daemon_status *status,
 
 void mal_status_set_scrub(struct mal_daemon_status *status,
                           const struct mal_status_scrub *scrub) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     status->now.scrub = *scrub;
     pthread_mutex_unlock(&status->lock);
 }
 
 void mal_status_set_joint(struct mal_daemon_status *status,
                           const struct mal_status_joint *joint) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     status->now.joint = *joint;
     pthread_mutex_unlock(&status->lock);
 }
@@ -139,6 +147,7 @@ void mal_status_set_delta_bytes(struct mal_daemon_status *status, int64_t bytes)
 void mal_status_set_disk(struct mal_daemon_status *status,
                          const struct mal_status_disk *disk) {
     pthread_mutex_lock(&status->lock);
+    if (disk->low != status->now.disk.low) status->n_changes++;
     status->now.disk = *disk;
     pthread_mutex_unlock(&status->lock);
 }
@@ -151,10 +160,17 @@ struct mal_status_disk mal_status_disk(struct mal_daemon_status *status) {
 }
 
 void mal_status_set_error(struct mal_daemon_status *status, char *problem) {
-    pthread_mutex_lock(&status->lock);
+    begin_change(status);
     mal_free(status->now.last_error);
     status->now.last_error = problem;
     pthread_mutex_unlock(&status->lock);
+}
+
+uint64_t mal_status_changes(struct mal_daemon_status *status) {
+    pthread_mutex_lock(&status->lock);
+    uint64_t n = status->n_changes;
+    pthread_mutex_unlock(&status->lock);
+    return n;
 }
 
 bool mal_status_view(struct mal_daemon_status *status, struct mal_status_view *out,

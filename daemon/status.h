@@ -101,6 +101,9 @@ struct mal_status_disk mal_status_disk(struct mal_daemon_status *status);
 /* Takes over `problem`. */
 void mal_status_set_error(struct mal_daemon_status *status, char *problem);
 
+/* Grows with each change but those of what only flows: progress within a stage, bytes
+ * free on the disk. */
+uint64_t mal_status_changes(struct mal_daemon_status *status);
 bool mal_status_view(struct mal_daemon_status *status, struct mal_status_view *out,
                      struct mal_error *err) MAL_CHECK;
 void mal_status_view_finish(struct mal_status_view *view);
