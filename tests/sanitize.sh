@@ -17,7 +17,8 @@ build=build/$1
 shift
 tests=("$@")
 [ $# -gt 0 ] || tests=(
-    http-{audit,auth,calls,changes,errors,evaluations,events,http,queue,kill,streamed}
+    http-{audit,auth,bulk,calls,changes,errors,evaluations,events,http,kill,log,metrics,queue}
+    http-{requests,service,slow,streamed,together}
     cli-{retention,download,kill_load,lost_database}
 )
 [ -f "$build/build.ninja" ] ||
