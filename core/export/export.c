@@ -102,10 +102,11 @@ enum { TURNED = 64 }; /* rows of a turned matrix made at a time */
 /* The transpose of x (rows, cols). */
 static bool put_turned(const float *x, int64_t rows, int64_t cols,
                        struct mal_new_file *file, struct mal_error *err) {
-    float *turned = mal_malloc((size_t)rows * TURNED * sizeof *turned);
+    int64_t most = cols < TURNED ? cols : TURNED;
+    float *turned = mal_malloc((size_t)(rows * most) * sizeof *turned);
     bool ok = turned || mal_fail(err, MAL_NO_MEMORY, "export");
-    for (int64_t j0 = 0; ok && j0 < cols; j0 += TURNED) {
-        int64_t n = cols - j0 < TURNED ? cols - j0 : TURNED;
+    for (int64_t j0 = 0; ok && j0 < cols; j0 += most) {
+        int64_t n = cols - j0 < most ? cols - j0 : most;
         for (int64_t i = 0; i < rows; i++) {
             for (int64_t j = 0; j < n; j++)
                 turned[j * rows + i] = x[i * cols + j0 + j];
