@@ -117,8 +117,7 @@ bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
     row->delta_hash = mal_strdup(hex);
     row->encoding = mal_strdup(mal_encoding_name(mal_delta_encoding(&change->delta)));
     row->delta_bytes = (int64_t)mal_delta_bytes(&change->delta);
-    row->editor_method =
-        mal_strdup(engine->editor ? mal_method_name(engine->editor->method) : "");
+    row->editor_method = mal_strdup(engine->editor ? engine->editor->method->name : "");
     row->editor_hash = mal_strdup(engine->editor_hash);
     row->update = mal_strdup(engine->joint ? "joint" : "sequential");
     row->modules_json = norms_json(norms, mal_model_n_edits(engine->model));
@@ -165,14 +164,14 @@ static bool take_norms(struct mal_engine *engine, struct mal_normalizer *norms,
 
 bool mal_change_copy_norms(struct mal_engine *engine, struct mal_change *change,
                            struct mal_error *err) {
-    return engine->editor->method != MAL_ULTRAEDIT ||
+    return !engine->editor->method->running ||
            take_norms(engine, mal_norms_copy(engine->norms, engine->n_norms, err),
                       change);
 }
 
 bool mal_change_new_norms(struct mal_engine *engine, struct mal_change *change,
                           struct mal_error *err) {
-    return engine->editor->method != MAL_ULTRAEDIT ||
+    return !engine->editor->method->running ||
            take_norms(engine, mal_editor_norms(engine->editor, err), change);
 }
 
@@ -240,7 +239,7 @@ bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *chang
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                         const char *const *jobs, size_t n_jobs, struct mal_error *err) {
     struct mal_version_row *row = &change->row;
-    bool ultra = change->editor && change->editor->method == MAL_ULTRAEDIT;
+    bool running = change->editor && change->editor->method->running;
     bool norms = row->keyframe || row->kind == MAL_VERSION_EDIT ||
                  row->kind == MAL_VERSION_CONSOLIDATION;
     if (change->base_model &&
@@ -252,7 +251,7 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                                       .keyframe =
                                           row->keyframe ? &change->keyframe : NULL,
                                       .editor = change->editor,
-                                      .norms = ultra && norms ? change->norms : NULL,
+                                      .norms = running && norms ? change->norms : NULL,
                                       .values = change->values,
                                       .n_values = change->n_values};
     struct mal_publish publish = {

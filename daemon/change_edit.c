@@ -14,10 +14,16 @@ static bool edit_once(struct mal_engine *engine, const struct mal_batch_edit *ba
                       const struct mal_progress *progress, struct mal_change *change,
                       struct mal_error *err) {
     mal_weights_use(engine->ws, mal_weights_live(engine->ws));
-    if (!mal_edit_run(engine->model, engine->tok, engine->editor, change->norms,
-                      engine->preserve, batch->facts, batch->n, progress, &change->delta,
-                      &change->report, err))
-        return false;
+    struct mal_edit_task task = {.model = engine->model,
+                                 .tok = engine->tok,
+                                 .editor = engine->editor,
+                                 .norms = change->norms,
+                                 .preserve = engine->preserve,
+                                 .facts = batch->facts,
+                                 .n_facts = batch->n,
+                                 .progress = progress,
+                                 .report = &change->report};
+    if (!mal_edit_run(&task, &change->delta, err)) return false;
     double begin = mal_clock_seconds();
     bool ok = mal_weights_try(engine->ws, mal_weights_live(engine->ws), &change->delta,
                               mal_change_tick, (void *)progress, err);
@@ -151,8 +157,8 @@ static bool make(struct mal_engine *engine, struct mal_store *store,
                  const struct mal_progress *progress, struct mal_change *change,
                  struct mal_error *err) {
     struct mal_measured measured = {0};
-    bool mend = engine->editor->method == MAL_MEND;
-    bool system = engine->joint || (engine->repair_rounds > 0 && !mend);
+    bool system =
+        engine->joint || (engine->repair_rounds > 0 && engine->editor->method->solves);
     bool ok = (system ? edit_in_system(engine, store, batch, progress, change, err)
                       : edit_once(engine, batch, progress, change, err)) &&
               mal_change_seal(engine, progress, change, err) &&

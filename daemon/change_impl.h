@@ -18,7 +18,7 @@ void mal_change_begin(struct mal_engine *engine, enum mal_version_kind kind,
 bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
                          bool prepared, struct mal_change *change,
                          struct mal_error *err) MAL_CHECK;
-/* UltraEdit's statistics, to be gone on with, or as the editor's file has them; others
+/* Running statistics, to be gone on with, or as the editor's file has them; others
  * need none. */
 bool mal_change_copy_norms(struct mal_engine *engine, struct mal_change *change,
                            struct mal_error *err) MAL_CHECK;

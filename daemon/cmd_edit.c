@@ -136,7 +136,7 @@ static bool edit(struct mal_workbench *wb, const struct values *v,
 static json_t *editor_json(const struct mal_editor *editor,
                            const struct mal_instant_report *made) {
     json_t *out = json_pack("{s:b,s:s,s:I}", "made", made->lr > 0, "method",
-                            mal_method_name(editor->method), "modules",
+                            editor->method->name, "modules",
                             (json_int_t)editor->n_modules);
     if (made->lr > 0) {
         json_object_set_new(out, "lr", json_real(made->lr));

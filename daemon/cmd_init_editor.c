@@ -25,8 +25,8 @@ struct values {
 static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
      "Model directory as on the Hugging Face hub.", .required = true},
-    {"method", MAL_OPTION_CHOICE, offsetof(struct values, method),
-     "ultraedit|malmen|mend", NULL,
+    {"method", MAL_OPTION_CHOICE, offsetof(struct values, method), MAL_METHOD_CHOICES,
+     NULL,
      "ultraedit needs no training and keeps running statistics; malmen and mend start as the "
      "identity.",
      .required = true},
@@ -87,9 +87,8 @@ static void print_json(const struct mal_editor *editor,
                                         p->score, "teacher_forced",
                                         mal_shares_json(m->tf_es, m->tf_gs, m->tf_ls)));
     }
-    json_t *out =
-        json_pack("{s:s,s:f,s:o,s:o}", "method", mal_method_name(editor->method), "lr",
-                  step_of(editor), "modules", modules, "search", steps);
+    json_t *out = json_pack("{s:s,s:f,s:o,s:o}", "method", editor->method->name, "lr",
+                            step_of(editor), "modules", modules, "search", steps);
     json_dumpf(out, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(out);
@@ -116,7 +115,7 @@ static void print_text(const struct mal_editor *editor,
             print_step(step, &p->measures, i == report->best ? "  best" : "");
         }
     }
-    printf("%s: %s, %zu modules, step %g\n", path, mal_method_name(editor->method),
+    printf("%s: %s, %zu modules, step %g\n", path, editor->method->name,
            editor->n_modules, step_of(editor));
 }
 
@@ -149,10 +148,7 @@ static bool search(struct mal_workbench *wb, const struct values *v,
 static bool make(struct mal_workbench *wb, const struct values *v,
                  const struct mal_module_names *modules, struct mal_search_report *report,
                  struct mal_error *err) {
-    enum mal_method method = MAL_MALMEN;
-    if (!mal_method_from_name(&method, v->method)) {
-        return mal_fail(err, MAL_INVALID, "--method %s", v->method);
-    }
+    const struct mal_method *method = mal_method_find(v->method);
     double lr = isnan(v->lr) ? 1e-6 : v->lr;
     if (!mal_editor_create(&wb->editor, method, wb->model, modules->names, modules->n,
                            v->rank, v->blocks, lr, (uint64_t)v->seed, err) ||

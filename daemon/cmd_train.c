@@ -113,7 +113,7 @@ static void print_summary(const struct mal_training *t) {
     const struct mal_editor *editor = t->wb.editor;
     if (o->json) return; /* every line there is a step or a validation */
     printf("%s: %s, %zu modules, %lld steps of up to %lld facts", o->out,
-           mal_method_name(editor->method), editor->n_modules,
+           editor->method->name, editor->n_modules,
            (long long)t->position.step, (long long)editor->n_edits);
     if (!isnan(t->position.best)) {
         printf("; best validation loss %.4f at step %lld", t->position.best,

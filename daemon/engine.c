@@ -42,10 +42,6 @@ const char *mal_engine_editor_path(const struct mal_engine_options *options) {
     return access(options->cache_path, F_OK) == 0 ? options->cache_path : NULL;
 }
 
-static bool is_added_up(const struct mal_editor *editor) {
-    return editor->method == MAL_ULTRAEDIT || editor->method == MAL_MEND;
-}
-
 const struct mal_preserve_texts *mal_engine_texts(const struct mal_engine *engine) {
     return engine->preserve_texts.n > 0 ? &engine->preserve_texts
                                         : &engine->editor->preserve;
@@ -72,12 +68,13 @@ static bool check_joint_memory(const struct mal_engine *engine, struct mal_error
 bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor,
                             struct mal_error *err) {
     if (!mal_editor_bind(editor, engine->model, err)) return false;
-    if (engine->asked_joint && editor->method == MAL_MEND) {
+    if (engine->asked_joint && !editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
-                        "MEND solves no system that all live facts could be held in: "
-                        "serve with --update sequential");
+                        "%s solves no system that all live facts could be held in: "
+                        "serve with --update sequential",
+                        editor->method->title);
     }
-    if (!engine->update_given) engine->joint = !is_added_up(editor);
+    if (!engine->update_given) engine->joint = editor->method->joint;
     return !engine->joint || check_joint_memory(engine, err);
 }
 

@@ -81,7 +81,7 @@ static bool look_at_editor(struct look *look, const char *path) {
     if (ok) {
         (void)snprintf(check->editor_path, sizeof check->editor_path, "%s", path);
         (void)snprintf(check->editor_method, sizeof check->editor_method, "%s",
-                       mal_method_name(engine->editor->method));
+                       engine->editor->method->name);
         ok = mal_engine_bind_editor(engine, engine->editor, &err) ||
              mal_fail_wrap(&err, "%s", path);
     }

@@ -42,8 +42,7 @@ static json_t *retention_json(const struct mal_eval *eval) {
 static json_t *editor_json(const struct mal_editor *editor) {
     char hash[MAL_HASH_HEX];
     mal_hash_hex(&editor->hash, hash);
-    json_t *object =
-        json_pack("{s:s,s:s}", "method", mal_method_name(editor->method), "hash", hash);
+    json_t *object = json_pack("{s:s,s:s}", "method", editor->method->name, "hash", hash);
     if (editor->n_edits > 0)
         json_object_set_new(object, "n_edits", json_integer(editor->n_edits));
     return object;
@@ -95,10 +94,9 @@ void mal_eval_print(const struct mal_eval *eval, const struct mal_eval_plan *pla
         for (int s = 0; s < MAL_STAGE_VERIFY; s++)
             seconds += eval->batches[b].seconds[s];
     }
-    printf("%s, %zu facts in %zu %s of %zu, %s%s\n",
-           mal_method_name(setup->editor->method), plan->n_facts, eval->n_batches,
-           eval->n_batches == 1 ? "batch" : "batches", plan->n_edits,
-           plan->reset ? "each on the base model" : update_name(plan),
+    printf("%s, %zu facts in %zu %s of %zu, %s%s\n", setup->editor->method->name,
+           plan->n_facts, eval->n_batches, eval->n_batches == 1 ? "batch" : "batches",
+           plan->n_edits, plan->reset ? "each on the base model" : update_name(plan),
            setup->preserve ? ", texts preserved" : "");
     printf("%lld edit tokens, %.2f s for the edits alone\n\n", (long long)tokens,
            seconds);

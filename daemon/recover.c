@@ -39,7 +39,7 @@ bool mal_engine_read_norms(struct mal_engine *engine, struct mal_store *store,
     if (!engine->editor) return true;
     struct mal_normalizer *norms = mal_editor_norms(engine->editor, err);
     if (!norms) return false;
-    if (engine->editor->method == MAL_ULTRAEDIT && /* those of others never change */
+    if (engine->editor->method->running && /* those of others never change */
         !mal_history_norms(store, version, engine->editor, norms, err)) {
         mal_norms_free(norms, engine->n_norms);
         return false;

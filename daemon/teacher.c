@@ -18,7 +18,7 @@ struct lesson {
 struct mal_teacher {
     struct mal_workbench *wb;
     struct mal_teacher_options o;
-    struct mal_normalizer *norms; /* UltraEdit's running statistics; NULL */
+    struct mal_normalizer *norms; /* running statistics; NULL: there are none */
     struct mal_joint *joint;
     struct lesson *lessons, **last; /* with `joint` and repair */
     size_t n_texts;
@@ -51,7 +51,7 @@ static void forget(struct mal_teacher *teacher) {
 static bool begin(struct mal_teacher *teacher, struct mal_error *err) {
     const struct mal_editor *editor = teacher->wb->editor;
     forget(teacher);
-    if (editor->method != MAL_ULTRAEDIT) return true;
+    if (!editor->method->running) return true;
     teacher->norms = mal_editor_norms(editor, err);
     return teacher->norms != NULL;
 }
@@ -59,9 +59,10 @@ static bool begin(struct mal_teacher *teacher, struct mal_error *err) {
 bool mal_teacher_create(struct mal_teacher **out, struct mal_workbench *wb,
                         const struct mal_teacher_options *options,
                         struct mal_error *err) {
-    if (options->joint && wb->editor->method == MAL_MEND) {
+    if (options->joint && !wb->editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
-                        "MEND solves no system: its facts cannot be held in one");
+                        "%s solves no system: its facts cannot be held in one",
+                        wb->editor->method->title);
     }
     struct mal_teacher *teacher = mal_calloc(1, sizeof *teacher);
     if (!teacher) return mal_fail(err, MAL_NO_MEMORY, "teacher");
@@ -103,8 +104,16 @@ static bool teach_once(struct mal_teacher *teacher, const struct mal_fact *facts
     struct mal_workbench *wb = teacher->wb;
     struct mal_delta delta = {0};
     mal_weights_use(wb->ws, mal_weights_live(wb->ws));
-    bool ok = mal_edit_run(wb->model, wb->tok, wb->editor, teacher->norms, wb->preserve,
-                           facts, n, progress, &delta, &out->report, err);
+    struct mal_edit_task task = {.model = wb->model,
+                                 .tok = wb->tok,
+                                 .editor = wb->editor,
+                                 .norms = teacher->norms,
+                                 .preserve = wb->preserve,
+                                 .facts = facts,
+                                 .n_facts = n,
+                                 .progress = progress,
+                                 .report = &out->report};
+    bool ok = mal_edit_run(&task, &delta, err);
     double begin = mal_clock_seconds();
     ok = ok && mal_weights_try(wb->ws, mal_weights_live(wb->ws), &delta, NULL, NULL, err);
     out->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin;
@@ -252,8 +261,8 @@ bool mal_teacher_teach(struct mal_teacher *teacher, const struct mal_fact *facts
                        size_t n_facts, const struct mal_progress *progress,
                        struct mal_taught *out, struct mal_error *err) {
     struct mal_weights_state *ws = teacher->wb->ws;
-    bool mend = teacher->wb->editor->method == MAL_MEND;
-    bool system = !mend && (teacher->o.joint || teacher->o.max_rounds > 0);
+    bool system = teacher->wb->editor->method->solves &&
+                  (teacher->o.joint || teacher->o.max_rounds > 0);
     *out = (struct mal_taught){.report = {.n_facts = n_facts}};
     bool ok = system ? teach_in_system(teacher, facts, n_facts, progress, out, err)
                      : teach_once(teacher, facts, n_facts, progress, out, err);

@@ -59,10 +59,10 @@ static bool same(const char *option, bool given, bool equal, struct mal_error *e
 static bool open_init(struct mal_training *t, struct mal_error *err) {
     const struct mal_training_options *o = t->o;
     struct mal_editor *editor;
-    enum mal_method method = MAL_MALMEN;
+    const struct mal_method *method = &mal_method_malmen;
     if (!mal_editor_open(&t->wb.editor, o->init, err)) return false;
     editor = t->wb.editor;
-    if (o->method) (void)mal_method_from_name(&method, o->method);
+    if (o->method) method = mal_method_find(o->method);
     bool means = editor->loss == MAL_LOSS_MICROBATCH_MEAN;
     bool ok = same("method", o->method, method == editor->method, err) &&
               same("rank", o->rank != MAL_OPTION_UNSET, o->rank == editor->rank, err) &&
@@ -86,8 +86,8 @@ static int64_t or_else(int64_t value, int64_t otherwise) {
 static bool create(struct mal_training *t, struct mal_error *err) {
     const struct mal_training_options *o = t->o;
     struct mal_module_names modules;
-    enum mal_method method = MAL_MALMEN;
-    if (o->method) (void)mal_method_from_name(&method, o->method);
+    const struct mal_method *method = &mal_method_malmen;
+    if (o->method) method = mal_method_find(o->method);
     if (!mal_module_names_choose(&modules, o->modules, t->wb.model, err)) return false;
     bool ok =
         mal_editor_create(&t->wb.editor, method, t->wb.model, modules.names, modules.n,
@@ -105,8 +105,9 @@ static bool set_preserve(struct mal_training *t, struct mal_error *err) {
     struct mal_editor *editor = t->wb.editor;
     if (t->o->preserve) {
         struct mal_preserve_texts texts = {0};
-        if (editor->method == MAL_MEND)
-            return mal_fail(err, MAL_INVALID, "--preserve: MEND solves no system");
+        if (!editor->method->solves)
+            return mal_fail(err, MAL_INVALID, "--preserve: %s solves no system",
+                            editor->method->title);
         if (!mal_preserve_texts_load(&texts, t->o->preserve, t->wb.model, t->wb.tok,
                                      err) ||
             !mal_editor_set_preserve(editor, t->wb.model, &texts, t->o->preserve_weight,
@@ -143,8 +144,9 @@ static bool open_editor(struct mal_training *t, const struct mal_fact *facts, si
     const struct mal_training_options *o = t->o;
     if (!(o->init ? open_init(t, err) : create(t, err))) return false;
     struct mal_editor *editor = t->wb.editor;
-    if (editor->method == MAL_ULTRAEDIT)
-        return mal_fail(err, MAL_INVALID, "an UltraEdit editor has nothing to train");
+    if (!editor->method->net)
+        return mal_fail(err, MAL_INVALID, "an editor of %s has nothing to train",
+                        editor->method->title);
     if (o->micro_batch != MAL_OPTION_UNSET) editor->micro_batch = o->micro_batch;
     if (!set_preserve(t, err)) return false;
     bool searches = !o->init && isnan(o->lr) && !o->resume;

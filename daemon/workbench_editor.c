@@ -31,7 +31,7 @@ bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
     fprintf(stderr,
             "malmend: no editor given, one made on %zu of the facts and %zu of the "
             "model's own: %s, %zu modules, step %g\n",
-            report->n_facts, report->n_made, mal_method_name(wb->editor->method),
+            report->n_facts, report->n_made, wb->editor->method->name,
             wb->editor->n_modules, report->lr);
     return true;
 }

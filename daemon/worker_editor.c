@@ -9,7 +9,7 @@
 static void tell_editor(struct mal_worker *worker) {
     const struct mal_editor *editor = mal_engine_editor(worker->engine);
     if (!editor) return;
-    mal_status_set_editor(worker->o.status, mal_method_name(editor->method));
+    mal_status_set_editor(worker->o.status, editor->method->name);
     if (mal_engine_lacks_texts(worker->engine)) {
         mal_log("warning", "perplexity is not measured", "{s:s}", "detail",
                 "--gate-max-perplexity-growth is given, and neither --preserve nor the "
@@ -30,8 +30,8 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
     mal_count_seconds(&worker->o.metrics->stage_ns[MAL_STAGE_SEARCH],
                       mal_clock_seconds() - begin);
     mal_log("info", "editor made", "{s:s,s:s,s:I,s:f,s:I,s:I,s:f}", "file",
-            worker->o.engine.cache_path, "method", mal_method_name(editor->method),
-            "modules", (json_int_t)editor->n_modules, "lr", report.lr, "facts",
+            worker->o.engine.cache_path, "method", editor->method->name, "modules",
+            (json_int_t)editor->n_modules, "lr", report.lr, "facts",
             (json_int_t)report.n_facts, "made_up_facts", (json_int_t)report.n_made,
             "seconds", mal_clock_seconds() - begin);
     return true;

@@ -8,6 +8,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/editor/edit_diffs.h"
+#include "core/editor/editor_impl.h"
 #include "core/editor/solve.h"
 
 struct run {
@@ -51,12 +52,11 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
                               .tick_arg = run,
                               .seconds = seconds};
     bool ok;
-    if (editor->method == MAL_MEND) {
-        ok = mal_outer_shift(run->be, &solve, -(double)shape->lr[module->row], out, err);
-    } else {
-        if (editor->method == MAL_MALMEN)
-            solve.ridge = exp((double)shape->lamda[module->row]);
+    if (editor->method->solves) {
+        if (shape->lamda) solve.ridge = exp((double)shape->lamda[module->row]);
         ok = mal_solve(run->be, &solve, out, err);
+    } else {
+        ok = mal_outer_shift(run->be, &solve, -(double)shape->lr[module->row], out, err);
     }
     run->report->seconds[MAL_STAGE_GRAM] += seconds[0];
     run->report->seconds[MAL_STAGE_SOLVE] += mal_clock_seconds() - begin - seconds[0];
@@ -81,29 +81,33 @@ static bool make_delta(struct run *run, struct mal_delta *out, struct mal_error 
     return true;
 }
 
-bool mal_edit_run(struct mal_model *model, const struct mal_tokenizer *tok,
-                  const struct mal_editor *editor, struct mal_normalizer *norms,
-                  const struct mal_preserve *preserve, const struct mal_fact *facts,
-                  size_t n_facts, const struct mal_progress *progress,
-                  struct mal_delta *out, struct mal_edit_report *report,
-                  struct mal_error *err) {
-    *report = (struct mal_edit_report){.n_facts = n_facts};
+bool mal_keyed_edit(const struct mal_edit_task *task, struct mal_delta *out,
+                    struct mal_error *err) {
+    struct mal_model *model = task->model;
     struct run run = {.model = model,
                       .be = mal_model_backend(model),
-                      .editor = editor,
-                      .preserve = preserve,
-                      .progress = progress,
-                      .report = report,
+                      .editor = task->editor,
+                      .preserve = task->preserve,
+                      .progress = task->progress,
+                      .report = task->report,
                       .systems = {.be = mal_model_backend(model)}};
-    bool ok = mal_edit_rows_of_facts(&run.rows, model, tok, editor, facts, n_facts,
-                                     progress, report, err) &&
-              mal_edit_rows_measure(&run.rows, err);
+    struct mal_normalizer *norms = task->norms;
+    bool ok =
+        mal_edit_rows_of_facts(&run.rows, model, task->tok, task->editor, task->facts,
+                               task->n_facts, task->progress, task->report, err) &&
+        mal_edit_rows_measure(&run.rows, err);
     mal_model_drop_scratch(model); /* room for the solves */
     if (ok && norms) ok = mal_edit_rows_take_in(&run.rows, norms, err);
-    ok = ok && mal_edit_diffs_create(&run.diffs, editor, norms, run.be, err) &&
+    ok = ok && mal_edit_diffs_create(&run.diffs, task->editor, norms, run.be, err) &&
          make_delta(&run, out, err);
     mal_edit_diffs_destroy(run.diffs);
     mal_arena_finish(&run.systems);
     mal_edit_rows_finish(&run.rows);
     return ok;
+}
+
+bool mal_edit_run(const struct mal_edit_task *task, struct mal_delta *out,
+                  struct mal_error *err) {
+    *task->report = (struct mal_edit_report){.n_facts = task->n_facts};
+    return task->editor->method->edit(task, out, err);
 }

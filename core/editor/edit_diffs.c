@@ -110,17 +110,16 @@ static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, 
     mal_arena_reset(&diffs->scratch, 0);
     const float *h = mal_hypernet_fwd(diffs->nets[module->shape], module->row, n, u, g,
                                       &diffs->scratch);
-    if (editor->method == MAL_MEND) {
+    if (!editor->method->solves) {
         mal_gather_rows(diffs->be, n, d_in, NULL, h, size, u, d_in);
         mal_gather_rows(diffs->be, n, d_out, NULL, h + d_in, size, g, d_out);
         return;
     }
-    bool ultra =
-        editor->method == MAL_ULTRAEDIT; /* <u_hat, u_hat> instead of <u, u_hat> */
+    bool normal = editor->method->normal_keys;
     float lr = diffs->untrained ? diffs->lr
-               : ultra          ? (float)editor->lr
-                                : shape->lr[module->row];
-    mal_edit_diffs(diffs->be, n, d_in, d_out, lr, ultra ? h : u, ultra ? size : d_in, h,
+               : shape->lr      ? shape->lr[module->row]
+                                : (float)editor->lr;
+    mal_edit_diffs(diffs->be, n, d_in, d_out, lr, normal ? h : u, normal ? size : d_in, h,
                    size, h + d_in, size, g, d_out);
 }
 
@@ -143,7 +142,7 @@ bool mal_edit_diffs_run(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows
             return false;
         }
     }
-    if (diffs->editor->method != MAL_MEND) {
+    if (diffs->editor->method->solves) {
         mal_progress_observe(rows->progress, MAL_OBSERVED_DIFFERENCES, m, n_rows,
                              rows->g[m]);
     }

@@ -10,26 +10,10 @@
 
 /* ---- Names ---- */
 
-static const char *const method_names[] = {
-    [MAL_MALMEN] = "malmen", [MAL_MEND] = "mend", [MAL_ULTRAEDIT] = "ultraedit"};
-
 const char *const mal_tokens_names[2] = {
     [MAL_TOKENS_ANSWER] = "answer", [MAL_TOKENS_ALL] = "all"};
 const char *const mal_loss_names[2] = {
     [MAL_LOSS_TOKEN_SUM] = "token_sum", [MAL_LOSS_MICROBATCH_MEAN] = "microbatch_mean"};
-
-const char *mal_method_name(enum mal_method method) {
-    return method_names[method];
-}
-
-bool mal_method_from_name(enum mal_method *out, const char *name) {
-    for (int i = 0; i < (int)(sizeof method_names / sizeof *method_names); i++) {
-        if (strcmp(name, method_names[i]) != 0) continue;
-        *out = (enum mal_method)i;
-        return true;
-    }
-    return false;
-}
 
 void mal_shape_name(char out[MAL_SHAPE_NAME], int64_t d_in, int64_t d_out) {
     (void)snprintf(out, MAL_SHAPE_NAME, "(%" PRId64 ", %" PRId64 ")", d_in, d_out);
@@ -51,7 +35,7 @@ bool mal_editor_shape_init(struct mal_editor_shape *shape, int64_t d_in, int64_t
     bool preserve = editor->preserve.n > 0;
     if (preserve && !(shape->preserve = floats(n_modules)))
         return mal_fail(err, MAL_NO_MEMORY, "preservation weights");
-    if (editor->method == MAL_ULTRAEDIT) return true;
+    if (!editor->method->net) return true;
 
     shape->lr = floats(n_modules);
     shape->lamda = floats(n_modules);
@@ -125,7 +109,7 @@ bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
 /* ---- Tensors of the file ---- */
 
 static size_t n_core_tensors(const struct mal_editor *editor) {
-    if (editor->method == MAL_ULTRAEDIT) return MAL_N_NORM;
+    if (!editor->method->net) return MAL_N_NORM;
     return MAL_N_NORM + 2 + MAL_N_BLOCK * (size_t)editor->n_blocks;
 }
 
@@ -237,8 +221,7 @@ static bool place_modules(struct mal_editor *editor, struct mal_model *model,
     }
     for (size_t s = 0; s < editor->n_shapes; s++) {
         struct mal_editor_shape *shape = &editor->shapes[s];
-        if (editor->method == MAL_ULTRAEDIT && !shape->preserve)
-            shape->n_modules = (int64_t)counts[s];
+        if (!shape->lr && !shape->preserve) shape->n_modules = (int64_t)counts[s];
         if (counts[s] > 0 && shape->n_modules == (int64_t)counts[s]) continue;
         return mal_fail(
             err, MAL_CONFLICT,

@@ -4,19 +4,15 @@
 #ifndef MAL_EDITOR_H
 #define MAL_EDITOR_H
 
+#include "core/editor/method.h"
 #include "core/editor/normalizer.h"
 #include "core/editor/preserve_texts.h"
 #include "core/hash.h"
 #include "core/model/model.h"
 
-enum mal_method { MAL_MALMEN, MAL_MEND, MAL_ULTRAEDIT };
-
 enum mal_edit_tokens { MAL_TOKENS_ANSWER, MAL_TOKENS_ALL };
 
 enum mal_loss { MAL_LOSS_TOKEN_SUM, MAL_LOSS_MICROBATCH_MEAN };
-
-const char *mal_method_name(enum mal_method method); /* "malmen", "mend", "ultraedit" */
-bool mal_method_from_name(enum mal_method *out, const char *name);
 
 /* One residual block of a hyper-network; host memory, owned. */
 struct mal_block {
@@ -33,8 +29,8 @@ struct mal_editor_shape {
     int64_t n_modules;
     struct mal_normalizer norm;
     struct mal_block *blocks; /* (n_blocks), owned */
-    float *lr;                /* (n_modules); not UltraEdit */
-    float *lamda;             /* (n_modules); not UltraEdit */
+    float *lr;                /* (n_modules); NULL: one step for all */
+    float *lamda;             /* (n_modules); likewise */
     float *preserve;          /* (n_modules) log of the weight; NULL: no texts */
 };
 
@@ -48,19 +44,19 @@ struct mal_editor_module {
 };
 
 struct mal_editor {
-    enum mal_method method;
+    const struct mal_method *method;
     enum mal_edit_tokens tokens;
     enum mal_loss loss;
     int64_t micro_batch;             /* facts per micro-batch */
-    int64_t rank, n_blocks;          /* 0 for UltraEdit */
+    int64_t rank, n_blocks;          /* 0 without a network */
     int64_t n_edits;                 /* facts per step it was trained for; 0: not said */
-    double lr;                       /* UltraEdit's step */
+    double lr;                       /* the step of all modules, without a network */
     char base_model[MAL_HASH_HEX];   /* fingerprint, empty: not said */
     struct mal_editor_shape *shapes; /* in the order of their names "(d_in, d_out)" */
     size_t n_shapes;
     struct mal_editor_module *modules; /* in the order of the file */
     size_t n_modules;
-    struct mal_preserve_texts preserve; /* n 0: it carries none; never MEND */
+    struct mal_preserve_texts preserve; /* n 0: it carries none */
     struct mal_hash hash; /* SHA-256 of the file's bytes; zero when made in memory */
 };
 
@@ -71,10 +67,10 @@ bool mal_editor_save(const struct mal_editor *editor, const char *path,
                      struct mal_error *err) MAL_CHECK;
 void mal_editor_close(struct mal_editor *editor); /* takes NULL */
 
-/* An untrained one for modules of `model`: identity network (A ~ N(0,1) from `seed`, the
- * rest 0 or 1), empty statistics, the given step. rank and n_blocks are ignored for
- * UltraEdit. */
-bool mal_editor_create(struct mal_editor **out, enum mal_method method,
+/* An untrained one of a keyed method for modules of `model`: identity network (A ~ N(0,1)
+ * from `seed`, the rest 0 or 1), empty statistics, the given step. rank and n_blocks are
+ * ignored without a network. */
+bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                        struct mal_model *model, const char *const *modules,
                        size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
                        uint64_t seed, struct mal_error *err) MAL_CHECK;

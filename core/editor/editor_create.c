@@ -86,7 +86,7 @@ static bool make_shapes(struct mal_editor *editor, float lr, uint64_t seed,
         if (!mal_editor_shape_init(shape, shape->d_in, shape->d_out, shape->n_modules,
                                    editor, err))
             return false;
-        if (editor->method == MAL_ULTRAEDIT) continue;
+        if (!editor->method->net) continue;
         fill(shape->lr, shape->n_modules, lr);
         for (int64_t i = 0; i < editor->n_blocks; i++) {
             fill_normal(shape->blocks[i].a, shape->size * editor->rank, &seed);
@@ -96,11 +96,11 @@ static bool make_shapes(struct mal_editor *editor, float lr, uint64_t seed,
     return true;
 }
 
-bool mal_editor_create(struct mal_editor **out, enum mal_method method,
+bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                        struct mal_model *model, const char *const *modules,
                        size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
                        uint64_t seed, struct mal_error *err) {
-    bool net = method != MAL_ULTRAEDIT;
+    bool net = method->net;
     if (n_modules == 0)
         return mal_fail(err, MAL_INVALID, "an editor needs a module to edit");
     if (net && (rank < 1 || n_blocks < 0))
@@ -108,7 +108,7 @@ bool mal_editor_create(struct mal_editor **out, enum mal_method method,
     struct mal_editor *editor = mal_calloc(1, sizeof *editor);
     if (!editor) return mal_fail(err, MAL_NO_MEMORY, "editor");
     *editor = (struct mal_editor){.method = method,
-                                  .tokens = method == MAL_MEND ? MAL_TOKENS_ALL
+                                  .tokens = method->all_tokens ? MAL_TOKENS_ALL
                                                                : MAL_TOKENS_ANSWER,
                                   .loss = MAL_LOSS_TOKEN_SUM,
                                   .micro_batch = MICRO_BATCH,

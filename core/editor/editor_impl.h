@@ -2,7 +2,7 @@
 #ifndef MAL_EDITOR_IMPL_H
 #define MAL_EDITOR_IMPL_H
 
-#include "core/editor/editor.h"
+#include "core/editor/edit.h"
 
 struct mal_safetensors;
 
@@ -19,17 +19,49 @@ extern const char
     *const mal_tokens_names[2];             /* by enum mal_edit_tokens, as in the file */
 extern const char *const mal_loss_names[2]; /* by enum mal_loss */
 
+/* ---- The file ---- */
+
+/* The metadata's value, borrowed from the file; one that is not there is an error. */
+bool mal_editor_text(const struct mal_safetensors *file, const char *key,
+                     const char **out, struct mal_error *err) MAL_CHECK;
+
+struct mal_st_entry;
+struct mal_st_meta;
+
+/* What is to be written. Values and names are copied, keys and data are borrowed. */
+struct mal_editor_parts {
+    struct mal_st_meta *meta;
+    struct mal_st_entry *tensors;
+    size_t n_meta, n_tensors;
+};
+
+bool mal_parts_text(struct mal_editor_parts *parts, const char *key, const char *value,
+                    struct mal_error *err) MAL_CHECK;
+bool mal_parts_int(struct mal_editor_parts *parts, const char *key, int64_t value,
+                   struct mal_error *err) MAL_CHECK;
+bool mal_parts_tensor(struct mal_editor_parts *parts, const struct mal_st_entry *tensor,
+                      struct mal_error *err) MAL_CHECK;
+
+/* ---- Keyed methods ---- */
+
+bool mal_keyed_edit(const struct mal_edit_task *task, struct mal_delta *out,
+                    struct mal_error *err) MAL_CHECK;
+bool mal_keyed_read(struct mal_editor *editor, const struct mal_safetensors *file,
+                    struct mal_error *err) MAL_CHECK;
+bool mal_keyed_write(const struct mal_editor *editor, struct mal_editor_parts *out,
+                     struct mal_error *err) MAL_CHECK;
+
 /* "(64, 32)", as the reference's state dict writes it. */
 void mal_shape_name(char out[MAL_SHAPE_NAME], int64_t d_in, int64_t d_out);
 
-/* Allocates what a shape holds: statistics and, unless UltraEdit, blocks, lr and lamda,
- * all zero. A half-built one is freed with its editor. */
+/* Allocates what a shape holds: statistics and, with a network, blocks, lr and lamda, all
+ * zero. A half-built one is freed with its editor. */
 bool mal_editor_shape_init(struct mal_editor_shape *shape, int64_t d_in, int64_t d_out,
                            int64_t n_modules, const struct mal_editor *editor,
                            struct mal_error *err) MAL_CHECK;
 
 /* Gives each module its shape and row: the file names the modules only, the model knows
- * what they are. UltraEdit's shapes learn here how many modules they have. */
+ * what they are. Shapes without anything per module learn here how many they have. */
 bool mal_editor_resolve(struct mal_editor *editor, struct mal_model *model,
                         struct mal_error *err) MAL_CHECK;
 

@@ -82,7 +82,8 @@ static bool create(struct mal_editor **out, struct mal_model *model,
     if (!names) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t i = 0; i < n; i++)
         names[i] = mal_model_edit(model, i)->name;
-    bool ok = mal_editor_create(out, MAL_MALMEN, model, names, n, 1, 0, 1, 0, err);
+    bool ok =
+        mal_editor_create(out, &mal_method_malmen, model, names, n, 1, 0, 1, 0, err);
     mal_free(names);
     return ok;
 }

@@ -36,7 +36,7 @@ static size_t square_bytes(int64_t n) {
 
 double mal_joint_ridge(const struct mal_editor *editor, size_t m) {
     const struct mal_editor_module *module = &editor->modules[m];
-    if (editor->method != MAL_MALMEN) return 1;
+    if (!editor->method->net) return 1;
     return exp((double)editor->shapes[module->shape].lamda[module->row]);
 }
 
@@ -145,9 +145,10 @@ static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
 static bool create(struct mal_joint **out, struct mal_model *model,
                    const struct mal_editor *editor, const struct mal_preserve *preserve,
                    size_t max_bytes, bool alone, struct mal_error *err) {
-    if (editor->method == MAL_MEND) {
+    if (!editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
-                        "MEND solves no system: its facts cannot be held in one");
+                        "%s solves no system: its facts cannot be held in one",
+                        editor->method->title);
     }
     struct mal_joint *joint = mal_calloc(1, sizeof *joint);
     if (!joint) return mal_fail(err, MAL_NO_MEMORY, "joint system");

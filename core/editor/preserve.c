@@ -188,9 +188,10 @@ bool mal_preserve_create(struct mal_preserve **out, struct mal_model *model,
                          const struct mal_preserve_texts *texts, double share,
                          const struct mal_progress *progress, struct mal_error *err) {
     bool own = !texts || texts->n == 0;
-    if (editor->method == MAL_MEND && (!own || share > 0)) {
+    if (!editor->method->solves && (!own || share > 0)) {
         return mal_fail(err, MAL_INVALID,
-                        "MEND solves no system that texts to preserve could enter");
+                        "%s solves no system that texts to preserve could enter",
+                        editor->method->title);
     }
     if (own) texts = &editor->preserve;
     *out = NULL;

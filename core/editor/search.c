@@ -174,11 +174,16 @@ static bool run_search(struct search *search, struct mal_normalizer *norms,
     if (!mal_preserve_create(&search->preserve, search->model, search->editor, NULL,
                              (double)NAN, &progress, err))
         return false;
-    if (!mal_edit_run(search->model, search->tok, search->editor, norms, search->preserve,
-                      search->facts, search->n_facts, &progress, &search->unit, &report,
-                      err)) {
-        return false;
-    }
+    struct mal_edit_task task = {.model = search->model,
+                                 .tok = search->tok,
+                                 .editor = search->editor,
+                                 .norms = norms,
+                                 .preserve = search->preserve,
+                                 .facts = search->facts,
+                                 .n_facts = search->n_facts,
+                                 .progress = &progress,
+                                 .report = &report};
+    if (!mal_edit_run(&task, &search->unit, err)) return false;
     if (!copy_delta(&search->unit, &search->scaled, err)) return false;
     if (!mal_weights_create(&search->ws, search->model, 0, err)) return false;
     return find_best(search, err);
@@ -207,7 +212,7 @@ bool mal_editor_search(struct mal_editor *editor, struct mal_model *model,
         mal_editor_set_lr(editor, exp2(best->exponent));
         editor->n_edits = (int64_t)n_facts;
     }
-    if (ok && editor->method != MAL_ULTRAEDIT) {
+    if (ok && !editor->method->running) {
         for (size_t s = 0; s < editor->n_shapes; s++) {
             struct mal_normalizer old = editor->shapes[s].norm;
             editor->shapes[s].norm = norms[s];

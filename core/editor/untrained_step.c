@@ -57,9 +57,8 @@ bool mal_untrained_step(struct mal_model *model, const struct mal_editor *editor
     struct mal_edit_rows rows;
     struct mal_edit_diffs *forms[2] = {NULL};
     struct mal_backend *be = mal_model_backend(model);
-    if (editor->method == MAL_ULTRAEDIT || editor->n_blocks == 0) {
-        *out = editor->method == MAL_ULTRAEDIT ? editor->lr
-                                               : (double)editor->shapes[0].lr[0];
+    if (editor->n_blocks == 0) {
+        *out = editor->method->net ? (double)editor->shapes[0].lr[0] : editor->lr;
         return true;
     }
     if (!mal_edit_rows_of_examples(&rows, model, editor, texts, n, progress, &report,

@@ -124,7 +124,7 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
                       struct mal_train_need *out, struct mal_error *err) {
     const struct mal_backend *be = mal_model_backend(model);
     struct mal_train_need need = {.network = mal_train_params_bytes(editor, be)};
-    bool mend = editor->method == MAL_MEND;
+    bool mend = !editor->method->solves;
     bool all = editor->tokens == MAL_TOKENS_ALL ||
                mal_model_info(model)->kind == MAL_MODEL_SEQ2SEQ;
     int64_t rows = 0, widest = 0, largest = 0;

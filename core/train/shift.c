@@ -109,7 +109,7 @@ static bool mend_shift(struct mal_train_run *run, size_t m, struct mal_error *er
 }
 
 bool mal_train_shift(struct mal_train_run *run, size_t m, struct mal_error *err) {
-    bool mend = run->t->editor->method == MAL_MEND;
+    bool mend = !run->t->editor->method->solves;
     return mal_train_tick(run, err) &&
            (mend ? mend_shift(run, m, err) : malmen_shift(run, m, err));
 }
@@ -197,7 +197,7 @@ static bool solve_bwd(struct mal_train_run *run, size_t m, struct mal_error *err
 bool mal_train_shift_bwd(struct mal_train_run *run, size_t m, struct mal_error *err) {
     struct mal_trainer *t = run->t;
     const struct mal_editor_module *module = &t->editor->modules[m];
-    bool mend = t->editor->method == MAL_MEND;
+    bool mend = !t->editor->method->solves;
     double dlr = 0;
     if (!mal_train_tick(run, err) || (!mend && !solve_bwd(run, m, err))) return false;
     for (struct slice s = {0}; next_slice(run, m, &s);) {

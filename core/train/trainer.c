@@ -99,8 +99,9 @@ static bool make_networks(struct mal_trainer *t, struct mal_error *err) {
 bool mal_trainer_create(struct mal_trainer **out, struct mal_model *model,
                         struct mal_editor *editor,
                         const struct mal_train_options *options, struct mal_error *err) {
-    if (editor->method == MAL_ULTRAEDIT)
-        return mal_fail(err, MAL_INVALID, "an UltraEdit editor has nothing to train");
+    if (!editor->method->net)
+        return mal_fail(err, MAL_INVALID, "an editor of %s has nothing to train",
+                        editor->method->title);
     struct mal_trainer *t = mal_calloc(1, sizeof *t);
     if (!t) return mal_fail(err, MAL_NO_MEMORY, "trainer");
     t->model = model;
@@ -183,7 +184,7 @@ static void observe(const struct mal_train_run *run, const char *kind, const cha
 static bool take_diffs(struct mal_train_run *run, struct mal_error *err) {
     struct mal_trainer *t = run->t;
     int64_t most = 0, floats = 0;
-    bool mend = t->editor->method == MAL_MEND;
+    bool mend = !t->editor->method->solves;
     run->d = mal_calloc(t->n_modules, sizeof *run->d);
     if (!run->d) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t m = 0; m < t->n_modules; m++) {

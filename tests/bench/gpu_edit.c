@@ -74,8 +74,8 @@ static bool make_editor(struct edit_bench *e, struct mal_error *err) {
     const char **modules = NULL;
     size_t n = 0;
     bool ok = mal_model_default_edits(e->model, &modules, &n, err) &&
-              mal_editor_create(&e->editor, MAL_MALMEN, e->model, modules, n, e->rank,
-                                e->blocks, 1e-3, 3, err) &&
+              mal_editor_create(&e->editor, &mal_method_malmen, e->model, modules, n,
+                                e->rank, e->blocks, 1e-3, 3, err) &&
               mal_editor_bind(e->editor, e->model, err);
     if (ok) set_statistics(e->editor);
     mal_free(modules);
@@ -165,9 +165,14 @@ static bool edit_once(struct edit_bench *e, size_t n, struct outcome *o,
                       struct mal_error *err) {
     struct mal_progress progress = edit_progress(e);
     int64_t live = mal_weights_live(e->ws);
-    if (!mal_edit_run(e->model, e->tok, e->editor, NULL, NULL, e->facts, n, &progress,
-                      &o->delta, &o->report, err))
-        return false;
+    struct mal_edit_task task = {.model = e->model,
+                                 .tok = e->tok,
+                                 .editor = e->editor,
+                                 .facts = e->facts,
+                                 .n_facts = n,
+                                 .progress = &progress,
+                                 .report = &o->report};
+    if (!mal_edit_run(&task, &o->delta, err)) return false;
     double begin = mal_clock_seconds();
     bool ok = mal_weights_try(e->ws, live, &o->delta, listen_apply, e, err);
     o->report.seconds[MAL_STAGE_APPLY] = mal_clock_seconds() - begin;

@@ -35,8 +35,8 @@ static bool open_bench(struct bench *b, const char *model, const char *facts,
               mal_model_open(&b->model, model, b->be, err) &&
               mal_tokenizer_open(&b->tok, model, err) &&
               mal_model_default_edits(b->model, &modules, &n, err) &&
-              mal_editor_create(&b->editor, MAL_MALMEN, b->model, modules, n, 1, 0, 1, 1,
-                                err) &&
+              mal_editor_create(&b->editor, &mal_method_malmen, b->model, modules, n, 1,
+                                0, 1, 1, err) &&
               mal_editor_bind(b->editor, b->model, err) &&
               mal_facts_load(&b->facts, &b->n_facts, facts, err) &&
               mal_edit_rows_of_facts(&b->rows, b->model, b->tok, b->editor, b->facts,

@@ -100,9 +100,15 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
     struct mal_progress progress = {.arg = c, .observe = observe};
     struct mal_delta delta = {0};
     struct mal_edit_report report;
-    assert_done(mal_edit_run(c->model, c->tok, c->editor, norms, NULL, facts, n,
-                             &progress, &delta, &report, &err),
-                &err);
+    struct mal_edit_task task = {.model = c->model,
+                                 .tok = c->tok,
+                                 .editor = c->editor,
+                                 .norms = norms,
+                                 .facts = facts,
+                                 .n_facts = n,
+                                 .progress = &progress,
+                                 .report = &report};
+    assert_done(mal_edit_run(&task, &delta, &err), &err);
     assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
     mal_weights_publish(c->ws, (int64_t)c->batch + 1);
     mal_weights_use(c->ws, (int64_t)c->batch + 1);
@@ -152,7 +158,7 @@ static void run_case(struct edit_case *c) {
     c->logits[1][0] = logits_of(c, true);
     measures_of(c, &c->before);
     struct mal_normalizer *norms = NULL;
-    if (c->editor->method == MAL_ULTRAEDIT) {
+    if (c->editor->method == &mal_method_ultraedit) {
         norms = mal_editor_norms(c->editor, &err);
         assert_non_null(norms);
     }
@@ -263,7 +269,7 @@ static void test_gradients(void **state) {
 static void test_differences(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    if (c->editor->method == MAL_MEND) return; /* has none */
+    if (c->editor->method == &mal_method_mend) return; /* has none */
     check_rows(c, MAL_OBSERVED_DIFFERENCES, "D", 1e-4);
 }
 
@@ -395,8 +401,7 @@ static void close_case(void *arg) {
 static bool is_edit_case(const json_t *expected, const char *name) {
     const char *method = golden_text(expected, "method");
     return golden_knows(golden_text(expected, "kind")) &&
-           !json_object_get(expected, "steps") &&
-           mal_method_from_name(&(enum mal_method){0}, method);
+           !json_object_get(expected, "steps") && mal_method_find(method);
 }
 
 int main(void) {

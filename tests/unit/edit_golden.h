@@ -205,7 +205,7 @@ static inline struct mal_editor_shape golden_shape(const struct golden *g, size_
     struct mal_editor_shape now = *shape;
     struct mal_error err = {0};
     assert_ok(mal_normalizer_copy(norm, &shape->norm, &err), &err);
-    if (g->editor->method == MAL_ULTRAEDIT) {
+    if (g->editor->method == &mal_method_ultraedit) {
         float *const dst[] = {norm->mean, norm->var, norm->std};
         const char *const names[] = {"mean", "var", "std"};
         for (int i = 0; i < 3; i++) {

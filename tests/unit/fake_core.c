@@ -54,10 +54,8 @@ void mal_scores_free(struct mal_score *scores, size_t n) {
     mal_free(scores);
 }
 
-const char *mal_method_name(enum mal_method method) {
-    static const char *const names[] = {"malmen", "mend", "ultraedit"};
-    return names[method];
-}
+const struct mal_method mal_method_ultraedit = {
+    .name = "ultraedit", .title = "UltraEdit", .keyed = true, .running = true};
 
 /* What a fake version stores is no delta. */
 bool mal_diff_versions(struct mal_store *store, const struct mal_version_row *a,

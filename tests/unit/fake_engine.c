@@ -126,7 +126,7 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
                                       .eos = 0};
     e->module.name = (char *)"table";
     e->editor = (struct mal_editor){
-        .method = MAL_ULTRAEDIT, .modules = &e->module, .n_modules = 1};
+        .method = &mal_method_ultraedit, .modules = &e->module, .n_modules = 1};
     *out = e;
     return true;
 }

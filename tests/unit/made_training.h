@@ -162,7 +162,7 @@ static inline void made_preserve(struct training *t) {
 }
 
 struct made_training {
-    enum mal_method method;
+    const struct mal_method *method;
     enum mal_loss loss;
     int64_t micro_batch, editor_batch; /* 0: 4, 7 */
     bool preserve;
@@ -174,7 +174,7 @@ static inline struct training made_training(struct mal_model *model,
     struct training t = {.model = model};
     struct mal_error err = {0};
     /* MEND's shift is a sum over all tokens, MALMEN's a ridge regression's. */
-    double lr = how->method == MAL_MEND ? 1e-3 : 0.02;
+    double lr = how->method == &mal_method_mend ? 1e-3 : 0.02;
     const char *const *modules = how->modules ? how->modules : made_modules;
     assert_ok(
         mal_editor_create(&t.editor, how->method, model, modules, 3, 4, 2, lr, 5, &err),

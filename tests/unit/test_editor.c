@@ -33,7 +33,8 @@ static void finish(struct made_model *made) {
 
 static const char *const mixed[] = {"h.0.fc", "h.0.proj", "h.1.proj"};
 
-static struct mal_editor *create(struct made_model *made, enum mal_method method) {
+static struct mal_editor *create(struct made_model *made,
+                                 const struct mal_method *method) {
     struct mal_error err = {0};
     struct mal_editor *editor = NULL;
     assert_ok(
@@ -47,7 +48,7 @@ static struct mal_editor *create(struct made_model *made, enum mal_method method
 static void test_create(void **state) {
     struct made_model made;
     make(&made, "create");
-    struct mal_editor *e = create(&made, MAL_MALMEN);
+    struct mal_editor *e = create(&made, &mal_method_malmen);
     assert_int_equal(e->n_shapes, 2);
     assert_int_equal(e->n_modules, 3);
     assert_int_equal(e->tokens, MAL_TOKENS_ANSWER);
@@ -82,10 +83,10 @@ static void test_create(void **state) {
     assert_true(fabs(squares / (double)n - 1) < 4 * sqrt(2 / (double)n));
     mal_editor_close(e);
 
-    e = create(&made, MAL_MEND);
+    e = create(&made, &mal_method_mend);
     assert_int_equal(e->tokens, MAL_TOKENS_ALL);
     mal_editor_close(e);
-    e = create(&made, MAL_ULTRAEDIT);
+    e = create(&made, &mal_method_ultraedit);
     assert_true(e->lr == 0.25 && e->n_blocks == 0 && !e->shapes[0].blocks &&
                 !e->shapes[0].lr);
     mal_editor_close(e);
@@ -99,28 +100,38 @@ static void test_create_refused(void **state) {
     struct mal_error err = {0};
     struct mal_editor *e = NULL;
     make(&made, "refused");
-    assert_false(
-        mal_editor_create(&e, MAL_MALMEN, &made.model, unknown, 2, 2, 2, 1, 1, &err));
+    assert_false(mal_editor_create(&e, &mal_method_malmen, &made.model, unknown, 2, 2, 2,
+                                   1, 1, &err));
     assert_error(&err, MAL_NOT_FOUND, "'h.9.fc'");
-    assert_false(
-        mal_editor_create(&e, MAL_MALMEN, &made.model, twice, 2, 2, 2, 1, 1, &err));
+    assert_false(mal_editor_create(&e, &mal_method_malmen, &made.model, twice, 2, 2, 2, 1,
+                                   1, &err));
     assert_error(&err, MAL_INVALID, "'h.0.fc' is named twice");
-    assert_false(
-        mal_editor_create(&e, MAL_MALMEN, &made.model, twice, 1, 0, 2, 1, 1, &err));
+    assert_false(mal_editor_create(&e, &mal_method_malmen, &made.model, twice, 1, 0, 2, 1,
+                                   1, &err));
     assert_error(&err, MAL_INVALID, "rank");
-    assert_false(
-        mal_editor_create(&e, MAL_ULTRAEDIT, &made.model, NULL, 0, 0, 0, 1, 1, &err));
+    assert_false(mal_editor_create(&e, &mal_method_ultraedit, &made.model, NULL, 0, 0, 0,
+                                   1, 1, &err));
     assert_error(&err, MAL_INVALID, "module");
     assert_null(e);
     finish(&made);
 }
 
 static void test_names(void **state) {
-    enum mal_method method = MAL_MEND;
-    assert_true(mal_method_from_name(&method, "malmen") && method == MAL_MALMEN);
-    assert_true(mal_method_from_name(&method, "ultraedit") && method == MAL_ULTRAEDIT);
-    assert_false(mal_method_from_name(&method, "memit"));
-    assert_string_equal(mal_method_name(MAL_MEND), "mend");
+    char all[256];
+    (void)snprintf(all, sizeof all, "%s", MAL_METHOD_CHOICES);
+    char *rest = NULL;
+    size_t n = 0;
+    for (char *name = strtok_r(all, "|", &rest); name;
+         name = strtok_r(NULL, "|", &rest)) {
+        const struct mal_method *method = mal_method_find(name);
+        assert_non_null(method);
+        assert_string_equal(method->name, name);
+        assert_true(method->edit && method->read && method->write && method->title);
+        n++;
+    }
+    assert_true(n >= 3);
+    assert_ptr_equal(mal_method_find("ultraedit"), &mal_method_ultraedit);
+    assert_null(mal_method_find("gradient-descent"));
 }
 
 /* ---- There and back ---- */
@@ -180,7 +191,7 @@ static void assert_same_shape(const struct mal_editor_shape *x,
     }
 }
 
-static void check_round_trip(enum mal_method method, const char *dir) {
+static void check_round_trip(const struct mal_method *method, const char *dir) {
     struct made_model made;
     struct mal_error err = {0};
     struct mal_editor *back = NULL;
@@ -190,7 +201,7 @@ static void check_round_trip(enum mal_method method, const char *dir) {
     e->n_edits = 64;
     e->micro_batch = 5;
     e->loss = MAL_LOSS_MICROBATCH_MEAN;
-    e->lr = method == MAL_ULTRAEDIT ? 0.1 : 0;
+    e->lr = method == &mal_method_ultraedit ? 0.1 : 0;
     const char *path = scratch_path("editor.safetensors");
     assert_ok(mal_editor_save(e, path, &err), &err);
     assert_ok(mal_editor_open(&back, path, &err), &err);
@@ -225,9 +236,9 @@ static void check_round_trip(enum mal_method method, const char *dir) {
 }
 
 static void test_round_trip(void **state) {
-    check_round_trip(MAL_MALMEN, "malmen");
-    check_round_trip(MAL_MEND, "mend");
-    check_round_trip(MAL_ULTRAEDIT, "ultraedit");
+    check_round_trip(&mal_method_malmen, "malmen");
+    check_round_trip(&mal_method_mend, "mend");
+    check_round_trip(&mal_method_ultraedit, "ultraedit");
 }
 
 static void test_hash(void **state) {
@@ -235,7 +246,7 @@ static void test_hash(void **state) {
     struct mal_error err = {0};
     struct mal_editor *back = NULL;
     make(&made, "hash");
-    struct mal_editor *e = create(&made, MAL_MALMEN);
+    struct mal_editor *e = create(&made, &mal_method_malmen);
     const char *path = scratch_path("hash.safetensors");
     assert_ok(mal_editor_save(e, path, &err), &err);
     assert_ok(mal_editor_open(&back, path, &err), &err);
@@ -273,7 +284,7 @@ static void rename_module(struct mal_editor *e, size_t i, const char *name) {
 static void test_bind_refused(void **state) {
     struct made_model made;
     make(&made, "bind");
-    struct mal_editor *e = create(&made, MAL_MALMEN);
+    struct mal_editor *e = create(&made, &mal_method_malmen);
     rename_module(e, 2, "h.1.odd");
     refuse_bind(
         e, &made, MAL_CONFLICT,
@@ -526,7 +537,7 @@ static struct mal_model *to_bind;
 
 static bool create_bind(const char *path, struct mal_error *err) {
     struct mal_editor *e;
-    if (!mal_editor_create(&e, MAL_MALMEN, to_bind, mixed, 3, 2, 2, 1, 1, err))
+    if (!mal_editor_create(&e, &mal_method_malmen, to_bind, mixed, 3, 2, 2, 1, 1, err))
         return false;
     bool ok = mal_editor_bind(e, to_bind, err);
     mal_editor_close(e);
@@ -536,7 +547,7 @@ static bool create_bind(const char *path, struct mal_error *err) {
 static void test_no_memory(void **state) {
     struct made_model made;
     make(&made, "memory");
-    to_save = create(&made, MAL_MALMEN);
+    to_save = create(&made, &mal_method_malmen);
     to_bind = &made.model;
     fail_each_allocation(create_bind, NULL, 20);
     fail_each_allocation(save, scratch_path("saved.safetensors"), 6);
@@ -557,7 +568,7 @@ static void test_golden(void **state) {
         const json_t *modules = json_object_get(g.info, "modules");
         const char *tokens =
             json_string_value(json_object_get(g.info, "token_convention"));
-        assert_string_equal(mal_method_name(g.editor->method), method);
+        assert_string_equal(g.editor->method->name, method);
         assert_int_equal(g.editor->n_modules, json_array_size(modules));
         assert_int_equal(g.editor->tokens == MAL_TOKENS_ALL, strcmp(tokens, "all") == 0);
         for (size_t m = 0; m < g.editor->n_modules; m++) {

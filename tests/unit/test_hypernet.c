@@ -176,7 +176,7 @@ static void check_diffs(const struct golden *g, size_t batch, size_t m) {
     struct mal_editor_shape shape = golden_shape(g, batch, r.shape, &norm);
     struct mal_hypernet *hyper;
     struct mal_arena scratch;
-    bool ultra = g->editor->method == MAL_ULTRAEDIT;
+    bool ultra = g->editor->method == &mal_method_ultraedit;
     float lr = ultra ? (float)g->editor->lr : shape.lr[r.row];
     int64_t n = r.n * r.d_out;
     assert_ok(mal_hypernet_create(&hyper, &shape, g->editor->rank, g->editor->n_blocks,
@@ -209,7 +209,7 @@ static void test_golden(void **state) {
     for (size_t c = 0; c < N_EDIT_CASES; c++) {
         struct golden g;
         if (!golden_open(&g, edit_cases[c])) continue;
-        bool mend = g.editor->method == MAL_MEND; /* has no D: test_solve */
+        bool mend = g.editor->method == &mal_method_mend; /* has no D: test_solve */
         for (size_t batch = 0; !mend && batch < g.n_batches; batch++) {
             for (size_t m = 0; m < g.editor->n_modules; m++, seen++)
                 check_diffs(&g, batch, m);

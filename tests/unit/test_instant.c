@@ -36,7 +36,7 @@ static struct mal_editor *make(const struct mal_fact *facts, size_t n,
     struct mal_error err = {0};
     *out = (struct mal_instant_report){0};
     assert_ok(mal_editor_make(&made, model, tok, facts, n, NULL, out, &err), &err);
-    assert_int_equal(made->method, MAL_MALMEN);
+    assert_int_equal(made->method, &mal_method_malmen);
     assert_int_equal(made->n_blocks, 0);
     assert_int_equal(made->n_edits, out->n_facts + out->n_made);
     assert_true(out->lr > 0 && isfinite(out->lr));
@@ -58,9 +58,13 @@ static bool teaches(const struct mal_editor *with, const struct mal_fact *fact) 
     struct mal_weights_state *ws = NULL;
     struct mal_score *score = NULL;
     size_t n = 0;
-    assert_ok(
-        mal_edit_run(model, tok, with, NULL, NULL, fact, 1, NULL, &delta, &done, &err),
-        &err);
+    struct mal_edit_task task = {.model = model,
+                                 .tok = tok,
+                                 .editor = with,
+                                 .facts = fact,
+                                 .n_facts = 1,
+                                 .report = &done};
+    assert_ok(mal_edit_run(&task, &delta, &err), &err);
     assert_ok(mal_weights_create(&ws, model, 0, &err), &err);
     assert_ok(mal_weights_prepare(ws, &delta, NULL, NULL, &err), &err);
     mal_weights_use_prepared(ws);

@@ -171,12 +171,17 @@ static void check_alone(const char *name) {
     struct mal_weights_state *ws = NULL;
     float *joint[MAX_MODULES], *alone[MAX_MODULES];
     size_t n_shapes = lab.editor->n_shapes;
-    for (int i = 0; i < 2 && lab.editor->method == MAL_ULTRAEDIT; i++)
+    for (int i = 0; i < 2 && lab.editor->method == &mal_method_ultraedit; i++)
         norms[i] = mal_editor_norms(lab.editor, &err);
     run_stream(&(struct stream){1, {0}, {lab.n_facts}}, norms[0], NULL, NULL, joint);
-    assert_ok(mal_edit_run(lab.model, lab.tok, lab.editor, norms[1], NULL, lab.facts,
-                           lab.n_facts, NULL, &edit, &report, &err),
-              &err);
+    struct mal_edit_task task = {.model = lab.model,
+                                 .tok = lab.tok,
+                                 .editor = lab.editor,
+                                 .norms = norms[1],
+                                 .facts = lab.facts,
+                                 .n_facts = lab.n_facts,
+                                 .report = &report};
+    assert_ok(mal_edit_run(&task, &edit, &err), &err);
     assert_ok(mal_weights_create(&ws, lab.model, 0, &err), &err);
     assert_ok(mal_weights_prepare(ws, &edit, NULL, NULL, &err), &err);
     mal_weights_publish(ws, 1);
@@ -262,7 +267,7 @@ static void test_errors(void **state) {
     assert_error(&err, MAL_NUMERIC, "the ridge e^lamda is inf");
     lab.editor->shapes[0].lamda[0] = 0;
     fail_each_allocation(run_once, NULL, 30);
-    lab.editor->method = MAL_MEND;
+    lab.editor->method = &mal_method_mend;
     assert_false(mal_joint_create(&joint, lab.model, lab.editor, NULL, 0, &err));
     assert_error(&err, MAL_INVALID, "MEND solves no system");
     mal_examples_free(attempt.texts, attempt.n);

@@ -10,7 +10,7 @@ static struct made_model made;
 static char name[] = "base.x";
 static struct mal_editor_module module = {.name = name};
 static struct mal_editor editor = {
-    .method = MAL_ULTRAEDIT, .modules = &module, .n_modules = 1};
+    .method = &mal_method_ultraedit, .modules = &module, .n_modules = 1};
 static double system_of[D_IN * D_IN];
 
 static struct mal_joint *open_joint(void) {

@@ -17,7 +17,7 @@ static const char *const modules[] = {"transformer.h.1.mlp.c_proj",
                                       "transformer.h.2.mlp.c_fc",
                                       "transformer.h.3.mlp.c_proj"};
 
-static struct mal_editor *create(enum mal_method method) {
+static struct mal_editor *create(const struct mal_method *method) {
     struct mal_error err = {0};
     struct mal_editor *editor = NULL;
     assert_ok(mal_editor_create(&editor, method, model, modules, 3, 2, 1, 0.25, 1, &err),
@@ -152,7 +152,7 @@ static void check_gram(const struct mal_edit_rows *rows, size_t m, const double 
 
 static void test_gram(void **state) {
     struct mal_error err = {0};
-    struct mal_editor *editor = create(MAL_MALMEN);
+    struct mal_editor *editor = create(&mal_method_malmen);
     struct mal_preserve *p = NULL;
     struct mal_preserve_texts texts = load(demo_facts());
     assert_true(texts.start[texts.n] > 2 * 2048);
@@ -191,7 +191,8 @@ static void expect_weight(const struct mal_editor *editor,
 
 static void test_weights(void **state) {
     struct mal_error err = {0};
-    struct mal_editor *editor = create(MAL_MALMEN), *mend = create(MAL_MEND);
+    struct mal_editor *editor = create(&mal_method_malmen),
+                      *mend = create(&mal_method_mend);
     struct mal_preserve *p = NULL;
     struct mal_preserve_texts given = load(scratch_text("given.txt", "The firm is"));
     struct mal_preserve_texts own = load(scratch_text("own.txt", "The\nBy trade, a"));
@@ -303,7 +304,7 @@ static void test_system(void **state) {
 
 /* ---- The editor's file ---- */
 
-static void check_round_trip(enum mal_method method) {
+static void check_round_trip(const struct mal_method *method) {
     struct mal_error err = {0};
     struct mal_editor *editor = create(method), *back = NULL;
     struct mal_preserve_texts texts = load(demo_facts());
@@ -329,8 +330,8 @@ static void check_round_trip(enum mal_method method) {
 }
 
 static void test_round_trip(void **state) {
-    check_round_trip(MAL_MALMEN);
-    check_round_trip(MAL_ULTRAEDIT);
+    check_round_trip(&mal_method_malmen);
+    check_round_trip(&mal_method_ultraedit);
 }
 
 /* The tensors of an editor for two modules of (2, 1), as UltraEdit's. */

@@ -497,7 +497,7 @@ static double step_of(const struct mal_editor *which, size_t n) {
     return step;
 }
 
-static struct mal_editor *untrained(enum mal_method method, double lr) {
+static struct mal_editor *untrained(const struct mal_method *method, double lr) {
     struct mal_error err = {0};
     struct mal_editor *made = NULL;
     const char *names[8];
@@ -516,10 +516,10 @@ static struct mal_editor *untrained(enum mal_method method, double lr) {
 static void test_step(void **state) {
     const double searched = 1.0 / 256;
     struct mal_error err = {0};
-    struct mal_editor *other = untrained(MAL_ULTRAEDIT, 0.0123);
+    struct mal_editor *other = untrained(&mal_method_ultraedit, 0.0123);
     assert_float_equal(step_of(other, 1), 0.0123, 0);
     mal_editor_close(other);
-    other = untrained(MAL_MALMEN, 0.25);
+    other = untrained(&mal_method_malmen, 0.25);
     assert_float_equal(step_of(other, 1), 0.25, 0);
     mal_editor_close(other);
     assert_ok(mal_editor_bind(editor, model, &err), &err);

@@ -509,7 +509,7 @@ static void golden_solve(const struct golden *g, size_t batch,
                               .d_in = r->d_in,
                               .d_out = r->d_out,
                               .ridge = 1}; /* UltraEdit: lamda 0 */
-    if (g->editor->method == MAL_MEND) {
+    if (g->editor->method == &mal_method_mend) {
         float *u_hat, *g_hat;
         mend_rows(g, r, &u_hat, &g_hat);
         solve.u = u_hat;

@@ -108,26 +108,26 @@ static void check_gradients(const struct made_training *how, bool probes) {
 }
 
 static void test_gradients(void **state) {
-    check_gradients(&(struct made_training){.method = MAL_MALMEN}, true);
+    check_gradients(&(struct made_training){.method = &mal_method_malmen}, true);
 }
 
 static void test_gradients_preserve(void **state) {
-    check_gradients(&(struct made_training){.method = MAL_MALMEN, .preserve = true},
-                    true);
+    check_gradients(
+        &(struct made_training){.method = &mal_method_malmen, .preserve = true}, true);
 }
 
 static void test_gradients_mend(void **state) {
-    check_gradients(&(struct made_training){.method = MAL_MEND}, true);
+    check_gradients(&(struct made_training){.method = &mal_method_mend}, true);
 }
 
 static void test_gradients_of_means(void **state) {
-    check_gradients(
-        &(struct made_training){.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN},
-        true);
+    check_gradients(&(struct made_training){.method = &mal_method_malmen,
+                                            .loss = MAL_LOSS_MICROBATCH_MEAN},
+                    true);
 }
 
 static void test_gradients_without_probes(void **state) {
-    check_gradients(&(struct made_training){.method = MAL_MALMEN}, false);
+    check_gradients(&(struct made_training){.method = &mal_method_malmen}, false);
 }
 
 int main(void) {

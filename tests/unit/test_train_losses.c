@@ -30,8 +30,9 @@ static void measure(struct training *t, const struct mal_train_data *data, size_
 static void test_mean_over_the_step(void **state) {
     struct mal_model *model = random_model_open(&made_sizes, "model");
     struct mal_train_data data = made_data(PARTS * PART, true);
-    struct training t = made_training(
-        model, &(struct made_training){.method = MAL_MALMEN, .loss = MAL_LOSS_TOKEN_SUM});
+    struct training t =
+        made_training(model, &(struct made_training){.method = &mal_method_malmen,
+                                                     .loss = MAL_LOSS_TOKEN_SUM});
     struct totals whole, part;
     double sum = 0, labels = 0;
     model->be->breadth = 1; /* what a pass may hold is the same everywhere */

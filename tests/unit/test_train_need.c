@@ -84,20 +84,27 @@ static void check_needs(const struct need_case *cases, size_t n_cases) {
 
 static void test_need(void **state) {
     static const struct need_case cases[] = {
-        {{.method = MAL_MALMEN}, 12, 4, false}, /* far less than a pass may hold */
-        {{.method = MAL_MALMEN}, 12, 4, true},
-        {{.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 32},
+        {{.method = &mal_method_malmen},
+         12,
+         4,
+         false}, /* far less than a pass may hold */
+        {{.method = &mal_method_malmen}, 12, 4, true},
+        {{.method = &mal_method_malmen,
+          .loss = MAL_LOSS_MICROBATCH_MEAN,
+          .micro_batch = 32},
          12,
          4,
          true},
-        {{.method = MAL_MALMEN}, 300, 150},
-        {{.method = MAL_MALMEN, .editor_batch = 1024}, 300, 300},
-        {{.method = MAL_MALMEN, .preserve = true}, 300, 150},
-        {{.method = MAL_MEND, .editor_batch = 100}, 300, 150},
-        {{.method = MAL_MALMEN, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 32},
+        {{.method = &mal_method_malmen}, 300, 150},
+        {{.method = &mal_method_malmen, .editor_batch = 1024}, 300, 300},
+        {{.method = &mal_method_malmen, .preserve = true}, 300, 150},
+        {{.method = &mal_method_mend, .editor_batch = 100}, 300, 150},
+        {{.method = &mal_method_malmen,
+          .loss = MAL_LOSS_MICROBATCH_MEAN,
+          .micro_batch = 32},
          96,
          48},
-        {{.method = MAL_MEND, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 8},
+        {{.method = &mal_method_mend, .loss = MAL_LOSS_MICROBATCH_MEAN, .micro_batch = 8},
          40,
          10},
     };
@@ -109,10 +116,10 @@ static void test_need(void **state) {
 static void check_needs_of(const struct random_model *made, const char *dir,
                            enum mal_model_kind kind, const char *const *modules) {
     const struct need_case cases[] = {
-        {{.method = MAL_MALMEN, .modules = modules}, 12, 4, true},
-        {{.method = MAL_MALMEN, .modules = modules}, 300, 150},
-        {{.method = MAL_MEND, .modules = modules, .editor_batch = 100}, 300, 150},
-        {{.method = MAL_MALMEN,
+        {{.method = &mal_method_malmen, .modules = modules}, 12, 4, true},
+        {{.method = &mal_method_malmen, .modules = modules}, 300, 150},
+        {{.method = &mal_method_mend, .modules = modules, .editor_batch = 100}, 300, 150},
+        {{.method = &mal_method_malmen,
           .modules = modules,
           .loss = MAL_LOSS_MICROBATCH_MEAN,
           .micro_batch = 32},
@@ -166,12 +173,12 @@ static void check_alike(const struct made_training *how, int32_t n) {
 
 /* Of one token each: more of them than of any others fit in a pass. */
 static void test_need_of_the_shortest(void **state) {
-    check_alike(&(struct made_training){.method = MAL_MALMEN}, 1);
+    check_alike(&(struct made_training){.method = &mal_method_malmen}, 1);
 }
 
 /* MEND takes all tokens of the edits, however few of them predict a target. */
 static void test_need_of_all_tokens(void **state) {
-    check_alike(&(struct made_training){.method = MAL_MEND}, 6);
+    check_alike(&(struct made_training){.method = &mal_method_mend}, 6);
 }
 
 int main(void) {

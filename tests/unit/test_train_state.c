@@ -16,9 +16,9 @@ static int close_model(void **state) {
 }
 
 static const struct made_training kinds[] = {
-    {.method = MAL_MALMEN},
-    {.method = MAL_MALMEN, .preserve = true, .loss = MAL_LOSS_MICROBATCH_MEAN},
-    {.method = MAL_MEND},
+    {.method = &mal_method_malmen},
+    {.method = &mal_method_malmen, .preserve = true, .loss = MAL_LOSS_MICROBATCH_MEAN},
+    {.method = &mal_method_mend},
 };
 
 enum { N_KINDS = sizeof kinds / sizeof *kinds };
@@ -333,7 +333,7 @@ static void test_another_network(void **state) {
         struct mal_editor *editor;
         struct mal_trainer *trainer;
         struct mal_train_position position;
-        assert_ok(mal_editor_create(&editor, MAL_MALMEN, model, made_modules, 3,
+        assert_ok(mal_editor_create(&editor, &mal_method_malmen, model, made_modules, 3,
                                     i ? 4 : 3, i ? 1 : 2, 0.02, 5, &err),
                   &err);
         assert_ok(mal_editor_bind(editor, model, &err), &err);

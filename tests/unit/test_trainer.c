@@ -19,11 +19,12 @@ static const struct mal_train_rates no_rates = {0, 0};
 
 /* ---- What a step changes ---- */
 
-static const struct made_training malmen = {.method = MAL_MALMEN};
+static const struct made_training malmen = {.method = &mal_method_malmen};
 
 /* MEND's shift knows no ridge. */
 static void test_mend_leaves_lamda(void **state) {
-    struct training t = made_training(model, &(struct made_training){.method = MAL_MEND});
+    struct training t =
+        made_training(model, &(struct made_training){.method = &mal_method_mend});
     struct mal_train_data data = made_data(8, true);
     struct grads grads = {0};
     struct mal_train_watch watch = {.observe = keep_grads, .arg = &grads};
@@ -135,8 +136,9 @@ static void test_watch_changes_nothing(void **state) {
     struct mal_train_watch watch = {.observe = keep_grads, .arg = &grads};
     struct bytes states[2];
     for (int i = 0; i < 2; i++) {
-        struct training t = made_training(
-            model, &(struct made_training){.method = MAL_MALMEN, .editor_batch = 64});
+        struct training t =
+            made_training(model, &(struct made_training){.method = &mal_method_malmen,
+                                                         .editor_batch = 64});
         made_step(&t, &data, 0, N, &made_rates, i ? &watch : NULL);
         states[i] = state_of(&t);
         training_finish(&t);
@@ -157,7 +159,8 @@ static void test_editor_batch(void **state) {
         for (size_t i = 0; i < 3; i++) {
             struct mal_train_watch watch = {.observe = keep_grads, .arg = &grads[i]};
             struct training t = made_training(
-                model, &(struct made_training){.method = mend ? MAL_MEND : MAL_MALMEN,
+                model, &(struct made_training){.method = mend ? &mal_method_mend
+                                                              : &mal_method_malmen,
                                                .editor_batch = sizes[i]});
             reports[i] = made_step(&t, &data, 0, 9, &made_rates, &watch);
             training_finish(&t);
@@ -215,8 +218,8 @@ static void test_ultraedit(void **state) {
     struct mal_editor *editor;
     struct mal_trainer *trainer;
     struct mal_train_options options = {.max_norm = 1, .editor_batch = 8};
-    assert_ok(mal_editor_create(&editor, MAL_ULTRAEDIT, model, made_modules, 3, 0, 0, 1,
-                                1, &err),
+    assert_ok(mal_editor_create(&editor, &mal_method_ultraedit, model, made_modules, 3, 0,
+                                0, 1, 1, &err),
               &err);
     assert_ok(mal_editor_bind(editor, model, &err), &err);
     assert_false(mal_trainer_create(&trainer, model, editor, &options, &err));
@@ -302,8 +305,8 @@ static void check_cancelled(const struct made_training *how) {
 
 static void test_cancelled(void **state) {
     check_cancelled(&malmen);
-    check_cancelled(&(struct made_training){.method = MAL_MEND});
-    check_cancelled(&(struct made_training){.method = MAL_MALMEN,
+    check_cancelled(&(struct made_training){.method = &mal_method_mend});
+    check_cancelled(&(struct made_training){.method = &mal_method_malmen,
                                             .loss = MAL_LOSS_MICROBATCH_MEAN,
                                             .micro_batch = 2,
                                             .preserve = true});
@@ -312,7 +315,8 @@ static void test_cancelled(void **state) {
 static void test_no_memory(void **state) {
     struct twins w;
     struct mal_train_report report;
-    twins_init(&w, &(struct made_training){.method = MAL_MALMEN, .preserve = true});
+    twins_init(&w,
+               &(struct made_training){.method = &mal_method_malmen, .preserve = true});
     for (long k = 1;; k++) {
         struct mal_error err = {0};
         mal_alloc_fail_at(k);
@@ -378,7 +382,8 @@ static void test_not_finite(void **state) {
 
 /* All that is copied back and forth then, on a device where it need not be. */
 static void test_other_memory(void **state) {
-    static const enum mal_method methods[] = {MAL_MALMEN, MAL_MEND};
+    static const struct mal_method *const methods[] = {&mal_method_malmen,
+                                                       &mal_method_mend};
     struct mal_error err = {0};
     for (size_t i = 0; i < 2; i++) {
         struct made_training how = {.method = methods[i], .preserve = i == 0};

@@ -1,0 +1,64 @@
+/* method.h - the methods of editing: what the rest of the program asks about one, and
+ * what it does itself. A method is a file that defines its struct mal_method, and a line
+ * of the table here. */
+#ifndef MAL_METHOD_H
+#define MAL_METHOD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/error.h"
+
+struct mal_delta;
+struct mal_editor;
+struct mal_editor_parts;
+struct mal_edit_task;
+struct mal_safetensors;
+
+struct mal_method {
+    const char *name;  /* in editor files, on the command line, in the API: "malmen" */
+    const char *title; /* in messages: "MALMEN" */
+
+    /* A keyed method makes differences of values from keys and value gradients of edit
+     * tokens (core/README.md section 3); its editor has statistics of them for each shape
+     * of its modules. The others work on the weights themselves. */
+    bool keyed;
+    bool all_tokens; /* keyed: edit tokens are all of the input unless the file differs */
+    bool net;        /* keyed: a hyper-network, and a step and a ridge of each module,
+                      * which can be trained; else one step for all */
+    bool running;    /* keyed: statistics go on with each batch, as a version's state */
+    bool normal_keys; /* keyed: d = -lr <u_hat, u_hat> g_hat; else -lr <u, u_hat> g_hat */
+    bool solves;      /* keyed: values enter one ridge regression per module, in which
+                       * texts can be preserved, facts repaired, held together and taken
+                       * back; else shifts are added up and that is all */
+    bool joint;       /* solves: `serve` holds all live facts together unless it is told
+                       * otherwise */
+
+    /* A batch of facts to the delta that teaches them, see mal_edit_run(). */
+    bool (*edit)(const struct mal_edit_task *task, struct mal_delta *out,
+                 struct mal_error *err);
+    /* What the editor file has beside format, method, base model and modules, which are
+     * read already; every tensor must be one of the method's. */
+    bool (*read)(struct mal_editor *editor, const struct mal_safetensors *file,
+                 struct mal_error *err);
+    bool (*write)(const struct mal_editor *editor, struct mal_editor_parts *out,
+                  struct mal_error *err);
+};
+
+/* The table: the end of mal_method_..., and the name. */
+#define MAL_METHODS(X)  \
+    X(malmen, "malmen") \
+    X(mend, "mend")     \
+    X(ultraedit, "ultraedit")
+
+#define MAL_METHOD_EXTERN(id, text) extern const struct mal_method mal_method_##id;
+MAL_METHODS(MAL_METHOD_EXTERN)
+#undef MAL_METHOD_EXTERN
+
+/* "malmen|mend|...", for the options of commands */
+#define MAL_METHOD_CHOICE(id, text) "|" text
+#define MAL_METHOD_CHOICES          (&(MAL_METHODS(MAL_METHOD_CHOICE))[1])
+
+const struct mal_method *mal_method_find(const char *name); /* NULL: there is none */
+
+#endif
