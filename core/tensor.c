@@ -116,3 +116,18 @@ void mal_from_f32(void *dst, const float *src, enum mal_dtype dtype, size_t n) {
     for (size_t i = 0; i < n; i += BLOCK)
         from_f32_block(dst, src, dtype, i, n - i < BLOCK ? n - i : BLOCK);
 }
+
+/* In squares that stay in the cache. */
+void mal_transpose(float *to, const float *from, int64_t rows, int64_t columns) {
+    enum { SQUARE = 32 };
+
+#pragma omp parallel for
+    for (int64_t r = 0; r < rows; r += SQUARE) {
+        for (int64_t c = 0; c < columns; c += SQUARE) {
+            for (int64_t i = r; i < rows && i < r + SQUARE; i++) {
+                for (int64_t j = c; j < columns && j < c + SQUARE; j++)
+                    to[j * rows + i] = from[i * columns + j];
+            }
+        }
+    }
+}

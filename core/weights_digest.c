@@ -175,10 +175,11 @@ bool mal_digest_combine(struct mal_named_digest *named, size_t n, struct mal_has
     qsort(named, n, sizeof *named, by_name);
     for (size_t i = 0; i < n; i++) {
         const struct mal_linear *lin = named[i].linear;
+        int64_t rows = lin->transposed ? lin->d_out : lin->d_in;
         mal_hasher_add_text(hasher, lin->name);
         mal_hasher_add_text(hasher, mal_dtype_name(lin->dtype));
-        mal_hasher_add_u64(hasher, 2);
-        mal_hasher_add_u64(hasher, (uint64_t)(lin->transposed ? lin->d_out : lin->d_in));
+        mal_hasher_add_u64(hasher, lin->bias_of ? 1 : 2);
+        if (!lin->bias_of) mal_hasher_add_u64(hasher, (uint64_t)rows);
         mal_hasher_add_u64(hasher, (uint64_t)(lin->transposed ? lin->d_in : lin->d_out));
         mal_hasher_add(hasher, named[i].hash.bytes, sizeof named[i].hash.bytes);
     }

@@ -6,21 +6,6 @@
 #include "core/alloc.h"
 #include "core/weights_impl.h"
 
-/* from (rows, columns) to its transpose, in blocks that stay in the cache. */
-static void transpose(float *to, const float *from, int64_t rows, int64_t columns) {
-    enum { BLOCK = 32 };
-
-#pragma omp parallel for
-    for (int64_t r = 0; r < rows; r += BLOCK) {
-        for (int64_t c = 0; c < columns; c += BLOCK) {
-            for (int64_t i = r; i < rows && i < r + BLOCK; i++) {
-                for (int64_t j = c; j < columns && j < c + BLOCK; j++)
-                    to[j * rows + i] = from[i * columns + j];
-            }
-        }
-    }
-}
-
 bool mal_plane_set(struct mal_weights_state *ws, struct plane *plane,
                    const struct mal_linear *lin, const float *shift,
                    struct mal_error *err) {
@@ -31,7 +16,7 @@ bool mal_plane_set(struct mal_weights_state *ws, struct plane *plane,
     }
     float *stored = mal_malloc(bytes); /* (d_out, d_in) */
     if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
-    transpose(stored, shift, lin->d_in, lin->d_out);
+    mal_transpose(stored, shift, lin->d_in, lin->d_out);
     mal_backend_upload(ws->be, plane->t, stored, bytes);
     bool ok = mal_backend_sync(ws->be, err);
     mal_free(stored);
@@ -55,7 +40,7 @@ static bool read_plane(struct mal_weights_state *ws, const struct plane *plane,
     if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
     mal_backend_download(ws->be, stored, plane->t, bytes);
     bool ok = mal_backend_sync(ws->be, err);
-    if (ok) transpose(out, stored, lin->d_out, lin->d_in);
+    if (ok) mal_transpose(out, stored, lin->d_out, lin->d_in);
     mal_free(stored);
     return ok;
 }

@@ -108,7 +108,7 @@ static bool version_is_base(const struct mal_weights_state *ws, const struct ver
 static void version_lend(struct mal_weights_state *ws, const struct version *v) {
     for (size_t m = 0; m < ws->n_modules; m++) {
         struct mal_linear *lin = mal_model_edit(ws->model, m);
-        lin->w = plane_weight(v->planes[m], lin);
+        mal_linear_use(lin, plane_weight(v->planes[m], lin));
     }
 }
 
@@ -205,7 +205,7 @@ double mal_weights_hash_seconds(const struct mal_weights_state *ws) {
 static bool find_module(const struct mal_weights_state *ws,
                         const struct mal_delta_part *part, size_t *out,
                         struct mal_error *err) {
-    const struct mal_linear *lin = mal_model_find_linear(ws->model, part->module);
+    const struct mal_linear *lin = mal_model_find_editable(ws->model, part->module);
     if (!lin || lin->edit < 0) {
         return mal_fail(err, MAL_INVALID,
                         "the delta is for module '%s', which is not edited here",
@@ -456,12 +456,12 @@ static struct version *make_base(struct mal_weights_state *ws, struct mal_error 
 
 bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model, int keep,
                         struct mal_error *err) {
-    assert(keep >= 0 && mal_model_n_edits(model) > 0);
+    assert(keep >= 0 && mal_model_n_edited(model) > 0);
     struct mal_weights_state *ws = mal_calloc(1, sizeof *ws);
     if (!ws) return mal_fail(err, MAL_NO_MEMORY, "weights");
     ws->model = model;
     ws->be = mal_model_backend(model);
-    ws->n_modules = mal_model_n_edits(model);
+    ws->n_modules = mal_model_n_edited(model);
     ws->keep = keep;
     pthread_mutex_init(&ws->lock, NULL);
     ws->capacity = (size_t)keep + MAX_EMPTY + 3; /* base, live, and the one that comes */

@@ -3,9 +3,10 @@
  *
  * Per edit module: the base weight W0 (in the model, untouched), an fp32 accumulator T of
  * all deltas of the live version in order, and W = round(W0 + T) in the checkpoint's
- * dtype. A change is prepared on shadow memory and published by swapping pointers; recent
- * versions stay in memory and can be read or returned to. Owned by one thread, the
- * model's; another one may hold versions and read them. */
+ * dtype. An edited bias is one more module, (1, d_out). A change is prepared on shadow
+ * memory and published by swapping pointers; recent versions stay in memory and can be
+ * read or returned to. Owned by one thread, the model's; another one may hold versions
+ * and read them. */
 #ifndef MAL_WEIGHTS_STATE_H
 #define MAL_WEIGHTS_STATE_H
 

@@ -120,7 +120,7 @@ bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
     row->editor_method = mal_strdup(engine->editor ? engine->editor->method->name : "");
     row->editor_hash = mal_strdup(engine->editor_hash);
     row->update = mal_strdup(engine->joint ? "joint" : "sequential");
-    row->modules_json = norms_json(norms, mal_model_n_edits(engine->model));
+    row->modules_json = norms_json(norms, mal_model_n_edited(engine->model));
     row->measures_json = change->measures.n_facts
                              ? dump(mal_measures_json(&change->measures))
                              : mal_strdup("{}");

@@ -105,7 +105,7 @@ bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
     if (ok) {
         mal_gate_add_norms(&out->numbers, mal_weights_prepared_norms(engine->ws),
                            mal_weights_norms(engine->ws, 0),
-                           mal_model_n_edits(engine->model));
+                           mal_model_n_edited(engine->model));
         change->passes = mal_gate_passes(gate, &out->numbers);
     }
     change->report.seconds[MAL_STAGE_VERIFY] += mal_clock_seconds() - begin;

@@ -21,7 +21,7 @@ static int by_name(const void *a, const void *b) {
 }
 
 bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) {
-    size_t n = mal_model_n_edits(engine->model);
+    size_t n = mal_model_n_edited(engine->model);
     const char **names = mal_calloc(n, sizeof *names);
     json_t *list = json_array();
     if (names && list) {
@@ -123,8 +123,13 @@ static bool keep_modules(struct mal_engine *engine, const char *modules_json,
 
 bool mal_engine_choose_modules(struct mal_engine *engine, const char *modules_json,
                                struct mal_error *err) {
-    if (modules_json) return keep_modules(engine, modules_json, err);
-    return mal_model_set_default_edits(engine->model, err);
+    if (!modules_json) return mal_model_set_default_edits(engine->model, err);
+    if (!keep_modules(engine, modules_json, err)) return false;
+    if (mal_model_n_edited(engine->model) == mal_model_n_edits(engine->model))
+        return true;
+    return mal_fail(err, MAL_INVALID,
+                    "the database's edits change biases, which an editor made on the "
+                    "spot does not: name the editor they were made with by --editor");
 }
 
 /* What the model is to keep, and to be asked. */

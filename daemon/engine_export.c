@@ -21,7 +21,7 @@ bool mal_engine_export(const struct mal_engine *engine, struct mal_export *out,
     bool ok = ex.modules || mal_fail(err, MAL_NO_MEMORY, "edit modules");
     for (size_t i = 0; ok && i < n; i++) {
         const char *name = json_string_value(json_array_get(names, i));
-        ok = mal_export_add(&ex, mal_model_find_linear(engine->model, name), err);
+        ok = mal_export_add(&ex, mal_model_find_editable(engine->model, name), err);
     }
     json_decref(names);
     if (!ok) {

@@ -10,7 +10,18 @@
 
 /* ---- Weight differences ---- */
 
-/* "<module>.weight" -> the module's name; the edit modules are those of the file. */
+/* "<module>.weight" -> the module's name; a bias is called as its tensor. NULL: memory is
+ * out. */
+static char *name_of(const struct mal_st_tensor *t) {
+    const char *suffix = ".weight";
+    size_t bytes = strlen(t->name), cut = strlen(suffix);
+    char *name = mal_strdup(t->name);
+    if (name && bytes > cut && strcmp(name + bytes - cut, suffix) == 0)
+        name[bytes - cut] = 0;
+    return name;
+}
+
+/* The edit modules are those of the file. */
 static bool set_edits_from(struct mal_workbench *wb, const struct mal_safetensors *file,
                            struct mal_error *err) {
     const char *path = mal_safetensors_path(file);
@@ -19,14 +30,8 @@ static bool set_edits_from(struct mal_workbench *wb, const struct mal_safetensor
     if (!names) return mal_fail(err, MAL_NO_MEMORY, "delta");
     bool ok = n > 0 || mal_fail(err, MAL_INVALID, "%s: no tensors", path);
     for (size_t i = 0; ok && i < n; i++) {
-        const struct mal_st_tensor *t = mal_safetensors_at(file, i);
-        const char *suffix = ".weight";
-        size_t bytes = strlen(t->name), cut = strlen(suffix);
-        char *name = mal_strdup(t->name);
-        ok = name || mal_fail(err, MAL_NO_MEMORY, "delta");
-        if (ok && bytes > cut && strcmp(name + bytes - cut, suffix) == 0)
-            name[bytes - cut] = 0;
-        names[i] = name;
+        names[i] = name_of(mal_safetensors_at(file, i));
+        ok = names[i] || mal_fail(err, MAL_NO_MEMORY, "delta");
     }
     ok = ok && mal_model_set_edits(wb->model, names, n, err);
     for (size_t i = 0; i < n; i++)
@@ -36,23 +41,27 @@ static bool set_edits_from(struct mal_workbench *wb, const struct mal_safetensor
 }
 
 /* The tensor, in the checkpoint's orientation, as a dense part (d_in, d_out). */
-static bool read_part(const struct mal_safetensors *file, const struct mal_linear *lin,
+static bool read_part(struct mal_model *model, const struct mal_safetensors *file,
                       const struct mal_st_tensor *t, struct mal_delta_part *part,
                       struct mal_error *err) {
+    char *name = name_of(t);
+    if (!name) return mal_fail(err, MAL_NO_MEMORY, "delta");
+    *part = (struct mal_delta_part){.module = name, .encoding = MAL_ENCODING_DENSE};
+    const struct mal_linear *lin = mal_model_find_editable(model, name);
     int64_t rows = lin->transposed ? lin->d_out : lin->d_in;
     int64_t cols = lin->transposed ? lin->d_in : lin->d_out;
-    if (t->n_dims != 2 || t->shape[0] != rows || t->shape[1] != cols) {
+    int n_dims = lin->bias_of ? 1 : 2;
+    if (t->n_dims != n_dims || t->n_elements != rows * cols ||
+        t->shape[n_dims - 1] != cols) {
         return mal_fail(err, MAL_INVALID, "%s: %s is not of shape (%lld, %lld)",
                         mal_safetensors_path(file), t->name, (long long)rows,
                         (long long)cols);
     }
-    *part = (struct mal_delta_part){
-        .d_in = lin->d_in, .d_out = lin->d_out, .encoding = MAL_ENCODING_DENSE};
-    part->module = mal_strdup(lin->name);
+    part->d_in = lin->d_in;
+    part->d_out = lin->d_out;
     part->data = mal_malloc(mal_delta_part_bytes(part));
     float *stored = mal_malloc(mal_delta_part_bytes(part));
-    bool ok =
-        (part->module && part->data && stored) || mal_fail(err, MAL_NO_MEMORY, "delta");
+    bool ok = (part->data && stored) || mal_fail(err, MAL_NO_MEMORY, "delta");
     ok = ok && mal_safetensors_read_f32(file, t, stored, err);
     for (int64_t i = 0; ok && i < rows; i++) {
         for (int64_t j = 0; j < cols; j++) {
@@ -86,7 +95,7 @@ static bool apply_delta(struct mal_workbench *wb, const char *path,
     delta.parts = mal_calloc(n, sizeof *delta.parts);
     if (!delta.parts) ok = mal_fail(err, MAL_NO_MEMORY, "delta");
     for (size_t i = 0; ok && i < n; i++) {
-        ok = read_part(file, mal_model_edit(wb->model, i), mal_safetensors_at(file, i),
+        ok = read_part(wb->model, file, mal_safetensors_at(file, i),
                        &delta.parts[delta.n_parts++], err);
     }
     ok = ok && mal_weights_create(&wb->ws, wb->model, 0, err) &&

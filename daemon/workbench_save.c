@@ -28,7 +28,7 @@ static bool read_weight(void *arg, size_t module, void *out, struct mal_error *e
 
 bool mal_workbench_export(struct mal_workbench *wb, struct mal_export *out,
                           struct mal_error *err) {
-    size_t n = mal_model_n_edits(wb->model);
+    size_t n = mal_model_n_edited(wb->model);
     struct mal_export ex = {.kind = mal_model_info(wb->model)->kind,
                             .base_model = wb->base_model,
                             .version = -1,

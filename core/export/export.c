@@ -17,7 +17,8 @@ bool mal_export_add(struct mal_export *ex, const struct mal_linear *lin,
                                        .d_in = lin->d_in,
                                        .d_out = lin->d_out,
                                        .transposed = lin->transposed,
-                                       .dtype = lin->dtype};
+                                       .dtype = lin->dtype,
+                                       .bias = lin->bias_of != NULL};
     if (!module.name) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     ex->modules[ex->n_modules++] = module;
     return true;
@@ -28,6 +29,10 @@ void mal_export_finish(struct mal_export *ex) {
         mal_free(ex->modules[m].name);
     mal_free(ex->modules);
     *ex = (struct mal_export){0};
+}
+
+void mal_export_tensor(const struct mal_export_module *module, char *out, size_t size) {
+    (void)snprintf(out, size, "%s%s", module->name, module->bias ? "" : ".weight");
 }
 
 size_t mal_export_about(const struct mal_export *ex, const char *format,
@@ -72,11 +77,18 @@ static void tensors_finish(struct tensors *t) {
 
 static void set_entry(struct tensors *t, size_t i, const struct mal_export_module *module,
                       enum mal_dtype dtype) {
-    snprintf(t->names[i], sizeof t->names[i], "%s.weight", module->name);
-    t->entries[i] =
-        (struct mal_st_entry){.name = t->names[i], .dtype = dtype, .n_dims = 2};
-    t->entries[i].shape[0] = module->transposed ? module->d_out : module->d_in;
-    t->entries[i].shape[1] = module->transposed ? module->d_in : module->d_out;
+    mal_export_tensor(module, t->names[i], sizeof t->names[i]);
+    struct mal_st_entry entry = {
+        .name = t->names[i],
+        .dtype = dtype,
+        .n_dims = 2,
+        .shape = {module->transposed ? module->d_out : module->d_in,
+                  module->transposed ? module->d_in : module->d_out}};
+    if (module->bias) {
+        entry.n_dims = 1;
+        entry.shape[0] = module->d_out;
+    }
+    t->entries[i] = entry;
 }
 
 static bool stream(struct tensors *t, size_t n, const char *format,

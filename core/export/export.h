@@ -17,6 +17,7 @@ struct mal_export_module {
     int64_t d_in, d_out;
     bool transposed;      /* stored (d_out, d_in) in the checkpoint */
     enum mal_dtype dtype; /* of the checkpoint */
+    bool bias;            /* of a layer, whose name this is with ".bias"; (1, d_out) */
 };
 
 /* T as left right, fp32 in host memory. */

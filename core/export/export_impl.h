@@ -10,6 +10,8 @@ struct mal_export_text {
     char version[24];
 };
 
+/* The module's tensor in the checkpoint. */
+void mal_export_tensor(const struct mal_export_module *module, char *out, size_t size);
 /* What a safetensors file says about itself; `text` holds what `meta` borrows. Returns
  * how many there are. */
 size_t mal_export_about(const struct mal_export *ex, const char *format,

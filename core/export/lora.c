@@ -66,11 +66,34 @@ static bool add_zeros(struct mal_lora *lora, struct mal_error *err) {
     return (part->low.left && part->low.right) || mal_fail(err, MAL_NO_MEMORY, "adapter");
 }
 
+/* Adapters of this form have factors of matrices. */
+static bool check_bias(const struct mal_export *ex, size_t m, struct mal_error *err) {
+    const struct mal_export_module *module = &ex->modules[m];
+    float *shift = mal_malloc((size_t)module->d_out * sizeof *shift);
+    bool ok = shift || mal_fail(err, MAL_NO_MEMORY, "module '%s'", module->name);
+    ok = ok && ex->shift(ex->arg, m, shift, err);
+    for (int64_t i = 0; ok && i < module->d_out; i++) {
+        ok = shift[i] == 0 ||
+             mal_fail(err, MAL_CONFLICT,
+                      "a LoRA adapter holds no biases, and '%s' is changed: the "
+                      "difference is to be had as safetensors, the weights as tensors or "
+                      "as a whole model",
+                      module->name);
+    }
+    mal_free(shift);
+    return ok;
+}
+
 static bool make_parts(struct mal_lora *lora, struct mal_backend *be, int64_t max_rank,
                        struct mal_error *err) {
     const struct mal_export *ex = lora->ex;
     for (size_t m = 0; m < ex->n_modules; m++) {
         struct mal_lora_part *part = &lora->parts[lora->n_parts];
+        if (ex->modules[m].bias) {
+            if (!check_bias(ex, m, err)) return false;
+            mal_export_tick(ex, m + 1);
+            continue;
+        }
         if (!make_part(part, ex, m, be, max_rank, err)) return false;
         mal_export_tick(ex, m + 1);
         if (part->low.rank == 0) continue;

@@ -135,7 +135,7 @@ bool mal_export_model(const struct mal_export *ex, const struct mal_checkpoint *
     bool ok = copy_dir(mal_checkpoint_dir(base), new.partial, err);
     for (size_t m = 0; ok && m < ex->n_modules; m++) {
         char name[256];
-        snprintf(name, sizeof name, "%s.weight", ex->modules[m].name);
+        mal_export_tensor(&ex->modules[m], name, sizeof name);
         struct mal_checkpoint_tensor at = mal_checkpoint_find(base, name);
         ok = overwrite(ex, m, &at, new.partial, err);
         mal_export_tick(ex, m + 1);

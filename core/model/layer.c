@@ -58,20 +58,35 @@ bool mal_learns(const struct mal_pass *pass, const struct mal_linear *lin) {
     return pass->dw && lin->edit >= 0;
 }
 
+/* c (m, n) += a' b over k rows. */
+static void add_product(struct mal_backend *be, int64_t k, int64_t m, const float *a,
+                        int64_t lda, int64_t n, const float *b, int64_t ldb, float *c) {
+    mal_gemm(be, &(struct mal_gemm){.m = m,
+                                    .n = n,
+                                    .k = k,
+                                    .a = a,
+                                    .lda = lda,
+                                    .trans_a = true,
+                                    .b = b,
+                                    .b_dtype = MAL_F32,
+                                    .ldb = ldb,
+                                    .c = c,
+                                    .alpha = 1,
+                                    .beta = 1});
+}
+
 void mal_add_weight_grad(struct mal_pass *pass, const struct mal_linear *lin, int64_t n,
                          const float *x, const float *dy, int64_t ld_dy) {
     if (!mal_learns(pass, lin)) return;
-    mal_gemm(pass->be, &(struct mal_gemm){.m = lin->d_in,
-                                          .n = lin->d_out,
-                                          .k = n,
-                                          .a = x,
-                                          .trans_a = true,
-                                          .b = dy,
-                                          .b_dtype = MAL_F32,
-                                          .ldb = ld_dy,
-                                          .c = pass->dw[lin->edit],
-                                          .alpha = 1,
-                                          .beta = 1});
+    float *dw = pass->dw[lin->edit];
+    const struct mal_linear *bias = lin->own_bias;
+    if (pass->dw_as_stored && lin->transposed)
+        add_product(pass->be, n, lin->d_out, dy, ld_dy, lin->d_in, x, 0, dw);
+    else
+        add_product(pass->be, n, lin->d_in, x, 0, lin->d_out, dy, ld_dy, dw);
+    if (bias && bias->edit >= 0)
+        add_product(pass->be, n, 1, pass->ones, 0, lin->d_out, dy, ld_dy,
+                    pass->dw[bias->edit]);
 }
 
 bool mal_capture_grads(struct mal_pass *pass, const struct mal_lane *lane,

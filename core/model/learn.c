@@ -8,10 +8,10 @@
 
 /* Lets the passes read the base weights where they read those in use, or back. */
 static void swap_weights(struct mal_model *model) {
-    for (size_t m = 0; m < model->n_edits; m++) {
+    for (size_t m = 0; m < model->n_edited; m++) {
         struct mal_linear *lin = model->edits[m];
         const void *w = lin->w;
-        lin->w = lin->w0;
+        mal_linear_use(lin, lin->w0);
         lin->w0 = w;
     }
 }
@@ -26,11 +26,66 @@ static void base_forward(struct mal_model *model, const struct mal_pass *pass) {
     swap_weights(model);
 }
 
+/* What each head row's loss counts, host. */
+static bool count_rows(const struct mal_rows *rows, const float *counts, float *out,
+                       struct mal_error *err) {
+    const struct mal_lane_rows *lane = &rows->main;
+    float *of_top = mal_malloc((size_t)lane->n_top * sizeof *of_top);
+    if (!of_top) return mal_fail(err, MAL_NO_MEMORY, "losses");
+    for (int64_t s = 0; s < lane->n_seqs; s++) {
+        for (int32_t i = lane->top_start[s]; i < lane->top_start[s + 1]; i++)
+            of_top[i] = counts ? counts[s] : 1;
+    }
+    for (int64_t i = 0; i < rows->n_head; i++)
+        out[i] = of_top[rows->head_rows[i]];
+    mal_free(of_top);
+    return true;
+}
+
 static void set_scale(const struct mal_pass *pass, const struct mal_head_buffers *head,
-                      float scale, float *host) {
+                      float scale, const float *counts, float *host) {
     for (int64_t i = 0; i < pass->n_head; i++)
-        host[i] = scale;
+        host[i] = scale * counts[i];
     mal_backend_upload(pass->be, head->scale, host, (size_t)pass->n_head * sizeof *host);
+}
+
+/* What the bias gradients are summed with, through `host` (rows). */
+static void set_ones(const struct mal_pass *pass, float *host) {
+    if (!pass->ones) return;
+    int64_t n = mal_pass_rows(pass);
+    for (int64_t i = 0; i < n; i++)
+        host[i] = 1;
+    mal_backend_upload(pass->be, (float *)pass->ones, host, (size_t)n * sizeof *host);
+}
+
+static bool run(struct mal_model *model, const struct mal_learn *learn,
+                const struct mal_rows *rows, struct mal_pass *pass,
+                const struct mal_head_buffers *head, struct mal_error *err) {
+    size_t n = (size_t)pass->n_head;
+    float *counts = mal_malloc(n * sizeof *counts), *host = mal_malloc(n * sizeof *host);
+    float *ones = mal_malloc((size_t)mal_pass_rows(pass) * sizeof *ones);
+    bool ok = (counts && host && ones) || mal_fail(err, MAL_NO_MEMORY, "losses");
+    ok = ok && count_rows(rows, learn->counts, counts, err);
+    if (ok) {
+        set_ones(pass, ones);
+        set_scale(pass, head, learn->loss_scale, counts, host);
+        if (learn->keep) base_forward(model, pass);
+        pass->resume = learn->keep;
+        mal_model_forward(model, pass);
+        mal_head_bwd(model, pass, head, learn->keep ? pass->y0 : NULL);
+        mal_model_backward(model, pass);
+        mal_backend_download(pass->be, host, head->logprob, n * sizeof *host);
+        ok = mal_backend_sync(model->be, err);
+    }
+    if (ok && learn->loss) {
+        *learn->loss = 0;
+        for (size_t i = 0; i < n; i++)
+            *learn->loss += (double)counts[i] * (learn->keep ? 1 : -1) * (double)host[i];
+    }
+    mal_free(counts);
+    mal_free(host);
+    mal_free(ones);
+    return ok;
 }
 
 bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
@@ -39,31 +94,17 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
     struct mal_pass pass = {.backward = true,
                             .compare = learn->keep,
                             .dw = learn->dw,
+                            .dw_as_stored = learn->as_stored,
                             .left = model->n_edits};
     struct mal_head_buffers head;
     assert(model->n_edits > 0);
     bool ok = mal_need_head(model, err) &&
-              mal_rows_of_batch(&rows, model, batch, MAL_KEPT_BELOW, err) &&
-              mal_pass_prepare(model, &rows, &pass, &head, err);
+              mal_rows_of_batch(&rows, model, batch, MAL_KEPT_BELOW, err);
+    pass.rounds = rows.rounds;
+    pass.n_rounds = rows.n_rounds;
+    ok = ok && mal_pass_prepare(model, &rows, &pass, &head, err) &&
+         run(model, learn, &rows, &pass, &head, err);
     mal_rows_finish(&rows);
-    if (!ok) return false;
-    float *host = mal_malloc((size_t)pass.n_head * sizeof *host);
-    if (!host) return mal_fail(err, MAL_NO_MEMORY, "losses");
-
-    set_scale(&pass, &head, learn->loss_scale, host);
-    if (learn->keep) base_forward(model, &pass);
-    pass.resume = learn->keep;
-    mal_model_forward(model, &pass);
-    mal_head_bwd(model, &pass, &head, learn->keep ? pass.y0 : NULL);
-    mal_model_backward(model, &pass);
-    mal_backend_download(pass.be, host, head.logprob, (size_t)pass.n_head * sizeof *host);
-    ok = mal_backend_sync(model->be, err);
-    if (ok && learn->loss) {
-        *learn->loss = 0;
-        for (int64_t i = 0; i < pass.n_head; i++)
-            *learn->loss += learn->keep ? (double)host[i] : -(double)host[i];
-    }
-    mal_free(host);
     return ok;
 }
 

@@ -72,6 +72,22 @@ static bool describe(struct mal_model *model, const char *dir, struct mal_error 
     return model->arch->bind(model, err);
 }
 
+static void forget(struct mal_linear *lin) {
+    lin->edit = -1;
+    mal_linear_use(lin, lin->w0);
+}
+
+static void forget_edits(struct mal_model *model) {
+    for (size_t i = 0; i < model->n_linears; i++) {
+        forget(model->linears[i]);
+        if (model->linears[i]->own_bias) forget(model->linears[i]->own_bias);
+    }
+    mal_free(model->edits);
+    model->edits = NULL;
+    model->n_edits = model->n_edited = 0;
+    model->lowest_edit_block = model->info.n_layers;
+}
+
 bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend *be,
                     struct mal_error *err) {
     struct mal_model *model = mal_calloc(1, sizeof *model);
@@ -82,9 +98,7 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     if (!describe(model, dir, err)) goto fail;
     if (!mal_load_weights(model, err)) goto fail;
     if (model->arch->derive && !model->arch->derive(model, err)) goto fail;
-    for (size_t i = 0; i < model->n_linears; i++) {
-        model->linears[i]->w = model->linears[i]->w0;
-    }
+    forget_edits(model);
     *out = model;
     return true;
 
@@ -108,8 +122,12 @@ bool mal_model_look(struct mal_model **out, const char *dir, struct mal_error *e
 /* What a model that shares another's has not. */
 static void close_own(struct mal_model *model) {
     mal_arena_finish(&model->weights);
-    for (size_t i = 0; i < model->n_linears; i++)
-        mal_free(model->linears[i]->name); /* they live inside the blocks */
+    for (size_t i = 0; i < model->n_linears; i++) { /* they live inside the blocks */
+        struct mal_linear *lin = model->linears[i];
+        if (lin->own_bias) mal_free(lin->own_bias->name);
+        mal_free(lin->own_bias);
+        mal_free(lin->name);
+    }
     mal_free(model->own);
     mal_free(model->bindings);
     mal_free(model->ends);
@@ -195,51 +213,74 @@ struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *na
     return NULL;
 }
 
-static void forget_edits(struct mal_model *model) {
-    for (size_t i = 0; i < model->n_linears; i++) {
-        model->linears[i]->edit = -1;
-        model->linears[i]->w = model->linears[i]->w0;
+struct mal_linear *mal_model_find_editable(struct mal_model *model, const char *name) {
+    struct mal_linear *lin = mal_model_find_linear(model, name);
+    for (size_t i = 0; !lin && i < model->n_linears; i++) {
+        struct mal_linear *bias = model->linears[i]->own_bias;
+        if (bias && !strcmp(bare_name(model, bias->name), bare_name(model, name)))
+            lin = bias;
     }
-    mal_free(model->edits);
-    model->edits = NULL;
-    model->n_edits = 0;
-    model->lowest_edit_block = model->info.n_layers;
+    return lin;
+}
+
+void mal_linear_tensor(const struct mal_linear *lin, char *out, size_t size) {
+    (void)snprintf(out, size, "%s%s", lin->name, lin->bias_of ? "" : ".weight");
+}
+
+/* *out of the name; it must not be among the first n of edits. */
+static bool find_edit(struct mal_model *model, const char *name,
+                      struct mal_linear *const *edits, size_t n, struct mal_linear **out,
+                      struct mal_error *err) {
+    *out = mal_model_find_editable(model, name);
+    if (!*out) {
+        return mal_fail(
+            err, MAL_INVALID,
+            "the model has no linear layer '%s'; it has %zu, from '%s' to '%s'", name,
+            model->n_linears, model->linears[0]->name,
+            model->linears[model->n_linears - 1]->name);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (edits[i] == *out)
+            return mal_fail(err, MAL_INVALID, "edit module '%s' is named twice", name);
+    }
+    return true;
 }
 
 bool mal_model_set_edits(struct mal_model *model, const char *const *names, size_t n,
                          struct mal_error *err) {
+    struct mal_linear **named = mal_calloc(n, sizeof *named);
     struct mal_linear **edits = mal_calloc(n, sizeof *edits);
-    if (!edits) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
-    for (size_t i = 0; i < n; i++) {
-        edits[i] = mal_model_find_linear(model, names[i]);
-        bool twice = false;
-        for (size_t j = 0; j < i; j++)
-            twice = twice || edits[j] == edits[i];
-        if (edits[i] && !twice) continue;
+    bool ok = (named && edits) || mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    for (size_t i = 0; ok && i < n; i++)
+        ok = find_edit(model, names[i], named, i, &named[i], err);
+    if (!ok) {
+        mal_free(named);
         mal_free(edits);
-        if (twice)
-            return mal_fail(err, MAL_INVALID, "edit module '%s' is named twice",
-                            names[i]);
-        return mal_fail(
-            err, MAL_INVALID,
-            "the model has no linear layer '%s'; it has %zu, from '%s' to '%s'", names[i],
-            model->n_linears, model->linears[0]->name,
-            model->linears[model->n_linears - 1]->name);
+        return false;
     }
     forget_edits(model);
     model->edits = edits;
-    model->n_edits = n;
-    for (size_t i = 0; i < n; i++) {
-        edits[i]->edit = (int)i;
-        if (edits[i]->block < model->lowest_edit_block) {
-            model->lowest_edit_block = edits[i]->block;
+    for (int biases = 0; biases < 2; biases++) {
+        for (size_t i = 0; i < n; i++) {
+            struct mal_linear *lin = named[i];
+            if ((lin->bias_of != NULL) != biases) continue;
+            lin->edit = (int)model->n_edited;
+            edits[model->n_edited++] = lin;
+            if (lin->block < model->lowest_edit_block)
+                model->lowest_edit_block = lin->block;
         }
+        if (!biases) model->n_edits = model->n_edited;
     }
+    mal_free(named);
     return true;
 }
 
 size_t mal_model_n_edits(const struct mal_model *model) {
     return model->n_edits;
+}
+
+size_t mal_model_n_edited(const struct mal_model *model) {
+    return model->n_edited;
 }
 
 struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i) {

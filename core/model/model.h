@@ -14,19 +14,23 @@
 struct mal_model;
 struct mal_tokenizer;
 
-/* A linear layer y = x W + b. `w` is what the passes read; edits swap it. */
+/* A linear layer y = x W + b. `w` is what the passes read; edits swap it. Its bias, where
+ * that can be edited, is a layer itself, of the constant input 1: its name ends in
+ * ".bias", W is (1, d_out), and no pass runs it. */
 struct mal_linear {
     char *name; /* in the checkpoint, without ".weight", owned */
     int64_t d_in, d_out;
-    bool transposed;        /* stored (d_out, d_in) in the checkpoint and here */
-    enum mal_dtype dtype;   /* of the checkpoint */
-    enum mal_dtype w_dtype; /* of w and w0 on this device */
-    const void *w;          /* in use */
-    const void *w0;         /* base; w == w0 until edited */
-    const float *bias;      /* NULL: none */
-    int64_t block;          /* index of the block it is in, the encoder's first */
-    bool of_source;         /* its rows are those of an encoder-decoder's encoder */
-    int edit;               /* index among the edit modules, -1: none */
+    bool transposed;             /* stored (d_out, d_in) in the checkpoint and here */
+    enum mal_dtype dtype;        /* of the checkpoint */
+    enum mal_dtype w_dtype;      /* of w and w0 on this device */
+    const void *w;               /* in use */
+    const void *w0;              /* base; w == w0 until edited */
+    const float *bias;           /* in use; NULL: none */
+    struct mal_linear *own_bias; /* `bias` as a layer, owned; NULL: there is none */
+    struct mal_linear *bias_of;  /* of such a bias: the layer; else NULL */
+    int64_t block;               /* index of the block it is in, the encoder's first */
+    bool of_source;              /* its rows are those of an encoder-decoder's encoder */
+    int edit;                    /* index among what is edited, -1: not */
 };
 
 enum mal_model_kind {
@@ -81,11 +85,25 @@ size_t mal_model_n_linears(const struct mal_model *model);
 struct mal_linear *mal_model_linear(struct mal_model *model, size_t i);
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name);
 
-/* Declares the edit modules; replaces what was declared before. An unknown name is an
- * error that lists what there is of its kind. */
+/* A layer or, by a name that ends in ".bias", a layer's bias; NULL: there is none. */
+struct mal_linear *mal_model_find_editable(struct mal_model *model, const char *name);
+/* The name of its tensor in the checkpoint: "<name>.weight", of a bias its own. */
+void mal_linear_tensor(const struct mal_linear *lin, char *out, size_t size);
+
+/* Lets the passes read `w`. */
+static inline void mal_linear_use(struct mal_linear *lin, const void *w) {
+    lin->w = w;
+    if (lin->bias_of) lin->bias_of->bias = w;
+}
+
+/* Declares what is edited: layers, the edit modules, and biases; replaces what was
+ * declared before. An unknown name is an error that lists what there is of its kind. */
 bool mal_model_set_edits(struct mal_model *model, const char *const *names, size_t n,
                          struct mal_error *err) MAL_CHECK;
+/* The edit modules, and what is edited: those, then the biases, each in the order in
+ * which they were named. */
 size_t mal_model_n_edits(const struct mal_model *model);
+size_t mal_model_n_edited(const struct mal_model *model);
 struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i);
 /* The paper's choice for this architecture, scaled to the model's depth (core/README.md
  * section 9). Names are borrowed from the model; *out is freed with mal_free(). */
@@ -110,6 +128,10 @@ struct mal_batch {
     const int32_t *from;                      /* (n_seqs); from[s] < length */
     const int32_t *labels;                    /* (start[n_seqs]) */
     const int32_t *source_start, *source_ids; /* (n_seqs + 1), (source_start[n_seqs]) */
+    /* NULL, or tokens that are all to be predicted at one row, instead of `labels`: of
+     * sequence s targets[target_start[s] .. target_start[s+1]), one or more, at from[s],
+     * its last row. For mal_model_learn() alone. */
+    const int32_t *target_start, *targets;
 };
 
 /* Per label row, in packed order (sequence by sequence, positions ascending); host memory
@@ -146,12 +168,15 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
 /* Forward and backward of a training loss on the weights in use, for its gradient at the
  * weights of the edit modules, with prompts' rows taking part (core/README.md section 8).
  * The loss is the sum over label rows of loss_scale * -log p; or, with `keep`, of
- * loss_scale * KL(base model || weights in use), whatever the labels. dw[m] (d_in, d_out)
- * fp32, device memory of the caller, is added to. `loss` (may be NULL): the sum without
+ * loss_scale * KL(base model || weights in use), whatever the labels. The losses of
+ * sequence s count counts[s] times (NULL: once). dw[m] of each module, and of each bias
+ * that is edited, fp32, device memory of the caller, is added to: (d_in, d_out) or, with
+ * `as_stored`, oriented as the weight is. `loss` (may be NULL): the sum without
  * loss_scale, host. */
 struct mal_learn {
-    bool keep;
+    bool keep, as_stored;
     float loss_scale;
+    const float *counts; /* (n_seqs), host */
     float *const *dw;
     double *loss;
 };

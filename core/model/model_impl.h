@@ -86,8 +86,8 @@ struct mal_model {
 
     struct mal_linear **linears; /* in the order of their blocks; they live inside them */
     size_t n_linears, linears_capacity;
-    struct mal_linear **edits;
-    size_t n_edits;
+    struct mal_linear **edits; /* (n_edited): modules, then biases */
+    size_t n_edits, n_edited;
     int64_t lowest_edit_block; /* n_layers when there is none */
 
     struct mal_binding *bindings;

@@ -89,7 +89,11 @@ struct mal_pass {
     int64_t n_head;           /* top rows that go through the head */
     const int32_t *head_rows; /* (n_head) indices among the top rows */
     const int32_t *labels;    /* (n_head), -1: none */
-    float *pooled;            /* (top, C) before the pooler's activation */
+    /* Host, (n_rounds + 1): head rows of which no two are of one top row, where several
+     * tokens are predicted at one; NULL: no two of all are. */
+    const int64_t *rounds;
+    size_t n_rounds;
+    float *pooled; /* (top, C) before the pooler's activation */
 
     struct mal_kv_cache *cache; /* NULL: none */
     const int32_t *cache_rows;  /* (main.n_tokens) where keys and values go */
@@ -104,13 +108,21 @@ struct mal_pass {
     bool backward;    /* a backward pass follows */
     float *const *u;  /* keys per edit module, memory of the caller; NULL: not wanted */
     float *const *g;  /* value gradients, likewise */
-    float *const *dw; /* (d_in, d_out) likewise, added to */
-    size_t left;      /* edit modules whose gradients are still to come */
+    float *const *dw; /* of all that is edited, likewise, added to */
+    bool dw_as_stored;
+    const float *ones; /* (rows) where biases are edited: what their gradients sum with */
+    size_t left;       /* edit modules whose gradients are still to come */
 };
 
 /* Rows that go out of a block in the forward pass. */
 static inline int64_t mal_rows_out(const struct mal_step *step) {
     return step->last ? step->lane->top.n : step->lane->n_tokens;
+}
+
+/* Rows of the longer lane. */
+static inline int64_t mal_pass_rows(const struct mal_pass *pass) {
+    int64_t main = pass->main.n_tokens, source = pass->source.n_tokens;
+    return main > source ? main : source;
 }
 
 /* What was written beside the residual stream takes its place. */

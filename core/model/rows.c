@@ -1,6 +1,7 @@
 /* rows.c - packing: from sequences to rows, from rows to the buffers of a pass. */
 #include "core/model/rows.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -44,7 +45,9 @@ bool mal_rows_alloc(struct mal_rows *rows, bool cached, struct mal_error *err) {
 
 void mal_rows_finish(struct mal_rows *rows) {
     mal_free(rows->block);
+    mal_free(rows->rounds);
     rows->block = NULL;
+    rows->rounds = NULL;
 }
 
 static bool check_tokens(const struct mal_model *model, size_t s, const int32_t *ids,
@@ -65,6 +68,23 @@ static bool check_tokens(const struct mal_model *model, size_t s, const int32_t 
     return true;
 }
 
+static bool check_label(const struct mal_model *model, size_t s, int32_t label,
+                        struct mal_error *err) {
+    return label < model->info.n_outputs ||
+           mal_fail(err, MAL_INVALID, "sequence %zu: label %d, the model has %lld", s,
+                    label, (long long)model->info.n_outputs);
+}
+
+static bool check_targets(const struct mal_model *model, const struct mal_batch *batch,
+                          size_t s, struct mal_error *err) {
+    assert(batch->from[s] == batch->start[s + 1] - batch->start[s] - 1 &&
+           batch->target_start[s] < batch->target_start[s + 1]);
+    for (int32_t i = batch->target_start[s]; i < batch->target_start[s + 1]; i++) {
+        if (!check_label(model, s, batch->targets[i], err)) return false;
+    }
+    return true;
+}
+
 static bool check_sequence(const struct mal_model *model, const struct mal_batch *batch,
                            size_t s, struct mal_error *err) {
     int32_t start = batch->start[s], n = batch->start[s + 1] - start;
@@ -73,10 +93,9 @@ static bool check_sequence(const struct mal_model *model, const struct mal_batch
         return mal_fail(err, MAL_INVALID, "sequence %zu: %d tokens, labels from %d", s, n,
                         batch->from[s]);
     }
+    if (batch->targets) return check_targets(model, batch, s, err);
     for (int32_t i = start; i < start + n; i++) {
-        if (batch->labels[i] < model->info.n_outputs) continue;
-        return mal_fail(err, MAL_INVALID, "sequence %zu: label %d, the model has %lld", s,
-                        batch->labels[i], (long long)model->info.n_outputs);
+        if (!check_label(model, s, batch->labels[i], err)) return false;
     }
     if (model->encoder.n == 0) return true;
     start = batch->source_start[s];
@@ -122,7 +141,9 @@ static bool count_rows(struct mal_rows *rows, const struct mal_model *model,
         int64_t length = batch->start[s + 1] - batch->start[s], labelled = 0;
         for (int64_t t = batch->from[s]; t < length; t++)
             labelled += is_labelled(model, batch, s, t);
-        rows->n_head += labelled;
+        rows->n_head += batch->targets
+                            ? batch->target_start[s + 1] - batch->target_start[s]
+                            : labelled;
         count_sequence(&rows->main, length, kept == MAL_KEPT_LABELS ? labelled : length,
                        kept == MAL_KEPT_ALL ? length : labelled);
         if (model->encoder.n == 0) continue;
@@ -145,7 +166,7 @@ static void fill_main(struct mal_rows *rows, const struct mal_model *model,
         for (int32_t t = 0; t < length; t++) {
             lane->pos[start + t] = t;
             bool labelled = is_labelled(model, batch, s, t);
-            if (labelled) {
+            if (labelled && !batch->targets) {
                 rows->head_rows[head] = top;
                 rows->labels[head++] = batch->labels[start + t];
             }
@@ -157,6 +178,31 @@ static void fill_main(struct mal_rows *rows, const struct mal_model *model,
     lane->kept_start[batch->n_seqs] = kept;
     lane->top_start[batch->n_seqs] = top;
     memcpy(lane->ids, batch->ids, (size_t)lane->n_tokens * sizeof *lane->ids);
+}
+
+/* The head's rows where several tokens are predicted at one: the first of each sequence,
+ * then the second of those that have one, and so on. */
+static bool fill_rounds(struct mal_rows *rows, const struct mal_batch *batch,
+                        struct mal_error *err) {
+    size_t most = 0;
+    int64_t head = 0;
+    for (size_t s = 0; s < batch->n_seqs; s++) {
+        size_t n = (size_t)(batch->target_start[s + 1] - batch->target_start[s]);
+        if (n > most) most = n;
+    }
+    rows->rounds = mal_calloc(most + 1, sizeof *rows->rounds);
+    if (!rows->rounds) return mal_fail(err, MAL_NO_MEMORY, "rows of a pass");
+    rows->n_rounds = most;
+    for (size_t round = 0; round < most; round++) {
+        for (size_t s = 0; s < batch->n_seqs; s++) {
+            int32_t at = batch->target_start[s] + (int32_t)round;
+            if (at >= batch->target_start[s + 1]) continue;
+            rows->head_rows[head] = rows->main.top_start[s];
+            rows->labels[head++] = batch->targets[at];
+        }
+        rows->rounds[round + 1] = head;
+    }
+    return true;
 }
 
 /* All rows are kept, and all are top. */
@@ -188,6 +234,10 @@ bool mal_rows_of_batch(struct mal_rows *out, const struct mal_model *model,
     fill_main(&rows, model, batch, kept);
     if (model->encoder.n > 0)
         fill_source(&rows.source, batch->source_start, batch->source_ids);
+    if (batch->targets && !fill_rounds(&rows, batch, err)) {
+        mal_rows_finish(&rows);
+        return false;
+    }
     *out = rows;
     return true;
 }
@@ -241,6 +291,7 @@ void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
     head->rows = mal_arena_floats(arena, head->slice * c);
     head->logits = mal_arena_floats(arena, head->slice * v);
     if (pass->compare) head->base = mal_arena_floats(arena, head->slice * v);
+    if (pass->rounds) head->sum = mal_arena_floats(arena, head->slice * c);
     head->logprob = mal_arena_floats(arena, n_head);
     head->scale = mal_arena_floats(arena, n_head);
     head->rank = mal_arena_ints(arena, n_head);
@@ -361,13 +412,14 @@ static void loss_bwd(const struct mal_model *model, const struct mal_pass *pass,
     }
 }
 
-void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
-                  const struct mal_head_buffers *head, const float *y0) {
+/* Head rows [first, last), of which no two are of one top row, whose gradients are
+ * written or, `add`, added. */
+static void head_bwd(const struct mal_model *model, const struct mal_pass *pass,
+                     const struct mal_head_buffers *head, const float *y0, int64_t first,
+                     int64_t last, bool add) {
     int64_t v = model->info.n_outputs, c = model->info.n_channels;
-    mal_backend_zero(pass->be, pass->main.dy,
-                     (size_t)(pass->main.top.n * c) * sizeof(float));
-    for (int64_t i = 0; i < pass->n_head; i += head->slice) {
-        int64_t n = pass->n_head - i < head->slice ? pass->n_head - i : head->slice;
+    for (int64_t i = first; i < last; i += head->slice) {
+        int64_t n = last - i < head->slice ? last - i : head->slice;
         loss_bwd(model, pass, head, y0, i, n);
         mal_gemm(pass->be, &(struct mal_gemm){.m = n,
                                               .n = c,
@@ -377,7 +429,21 @@ void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                                               .b_dtype = model->head.dtype,
                                               .c = head->rows,
                                               .alpha = model->head_scale});
+        if (add) {
+            mal_gather_rows(pass->be, n, c, pass->head_rows + i, pass->main.dy, c,
+                            head->sum, c);
+            mal_add(pass->be, n * c, head->sum, head->rows);
+        }
         mal_scatter_rows(pass->be, n, c, pass->head_rows + i, head->rows, c,
                          pass->main.dy, c);
     }
+}
+
+void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
+                  const struct mal_head_buffers *head, const float *y0) {
+    mal_backend_zero(pass->be, pass->main.dy,
+                     (size_t)(pass->main.top.n * model->info.n_channels) * sizeof(float));
+    if (!pass->rounds) head_bwd(model, pass, head, y0, 0, pass->n_head, false);
+    for (size_t r = 0; r < pass->n_rounds; r++)
+        head_bwd(model, pass, head, y0, pass->rounds[r], pass->rounds[r + 1], r > 0);
 }

@@ -19,6 +19,8 @@ struct mal_rows {
     int64_t n_head;
     int32_t *head_rows, *labels; /* (n_head) */
     int32_t *cache_rows;         /* (main.n_tokens); NULL: no cache */
+    int64_t *rounds;             /* (n_rounds + 1) of head rows, see pass.h; NULL */
+    size_t n_rounds;
     int32_t *block;
 };
 
@@ -44,6 +46,7 @@ struct mal_head_buffers {
     float *rows;    /* (slice, C) */
     float *logits;  /* (slice, V) */
     float *base;    /* (slice, V) of the base model, where it is compared with */
+    float *sum;     /* (slice, C) gradients so far, where a row has several */
     float *logprob; /* (n_head) */
     float *scale;   /* (n_head) */
     int32_t *rank, *argmax;

@@ -99,6 +99,8 @@ static void layout_lane(const struct mal_model *model, const struct mal_pass *pa
 void mal_stacks_layout(const struct mal_model *model, struct mal_pass *pass) {
     if (model->encoder.n > 0) layout_lane(model, pass, &pass->source, &model->encoder);
     layout_lane(model, pass, &pass->main, &model->decoder);
+    if (pass->backward && model->n_edited > model->n_edits)
+        pass->ones = mal_arena_floats(pass->arena, mal_pass_rows(pass));
     if (model->pooler.w) {
         pass->pooled =
             mal_arena_floats(pass->arena, pass->main.top.n * model->info.n_channels);

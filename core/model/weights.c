@@ -128,6 +128,29 @@ static bool register_linear(struct mal_model *model, struct mal_linear *lin,
     return true;
 }
 
+/* Passes need biases in fp32. */
+static bool bind_bias(struct mal_model *model, struct mal_linear *lin,
+                      struct mal_error *err) {
+    char name[NAME_ROOM];
+    struct mal_checkpoint_tensor source;
+    snprintf(name, sizeof name, "%s.bias", lin->name);
+    struct mal_linear *bias = lin->own_bias = mal_calloc(1, sizeof *bias);
+    if (!bias) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
+    *bias = (struct mal_linear){.name = mal_strdup(name),
+                                .d_in = 1,
+                                .d_out = lin->d_out,
+                                .w_dtype = MAL_F32,
+                                .bias_of = lin,
+                                .block = lin->block,
+                                .of_source = lin->of_source,
+                                .edit = -1};
+    if (!bias->name) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
+    if (!mal_checkpoint_need(model->ckpt, name, 1, &lin->d_out, &source, err))
+        return false;
+    bias->dtype = source.tensor->dtype;
+    return bind_source(model, source, MAL_F32, &bias->w0, err);
+}
+
 static bool bind_linear(struct mal_model *model, const char *where,
                         const struct mal_linear_spec *spec, int64_t block,
                         struct mal_error *err) {
@@ -153,8 +176,7 @@ static bool bind_linear(struct mal_model *model, const char *where,
     lin->dtype = source.tensor->dtype;
     lin->w_dtype = kept_as(lin->dtype);
     if (!bind_source(model, source, lin->w_dtype, &lin->w0, err)) return false;
-    snprintf(full, sizeof full, "%s.bias", name);
-    return !spec->bias || mal_bind_tensor(model, full, 1, &lin->d_out, &lin->bias, err);
+    return !spec->bias || bind_bias(model, lin, err);
 }
 
 bool mal_bind_linears(struct mal_model *model, const char *where,
