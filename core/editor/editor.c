@@ -79,6 +79,7 @@ void mal_editor_close(struct mal_editor *editor) {
     mal_preserve_texts_finish(&editor->preserve);
     mal_free(editor->shapes);
     mal_free(editor->modules);
+    mal_free(editor->hyper);
     mal_free(editor);
 }
 
@@ -186,6 +187,13 @@ static bool check_base(const struct mal_editor *editor, struct mal_model *model,
         editor->base_model, hex);
 }
 
+static bool no_such_module(const struct mal_editor_module *module,
+                           struct mal_error *err) {
+    return mal_fail(err, MAL_CONFLICT,
+                    "the model has no linear layer '%s', which the editor is for",
+                    module->name);
+}
+
 static bool no_such_shape(const struct mal_editor *editor, const struct mal_linear *lin,
                           struct mal_error *err) {
     char has[256] = "";
@@ -206,11 +214,7 @@ static bool place_modules(struct mal_editor *editor, struct mal_model *model,
     for (size_t i = 0; i < editor->n_modules; i++) {
         struct mal_editor_module *module = &editor->modules[i];
         const struct mal_linear *lin = mal_model_find_linear(model, module->name);
-        if (!lin) {
-            return mal_fail(err, MAL_CONFLICT,
-                            "the model has no linear layer '%s', which the editor is for",
-                            module->name);
-        }
+        if (!lin) return no_such_module(module, err);
         size_t s = 0;
         while (s < editor->n_shapes && (editor->shapes[s].d_in != lin->d_in ||
                                         editor->shapes[s].d_out != lin->d_out))
@@ -232,8 +236,25 @@ static bool place_modules(struct mal_editor *editor, struct mal_model *model,
     return true;
 }
 
+/* Where there are no shapes the names are all there is to check. */
+static bool check_modules(const struct mal_editor *editor, struct mal_model *model,
+                          struct mal_error *err) {
+    const struct mal_method *method = editor->method;
+    if (method->causal && mal_model_info(model)->kind != MAL_MODEL_CAUSAL) {
+        return mal_fail(err, MAL_CONFLICT,
+                        "%s edits models that continue a text, this one is a %s",
+                        method->title, mal_model_info(model)->architecture);
+    }
+    for (size_t i = 0; i < editor->n_modules; i++) {
+        if (!mal_model_find_linear(model, editor->modules[i].name))
+            return no_such_module(&editor->modules[i], err);
+    }
+    return true;
+}
+
 bool mal_editor_resolve(struct mal_editor *editor, struct mal_model *model,
                         struct mal_error *err) {
+    if (!editor->method->keyed) return check_modules(editor, model, err);
     size_t *counts = mal_calloc(editor->n_shapes, sizeof *counts);
     if (!counts) return mal_fail(err, MAL_NO_MEMORY, "editor modules");
     bool ok = place_modules(editor, model, counts, err);
@@ -245,11 +266,16 @@ bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) {
     if (!mal_editor_resolve(editor, model, err) || !check_base(editor, model, err))
         return false;
-    const char **names = mal_calloc(editor->n_modules, sizeof *names);
+    const char **names = mal_calloc(2 * editor->n_modules, sizeof *names);
     if (!names) return mal_fail(err, MAL_NO_MEMORY, "editor modules");
-    for (size_t i = 0; i < editor->n_modules; i++)
-        names[i] = editor->modules[i].name;
-    bool ok = mal_model_set_edits(model, names, editor->n_modules, err);
+    size_t n = 0;
+    for (size_t i = 0; i < editor->n_modules; i++) {
+        const char *name = editor->modules[i].name;
+        const struct mal_linear *bias = mal_model_find_linear(model, name)->own_bias;
+        names[n++] = name;
+        if (editor->method->biases && bias) names[n++] = bias->name;
+    }
+    bool ok = mal_model_set_edits(model, names, n, err);
     mal_free(names);
     return ok;
 }

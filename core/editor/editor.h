@@ -53,9 +53,10 @@ struct mal_editor {
     double lr;                       /* the step of all modules, without a network */
     char base_model[MAL_HASH_HEX];   /* fingerprint, empty: not said */
     struct mal_editor_shape *shapes; /* in the order of their names "(d_in, d_out)" */
-    size_t n_shapes;
+    size_t n_shapes;                 /* 0 of a method that is not keyed */
     struct mal_editor_module *modules; /* in the order of the file */
     size_t n_modules;
+    double *hyper; /* (method->n_hyper), owned; NULL of a keyed method */
     struct mal_preserve_texts preserve; /* n 0: it carries none */
     struct mal_hash hash; /* SHA-256 of the file's bytes; zero when made in memory */
 };
@@ -74,6 +75,13 @@ bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                        struct mal_model *model, const char *const *modules,
                        size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
                        uint64_t seed, struct mal_error *err) MAL_CHECK;
+
+/* One of a method that is not keyed, with the numbers published for it but for those that
+ * `hyper` gives, the text of a JSON object; NULL: none. */
+bool mal_editor_create_direct(struct mal_editor **out, const struct mal_method *method,
+                              struct mal_model *model, const char *const *modules,
+                              size_t n_modules, const char *hyper,
+                              struct mal_error *err) MAL_CHECK;
 
 /* Declares the editor's modules as the model's edit modules, after checking names and
  * shapes and, where the file has one, the base model's fingerprint; gives each module its

@@ -22,14 +22,14 @@ static void fill_normal(float *dst, int64_t n, uint64_t *state) {
     }
 }
 
-/* ---- Shapes of the modules ---- */
+/* ---- Modules and their shapes ---- */
 
-static bool take_modules(struct mal_editor *editor, struct mal_model *model,
-                         const char *const *modules, size_t n, struct mal_error *err) {
+bool mal_editor_take_modules(struct mal_editor *editor, struct mal_model *model,
+                             const char *const *modules, size_t n,
+                             struct mal_error *err) {
+    if (n == 0) return mal_fail(err, MAL_INVALID, "an editor needs a module to edit");
     editor->modules = mal_calloc(n, sizeof *editor->modules);
-    editor->shapes = mal_calloc(n, sizeof *editor->shapes);
-    if (!editor->modules || !editor->shapes)
-        return mal_fail(err, MAL_NO_MEMORY, "editor");
+    if (!editor->modules) return mal_fail(err, MAL_NO_MEMORY, "editor");
     for (size_t i = 0; i < n; i++) {
         const struct mal_linear *lin = mal_model_find_linear(model, modules[i]);
         if (!lin) {
@@ -43,7 +43,17 @@ static bool take_modules(struct mal_editor *editor, struct mal_model *model,
         editor->modules[i].name = mal_strdup(lin->name);
         if (!editor->modules[i].name) return mal_fail(err, MAL_NO_MEMORY, "editor");
         editor->n_modules = i + 1;
+    }
+    return true;
+}
 
+static bool count_shapes(struct mal_editor *editor, struct mal_model *model,
+                         struct mal_error *err) {
+    editor->shapes = mal_calloc(editor->n_modules, sizeof *editor->shapes);
+    if (!editor->shapes) return mal_fail(err, MAL_NO_MEMORY, "editor");
+    for (size_t i = 0; i < editor->n_modules; i++) {
+        const struct mal_linear *lin =
+            mal_model_find_linear(model, editor->modules[i].name);
         size_t s = 0;
         while (s < editor->n_shapes && (editor->shapes[s].d_in != lin->d_in ||
                                         editor->shapes[s].d_out != lin->d_out))
@@ -64,8 +74,8 @@ static int by_name(const void *a, const void *b) {
     return strcmp(x_name, y_name);
 }
 
-static bool take_base(struct mal_editor *editor, struct mal_model *model,
-                      struct mal_error *err) {
+bool mal_editor_take_base(struct mal_editor *editor, struct mal_model *model,
+                          struct mal_error *err) {
     struct mal_hash fingerprint;
     if (!mal_model_fingerprint(model, &fingerprint, err)) return false;
     mal_hash_hex(&fingerprint, editor->base_model);
@@ -101,8 +111,6 @@ bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                        size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
                        uint64_t seed, struct mal_error *err) {
     bool net = method->net;
-    if (n_modules == 0)
-        return mal_fail(err, MAL_INVALID, "an editor needs a module to edit");
     if (net && (rank < 1 || n_blocks < 0))
         return mal_fail(err, MAL_INVALID, "rank must be 1 or more, blocks 0 or more");
     struct mal_editor *editor = mal_calloc(1, sizeof *editor);
@@ -115,10 +123,11 @@ bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                                   .rank = net ? rank : 0,
                                   .n_blocks = net ? n_blocks : 0,
                                   .lr = net ? 0 : lr};
-    if (!take_modules(editor, model, modules, n_modules, err)) goto fail;
+    if (!mal_editor_take_modules(editor, model, modules, n_modules, err)) goto fail;
+    if (!count_shapes(editor, model, err)) goto fail;
     qsort(editor->shapes, editor->n_shapes, sizeof *editor->shapes, by_name);
     if (!make_shapes(editor, (float)lr, seed, err)) goto fail;
-    if (!take_base(editor, model, err)) goto fail;
+    if (!mal_editor_take_base(editor, model, err)) goto fail;
     if (!mal_editor_resolve(editor, model, err)) goto fail;
     *out = editor;
     return true;

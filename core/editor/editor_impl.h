@@ -51,6 +51,27 @@ bool mal_keyed_read(struct mal_editor *editor, const struct mal_safetensors *fil
 bool mal_keyed_write(const struct mal_editor *editor, struct mal_editor_parts *out,
                      struct mal_error *err) MAL_CHECK;
 
+/* ---- The others: modules, and numbers that are in the file as `hyper` ---- */
+
+bool mal_direct_read_hyper(struct mal_editor *editor, const struct mal_safetensors *file,
+                           struct mal_error *err) MAL_CHECK;
+/* The same of a file without tensors. */
+bool mal_direct_read(struct mal_editor *editor, const struct mal_safetensors *file,
+                     struct mal_error *err) MAL_CHECK;
+bool mal_direct_write(const struct mal_editor *editor, struct mal_editor_parts *out,
+                      struct mal_error *err) MAL_CHECK;
+
+/* ---- Making one ---- */
+
+/* The model's names of them, each once. */
+bool mal_editor_take_modules(struct mal_editor *editor, struct mal_model *model,
+                             const char *const *modules, size_t n,
+                             struct mal_error *err) MAL_CHECK;
+bool mal_editor_take_base(struct mal_editor *editor, struct mal_model *model,
+                          struct mal_error *err) MAL_CHECK;
+
+/* ---- Shapes ---- */
+
 /* "(64, 32)", as the reference's state dict writes it. */
 void mal_shape_name(char out[MAL_SHAPE_NAME], int64_t d_in, int64_t d_out);
 

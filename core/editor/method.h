@@ -11,6 +11,9 @@
 
 struct mal_delta;
 struct mal_editor;
+struct mal_hyper;
+struct mal_model;
+struct mal_model_info;
 struct mal_editor_parts;
 struct mal_edit_task;
 struct mal_safetensors;
@@ -33,6 +36,19 @@ struct mal_method {
                        * back; else shifts are added up and that is all */
     bool joint;       /* solves: `serve` holds all live facts together unless it is told
                        * otherwise */
+
+    /* Not keyed: the numbers it works by, which the editor file has. */
+    const struct mal_hyper *hyper; /* (n_hyper) */
+    size_t n_hyper;
+    /* Those published for this kind of model. */
+    void (*publish)(const struct mal_model_info *info, double *hyper);
+    bool biases; /* edits the modules' biases, too */
+    bool causal; /* only for models that continue a text */
+
+    /* The modules edited when none are named; *out (*out_n) is the caller's, the names
+     * are the model's. NULL: the architecture's. */
+    bool (*choose)(const struct mal_model *model, const char ***out, size_t *out_n,
+                   struct mal_error *err);
 
     /* A batch of facts to the delta that teaches them, see mal_edit_run(). */
     bool (*edit)(const struct mal_edit_task *task, struct mal_delta *out,
