@@ -557,7 +557,8 @@ void mal_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
 void mal_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
     assert(adam->n >= 0 && adam->t >= 1);
     if (adam->n == 0 || !runs(be)) return;
-    assert(adam->p && adam->m && adam->v && adam->g);
+    assert(adam->p && adam->m && adam->v && adam->g && adam->bound >= 0);
+    assert(adam->decay == 0 || (adam->w && is_weight(adam->w_dtype)));
     be->ops->adam_step(be, adam);
 }
 

@@ -351,13 +351,18 @@ void mal_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
 
 /* One step of Adam (Kingma and Ba) in place, as torch.optim.Adam computes it: with g' =
  * grad_scale * g: m = beta1 m + (1 - beta1) g', v = beta2 v + (1 - beta2) g'^2, p -= lr /
- * (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). */
+ * (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps). Where p is a shift of weights
+ * w, these may decay: then decay * (w + p) is part of g'; and p may be kept within a
+ * bound: it is cut to [-bound, bound]. */
 struct mal_adam {
     int64_t n;
     float *p, *m, *v; /* (n) */
     const float *g;   /* (n) */
     double lr, beta1, beta2, eps, grad_scale;
-    int64_t t; /* 1 in the first step */
+    int64_t t;              /* 1 in the first step */
+    double decay, bound;    /* 0: none */
+    const void *w;          /* (n) of w_dtype, where there is a decay */
+    enum mal_dtype w_dtype; /* MAL_F32, MAL_F16 or MAL_BF16 */
 };
 
 void mal_adam_step(struct mal_backend *be, const struct mal_adam *adam);

@@ -214,6 +214,43 @@ bool mal_examples_pack(const struct mal_example *examples, const size_t *order, 
     return true;
 }
 
+bool mal_examples_pack_prompts(const struct mal_example *examples, const size_t *order,
+                               size_t n, struct mal_packed *out, struct mal_error *err) {
+    size_t n_rows = 0, n_targets = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_example *e = &examples[order ? order[i] : i];
+        n_rows += (size_t)e->from + 1;
+        n_targets += (size_t)e->n_target;
+    }
+    int32_t *block = mal_malloc((3 * n + 2 + n_rows + n_targets) * sizeof *block);
+    if (!block) return mal_fail(err, MAL_NO_MEMORY, "packed batch");
+
+    int32_t *start = block, *target_start = start + n + 1, *from = target_start + n + 1,
+            *ids = from + n, *targets = ids + n_rows;
+    int32_t row = 0, at = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_example *e = &examples[order ? order[i] : i];
+        start[i] = row;
+        from[i] = e->from;
+        target_start[i] = at;
+        memcpy(ids + row, e->ids, ((size_t)e->from + 1) * sizeof *ids);
+        memcpy(targets + at, e->target, (size_t)e->n_target * sizeof *targets);
+        row += e->from + 1;
+        at += e->n_target;
+    }
+    start[n] = row;
+    target_start[n] = at;
+    *out = (struct mal_packed){.batch = {.n_seqs = n,
+                                         .start = start,
+                                         .ids = ids,
+                                         .from = from,
+                                         .target_start = target_start,
+                                         .targets = targets},
+                               .n_labels = (int64_t)n_targets,
+                               .block = block};
+    return true;
+}
+
 void mal_packed_finish(struct mal_packed *packed) {
     mal_free(packed->block);
     *packed = (struct mal_packed){0};

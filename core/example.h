@@ -71,6 +71,11 @@ struct mal_packed {
 
 bool mal_examples_pack(const struct mal_example *examples, const size_t *order, size_t n,
                        struct mal_packed *out, struct mal_error *err) MAL_CHECK;
+/* The same of a causal model's prompts alone, without the target's tokens: all of these
+ * are to be predicted at the prompt's last row (batch.targets). */
+bool mal_examples_pack_prompts(const struct mal_example *examples, const size_t *order,
+                               size_t n, struct mal_packed *out,
+                               struct mal_error *err) MAL_CHECK;
 void mal_packed_finish(struct mal_packed *packed);
 
 #endif

@@ -2,6 +2,7 @@
 #include <math.h>
 
 #include "cuda/impl.h"
+#include "cuda/number.h"
 #include "cuda/reduce.h"
 
 /* ---- Hyper-network ---- */
@@ -119,19 +120,30 @@ void mal_cuda_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
 /* ---- Adam ---- */
 
 struct adam_factors {
-    float grad, mean, square, grad_square, step, correct, eps;
+    float grad, mean, square, grad_square, step, correct, eps, decay, bound;
 };
 
+template <typename W>
 __global__ static void adam_step(int64_t n, float *p, float *m, float *v, const float *g,
-                                 struct adam_factors k) {
+                                 const W *w, struct adam_factors k) {
     MAL_EACH(i, n) {
         float grad = g[i] * k.grad;
+        if (k.decay != 0) grad += k.decay * (mal_widen(w[i]) + p[i]);
         float mean = m[i] + (grad - m[i]) * k.mean;
         float square = v[i] * k.square + grad * grad * k.grad_square;
         m[i] = mean;
         v[i] = square;
-        p[i] -= k.step * mean / (sqrtf(square) / k.correct + k.eps);
+        float x = p[i] - k.step * mean / (sqrtf(square) / k.correct + k.eps);
+        p[i] = k.bound == 0 ? x : x > k.bound ? k.bound : x < -k.bound ? -k.bound : x;
     }
+}
+
+template <typename W>
+static void adam_over(struct mal_cuda *cu, const struct mal_adam *adam,
+                      struct adam_factors k) {
+    auto kernel = adam_step<W>;
+    MAL_LAUNCH(cu, kernel, mal_cuda_grid(cu, adam->n), MAL_THREADS, 0, adam->n, adam->p,
+               adam->m, adam->v, adam->g, (const W *)adam->w, k);
 }
 
 void mal_cuda_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
@@ -141,7 +153,11 @@ void mal_cuda_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
     struct adam_factors k = {
         (float)adam->grad_scale,  (float)(1 - adam->beta1),     (float)adam->beta2,
         (float)(1 - adam->beta2), (float)(adam->lr / correct1), (float)sqrt(correct2),
-        (float)adam->eps};
-    MAL_LAUNCH(cu, adam_step, mal_cuda_grid(cu, adam->n), MAL_THREADS, 0, adam->n,
-               adam->p, adam->m, adam->v, adam->g, k);
+        (float)adam->eps,         (float)adam->decay,           (float)adam->bound};
+    if (adam->w_dtype == MAL_F16)
+        adam_over<mal_f16>(cu, adam, k);
+    else if (adam->w_dtype == MAL_BF16)
+        adam_over<mal_bf16>(cu, adam, k);
+    else
+        adam_over<float>(cu, adam, k);
 }

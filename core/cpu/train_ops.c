@@ -134,16 +134,45 @@ static MAL_SIMD void adam_part(int64_t n, float *p, float *m, float *v, const fl
     }
 }
 
+/* out = scale g + decay (w + p) */
+static MAL_SIMD void decay_part(int64_t n, const float *p, const float *w, const float *g,
+                                float scale, float decay, float *out) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        out[i] = g[i] * scale + decay * (w[i] + p[i]);
+}
+
+static MAL_SIMD void cut_part(int64_t n, float bound, float *p) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        p[i] = p[i] > bound ? bound : p[i] < -bound ? -bound : p[i];
+}
+
+enum { BLOCK = 4096 };
+
+static void adam_block(const struct mal_adam *adam, int64_t i, int64_t n, float k[7]) {
+    float wide[BLOCK], decayed[BLOCK], *p = adam->p + i;
+    const float *g = adam->g + i;
+    if (adam->decay != 0) {
+        const char *w = (const char *)adam->w + (size_t)i * mal_dtype_size(adam->w_dtype);
+        mal_to_f32(wide, w, adam->w_dtype, (size_t)n);
+        decay_part(n, p, wide, g, k[0], (float)adam->decay, decayed);
+        g = decayed;
+        k[0] = 1;
+    }
+    adam_part(n, p, adam->m + i, adam->v + i, g, k);
+    if (adam->bound > 0) cut_part(n, (float)adam->bound, p);
+}
+
 void mal_cpu_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
     double correct1 = 1 - pow(adam->beta1, (double)adam->t);
     double correct2 = 1 - pow(adam->beta2, (double)adam->t);
-    const float k[7] = {
-        (float)adam->grad_scale,  (float)(1 - adam->beta1),     (float)adam->beta2,
-        (float)(1 - adam->beta2), (float)(adam->lr / correct1), (float)sqrt(correct2),
-        (float)adam->eps};
 #pragma omp parallel for schedule(static) if (adam->n > PARALLEL_ELEMENTS)
-    for (int64_t i = 0; i < adam->n; i += PARALLEL_ELEMENTS) {
-        int64_t n = adam->n - i < PARALLEL_ELEMENTS ? adam->n - i : PARALLEL_ELEMENTS;
-        adam_part(n, adam->p + i, adam->m + i, adam->v + i, adam->g + i, k);
+    for (int64_t i = 0; i < adam->n; i += BLOCK) {
+        float k[7] = {
+            (float)adam->grad_scale,  (float)(1 - adam->beta1),     (float)adam->beta2,
+            (float)(1 - adam->beta2), (float)(adam->lr / correct1), (float)sqrt(correct2),
+            (float)adam->eps};
+        adam_block(adam, i, adam->n - i < BLOCK ? adam->n - i : BLOCK, k);
     }
 }

@@ -62,10 +62,11 @@ struct mal_method {
 };
 
 /* The table: the end of mal_method_..., and the name. */
-#define MAL_METHODS(X)  \
-    X(malmen, "malmen") \
-    X(mend, "mend")     \
-    X(ultraedit, "ultraedit")
+#define MAL_METHODS(X)        \
+    X(malmen, "malmen")       \
+    X(mend, "mend")           \
+    X(ultraedit, "ultraedit") \
+    X(ft, "ft")
 
 #define MAL_METHOD_EXTERN(id, text) extern const struct mal_method mal_method_##id;
 MAL_METHODS(MAL_METHOD_EXTERN)

@@ -32,22 +32,25 @@ enum mal_observed { MAL_OBSERVED_KEYS, MAL_OBSERVED_GRADIENTS, MAL_OBSERVED_DIFF
 struct mal_progress {
     bool (*tick)(void *arg, enum mal_stage stage, int64_t done, int64_t total);
     void *arg;
-    /* Tokens of a pass through the model between two ticks, times the device's breadth; 0:
-     * as many as compute best, which is longer than a reader should wait. Only a loss that
-     * is a token_sum can be cut freely. */
+    /* Tokens of a pass through the model between two ticks, times the device's breadth;
+     * 0: as many as compute best, which is longer than a reader should wait. Only a loss
+     * that is a token_sum can be cut freely. */
     int64_t slice_tokens;
     /* For tests and experiments, NULL otherwise: each edit module's rows as they come to
      * be, in device memory: keys (rows, d_in), value gradients and value differences
      * (rows, d_out). */
     void (*observe)(void *arg, enum mal_observed what, size_t module, int64_t rows,
                     const float *data);
+    /* Likewise the loss of each mini-batch of a method that trains, as they come. */
+    void (*observe_loss)(void *arg, double loss);
 };
 
 struct mal_edit_report {
     size_t n_facts;
     int64_t n_tokens;       /* rows per edit module */
     int64_t n_input_tokens; /* tokens run through the model */
-    double loss;            /* mean of -log p per target token before the edit */
+    double loss; /* mean of -log p per target token before the edit; of a method
+                  * that trains, in its first pass */
     double seconds[MAL_N_STAGES];
 };
 

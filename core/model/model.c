@@ -2,6 +2,7 @@
  * edited. */
 #include "core/model/config.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -322,6 +323,22 @@ bool mal_model_default_edits(const struct mal_model *model, const char ***out,
     }
     *out = names;
     *out_n = n;
+    return true;
+}
+
+int64_t mal_model_n_blocks(const struct mal_model *model) {
+    return model->decoder.n;
+}
+
+bool mal_model_mlp_outputs(const struct mal_model *model, int64_t first, int64_t n,
+                           const char ***out, size_t *out_n, struct mal_error *err) {
+    assert(first >= 0 && n >= 0 && first + n <= model->decoder.n);
+    const char **names = mal_calloc((size_t)n, sizeof *names);
+    if (!names) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
+    for (int64_t i = 0; i < n; i++)
+        names[i] = model->decoder.blocks[first + i].mlp.down.name;
+    *out = names;
+    *out_n = (size_t)n;
     return true;
 }
 

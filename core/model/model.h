@@ -109,7 +109,13 @@ struct mal_linear *mal_model_edit(const struct mal_model *model, size_t i);
  * section 9). Names are borrowed from the model; *out is freed with mal_free(). */
 bool mal_model_default_edits(const struct mal_model *model, const char ***out,
                              size_t *out_n, struct mal_error *err) MAL_CHECK;
-/* Declares those. */
+/* The MLPs' last layers of `n` blocks from `first` on, of the mal_model_n_blocks() of the
+ * stack that the head sits on; the rest as above. */
+int64_t mal_model_n_blocks(const struct mal_model *model);
+bool mal_model_mlp_outputs(const struct mal_model *model, int64_t first, int64_t n,
+                           const char ***out, size_t *out_n,
+                           struct mal_error *err) MAL_CHECK;
+/* Declares the default ones. */
 bool mal_model_set_default_edits(struct mal_model *model,
                                  struct mal_error *err) MAL_CHECK;
 
@@ -172,13 +178,15 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
  * sequence s count counts[s] times (NULL: once). dw[m] of each module, and of each bias
  * that is edited, fp32, device memory of the caller, is added to: (d_in, d_out) or, with
  * `as_stored`, oriented as the weight is. `loss` (may be NULL): the sum without
- * loss_scale, host. */
+ * loss_scale; `right` (may be NULL; not with `keep`): labels that are the most probable
+ * token at their row; host. */
 struct mal_learn {
     bool keep, as_stored;
     float loss_scale;
     const float *counts; /* (n_seqs), host */
     float *const *dw;
     double *loss;
+    int64_t *right;
 };
 
 bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,

@@ -31,6 +31,8 @@ struct edit_case {
     float *shift[MAX_BATCHES][MAX_MODULES]; /* T after the batch */
     float *logits[2][2];                    /* edit, unrelated; base, edited */
     struct mal_measures before, after;
+    double *losses; /* (n_losses) of the mini-batches of a method that trains */
+    size_t n_losses;
 };
 
 /* ---- Running a case ---- */
@@ -44,6 +46,12 @@ static void observe(void *arg, enum mal_observed what, size_t module, int64_t ro
     mal_backend_download(c->be, copy, data, (size_t)rows * width * sizeof *copy);
     c->seen[what][c->batch][module] = copy;
     c->rows[c->batch][module] = rows;
+}
+
+static void observe_loss(void *arg, double loss) {
+    struct edit_case *c = arg;
+    c->losses = realloc(c->losses, (c->n_losses + 1) * sizeof *c->losses);
+    c->losses[c->n_losses++] = loss;
 }
 
 static void example_of(const struct edit_case *c, const struct mal_fact *fact,
@@ -97,7 +105,8 @@ static float *copy_floats(const float *x, int64_t n) {
 static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
                       const struct mal_fact *facts, size_t n) {
     struct mal_error err = {0};
-    struct mal_progress progress = {.arg = c, .observe = observe};
+    struct mal_progress progress = {
+        .arg = c, .observe = observe, .observe_loss = observe_loss};
     struct mal_delta delta = {0};
     struct mal_edit_report report;
     struct mal_edit_task task = {.model = c->model,
@@ -112,7 +121,7 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
     assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
     mal_weights_publish(c->ws, (int64_t)c->batch + 1);
     mal_weights_use(c->ws, (int64_t)c->batch + 1);
-    for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+    for (size_t m = 0; m < mal_model_n_edited(c->model); m++) {
         const struct mal_linear *lin = mal_model_edit(c->model, m);
         float *t = malloc((size_t)(lin->d_in * lin->d_out) * sizeof *t);
         assert_done(mal_weights_read_shift(c->ws, m, t, &err), &err);
@@ -143,7 +152,7 @@ static void open_case(struct edit_case *c) {
     snprintf(path, sizeof path, "%s/expected.safetensors", c->at.dir);
     assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
     assert_done(mal_weights_create(&c->ws, c->model, MAX_BATCHES, &err), &err);
-    assert_true(mal_model_n_edits(c->model) <= MAX_MODULES);
+    assert_true(mal_model_n_edited(c->model) <= MAX_MODULES);
 }
 
 static void run_case(struct edit_case *c) {
@@ -158,7 +167,7 @@ static void run_case(struct edit_case *c) {
     c->logits[1][0] = logits_of(c, true);
     measures_of(c, &c->before);
     struct mal_normalizer *norms = NULL;
-    if (c->editor->method == &mal_method_ultraedit) {
+    if (c->editor->method->running) {
         norms = mal_editor_norms(c->editor, &err);
         assert_non_null(norms);
     }
@@ -207,6 +216,27 @@ static void check_example(const json_t *tokens, const struct mal_example *e, siz
     }
 }
 
+static void check_ids(const json_t *want, const int32_t *ids, int32_t n, size_t fact,
+                      const char *what) {
+    bool same = json_array_size(want) == (size_t)n;
+    for (int32_t i = 0; same && i < n; i++)
+        same = json_integer_value(json_array_get(want, (size_t)i)) == ids[i];
+    if (!same) fail_msg("fact %zu: %s differ", fact, what);
+}
+
+/* What FT reads: the prompt, and the targets at its last position. */
+static void check_prompt(const json_t *tokens, const struct mal_example *e, size_t fact) {
+    struct mal_error err = {0};
+    struct mal_packed packed = {0};
+    assert_done(mal_examples_pack_prompts(e, NULL, 1, &packed, &err), &err);
+    const struct mal_batch *b = &packed.batch;
+    assert_int_equal(b->from[0], b->start[1] - 1);
+    check_ids(json_object_get(tokens, "ids"), b->ids, b->start[1], fact, "prompt's ids");
+    check_ids(json_object_get(tokens, "targets"), b->targets, b->target_start[1], fact,
+              "targets");
+    mal_packed_finish(&packed);
+}
+
 static void test_ids(void **state) {
     struct edit_case *c = *state;
     run_case(c);
@@ -216,6 +246,8 @@ static void test_ids(void **state) {
         struct mal_example e = {0};
         example_of(c, &c->facts[i], false, &e);
         check_example(json_object_get(of_fact, "edit"), &e, i, "edit");
+        if (json_object_get(of_fact, "ft"))
+            check_prompt(json_object_get(of_fact, "ft"), &e, i);
         mal_example_finish(&e);
         if (!json_object_get(of_fact, "unrelated")) continue;
         example_of(c, &c->facts[i], true, &e);
@@ -239,7 +271,7 @@ static void tensor_name(const struct edit_case *c, const char *what, size_t batc
 static void check_rows(struct edit_case *c, enum mal_observed what, const char *letter,
                        double tolerance) {
     run_case(c);
-    for (size_t b = 0; b < c->n_batches; b++) {
+    for (size_t b = 0; c->editor->method->keyed && b < c->n_batches; b++) {
         for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
             char name[256];
             int64_t n = 0;
@@ -269,7 +301,7 @@ static void test_gradients(void **state) {
 static void test_differences(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    if (c->editor->method == &mal_method_mend) return; /* has none */
+    if (!c->editor->method->solves) return; /* has none */
     check_rows(c, MAL_OBSERVED_DIFFERENCES, "D", 1e-4);
 }
 
@@ -302,7 +334,7 @@ static void test_shifts(void **state) {
     const json_t *tolerances =
         json_object_get(json_object_get(c->at.expected, "tolerance"), "shift");
     for (size_t b = 0; b < c->n_batches; b++) {
-        for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+        for (size_t m = 0; m < mal_model_n_edited(c->model); m++) {
             char name[256];
             int64_t n = 0;
             tensor_name(c, "shift64", b, m, name);
@@ -362,6 +394,29 @@ static void test_measures(void **state) {
     check_measures(c, "after", &c->after);
 }
 
+/* Of methods that train: every mini-batch's, pass by pass. */
+static void test_losses(void **state) {
+    struct edit_case *c = *state;
+    run_case(c);
+    const json_t *expected = json_object_get(c->at.expected, "losses"), *pass;
+    double limit = json_number_value(
+        json_object_get(json_object_get(c->at.expected, "tolerance"), "losses"));
+    size_t i, k, n = 0;
+    if (c->editor->method->keyed) return;
+    json_array_foreach (expected, i, pass) {
+        const json_t *one;
+        json_array_foreach (pass, k, one) {
+            double theirs = json_number_value(one);
+            if (n == c->n_losses) fail_msg("there are %zu losses only", n);
+            double error = fabs(c->losses[n++] - theirs) / (1e-3 + fabs(theirs));
+            if (!(error <= limit))
+                fail_msg("pass %zu, batch %zu: error %g above %g", i, k, error, limit);
+        }
+    }
+    assert_int_equal(n, c->n_losses);
+    assert_true(n > 0 && limit > 0);
+}
+
 /* ---- Finding cases ---- */
 
 static const struct golden_check checks[] = {{"ids", test_ids},
@@ -371,7 +426,8 @@ static const struct golden_check checks[] = {{"ids", test_ids},
                                              {"value differences", test_differences},
                                              {"shifts", test_shifts},
                                              {"logits", test_logits},
-                                             {"measures", test_measures}};
+                                             {"measures", test_measures},
+                                             {"losses", test_losses}};
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };
 
@@ -388,6 +444,7 @@ static void close_case(void *arg) {
     }
     for (int i = 0; i < 4; i++)
         free(c->logits[i / 2][i % 2]);
+    free(c->losses);
     mal_facts_free(c->facts, c->n_facts);
     mal_weights_destroy(c->ws);
     mal_editor_close(c->editor);

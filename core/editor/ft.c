@@ -1,0 +1,87 @@
+/* ft.c - constrained fine-tuning of one layer, the baseline of the MEMIT authors (Meng et
+ * al., ICLR 2023, `baselines/ft`): weights and biases of the modules, by Adam, each
+ * element kept within a bound. The target's tokens are all predicted at the prompt's last
+ * position, and are never fed in. */
+#include <math.h>
+#include <string.h>
+
+#include "core/alloc.h"
+#include "core/editor/editor_impl.h"
+#include "core/editor/hyper.h"
+#include "core/editor/tune.h"
+
+enum { LR, STEPS, DECAY, BOUND, BATCH, N_HYPER };
+
+static const struct mal_hyper fields[N_HYPER] = {
+    [LR] = {"lr", 0, 1e3},
+    [STEPS] = {"steps", 1, 1e6, true},
+    [DECAY] = {"weight_decay", 0, 1e3},
+    [BOUND] = {"norm_constraint", 0, 1e9}, /* 0: none */
+    [BATCH] = {"batch_size", 1, 1e9, true}};
+
+static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
+
+/* The authors' for GPT-J, and for GPT-2 XL, which others are taken for. */
+static void publish(const struct mal_model_info *info, double *hyper) {
+    bool gptj = strcmp(info->architecture, "gptj") == 0;
+    hyper[LR] = 5e-4;
+    hyper[STEPS] = 25;
+    hyper[DECAY] = 0;
+    hyper[BOUND] = gptj ? 5e-5 : 5e-4;
+    hyper[BATCH] = 64;
+}
+
+/* GPT-J's block 21 of 28, in proportion; GPT-2's first. */
+static bool choose(const struct mal_model *model, const char ***out, size_t *out_n,
+                   struct mal_error *err) {
+    bool gpt2 = strcmp(mal_model_info(model)->architecture, "gpt2") == 0;
+    int64_t block = gpt2 ? 0 : mal_model_n_blocks(model) * 3 / 4;
+    return mal_model_mlp_outputs(model, block, 1, out, out_n, err);
+}
+
+/* One pass over the facts; *mean is the loss. */
+static bool pass(struct mal_tune *tune, double *mean, struct mal_error *err) {
+    const double *hyper = tune->task->editor->hyper;
+    struct mal_tune_step step = {
+        .lr = hyper[LR], .decay = hyper[DECAY], .bound = hyper[BOUND]};
+    double sum = 0;
+    for (size_t i = 0, n; i < tune->n_texts; i += n) {
+        size_t left = tune->n_texts - i, most = (size_t)hyper[BATCH];
+        double loss = 0;
+        n = left < most ? left : most;
+        if (!mal_tune_measure(tune, NULL, i, n, &loss, NULL, err)) return false;
+        if (!(loss < CLOSE) && !mal_tune_step(tune, &step, err)) return false;
+        sum += loss * (double)n;
+    }
+    *mean = sum / (double)tune->n_texts;
+    return true;
+}
+
+static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
+                 struct mal_error *err) {
+    struct mal_tune tune;
+    int64_t steps = (int64_t)task->editor->hyper[STEPS],
+            most = (int64_t)task->editor->hyper[BATCH];
+    double loss = 1;
+    bool ok = mal_tune_begin(&tune, task, MAL_TUNE_PROMPTS, err);
+    tune.total = steps * (((int64_t)tune.n_texts + most - 1) / most);
+    for (int64_t i = 0; ok && i < steps && !(loss < CLOSE); i++) {
+        ok = pass(&tune, &loss, err);
+        if (i == 0) task->report->loss = loss;
+    }
+    ok = ok && mal_tune_delta(&tune, out, err);
+    mal_tune_finish(&tune);
+    return ok;
+}
+
+const struct mal_method mal_method_ft = {.name = "ft",
+                                         .title = "FT",
+                                         .hyper = fields,
+                                         .n_hyper = N_HYPER,
+                                         .publish = publish,
+                                         .biases = true,
+                                         .causal = true,
+                                         .choose = choose,
+                                         .edit = edit,
+                                         .read = mal_direct_read,
+                                         .write = mal_direct_write};

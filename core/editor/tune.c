@@ -1,0 +1,199 @@
+/* tune.c - gradients of a mini-batch in slices, and the steps they make. */
+#include "core/editor/tune.h"
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "core/editor/edit_rows.h"
+
+enum { SLICE_TOKENS = 1024 }; /* of a pass, times the device's breadth */
+
+/* ---- Their life ---- */
+
+static size_t n_elements(const struct mal_tune *tune, size_t i) {
+    const struct mal_linear *lin = tune->draft.tensors[i].lin;
+    return (size_t)(lin->d_in * lin->d_out);
+}
+
+static float *zeros(const struct mal_tune *tune, size_t i) {
+    size_t bytes = n_elements(tune, i) * sizeof(float);
+    float *mem = mal_backend_alloc(tune->draft.be, bytes);
+    if (mem) mal_backend_zero(tune->draft.be, mem, bytes);
+    return mem;
+}
+
+static bool open_state(struct mal_tune *tune, struct mal_error *err) {
+    size_t n = tune->draft.n;
+    tune->grad = mal_calloc(n, sizeof *tune->grad);
+    tune->mean = mal_calloc(n, sizeof *tune->mean);
+    tune->square = mal_calloc(n, sizeof *tune->square);
+    if (!tune->grad || !tune->mean || !tune->square)
+        return mal_fail(err, MAL_NO_MEMORY, "gradients");
+    for (size_t i = 0; i < n; i++) {
+        tune->grad[i] = zeros(tune, i);
+        tune->mean[i] = zeros(tune, i);
+        tune->square[i] = zeros(tune, i);
+        if (tune->grad[i] && tune->mean[i] && tune->square[i]) continue;
+        return mal_fail(err, MAL_NO_MEMORY,
+                        "module '%s': its gradient and Adam's moments (%zu bytes)",
+                        tune->draft.tensors[i].lin->name,
+                        3 * n_elements(tune, i) * sizeof(float));
+    }
+    return true;
+}
+
+bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
+                    enum mal_tune_loss loss, struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    *tune = (struct mal_tune){.task = task, .loss = loss};
+    if (!mal_examples_of_facts(task->model, task->tok, task->facts, task->n_facts,
+                               &tune->texts, &tune->n_texts, err))
+        return false;
+    task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
+    for (size_t i = 0; i < tune->n_texts; i++) {
+        task->report->n_tokens += tune->texts[i].n_target;
+        task->report->n_input_tokens += tune->texts[i].n;
+    }
+    return mal_draft_begin(&tune->draft, task->model, err) && open_state(tune, err);
+}
+
+static void free_all(const struct mal_tune *tune, float **mem) {
+    for (size_t i = 0; mem && i < tune->draft.n; i++)
+        mal_backend_free(tune->draft.be, mem[i]);
+    mal_free(mem);
+}
+
+void mal_tune_finish(struct mal_tune *tune) {
+    free_all(tune, tune->grad);
+    free_all(tune, tune->mean);
+    free_all(tune, tune->square);
+    mal_draft_finish(&tune->draft);
+    mal_examples_free(tune->texts, tune->n_texts);
+    *tune = (struct mal_tune){0};
+}
+
+/* ---- Gradients ---- */
+
+struct minibatch {
+    const size_t *order; /* NULL: from `first` on */
+    size_t first, n;
+    int64_t n_targets;
+    double loss;
+    int64_t right;
+};
+
+static const struct mal_example *text_at(const struct mal_tune *tune,
+                                         const struct minibatch *batch, size_t i) {
+    return &tune->texts[batch->order ? batch->order[i] : batch->first + i];
+}
+
+/* How many of the mini-batch's texts from the i-th on make one pass. */
+static size_t slice_length(const struct mal_tune *tune, const struct minibatch *batch,
+                           size_t i) {
+    const struct mal_progress *progress = tune->task->progress;
+    int64_t tokens = 0, most = progress ? progress->slice_tokens : 0;
+    if (most <= 0) most = SLICE_TOKENS;
+    most *= mal_backend_breadth(tune->draft.be);
+    size_t n = 0;
+    while (i + n < batch->n &&
+           (n == 0 || tokens + text_at(tune, batch, i + n)->n <= most))
+        tokens += text_at(tune, batch, i + n++)->n;
+    return n;
+}
+
+static bool pack(const struct mal_tune *tune, const struct minibatch *batch, size_t i,
+                 size_t n, struct mal_packed *out, struct mal_error *err) {
+    const size_t *order = batch->order ? batch->order + i : NULL;
+    const struct mal_example *texts =
+        batch->order ? tune->texts : tune->texts + batch->first + i;
+    return tune->loss == MAL_TUNE_PROMPTS
+               ? mal_examples_pack_prompts(texts, order, n, out, err)
+               : mal_examples_pack(texts, order, n, out, err);
+}
+
+/* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
+static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
+                        size_t n, struct mal_error *err) {
+    bool prompts = tune->loss == MAL_TUNE_PROMPTS;
+    double over = prompts ? (double)batch->n : (double)batch->n_targets, loss = 0;
+    struct mal_packed packed = {0};
+    int64_t right = 0;
+    float *counts = mal_malloc(n * sizeof *counts);
+    if (!counts) return mal_fail(err, MAL_NO_MEMORY, "texts");
+    for (size_t k = 0; k < n; k++)
+        counts[k] = 1 / (float)text_at(tune, batch, i + k)->n_target;
+    struct mal_learn what = {.as_stored = true,
+                             .loss_scale = (float)(1 / over),
+                             .counts = prompts ? counts : NULL,
+                             .dw = tune->grad,
+                             .loss = &loss,
+                             .right = &right};
+    bool ok = pack(tune, batch, i, n, &packed, err) &&
+              mal_model_learn(tune->task->model, &packed.batch, &what, err);
+    mal_packed_finish(&packed);
+    mal_free(counts);
+    batch->loss += loss / over;
+    batch->right += right;
+    return ok;
+}
+
+bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t first, size_t n,
+                      double *loss, int64_t *right, struct mal_error *err) {
+    const struct mal_edit_task *task = tune->task;
+    struct minibatch batch = {.order = order, .first = first, .n = n};
+    double begin = mal_clock_seconds();
+    for (size_t i = 0; i < n; i++)
+        batch.n_targets += text_at(tune, &batch, i)->n_target;
+    for (size_t i = 0; i < tune->draft.n; i++) {
+        mal_backend_zero(tune->draft.be, tune->grad[i],
+                         n_elements(tune, i) * sizeof(float));
+    }
+    for (size_t i = 0, k; i < n; i += k) {
+        k = slice_length(tune, &batch, i);
+        if (!learn_slice(tune, &batch, i, k, err) ||
+            !mal_progress_step(task->progress, MAL_STAGE_FORWARD, tune->done, tune->total,
+                               err))
+            return false;
+        mal_draft_use(&tune->draft);
+    }
+    tune->done++;
+    task->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
+    if (task->progress && task->progress->observe_loss)
+        task->progress->observe_loss(task->progress->arg, batch.loss);
+    *loss = batch.loss;
+    if (right) *right = batch.right;
+    return true;
+}
+
+/* ---- Steps ---- */
+
+bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
+                   struct mal_error *err) {
+    tune->n_steps++;
+    for (size_t i = 0; i < tune->draft.n; i++) {
+        const struct mal_draft_tensor *t = &tune->draft.tensors[i];
+        mal_adam_step(tune->draft.be,
+                      &(struct mal_adam){.n = (int64_t)n_elements(tune, i),
+                                         .p = t->shift,
+                                         .m = tune->mean[i],
+                                         .v = tune->square[i],
+                                         .g = tune->grad[i],
+                                         .lr = step->lr,
+                                         .beta1 = 0.9,
+                                         .beta2 = 0.999,
+                                         .eps = 1e-8,
+                                         .grad_scale = 1,
+                                         .t = tune->n_steps,
+                                         .decay = step->decay,
+                                         .bound = step->bound,
+                                         .w = t->before,
+                                         .w_dtype = t->lin->w_dtype});
+        mal_draft_round(&tune->draft, i);
+    }
+    return mal_backend_sync(tune->draft.be, err);
+}
+
+bool mal_tune_delta(const struct mal_tune *tune, struct mal_delta *out,
+                    struct mal_error *err) {
+    *out = (struct mal_delta){0};
+    return tune->n_steps == 0 || mal_draft_delta(&tune->draft, out, err);
+}

@@ -1,0 +1,54 @@
+/* tune.h - fine-tuning of a model's edited weights on facts, a mini-batch at a time: what
+ * the methods have in common that do so.
+ *
+ * The weights are a draft (draft.h): between the slices of a mini-batch, at ticks,
+ * readers see what was in use. */
+#ifndef MAL_TUNE_H
+#define MAL_TUNE_H
+
+#include "core/editor/draft.h"
+#include "core/editor/edit.h"
+#include "core/editor/progress.h"
+#include "core/example.h"
+
+/* What a mini-batch's loss is. */
+enum mal_tune_loss {
+    MAL_TUNE_TOKENS, /* mean of -log p over target tokens, each after those before it */
+    MAL_TUNE_PROMPTS /* mean over texts of the mean of -log p over target tokens, all of
+                      * them at the prompt's last row; causal models only */
+};
+
+struct mal_tune {
+    const struct mal_edit_task *task; /* borrowed */
+    enum mal_tune_loss loss;
+    struct mal_example *texts; /* (n_texts), owned: what the facts teach, in order */
+    size_t n_texts;
+    struct mal_draft draft;
+    float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
+    int64_t n_steps;                /* of Adam, made */
+    int64_t done, total;            /* mini-batches, for ticks */
+};
+
+/* Adam's numbers are 0.9, 0.999 and 1e-8. */
+struct mal_tune_step {
+    double lr, decay;
+    double bound; /* how far an element may come from where it began; 0: as far as it does
+                   */
+};
+
+/* Tokenises the facts, and is at 0 steps. On an error, too, mal_tune_finish(). */
+bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
+                    enum mal_tune_loss loss, struct mal_error *err) MAL_CHECK;
+/* The loss of texts[order[0..n)] (order NULL: of the first n from texts[first] on) and
+ * its gradient; `right` (may be NULL): target tokens that were the most probable. */
+bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t first, size_t n,
+                      double *loss, int64_t *right, struct mal_error *err) MAL_CHECK;
+/* One step of Adam by the gradient. */
+bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
+                   struct mal_error *err) MAL_CHECK;
+/* The delta of all steps: nothing where there was none. */
+bool mal_tune_delta(const struct mal_tune *tune, struct mal_delta *out,
+                    struct mal_error *err) MAL_CHECK;
+void mal_tune_finish(struct mal_tune *tune); /* takes a zeroed one */
+
+#endif
