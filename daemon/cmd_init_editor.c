@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/alloc.h"
+#include "core/editor/hyper.h"
 #include "core/editor/search.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
@@ -16,7 +18,7 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *method, *modules, *data, *out, *device;
+    char *model, *method, *modules, *data, *hyper, *out, *device;
     double lr;
     int64_t n_edits, rank, blocks, seed;
     bool json;
@@ -28,11 +30,12 @@ static const struct mal_option options[] = {
     {"method", MAL_OPTION_CHOICE, offsetof(struct values, method), MAL_METHOD_CHOICES,
      NULL,
      "ultraedit needs no training and keeps running statistics; malmen and mend start as the "
-     "identity.",
+     "identity; ft and locft-bf fine-tune the weights and have nothing but their numbers.",
      .required = true},
     {"modules", MAL_OPTION_TEXT, offsetof(struct values, modules), "LIST", NULL,
      "Linear layers to edit, by commas, as named in the checkpoint; when not given, those the "
-     "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half)."},
+     "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half); ft, locft-bf: one "
+     "block's."},
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
      "Facts with other answers than the model's, to find the step size on (and, for malmen and "
      "mend, the statistics)."},
@@ -42,6 +45,10 @@ static const struct mal_option options[] = {
     {"lr", MAL_OPTION_REAL, offsetof(struct values, lr), "X", NULL,
      "Step size; without --data the paper's 1e-6, which means little on another model.",
      .min = 0, .max = 1e9},
+    {"hyper", MAL_OPTION_TEXT, offsetof(struct values, hyper), "JSON", NULL,
+     "ft and locft-bf: an object of numbers in place of the usual ones, as in {\"steps\":10}; "
+     "ft has lr, steps, weight_decay, norm_constraint (0: none), batch_size, locft-bf lr, epochs, "
+     "weight_decay, batch_size, seed."},
     {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", "1920",
      "Rank of the network's blocks (malmen, mend).", .min = 1, .max = 1 << 20},
     {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", "2",
@@ -73,12 +80,14 @@ static double step_of(const struct mal_editor *editor) {
     return lr ? (double)lr[0] : editor->lr;
 }
 
-static void print_json(const struct mal_editor *editor,
-                       const struct mal_search_report *report) {
-    json_t *modules = json_array(), *steps = json_array();
-    for (size_t m = 0; m < editor->n_modules; m++) {
-        json_array_append_new(modules, json_string(editor->modules[m].name));
-    }
+/* From mal_malloc; NULL: memory is out. */
+static char *numbers_of(const struct mal_editor *editor) {
+    const struct mal_method *method = editor->method;
+    return mal_hyper_dump(method->hyper, method->n_hyper, editor->hyper);
+}
+
+static json_t *steps_json(const struct mal_search_report *report) {
+    json_t *steps = json_array();
     for (size_t i = 0; i < report->n_points; i++) {
         const struct mal_search_point *p = &report->points[i];
         const struct mal_measures *m = &p->measures;
@@ -87,8 +96,25 @@ static void print_json(const struct mal_editor *editor,
                                         p->score, "teacher_forced",
                                         mal_shares_json(m->tf_es, m->tf_gs, m->tf_ls)));
     }
-    json_t *out = json_pack("{s:s,s:f,s:o,s:o}", "method", editor->method->name, "lr",
-                            step_of(editor), "modules", modules, "search", steps);
+    return steps;
+}
+
+static void print_json(const struct mal_editor *editor,
+                       const struct mal_search_report *report) {
+    json_t *modules = json_array();
+    for (size_t m = 0; m < editor->n_modules; m++) {
+        json_array_append_new(modules, json_string(editor->modules[m].name));
+    }
+    json_t *out =
+        json_pack("{s:s,s:o}", "method", editor->method->name, "modules", modules);
+    if (editor->method->keyed) {
+        json_object_set_new(out, "lr", json_real(step_of(editor)));
+        json_object_set_new(out, "search", steps_json(report));
+    } else {
+        char *numbers = numbers_of(editor);
+        json_object_set_new(out, "hyper", numbers ? json_loads(numbers, 0, NULL) : NULL);
+        mal_free(numbers);
+    }
     json_dumpf(out, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(out);
@@ -115,8 +141,14 @@ static void print_text(const struct mal_editor *editor,
             print_step(step, &p->measures, i == report->best ? "  best" : "");
         }
     }
-    printf("%s: %s, %zu modules, step %g\n", path, editor->method->name,
-           editor->n_modules, step_of(editor));
+    printf("%s: %s, %zu modules, ", path, editor->method->name, editor->n_modules);
+    if (editor->method->keyed) {
+        printf("step %g\n", step_of(editor));
+        return;
+    }
+    char *numbers = numbers_of(editor);
+    printf("%s\n", numbers ? numbers : "");
+    mal_free(numbers);
 }
 
 /* ---- The command ---- */
@@ -145,10 +177,21 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     return ok;
 }
 
-static bool make(struct mal_workbench *wb, const struct values *v,
-                 const struct mal_module_names *modules, struct mal_search_report *report,
-                 struct mal_error *err) {
-    const struct mal_method *method = mal_method_find(v->method);
+/* Options that mean nothing to the method. */
+static bool check_options(const struct mal_method *method, const struct values *v,
+                          struct mal_error *err) {
+    const char *odd = NULL;
+    if (method->keyed && v->hyper) odd = "hyper";
+    if (!method->keyed && v->data) odd = "data";
+    if (!method->keyed && !isnan(v->lr)) odd = "lr";
+    if (!odd) return true;
+    return mal_fail(err, MAL_INVALID, "--%s: %s has no use for it%s", odd, method->title,
+                    method->keyed ? "" : "; its numbers are set by --hyper");
+}
+
+static bool make_keyed(struct mal_workbench *wb, const struct mal_method *method,
+                       const struct values *v, const struct mal_module_names *modules,
+                       struct mal_search_report *report, struct mal_error *err) {
     double lr = isnan(v->lr) ? 1e-6 : v->lr;
     if (!mal_editor_create(&wb->editor, method, wb->model, modules->names, modules->n,
                            v->rank, v->blocks, lr, (uint64_t)v->seed, err) ||
@@ -157,22 +200,34 @@ static bool make(struct mal_workbench *wb, const struct values *v,
     }
     if (v->data && !search(wb, v, report, err)) return false;
     if (v->data && !isnan(v->lr)) mal_editor_set_lr(wb->editor, v->lr);
-    if (!mal_workbench_fingerprint(wb, err)) return false;
+    return true;
+}
+
+static bool make(struct mal_workbench *wb, const struct values *v,
+                 struct mal_search_report *report, struct mal_error *err) {
+    const struct mal_method *method = mal_method_find(v->method);
+    struct mal_module_names modules = {0};
+    bool ok = check_options(method, v, err) &&
+              mal_module_names_choose(&modules, v->modules, wb->model, method, err);
+    ok = ok && (method->keyed
+                    ? make_keyed(wb, method, v, &modules, report, err)
+                    : mal_editor_create_direct(&wb->editor, method, wb->model,
+                                               modules.names, modules.n, v->hyper, err) &&
+                          mal_editor_bind(wb->editor, wb->model, err));
+    mal_module_names_finish(&modules);
+    if (!ok || !mal_workbench_fingerprint(wb, err)) return false;
     memcpy(wb->editor->base_model, wb->base_model, sizeof wb->base_model);
     return mal_editor_save(wb->editor, v->out, err);
 }
 
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_workbench wb = {0};
-    struct mal_module_names modules = {0};
     struct mal_search_report report = {0};
     bool ok = mal_workbench_check_out(v->out, err) &&
               mal_workbench_open(&wb, v->model, v->device, NULL, NULL, err) &&
-              mal_module_names_choose(&modules, v->modules, wb.model, err) &&
-              make(&wb, v, &modules, &report, err);
+              make(&wb, v, &report, err);
     if (ok && v->json) print_json(wb.editor, &report);
     if (ok && !v->json) print_text(wb.editor, &report, v->out);
-    mal_module_names_finish(&modules);
     mal_workbench_close(&wb);
     return ok;
 }

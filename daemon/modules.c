@@ -1,4 +1,4 @@
-/* modules.c - a list of layers, or the architecture's default. */
+/* modules.c - a list of layers, or the method's choice. */
 #include "daemon/modules.h"
 
 #include <string.h>
@@ -21,9 +21,11 @@ static bool split(struct mal_module_names *out, const char *list, struct mal_err
 }
 
 bool mal_module_names_choose(struct mal_module_names *out, const char *list,
-                             const struct mal_model *model, struct mal_error *err) {
+                             const struct mal_model *model,
+                             const struct mal_method *method, struct mal_error *err) {
     *out = (struct mal_module_names){0};
     if (list) return split(out, list, err);
+    if (method->choose) return method->choose(model, &out->names, &out->n, err);
     return mal_model_default_edits(model, &out->names, &out->n, err);
 }
 

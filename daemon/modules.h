@@ -2,6 +2,7 @@
 #ifndef MAL_MODULES_H
 #define MAL_MODULES_H
 
+#include "core/editor/method.h"
 #include "core/model/model.h"
 
 struct mal_module_names {
@@ -10,9 +11,10 @@ struct mal_module_names {
     size_t n;
 };
 
-/* "a,b": those; NULL: the architecture's default. */
+/* "a,b": those; NULL: the method's choice for the model. */
 bool mal_module_names_choose(struct mal_module_names *out, const char *list,
                              const struct mal_model *model,
+                             const struct mal_method *method,
                              struct mal_error *err) MAL_CHECK;
 void mal_module_names_finish(struct mal_module_names *names); /* takes a zeroed one */
 

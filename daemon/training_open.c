@@ -88,7 +88,8 @@ static bool create(struct mal_training *t, struct mal_error *err) {
     struct mal_module_names modules;
     const struct mal_method *method = &mal_method_malmen;
     if (o->method) method = mal_method_find(o->method);
-    if (!mal_module_names_choose(&modules, o->modules, t->wb.model, err)) return false;
+    if (!mal_module_names_choose(&modules, o->modules, t->wb.model, method, err))
+        return false;
     bool ok =
         mal_editor_create(&t->wb.editor, method, t->wb.model, modules.names, modules.n,
                           or_else(o->rank, RANK), or_else(o->blocks, BLOCKS),

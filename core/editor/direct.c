@@ -57,7 +57,7 @@ bool mal_editor_create_direct(struct mal_editor **out, const struct mal_method *
     editor->method = method;
     bool ok = mal_editor_take_modules(editor, model, modules, n_modules, err) &&
               mal_editor_take_base(editor, model, err) && alloc_hyper(editor, err);
-    if (ok) method->publish(mal_model_info(model), editor->hyper);
+    if (ok) method->begin(mal_model_info(model), editor->hyper);
     ok = ok && (!hyper || mal_hyper_read(method->hyper, method->n_hyper, hyper, false,
                                          editor->hyper, MAL_INVALID, "--hyper", err));
     if (!ok) {

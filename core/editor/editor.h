@@ -76,7 +76,7 @@ bool mal_editor_create(struct mal_editor **out, const struct mal_method *method,
                        size_t n_modules, int64_t rank, int64_t n_blocks, double lr,
                        uint64_t seed, struct mal_error *err) MAL_CHECK;
 
-/* One of a method that is not keyed, with the numbers published for it but for those that
+/* One of a method that is not keyed, with the numbers it begins with but for those that
  * `hyper` gives, the text of a JSON object; NULL: none. */
 bool mal_editor_create_direct(struct mal_editor **out, const struct mal_method *method,
                               struct mal_model *model, const char *const *modules,

@@ -22,7 +22,7 @@ static const struct mal_hyper fields[N_HYPER] = {
 static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
 
 /* The authors' for GPT-J, and for GPT-2 XL, which others are taken for. */
-static void publish(const struct mal_model_info *info, double *hyper) {
+static void begin(const struct mal_model_info *info, double *hyper) {
     bool gptj = strcmp(info->architecture, "gptj") == 0;
     hyper[LR] = 5e-4;
     hyper[STEPS] = 25;
@@ -49,7 +49,7 @@ static bool pass(struct mal_tune *tune, double *mean, struct mal_error *err) {
         size_t left = tune->n_texts - i, most = (size_t)hyper[BATCH];
         double loss = 0;
         n = left < most ? left : most;
-        if (!mal_tune_measure(tune, NULL, i, n, &loss, NULL, err)) return false;
+        if (!mal_tune_measure(tune, tune->order + i, n, &loss, NULL, err)) return false;
         if (!(loss < CLOSE) && !mal_tune_step(tune, &step, err)) return false;
         sum += loss * (double)n;
     }
@@ -78,7 +78,7 @@ const struct mal_method mal_method_ft = {.name = "ft",
                                          .title = "FT",
                                          .hyper = fields,
                                          .n_hyper = N_HYPER,
-                                         .publish = publish,
+                                         .begin = begin,
                                          .biases = true,
                                          .causal = true,
                                          .choose = choose,

@@ -72,7 +72,7 @@ char *mal_hyper_dump(const struct mal_hyper *fields, size_t n, const double *val
             fields[i].whole ? json_integer((json_int_t)values[i]) : json_real(values[i]);
         ok = json_object_set_new(object, fields[i].name, value) == 0;
     }
-    char *text = ok ? mal_json_dump(object, 0) : NULL;
+    char *text = ok ? mal_json_dump(object, JSON_REAL_PRECISION(15)) : NULL;
     json_decref(object);
     return text;
 }

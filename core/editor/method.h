@@ -40,8 +40,8 @@ struct mal_method {
     /* Not keyed: the numbers it works by, which the editor file has. */
     const struct mal_hyper *hyper; /* (n_hyper) */
     size_t n_hyper;
-    /* Those published for this kind of model. */
-    void (*publish)(const struct mal_model_info *info, double *hyper);
+    /* Those it begins with on this kind of model. */
+    void (*begin)(const struct mal_model_info *info, double *hyper);
     bool biases; /* edits the modules' biases, too */
     bool causal; /* only for models that continue a text */
 
@@ -66,7 +66,8 @@ struct mal_method {
     X(malmen, "malmen")       \
     X(mend, "mend")           \
     X(ultraedit, "ultraedit") \
-    X(ft, "ft")
+    X(ft, "ft")               \
+    X(locft_bf, "locft-bf")
 
 #define MAL_METHOD_EXTERN(id, text) extern const struct mal_method mal_method_##id;
 MAL_METHODS(MAL_METHOD_EXTERN)

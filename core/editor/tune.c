@@ -49,7 +49,10 @@ bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
                                &tune->texts, &tune->n_texts, err))
         return false;
     task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
+    tune->order = mal_calloc(tune->n_texts, sizeof *tune->order);
+    if (!tune->order) return mal_fail(err, MAL_NO_MEMORY, "order of the facts");
     for (size_t i = 0; i < tune->n_texts; i++) {
+        tune->order[i] = i;
         task->report->n_tokens += tune->texts[i].n_target;
         task->report->n_input_tokens += tune->texts[i].n;
     }
@@ -68,14 +71,15 @@ void mal_tune_finish(struct mal_tune *tune) {
     free_all(tune, tune->square);
     mal_draft_finish(&tune->draft);
     mal_examples_free(tune->texts, tune->n_texts);
+    mal_free(tune->order);
     *tune = (struct mal_tune){0};
 }
 
 /* ---- Gradients ---- */
 
 struct minibatch {
-    const size_t *order; /* NULL: from `first` on */
-    size_t first, n;
+    const size_t *order; /* (n) */
+    size_t n;
     int64_t n_targets;
     double loss;
     int64_t right;
@@ -83,7 +87,7 @@ struct minibatch {
 
 static const struct mal_example *text_at(const struct mal_tune *tune,
                                          const struct minibatch *batch, size_t i) {
-    return &tune->texts[batch->order ? batch->order[i] : batch->first + i];
+    return &tune->texts[batch->order[i]];
 }
 
 /* How many of the mini-batch's texts from the i-th on make one pass. */
@@ -98,16 +102,6 @@ static size_t slice_length(const struct mal_tune *tune, const struct minibatch *
            (n == 0 || tokens + text_at(tune, batch, i + n)->n <= most))
         tokens += text_at(tune, batch, i + n++)->n;
     return n;
-}
-
-static bool pack(const struct mal_tune *tune, const struct minibatch *batch, size_t i,
-                 size_t n, struct mal_packed *out, struct mal_error *err) {
-    const size_t *order = batch->order ? batch->order + i : NULL;
-    const struct mal_example *texts =
-        batch->order ? tune->texts : tune->texts + batch->first + i;
-    return tune->loss == MAL_TUNE_PROMPTS
-               ? mal_examples_pack_prompts(texts, order, n, out, err)
-               : mal_examples_pack(texts, order, n, out, err);
 }
 
 /* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
@@ -127,7 +121,9 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
                              .dw = tune->grad,
                              .loss = &loss,
                              .right = &right};
-    bool ok = pack(tune, batch, i, n, &packed, err) &&
+    const size_t *order = batch->order + i;
+    bool ok = (prompts ? mal_examples_pack_prompts(tune->texts, order, n, &packed, err)
+                       : mal_examples_pack(tune->texts, order, n, &packed, err)) &&
               mal_model_learn(tune->task->model, &packed.batch, &what, err);
     mal_packed_finish(&packed);
     mal_free(counts);
@@ -136,10 +132,10 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
     return ok;
 }
 
-bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t first, size_t n,
-                      double *loss, int64_t *right, struct mal_error *err) {
+bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, double *loss,
+                      int64_t *right, struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
-    struct minibatch batch = {.order = order, .first = first, .n = n};
+    struct minibatch batch = {.order = order, .n = n};
     double begin = mal_clock_seconds();
     for (size_t i = 0; i < n; i++)
         batch.n_targets += text_at(tune, &batch, i)->n_target;

@@ -21,8 +21,9 @@ enum mal_tune_loss {
 struct mal_tune {
     const struct mal_edit_task *task; /* borrowed */
     enum mal_tune_loss loss;
-    struct mal_example *texts; /* (n_texts), owned: what the facts teach, in order */
+    struct mal_example *texts; /* (n_texts), owned: what the facts teach */
     size_t n_texts;
+    size_t *order; /* (n_texts), owned: as they came, to be shuffled */
     struct mal_draft draft;
     float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
     int64_t n_steps;                /* of Adam, made */
@@ -39,10 +40,10 @@ struct mal_tune_step {
 /* Tokenises the facts, and is at 0 steps. On an error, too, mal_tune_finish(). */
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
                     enum mal_tune_loss loss, struct mal_error *err) MAL_CHECK;
-/* The loss of texts[order[0..n)] (order NULL: of the first n from texts[first] on) and
- * its gradient; `right` (may be NULL): target tokens that were the most probable. */
-bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t first, size_t n,
-                      double *loss, int64_t *right, struct mal_error *err) MAL_CHECK;
+/* The loss of texts[order[0..n)] and its gradient; `right` (may be NULL): target tokens
+ * that were the most probable. */
+bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, double *loss,
+                      int64_t *right, struct mal_error *err) MAL_CHECK;
 /* One step of Adam by the gradient. */
 bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
                    struct mal_error *err) MAL_CHECK;
