@@ -47,7 +47,7 @@ static bool take(void *arg, const struct mal_fact *fact, const char *json, size_
                  struct mal_error *err) {
     struct mal_bulk *bulk = arg;
     int64_t tokens = 0;
-    if (!mal_engine_check_facts(bulk->o.engine, fact, 1, index, &tokens, err))
+    if (!mal_engine_check_taught(bulk->o.engine, fact, 1, index, &tokens, err))
         return false;
     bulk->tokens += tokens;
     return (put(bulk, fact->id ? fact->id : "") && put(bulk, fact->prompt) &&

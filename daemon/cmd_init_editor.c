@@ -169,7 +169,8 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     struct mal_bar bar;
     struct mal_progress progress = {tick, &bar};
     mal_bar_start(&bar, "steps tried", 0, v->json);
-    bool ok = mal_check_facts_of(v->data, wb->tok, wb->model, facts, n_used, err) &&
+    bool ok = mal_check_facts_of(v->data, wb->model, wb->tok, wb->editor->method, facts,
+                                 n_used, err) &&
               mal_editor_search(wb->editor, wb->model, wb->tok, facts, n_used, &progress,
                                 report, err);
     mal_bar_finish(&bar);

@@ -169,6 +169,7 @@ static bool open_parts(struct mal_engine *engine,
     if (!open_files(engine, options, err)) return false;
     const char *editor_path = mal_engine_editor_path(options);
     if (editor_path && !open_editor(engine, editor_path, err)) return false;
+    if (editor_path) engine->taught_by = engine->editor->method;
     if (!editor_path && !mal_engine_choose_modules(engine, options->modules_json, err))
         return false;
     struct mal_hash hash;
@@ -341,5 +342,13 @@ size_t mal_engine_device_bytes(const struct mal_engine *engine) {
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
                             size_t n, size_t first, int64_t *out_tokens,
                             struct mal_error *err) {
-    return mal_check_facts(engine->model, engine->tok, facts, n, first, out_tokens, err);
+    return mal_check_facts(engine->model, engine->tok, NULL, facts, n, first, out_tokens,
+                           err);
+}
+
+bool mal_engine_check_taught(const struct mal_engine *engine,
+                             const struct mal_fact *facts, size_t n, size_t first,
+                             int64_t *out_tokens, struct mal_error *err) {
+    return mal_check_facts(engine->model, engine->tok, engine->taught_by, facts, n, first,
+                           out_tokens, err);
 }

@@ -270,5 +270,9 @@ bool mal_engine_score(struct mal_engine *engine, const struct mal_score_item *it
 bool mal_engine_check_facts(const struct mal_engine *engine, const struct mal_fact *facts,
                             size_t n, size_t first, int64_t *out_tokens,
                             struct mal_error *err) MAL_CHECK;
+/* The same of facts that are to be taught, by the engine's editor. */
+bool mal_engine_check_taught(const struct mal_engine *engine,
+                             const struct mal_fact *facts, size_t n, size_t first,
+                             int64_t *out_tokens, struct mal_error *err) MAL_CHECK;
 
 #endif

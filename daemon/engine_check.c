@@ -50,7 +50,8 @@ static void look_at_data(struct look *look) {
     struct mal_error err = {0};
     const char *path = look->check->data;
     if (!mal_facts_load(&facts, &n, path, &err) ||
-        !mal_check_facts_of(path, look->engine.tok, look->engine.model, facts, n, &err))
+        !mal_check_facts_of(path, look->engine.model, look->engine.tok, NULL, facts, n,
+                            &err))
         fault(look, "data", &err);
     mal_facts_free(facts, n);
 }

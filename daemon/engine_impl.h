@@ -14,7 +14,9 @@ struct mal_engine {
     struct mal_model *reader;       /* the model on that queue */
     struct mal_weights_lease lease; /* of the read that runs there */
     struct mal_tokenizer *tok;
-    struct mal_editor *editor; /* NULL: none yet */
+    struct mal_editor *editor;          /* NULL: none yet */
+    const struct mal_method *taught_by; /* of the editor that was there from the start,
+                                         * for any thread; NULL: none was */
     struct mal_weights_state *ws;
     struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
     struct mal_normalizer *norms;  /* (n_norms) at the live version */

@@ -60,8 +60,8 @@ static bool decode(struct mal_intake *in, struct mal_error *err) {
     int64_t n_tokens = 0;
     if (!mal_decode_edits(body, req->body_bytes, (size_t)in->daemon->max_facts,
                           &in->edits, err) ||
-        !mal_engine_check_facts(in->engine, in->edits.facts, in->edits.n_facts, 0,
-                                &n_tokens, err)) {
+        !mal_engine_check_taught(in->engine, in->edits.facts, in->edits.n_facts, 0,
+                                 &n_tokens, err)) {
         return false;
     }
     in->facts.n = in->edits.n_facts;

@@ -20,7 +20,7 @@ bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
     struct mal_bar bar;
     struct mal_progress progress = {tick, &bar};
     mal_bar_start(&bar, "steps tried", 0, json);
-    bool ok = !own || mal_check_facts_of(data, wb->tok, wb->model, own, n_own, err);
+    bool ok = !own || mal_check_facts_of(data, wb->model, wb->tok, NULL, own, n_own, err);
     ok = ok && mal_model_set_default_edits(wb->model, err) &&
          mal_editor_make(&wb->editor, wb->model, wb->tok, own ? own : facts,
                          own ? n_own : n, &progress, report, err) &&

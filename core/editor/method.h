@@ -15,6 +15,7 @@ struct mal_hyper;
 struct mal_model;
 struct mal_model_info;
 struct mal_editor_parts;
+struct mal_fact;
 struct mal_edit_task;
 struct mal_safetensors;
 
@@ -50,6 +51,9 @@ struct mal_method {
     bool (*choose)(const struct mal_model *model, const char ***out, size_t *out_n,
                    struct mal_error *err);
 
+    /* Whether the method can teach the fact, beyond what every fact must have: an error
+     * with the pointer within the fact ("/subject"). NULL: it can. */
+    bool (*check_fact)(const struct mal_fact *fact, struct mal_error *err);
     /* A batch of facts to the delta that teaches them, see mal_edit_run(). */
     bool (*edit)(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err);

@@ -503,3 +503,9 @@ bool mal_engine_check_facts(const struct mal_engine *e, const struct mal_fact *f
     }
     return true;
 }
+
+bool mal_engine_check_taught(const struct mal_engine *e, const struct mal_fact *facts,
+                             size_t n, size_t first, int64_t *out_tokens,
+                             struct mal_error *err) {
+    return mal_engine_check_facts(e, facts, n, first, out_tokens, err);
+}
