@@ -481,6 +481,14 @@ void mal_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
     be->ops->kl(be, n, v, base, logits, scale, kl);
 }
 
+void mal_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                float *logits, const float *scale, float *kl) {
+    assert(n >= 0 && v >= 0);
+    if (n == 0 || v == 0 || !runs(be)) return;
+    assert(base && logits && scale && kl);
+    be->ops->kl_now(be, n, v, base, logits, scale, kl);
+}
+
 /* ---- Editors ---- */
 
 void mal_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,

@@ -294,6 +294,10 @@ void mal_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logits,
  * log q), and in place logits_i := scale[i] (q - p), its gradient at the logits. */
 void mal_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
             float *logits, const float *scale, float *kl);
+/* The other way: kl[i] = sum q (log q - log p), and logits_i := scale[i] q (log q - log p
+ * - kl[i]). */
+void mal_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                float *logits, const float *scale, float *kl);
 
 /* ---- Editors ---- */
 

@@ -91,6 +91,8 @@ struct mal_backend_ops {
                      const int32_t *label, const float *scale);
     void (*kl)(struct mal_backend *be, int64_t n, int64_t v, const float *base,
                float *logits, const float *scale, float *kl);
+    void (*kl_now)(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                   float *logits, const float *scale, float *kl);
 
     void (*normalize_rows)(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,
                            const float *u, int64_t ldu, const float *g, int64_t ldg,

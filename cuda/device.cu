@@ -109,6 +109,7 @@ static struct mal_backend_ops table(void) {
     OP(xent_fwd);
     OP(xent_bwd);
     OP(kl);
+    OP(kl_now);
     OP(normalize_rows);
     OP(column_stats);
     OP(block_fwd);

@@ -188,6 +188,8 @@ void mal_cuda_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logi
                        const int32_t *label, const float *scale);
 void mal_cuda_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
                  float *logits, const float *scale, float *kl);
+void mal_cuda_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                     float *logits, const float *scale, float *kl);
 
 /* editor_ops.cu */
 void mal_cuda_normalize_rows(struct mal_backend *be, int64_t n, int64_t du, int64_t dg,

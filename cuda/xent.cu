@@ -273,6 +273,19 @@ __device__ static double kl_row(int64_t v, const float *x, struct softmax_of bas
     return s;
 }
 
+/* Of a row of the base's logits x and one of those now, y. */
+template <int W>
+__device__ static void softmax_both(int64_t v, const float *x, const float *y,
+                                    struct softmax_of *p, struct softmax_of *q) {
+    /* One copy of the code for both, which equal rows need too. */
+#pragma unroll 1
+    for (int side = 0; side < 2; side++) {
+        struct row_facts row = scan_row<W, SUM>(v, side ? y : x, row_label{-1, 0});
+        *p = *q;
+        *q = softmax_of{row.max, (float)(1 / row.sum), row.sum};
+    }
+}
+
 template <int W>
 __global__ static void __launch_bounds__(MOST_THREADS)
     kl_rows(int64_t v, const float *base, float *logits, const float *scale, float *kl) {
@@ -280,15 +293,49 @@ __global__ static void __launch_bounds__(MOST_THREADS)
     const float *x = base + i * v;
     float *y = logits + i * v;
     struct softmax_of p = {}, q = {};
-    /* One copy of the code for both, which equal rows need too. */
-#pragma unroll 1
-    for (int side = 0; side < 2; side++) {
-        struct row_facts row = scan_row<W, SUM>(v, side ? y : x, row_label{-1, 0});
-        p = q;
-        q = softmax_of{row.max, (float)(1 / row.sum), row.sum};
-    }
+    softmax_both<W>(v, x, y, &p, &q);
     double s = mal_block_sum(kl_row<W>(v, x, p, y, q, scale[i]));
     if (threadIdx.x == 0) kl[i] = (float)(s - log(p.sum) + log(q.sum));
+}
+
+/* This thread's part of sum q (y - x - shift). */
+template <int W>
+__device__ static double kl_now_sum(int64_t v, const float *x, const float *y,
+                                    struct softmax_of own, double shift) {
+    double s = 0;
+    for (int64_t j = v / W - 1 - threadIdx.x; j >= 0; j -= blockDim.x) {
+        mal_floats<W> in = ((const mal_floats<W> *)x)[j];
+        mal_floats<W> out = ((const mal_floats<W> *)y)[j];
+        for (int w = 0; w < W; w++) {
+            float q = expf(out.x[w] - own.max) * own.inverse;
+            s = fma((double)q, (double)out.x[w] - (double)in.x[w] - shift, s);
+        }
+    }
+    return s;
+}
+
+/* The log-sums cancel in log q - log p - kl. */
+template <int W>
+__global__ static void __launch_bounds__(MOST_THREADS)
+    kl_now_rows(int64_t v, const float *base, float *logits, const float *scale,
+                float *kl) {
+    int64_t i = blockIdx.x;
+    const float *x = base + i * v;
+    float *y = logits + i * v;
+    struct softmax_of p = {}, q = {};
+    softmax_both<W>(v, x, y, &p, &q);
+    double shift = (double)q.max - (double)p.max;
+    double s = mal_block_sum(kl_now_sum<W>(v, x, y, q, shift));
+    if (threadIdx.x == 0) kl[i] = (float)(s - log(q.sum) + log(p.sum));
+    float factor = (float)((double)scale[i] / q.sum);
+    for (int64_t j = threadIdx.x; j < v / W; j += blockDim.x) {
+        mal_floats<W> in = ((const mal_floats<W> *)x)[j], out = ((mal_floats<W> *)y)[j];
+        for (int w = 0; w < W; w++) {
+            double ahead = (double)out.x[w] - (double)in.x[w] - shift - s;
+            out.x[w] = factor * expf(out.x[w] - q.max) * (float)ahead;
+        }
+        ((mal_floats<W> *)y)[j] = out;
+    }
 }
 
 void mal_cuda_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
@@ -296,5 +343,13 @@ void mal_cuda_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base
     struct mal_cuda *cu = mal_cuda_of(be);
     bool wide = rows_of_packs(v, base) && rows_of_packs(v, logits);
     auto kl_all = wide ? kl_rows<MAL_WIDE> : kl_rows<1>;
+    MAL_LAUNCH(cu, kl_all, (unsigned)n, threads_of(v), 0, v, base, logits, scale, kl);
+}
+
+void mal_cuda_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                     float *logits, const float *scale, float *kl) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    bool wide = rows_of_packs(v, base) && rows_of_packs(v, logits);
+    auto kl_all = wide ? kl_now_rows<MAL_WIDE> : kl_now_rows<1>;
     MAL_LAUNCH(cu, kl_all, (unsigned)n, threads_of(v), 0, v, base, logits, scale, kl);
 }

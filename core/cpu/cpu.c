@@ -62,6 +62,7 @@ static const struct mal_backend_ops cpu_ops = {
     .xent_fwd = mal_cpu_xent_fwd,
     .xent_bwd = mal_cpu_xent_bwd,
     .kl = mal_cpu_kl,
+    .kl_now = mal_cpu_kl_now,
     .normalize_rows = mal_cpu_normalize_rows,
     .column_stats = mal_cpu_column_stats,
     .block_fwd = mal_cpu_block_fwd,

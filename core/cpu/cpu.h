@@ -134,6 +134,8 @@ void mal_cpu_xent_bwd(struct mal_backend *be, int64_t n, int64_t v, float *logit
                       const int32_t *label, const float *scale);
 void mal_cpu_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
                 float *logits, const float *scale, float *kl);
+void mal_cpu_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                    float *logits, const float *scale, float *kl);
 
 /* editor_ops.c */
 /* By the calling thread alone: <a, b> in fp64; d = factor * c. */

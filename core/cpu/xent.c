@@ -134,3 +134,41 @@ void mal_cpu_kl(struct mal_backend *be, int64_t n, int64_t v, const float *base,
         kl[i] = (float)(s - log(x_sum) + log(y_sum));
     }
 }
+
+/* sum q (y - x - shift), of which the divergence of q from p is left when the log-sums
+ * are put in; `shift` is that of the maxima. */
+static MAL_SIMD double kl_now_sum(int64_t v, const float *x, const float *y, float y_max,
+                                  double y_sum, double shift) {
+    float y_inv = (float)(1 / y_sum);
+    double s = 0;
+    MAL_SIMD_SUM(s)
+    for (int64_t j = 0; j < v; j++) {
+        double q = (double)(vexp(y[j] - y_max) * y_inv);
+        s += q * ((double)y[j] - (double)x[j] - shift);
+    }
+    return s;
+}
+
+/* The log-sums cancel in log q - log p - kl: of it y - x - `past` is left. */
+static MAL_SIMD void kl_now_row(int64_t v, const float *x, float *y, float y_max,
+                                float factor, double past) {
+    MAL_SIMD_LOOP
+    for (int64_t j = 0; j < v; j++) {
+        float ahead = (float)((double)y[j] - (double)x[j] - past);
+        y[j] = factor * vexp(y[j] - y_max) * ahead;
+    }
+}
+
+void mal_cpu_kl_now(struct mal_backend *be, int64_t n, int64_t v, const float *base,
+                    float *logits, const float *scale, float *kl) {
+#pragma omp parallel for schedule(static) if (n * v > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i++) {
+        const float *x = base + i * v;
+        float *y = logits + i * v, x_max = row_max(v, x), y_max = row_max(v, y);
+        double x_sum = sum_exp(v, x, x_max), y_sum = sum_exp(v, y, y_max);
+        double shift = (double)y_max - (double)x_max;
+        double s = kl_now_sum(v, x, y, y_max, y_sum, shift);
+        kl_now_row(v, x, y, y_max, (float)((double)scale[i] / y_sum), shift + s);
+        kl[i] = (float)(s - log(y_sum) + log(x_sum));
+    }
+}

@@ -37,6 +37,12 @@ static double ref_kl(const void *arg) {
     return sum;
 }
 
+/* Of the rows now from the base's. */
+static double ref_kl_now(const void *arg) {
+    const struct kl_rows *r = arg;
+    return ref_kl(&(struct kl_rows){r->v, r->logits, r->base});
+}
+
 static const struct kl_case {
     int64_t n, v;
     float size;   /* of the base's logits */
@@ -73,37 +79,67 @@ static void check_kl_row(const struct kl_case *c, int64_t i, const float *base,
     free(row.logits);
 }
 
+/* The same of mal_kl_now(). */
+static void check_kl_now_row(const struct kl_case *c, int64_t i, const float *base,
+                             const float *logits, double scale, double kl,
+                             const float *got) {
+    struct kl_rows row = {c->v, wide(base, c->v), wide(logits, c->v)};
+    double want = ref_kl_now(&row);
+    double from = log_sum(c->v, row.base), to = log_sum(c->v, row.logits);
+    check_close("kl now", i, kl, want, 6e-8 + 5e-7 * want);
+    int64_t step = c->v > 10000 ? 1009 : c->v > 1000 ? 37 : 1;
+    for (int64_t j = 0; j < c->v; j++) {
+        double log_q = row.logits[j] - to, log_p = row.base[j] - from, q = exp(log_q);
+        /* The mean of log q - log p is right to a part of how far the rows are apart. */
+        double size = fabs(log_q - log_p) + want + 0.02 * (double)c->apart;
+        check_close("kl now gradient", i * c->v + j, (double)got[j],
+                    scale * q * (log_q - log_p - want),
+                    fabs(scale) * (1e-5 * q + 1e-37) * size);
+    }
+    for (int64_t j = 0; j < c->v; j += step) {
+        double by_difference = scale * slope(&row.logits[j], ref_kl_now, &row);
+        check_close("kl now gradient by differences", i * c->v + j, (double)got[j],
+                    by_difference, 2e-6 * fabs(scale) * (1 + want));
+    }
+    free(row.base);
+    free(row.logits);
+}
+
+static void check_kl(struct device *dev, const struct kl_case *c, bool now) {
+    float *base = random_floats(dev, c->n * c->v);
+    float *logits = random_floats(dev, c->n * c->v);
+    float *scale = random_floats(dev, c->n);
+    for (int64_t i = 0; i < c->n * c->v; i++) {
+        base[i] = c->offset + c->size * base[i];
+        logits[i] = base[i] + c->apart * logits[i];
+    }
+    float *dev_base = device_floats(dev, base, c->n * c->v);
+    float *dev_logits = device_floats(dev, logits, c->n * c->v);
+    float *dev_kl = device_floats(dev, NULL, c->n);
+    (now ? mal_kl_now : mal_kl)(dev->be, c->n, c->v, dev_base, dev_logits,
+                                device_floats(dev, scale, c->n), dev_kl);
+    float *got = host_floats(dev, dev_logits, c->n * c->v);
+    float *got_kl = host_floats(dev, dev_kl, c->n);
+    float *base_after = host_floats(dev, dev_base, c->n * c->v);
+    assert_memory_equal(base_after, base, (size_t)(c->n * c->v) * sizeof *base);
+    for (int64_t i = 0; i < c->n; i++) {
+        (now ? check_kl_now_row : check_kl_row)(c, i, base + i * c->v, logits + i * c->v,
+                                                (double)scale[i], (double)got_kl[i],
+                                                got + i * c->v);
+    }
+    free(base);
+    free(logits);
+    free(scale);
+    free(got);
+    free(got_kl);
+    free(base_after);
+    device_release(dev);
+}
+
 static void kl(void **state) {
-    struct device *dev = *state;
     for (size_t t = 0; t < sizeof kl_cases / sizeof kl_cases[0]; t++) {
-        const struct kl_case *c = &kl_cases[t];
-        float *base = random_floats(dev, c->n * c->v);
-        float *logits = random_floats(dev, c->n * c->v);
-        float *scale = random_floats(dev, c->n);
-        for (int64_t i = 0; i < c->n * c->v; i++) {
-            base[i] = c->offset + c->size * base[i];
-            logits[i] = base[i] + c->apart * logits[i];
-        }
-        float *dev_base = device_floats(dev, base, c->n * c->v);
-        float *dev_logits = device_floats(dev, logits, c->n * c->v);
-        float *dev_kl = device_floats(dev, NULL, c->n);
-        mal_kl(dev->be, c->n, c->v, dev_base, dev_logits, device_floats(dev, scale, c->n),
-               dev_kl);
-        float *got = host_floats(dev, dev_logits, c->n * c->v);
-        float *got_kl = host_floats(dev, dev_kl, c->n);
-        float *base_after = host_floats(dev, dev_base, c->n * c->v);
-        assert_memory_equal(base_after, base, (size_t)(c->n * c->v) * sizeof *base);
-        for (int64_t i = 0; i < c->n; i++) {
-            check_kl_row(c, i, base + i * c->v, logits + i * c->v, (double)scale[i],
-                         (double)got_kl[i], got + i * c->v);
-        }
-        free(base);
-        free(logits);
-        free(scale);
-        free(got);
-        free(got_kl);
-        free(base_after);
-        device_release(dev);
+        check_kl(*state, &kl_cases[t], false);
+        check_kl(*state, &kl_cases[t], true);
     }
 }
 
@@ -121,6 +157,17 @@ static void kl_of_the_same(void **state) {
           *dev_scale = device_floats(dev, scale, n);
     mal_kl(dev->be, n, v, base, logits, dev_scale, dev_kl);
     float *got = host_floats(dev, logits, n * v), *kl = host_floats(dev, dev_kl, n);
+    for (int64_t i = 0; i < n; i++)
+        assert_true(kl[i] == 0);
+    for (int64_t i = 0; i < n * v; i++)
+        assert_true(got[i] == 0);
+    free(got);
+    free(kl);
+
+    mal_backend_upload(dev->be, logits, x, (size_t)(n * v) * sizeof *x);
+    mal_kl_now(dev->be, n, v, base, logits, dev_scale, dev_kl);
+    got = host_floats(dev, logits, n * v);
+    kl = host_floats(dev, dev_kl, n);
     for (int64_t i = 0; i < n; i++)
         assert_true(kl[i] == 0);
     for (int64_t i = 0; i < n * v; i++)
@@ -166,6 +213,12 @@ static void kl_of_nan(void **state) {
     mal_kl(dev->be, 3, 3, device_floats(dev, base, 9), x, device_floats(dev, scale, 3),
            dev_kl);
     float *kl = host_floats(dev, dev_kl, 3);
+    assert_true(isnan(kl[0]) && isnan(kl[1]) && kl[2] > 0);
+    free(kl);
+    mal_backend_upload(dev->be, x, logits, sizeof logits);
+    mal_kl_now(dev->be, 3, 3, device_floats(dev, base, 9), x,
+               device_floats(dev, scale, 3), dev_kl);
+    kl = host_floats(dev, dev_kl, 3);
     assert_true(isnan(kl[0]) && isnan(kl[1]) && kl[2] > 0);
     free(kl);
     device_release(dev);
