@@ -191,7 +191,7 @@ static void attn_op_bwd(const struct mal_step *s) {
                                    .dv = buf->dqkv + wq + wkv,
                                    .ld_q = ld,
                                    .ld_kv = ld,
-                                   .all_keys = m == lane->n_tokens};
+                                   .all_keys = m == lane->n_tokens && !s->pass->cache};
     if (widen) {
         mal_backend_zero(be, buf->dqkv, (size_t)(m * ld) * sizeof *buf->dqkv);
         grads.dq = buf->q;

@@ -84,7 +84,8 @@ static struct mal_attn attn_of(const struct mal_step *s,
 
 /* An encoder reads its text at once, and has none. */
 static const struct mal_kv_cache *cache_of(const struct mal_step *s) {
-    return s->lane == &s->pass->main ? s->pass->cache : NULL;
+    const struct mal_kv_cache *cache = s->lane == &s->pass->main ? s->pass->cache : NULL;
+    return cache && cache->kv[s->index] ? cache : NULL;
 }
 
 struct mal_attn mal_self_attn(const struct mal_step *s, const float *qkv) {
@@ -142,7 +143,8 @@ static void self_fwd(const struct mal_step *s) {
     struct mal_pass_buffers *buf = &lane->buf;
     const struct mal_tape_block *tape = s->tape;
     int64_t c = model->info.n_channels, wq = mal_q_width(model);
-    float *qkv = tape ? tape->qkv : buf->qkv, *q = tape ? tape->q : buf->q;
+    float *qkv = tape && !pass->cache ? tape->qkv : buf->qkv;
+    float *q = tape ? tape->q : buf->q;
     float *softmax = tape ? buf->norm : NULL;
 
     if (tape) mal_keep_rows(pass, lane, c, buf->x, c, false, tape->x1);

@@ -49,7 +49,7 @@ void mal_top_rows(struct mal_pass *pass, const struct mal_lane *lane, int64_t c,
 
 void mal_capture_keys(struct mal_pass *pass, const struct mal_lane *lane,
                       const struct mal_linear *lin, const float *x, bool reduced) {
-    if (!pass->u || lin->edit < 0) return;
+    if (!pass->u || lin->edit < 0 || !pass->u[lin->edit]) return;
     mal_gather_rows(pass->be, lane->top.n, lin->d_in, reduced ? NULL : lane->top.rows, x,
                     lin->d_in, pass->u[lin->edit], lin->d_in);
 }

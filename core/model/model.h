@@ -197,6 +197,20 @@ bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
 bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
                     float *const *u, struct mal_error *err) MAL_CHECK;
 
+/* Forward only, of a causal model, through the blocks up to `block`, which is not the
+ * last one, on the weights in use. At the label rows, or all rows: of edit modules in
+ * those blocks the keys u[m] (rows, d_in), NULL where not wanted, and the block's output
+ * x (rows, C), likewise; device memory of the caller, rows in packed order. */
+struct mal_inside {
+    int64_t block;
+    bool all_rows;
+    float *const *u;
+    float *x;
+};
+
+bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
+                      const struct mal_inside *inside, struct mal_error *err) MAL_CHECK;
+
 /* Logits of every position: out (n, V), host; of an encoder-decoder that reads `source`
  * the decoder's positions, of a classifier the first. */
 bool mal_model_logits(struct mal_model *model, const int32_t *source, size_t n_source,

@@ -16,7 +16,7 @@
 
 struct mal_kv_cache {
     float **kv;    /* per decoder block: (rows, 2 * n_kv_heads * head_size), keys then
-                      values */
+                      values; NULL: that block has none */
     float **cross; /* likewise of the encoder's output (source_rows, ...); NULL: none */
     int64_t n_blocks, rows, source_rows;
 };
@@ -26,7 +26,8 @@ struct mal_kv_cache {
  * n_kv_heads * head_size. */
 struct mal_tape_block {
     float *x1;   /* (M, C) input of the block */
-    float *qkv;  /* (N, W) of all rows: keys and values of earlier rows matter */
+    float *qkv;  /* (N, W) of all rows: keys and values of earlier rows matter; none where
+                    they are in a cache */
     float *q;    /* (R, Q) queries */
     float *ao;   /* (R, Q) output of the attention */
     float *norm; /* (R, 2 H) of its softmax, see mal_attn_fwd() */
@@ -98,15 +99,22 @@ struct mal_pass {
     struct mal_kv_cache *cache; /* NULL: none */
     const int32_t *cache_rows;  /* (main.n_tokens) where keys and values go */
 
+    /* Of a causal decoder the blocks [first, end) alone; `end` 0: to the last one, and
+     * the final norm. With `first` > 0 what that block reads is in main.buf.x already,
+     * and a backward pass ends with the gradient there, in main.buf.dx. */
+    int64_t first, end;
+
     /* A pass on the base weights and one on those in use, which share what is below the
      * lowest edited block: the first leaves the state there in `lower`, the second
      * resumes with it. */
     bool compare, resume;
     float *lower; /* (N of that block's lane, C) */
+    bool against; /* y0 is the caller's to fill in */
     float *y0;    /* (top, C) y of the base weights */
 
     bool backward;    /* a backward pass follows */
-    float *const *u;  /* keys per edit module, memory of the caller; NULL: not wanted */
+    float *const *u;  /* keys per edit module, memory of the caller; NULL, also of one:
+                         not wanted */
     float *const *g;  /* value gradients, likewise */
     float *const *dw; /* of all that is edited, likewise, added to */
     bool dw_as_stored;

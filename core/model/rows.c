@@ -290,7 +290,8 @@ void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
     head->slice = head_slice(model, n_head);
     head->rows = mal_arena_floats(arena, head->slice * c);
     head->logits = mal_arena_floats(arena, head->slice * v);
-    if (pass->compare) head->base = mal_arena_floats(arena, head->slice * v);
+    if (pass->compare || pass->against)
+        head->base = mal_arena_floats(arena, head->slice * v);
     if (pass->rounds) head->sum = mal_arena_floats(arena, head->slice * c);
     head->logprob = mal_arena_floats(arena, n_head);
     head->scale = mal_arena_floats(arena, n_head);
@@ -395,16 +396,17 @@ void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
 
 /* head->logits := the gradient at the logits of head rows [row0, row0 + n). */
 static void loss_bwd(const struct mal_model *model, const struct mal_pass *pass,
-                     const struct mal_head_buffers *head, const float *y0, int64_t row0,
-                     int64_t n) {
+                     const struct mal_head_buffers *head,
+                     const struct mal_head_part *part, int64_t row0, int64_t n) {
     int64_t v = model->info.n_outputs;
     const float *scale = head->scale + row0;
     const int32_t *labels = pass->labels + row0;
     float *logprob = head->logprob + row0;
     mal_pass_logits(model, pass, head, row0, n);
-    if (y0) {
-        logits_of(model, pass, y0, head->rows, head->base, row0, n);
-        mal_kl(pass->be, n, v, head->base, head->logits, scale, logprob);
+    if (part->loss != MAL_HEAD_LABELS) {
+        logits_of(model, pass, part->y0, head->rows, head->base, row0, n);
+        (part->loss == MAL_HEAD_KL ? mal_kl : mal_kl_now)(pass->be, n, v, head->base,
+                                                          head->logits, scale, logprob);
     } else {
         mal_xent_fwd(pass->be, n, v, head->logits, labels, logprob, head->rank + row0,
                      head->argmax + row0);
@@ -412,15 +414,18 @@ static void loss_bwd(const struct mal_model *model, const struct mal_pass *pass,
     }
 }
 
-/* Head rows [first, last), of which no two are of one top row, whose gradients are
- * written or, `add`, added. */
-static void head_bwd(const struct mal_model *model, const struct mal_pass *pass,
-                     const struct mal_head_buffers *head, const float *y0, int64_t first,
-                     int64_t last, bool add) {
+void mal_head_bwd_begin(const struct mal_model *model, const struct mal_pass *pass) {
+    int64_t n = pass->main.top.n * model->info.n_channels;
+    mal_backend_zero(pass->be, pass->main.dy, (size_t)n * sizeof(float));
+}
+
+void mal_head_bwd_part(const struct mal_model *model, const struct mal_pass *pass,
+                       const struct mal_head_buffers *head,
+                       const struct mal_head_part *part) {
     int64_t v = model->info.n_outputs, c = model->info.n_channels;
-    for (int64_t i = first; i < last; i += head->slice) {
-        int64_t n = last - i < head->slice ? last - i : head->slice;
-        loss_bwd(model, pass, head, y0, i, n);
+    for (int64_t i = part->first; i < part->end; i += head->slice) {
+        int64_t n = part->end - i < head->slice ? part->end - i : head->slice;
+        loss_bwd(model, pass, head, part, i, n);
         mal_gemm(pass->be, &(struct mal_gemm){.m = n,
                                               .n = c,
                                               .k = v,
@@ -429,7 +434,7 @@ static void head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                                               .b_dtype = model->head.dtype,
                                               .c = head->rows,
                                               .alpha = model->head_scale});
-        if (add) {
+        if (part->add) {
             mal_gather_rows(pass->be, n, c, pass->head_rows + i, pass->main.dy, c,
                             head->sum, c);
             mal_add(pass->be, n * c, head->sum, head->rows);
@@ -441,9 +446,14 @@ static void head_bwd(const struct mal_model *model, const struct mal_pass *pass,
 
 void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                   const struct mal_head_buffers *head, const float *y0) {
-    mal_backend_zero(pass->be, pass->main.dy,
-                     (size_t)(pass->main.top.n * model->info.n_channels) * sizeof(float));
-    if (!pass->rounds) head_bwd(model, pass, head, y0, 0, pass->n_head, false);
-    for (size_t r = 0; r < pass->n_rounds; r++)
-        head_bwd(model, pass, head, y0, pass->rounds[r], pass->rounds[r + 1], r > 0);
+    struct mal_head_part part = {
+        .loss = y0 ? MAL_HEAD_KL : MAL_HEAD_LABELS, .y0 = y0, .end = pass->n_head};
+    mal_head_bwd_begin(model, pass);
+    if (!pass->rounds) mal_head_bwd_part(model, pass, head, &part);
+    for (size_t r = 0; r < pass->n_rounds; r++) {
+        part.first = pass->rounds[r];
+        part.end = pass->rounds[r + 1];
+        part.add = r > 0;
+        mal_head_bwd_part(model, pass, head, &part);
+    }
 }

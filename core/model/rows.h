@@ -75,6 +75,25 @@ bool mal_need_head(const struct mal_model *model, struct mal_error *err) MAL_CHE
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
                      const struct mal_head_buffers *head, int64_t row0, int64_t n);
 
+/* Head rows [first, end), of which no two are of one top row, and what their loss is:
+ * -log p of the label; or, beside the final hidden states y0 (top, C) of the base model,
+ * KL(base
+ * || now), or KL(now || base). `add`: their top rows have other head rows before them. */
+enum mal_head_loss { MAL_HEAD_LABELS, MAL_HEAD_KL, MAL_HEAD_KL_NOW };
+
+struct mal_head_part {
+    enum mal_head_loss loss;
+    const float *y0;
+    int64_t first, end;
+    bool add;
+};
+
+/* What mal_head_bwd() does in parts: pass->main.dy := 0, then each part's losses and
+ * gradients. */
+void mal_head_bwd_begin(const struct mal_model *model, const struct mal_pass *pass);
+void mal_head_bwd_part(const struct mal_model *model, const struct mal_pass *pass,
+                       const struct mal_head_buffers *head,
+                       const struct mal_head_part *part);
 /* The loss of each head row into head->logprob, and the gradient of the sum of
  * head->scale times them at pass->main.y into pass->main.dy. The loss is -log p of the
  * label, kept as log p; or, with the final hidden states y0 (top, C) of the base model,

@@ -32,9 +32,10 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
     struct mal_arena *arena = pass->arena;
     int64_t c = model->info.n_channels, f = model->n_inner, q = mal_q_width(model);
     int64_t r = i == stack->n - 1 ? lane->top.n : lane->kept.n;
+    int64_t n_kept_apart = pass->cache ? 0 : lane->n_tokens;
     struct mal_tape_block tape = {
         .x1 = mal_arena_floats(arena, lane->kept.n * c),
-        .qkv = mal_arena_floats(arena, lane->n_tokens * mal_qkv_width(model)),
+        .qkv = mal_arena_floats(arena, n_kept_apart * mal_qkv_width(model)),
         .q = mal_arena_floats(arena, r * q),
         .ao = mal_arena_floats(arena, r * q),
         .norm = mal_arena_floats(arena, r * 2 * model->n_heads),
@@ -56,7 +57,9 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
 
 /* The first block a backward pass goes through: with an edit module in the encoder every
  * block of the decoder, as each looks at the encoder's output. */
-static int64_t first_taped(const struct mal_model *model, const struct mal_stack *stack) {
+static int64_t first_taped(const struct mal_model *model, const struct mal_pass *pass,
+                           const struct mal_stack *stack) {
+    if (pass->first > 0) return pass->first;
     return max_of(model->lowest_edit_block - stack->first, 0);
 }
 
@@ -90,7 +93,7 @@ static void layout_lane(const struct mal_model *model, const struct mal_pass *pa
         buf.dqkv = mal_arena_floats(arena, m * w);
         buf.dkvc = mal_arena_floats(arena, kvc);
         lane->dy = mal_arena_floats(arena, top * c);
-        for (int64_t i = first_taped(model, stack); i < stack->n; i++)
+        for (int64_t i = first_taped(model, pass, stack); i < stack->n; i++)
             layout_tape(model, pass, lane, stack, i);
     }
     lane->buf = buf;
@@ -105,12 +108,15 @@ void mal_stacks_layout(const struct mal_model *model, struct mal_pass *pass) {
         pass->pooled =
             mal_arena_floats(pass->arena, pass->main.top.n * model->info.n_channels);
     }
+    if (pass->compare || pass->against) {
+        pass->y0 =
+            mal_arena_floats(pass->arena, pass->main.top.n * model->info.n_channels);
+    }
     if (pass->compare) {
         bool in_source = model->lowest_edit_block < model->decoder.first;
         const struct mal_lane *lane = in_source ? &pass->source : &pass->main;
         int64_t c = model->info.n_channels;
         pass->lower = mal_arena_floats(pass->arena, lane->n_tokens * c);
-        pass->y0 = mal_arena_floats(pass->arena, pass->main.top.n * c);
     }
 }
 
@@ -144,7 +150,7 @@ static void embed(const struct mal_model *model, const struct mal_pass *pass,
 static struct mal_step step_at(struct mal_model *model, struct mal_pass *pass,
                                struct mal_lane *lane, const struct mal_stack *stack,
                                int64_t i) {
-    bool taped = pass->backward && i >= first_taped(model, stack);
+    bool taped = pass->backward && i >= first_taped(model, pass, stack);
     return (struct mal_step){.model = model,
                              .pass = pass,
                              .lane = lane,
@@ -159,7 +165,8 @@ static struct mal_step step_at(struct mal_model *model, struct mal_pass *pass,
 static void stack_forward(struct mal_model *model, struct mal_pass *pass,
                           struct mal_lane *lane, const struct mal_stack *stack) {
     struct mal_backend *be = pass->be;
-    int64_t c = model->info.n_channels, first = 0;
+    int64_t c = model->info.n_channels, first = pass->first;
+    int64_t end = pass->end ? pass->end : stack->n;
     int64_t lowest = model->lowest_edit_block - stack->first;
     size_t bytes = (size_t)(lane->n_tokens * c) * sizeof(float);
     bool compared = pass->compare && lowest >= 0 && lowest < stack->n;
@@ -168,15 +175,16 @@ static void stack_forward(struct mal_model *model, struct mal_pass *pass,
     if (compared && pass->resume) {
         first = lowest;
         mal_backend_copy(be, lane->buf.x, pass->lower, bytes);
-    } else {
+    } else if (first == 0) {
         embed(model, pass, lane);
     }
-    for (int64_t i = first; i < stack->n; i++) {
+    for (int64_t i = first; i < end; i++) {
         if (compared && !pass->resume && i == lowest)
             mal_backend_copy(be, pass->lower, lane->buf.x, bytes);
         struct mal_step step = step_at(model, pass, lane, stack, i);
         mal_step_forward(&step);
     }
+    if (end < stack->n) return;
     if (stack->final_norm.gain) {
         struct mal_norm norm = mal_norm_of(model, &stack->final_norm, lane->top.n);
         mal_norm_fwd(be, &norm, lane->buf.x, lane->y);
@@ -241,7 +249,7 @@ static bool stack_backward(struct mal_model *model, struct mal_pass *pass,
     } else {
         mal_backend_copy(be, buf->dx, lane->dy, bytes);
     }
-    for (int64_t i = stack->n - 1; i >= first_taped(model, stack); i--) {
+    for (int64_t i = stack->n - 1; i >= first_taped(model, pass, stack); i--) {
         struct mal_step step = step_at(model, pass, lane, stack, i);
         if (!mal_step_backward(&step)) return false;
     }

@@ -1,0 +1,20 @@
+/* inside.c - what goes on inside a model: keys and states up to a block, no further. */
+#include "core/model/rows.h"
+
+bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
+                      const struct mal_inside *inside, struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {.u = inside->u, .end = inside->block + 1};
+    struct mal_head_buffers head;
+    enum mal_kept_rows kept = inside->all_rows ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
+    bool ok = mal_rows_of_batch(&rows, model, batch, kept, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+    mal_model_forward(model, &pass);
+    if (inside->x) {
+        int64_t c = model->info.n_channels;
+        mal_top_rows(&pass, &pass.main, c, pass.main.buf.x, c, inside->x);
+    }
+    return mal_backend_sync(model->be, err);
+}
