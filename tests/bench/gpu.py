@@ -27,7 +27,7 @@ LIMITS = {"parity": 120, "ops": 75, "torch": 60, "edit": 170, "model": 45, "sani
           "serve": 60}
 JOBS = 6  # tests at once
 # What holds to the same limits where operands of products are rounded.
-ALIKE = ["test_act", "test_attention", "test_gemm_bf16", "test_normalizer", "test_rope", "test_rows64", "test_train_ops",
+ALIKE = ["test_act", "test_attention", "test_gemm_bf16", "test_kl", "test_normalizer", "test_rope", "test_rows64", "test_train_ops",
          "test_versioned", "test_weights_state"]
 # What fp64 that is made of integers is for.
 EMULATED = ["test_joint", "test_joint_change", "test_linalg", "test_orthonormal", "test_solve"]

@@ -97,4 +97,15 @@ static inline double ref_logprob(int64_t v, const double *x, int32_t label) {
     return x[label] - max - log(sum);
 }
 
+/* Central difference of loss(arg) by *x. */
+static inline double slope(double *x, double (*loss)(const void *arg), const void *arg) {
+    double h = 1e-5, kept = *x;
+    *x = kept + h;
+    double above = loss(arg);
+    *x = kept - h;
+    double below = loss(arg);
+    *x = kept;
+    return (above - below) / (2 * h);
+}
+
 #endif
