@@ -1,0 +1,210 @@
+/* memit_solve.c - one module's shift from keys and residuals, beside second moments that
+ * never change: their Cholesky factor is made once. */
+#include "core/alloc.h"
+#include "core/editor/factors.h"
+#include "core/editor/memit_impl.h"
+#include "core/editor/solve.h"
+
+struct mal_memit_factors {
+    struct mal_backend *be;
+    double *l[]; /* (n_modules) device, owned; NULL: not made, or not kept */
+};
+
+void mal_memit_factors_destroy(struct mal_memit_factors *factors, size_t n) {
+    if (!factors) return;
+    for (size_t m = 0; m < n; m++)
+        mal_backend_free(factors->be, factors->l[m]);
+    mal_free(factors);
+}
+
+static size_t square(int64_t n) {
+    return (size_t)(n * n);
+}
+
+static void *device(const struct mal_memit_solve *s, size_t bytes,
+                    struct mal_error *err) {
+    void *memory = mal_backend_alloc(s->pace.be, bytes);
+    if (!memory)
+        mal_fail(err, MAL_NO_MEMORY, "module '%s': the solve (%zu bytes)", s->module,
+                 bytes);
+    return memory;
+}
+
+/* scale C on the device, the caller's; NULL: an error. */
+static double *moments(const struct mal_memit_solve *s, double scale,
+                       struct mal_error *err) {
+    size_t n = square(s->d_in);
+    float *narrow = device(s, n * sizeof *narrow, err);
+    double *wide = narrow ? device(s, n * sizeof *wide, err) : NULL;
+    if (wide) {
+        mal_backend_upload(s->pace.be, narrow, s->memit->mom2[s->m], n * sizeof *narrow);
+        mal_axpby64(s->pace.be, &(struct mal_axpby64){.n = s->d_in,
+                                                      .c = s->d_in,
+                                                      .alpha = scale,
+                                                      .x = narrow,
+                                                      .x_dtype = MAL_F32,
+                                                      .ldx = s->d_in,
+                                                      .y = wide,
+                                                      .ldy = s->d_in});
+    }
+    mal_backend_free(s->pace.be, narrow);
+    return wide;
+}
+
+/* ---- Many facts ---- */
+
+static bool tick(void *arg) {
+    const struct mal_pace *pace = arg;
+    return !pace->tick || pace->tick(pace->arg);
+}
+
+static bool solve_dense(const struct mal_memit_solve *s, struct mal_delta_part *out,
+                        struct mal_error *err) {
+    struct mal_pace pace = s->pace;
+    double *gram = moments(s, 1, err);
+    if (!gram) return false;
+    struct mal_solve solve = {.module = s->module,
+                              .n = s->n,
+                              .d_in = s->d_in,
+                              .d_out = s->d_out,
+                              .u = s->k,
+                              .d = s->r,
+                              .preserve_gram = gram,
+                              .preserve_weight = s->mom2_weight,
+                              .tick = tick,
+                              .tick_arg = &pace};
+    bool ok = mal_solve(s->pace.be, &solve, out, err);
+    mal_backend_free(s->pace.be, gram);
+    return ok;
+}
+
+/* ---- Few facts ---- */
+
+static bool is_kept(const struct mal_memit_solve *s) {
+    size_t room = mal_backend_available(s->pace.be);
+    return room == 0 || square(s->d_in) * sizeof(double) <= room / 4;
+}
+
+static struct mal_memit_factors *factors_of(const struct mal_memit_solve *s,
+                                            struct mal_error *err) {
+    struct mal_memit *memit = s->memit;
+    if (memit->factors) return memit->factors;
+    memit->factors = mal_calloc(1, sizeof *memit->factors +
+                                       memit->n_modules * sizeof *memit->factors->l);
+    if (memit->factors)
+        memit->factors->be = s->pace.be;
+    else
+        mal_fail(err, MAL_NO_MEMORY, "module '%s': the solve", s->module);
+    return memit->factors;
+}
+
+/* L of mom2_weight C; *out_own: it is the caller's. */
+static bool find_factor(const struct mal_memit_solve *s, double **out, bool *out_own,
+                        struct mal_error *err) {
+    struct mal_memit_factors *factors = factors_of(s, err);
+    if (!factors) return false;
+    *out_own = false;
+    *out = factors->l[s->m];
+    if (*out) return true;
+    bool kept = is_kept(s);
+    double *l = moments(s, s->mom2_weight, err), *info = NULL;
+    bool ok = l && (info = device(s, 2 * sizeof *info, err)) &&
+              mal_cholesky_check(&s->pace, s->module, "matrix of second moments", s->d_in,
+                                 l, info, err);
+    mal_backend_free(s->pace.be, info);
+    if (!ok) {
+        mal_backend_free(s->pace.be, l);
+        return false;
+    }
+    *out_own = !kept;
+    *out = l;
+    if (kept) factors->l[s->m] = l;
+    return true;
+}
+
+struct buffers {
+    double *w;     /* (n, d_in) K L'^-1, then its product with L^-1, then q */
+    double *small; /* (n, n) */
+    double *r;     /* (n, d_out) */
+    double *right; /* (n, d_out) */
+    double *info;
+};
+
+static struct buffers place(const struct mal_memit_solve *s, struct mal_arena *arena) {
+    size_t n = (size_t)s->n;
+    return (struct buffers){
+        .w = mal_arena_alloc(arena, n * (size_t)s->d_in * sizeof(double)),
+        .small = mal_arena_alloc(arena, n * n * sizeof(double)),
+        .r = mal_arena_alloc(arena, n * (size_t)s->d_out * sizeof(double)),
+        .right = mal_arena_alloc(arena, n * (size_t)s->d_out * sizeof(double)),
+        .info = mal_arena_alloc(arena, 2 * sizeof(double))};
+}
+
+/* S = Y' X with Y = K A0^-1 (n, d_in) and X = (I + W W')^-1 R, A0 = L L' and W = K L'^-1
+ * (Woodbury); QR makes the left side orthonormal. */
+static bool solve_with(const struct mal_memit_solve *s, const double *l,
+                       const struct buffers *b, struct mal_delta_part *out,
+                       struct mal_error *err) {
+    const struct mal_pace *pace = &s->pace;
+    struct mal_backend *be = pace->be;
+    int64_t n = s->n, d_in = s->d_in, d_out = s->d_out;
+    struct mal_gemm64 gram = {.m = n,
+                              .n = n,
+                              .k = d_in,
+                              .a = b->w,
+                              .a_dtype = MAL_F64,
+                              .b = b->w,
+                              .b_dtype = MAL_F64,
+                              .trans_b = true,
+                              .c = b->small,
+                              .alpha = 1};
+    mal_convert(be, n * d_in, b->w, MAL_F64, s->k, MAL_F32);
+    mal_convert(be, n * d_out, b->r, MAL_F64, s->r, MAL_F32);
+    if (!mal_cholesky_half_rows(pace, true, d_in, n, l, b->w, err) ||
+        !mal_pace_gemm64(pace, &gram, err))
+        return false;
+    mal_add_ridge(be, n, 1, b->small);
+    if (!mal_cholesky_check(pace, s->module, "system", n, b->small, b->info, err) ||
+        !mal_cholesky_solve(pace, n, d_out, b->small, b->r, err) ||
+        !mal_cholesky_half_rows(pace, false, d_in, n, l, b->w, err))
+        return false;
+    mal_qr64(be, d_in, n, b->w, b->small);
+    if (!mal_pace_step(pace, err)) return false;
+    struct mal_gemm64 right = {.m = n,
+                               .n = d_out,
+                               .k = n,
+                               .a = b->small,
+                               .a_dtype = MAL_F64,
+                               .b = b->r,
+                               .b_dtype = MAL_F64,
+                               .c = b->right,
+                               .alpha = 1};
+    return mal_pace_gemm64(pace, &right, err) &&
+           mal_part_from_factors(be, s->module, d_in, d_out, n, b->w, b->right, out, err);
+}
+
+static bool solve_factors(const struct mal_memit_solve *s, struct mal_delta_part *out,
+                          struct mal_error *err) {
+    struct mal_arena arena;
+    double *l = NULL;
+    bool own = false;
+    mal_arena_init_counting(&arena);
+    place(s, &arena);
+    size_t bytes = arena.peak;
+    if (!find_factor(s, &l, &own, err)) return false;
+    bool ok = mal_arena_init(&arena, s->pace.be, bytes, err) ||
+              mal_fail_wrap(err, "module '%s': the solve", s->module);
+    if (ok) {
+        struct buffers b = place(s, &arena);
+        ok = solve_with(s, l, &b, out, err);
+        mal_arena_finish(&arena);
+    }
+    if (own) mal_backend_free(s->pace.be, l);
+    return ok;
+}
+
+bool mal_memit_solve(const struct mal_memit_solve *s, struct mal_delta_part *out,
+                     struct mal_error *err) {
+    return mal_delta_factors_pay(s->d_in, s->d_out, s->n) ? solve_factors(s, out, err)
+                                                          : solve_dense(s, out, err);
+}
