@@ -80,6 +80,7 @@ void mal_editor_close(struct mal_editor *editor) {
     mal_free(editor->shapes);
     mal_free(editor->modules);
     mal_free(editor->hyper);
+    if (editor->method && editor->method->close) editor->method->close(editor);
     mal_free(editor);
 }
 
@@ -249,7 +250,7 @@ static bool check_modules(const struct mal_editor *editor, struct mal_model *mod
         if (!mal_model_find_linear(model, editor->modules[i].name))
             return no_such_module(&editor->modules[i], err);
     }
-    return true;
+    return !method->bind || method->bind(editor, model, err);
 }
 
 bool mal_editor_resolve(struct mal_editor *editor, struct mal_model *model,

@@ -57,6 +57,7 @@ struct mal_editor {
     struct mal_editor_module *modules; /* in the order of the file */
     size_t n_modules;
     double *hyper; /* (method->n_hyper), owned; NULL of a keyed method */
+    void *own;     /* what the method keeps for itself, see its close() */
     struct mal_preserve_texts preserve; /* n 0: it carries none */
     struct mal_hash hash; /* SHA-256 of the file's bytes; zero when made in memory */
 };

@@ -4,9 +4,22 @@
 
 #include "core/delta.h"
 #include "core/editor/cholesky.h"
+#include "core/editor/editor_impl.h"
 #include "core/editor/memit.h"
 #include "core/editor/progress.h"
 #include "core/example.h"
+
+/* ---- The method (memit.c, memit_make.c) ---- */
+
+bool mal_memit_edit(const struct mal_edit_task *task, struct mal_delta *out,
+                    struct mal_error *err) MAL_CHECK;
+void mal_memit_publish(const struct mal_model_info *info, double *hyper);
+bool mal_memit_choose(const struct mal_model *model, const char ***out, size_t *out_n,
+                      struct mal_error *err) MAL_CHECK;
+
+/* Rows of one pass through the model, of which progress->slice_tokens is the measure. */
+int64_t mal_memit_most_rows(const struct mal_progress *progress,
+                            const struct mal_backend *be);
 
 /* ---- Texts (memit_texts.c) ---- */
 
@@ -58,6 +71,15 @@ struct mal_memit_values {
 bool mal_memit_find_values(const struct mal_memit_values *values, float *z,
                            struct mal_error *err) MAL_CHECK;
 
+/* ---- Modules (memit.c) ---- */
+
+/* The block whose output values are: the last module's. */
+int64_t mal_memit_block(const struct mal_edit_task *task);
+/* The shifts, module by module, that lead to values z (n, C) of facts. */
+bool mal_memit_edit_to(const struct mal_edit_task *task,
+                       const struct mal_memit_fact *facts, size_t n, const float *z,
+                       struct mal_delta *out, struct mal_error *err) MAL_CHECK;
+
 /* ---- Solving (memit_solve.c) ---- */
 
 /* S of module m from keys k (n, d_in) and residuals r (n, d_out), device memory. Few
@@ -76,6 +98,9 @@ struct mal_memit_solve {
 
 bool mal_memit_solve(const struct mal_memit_solve *solve, struct mal_delta_part *out,
                      struct mal_error *err) MAL_CHECK;
+/* Whether there is that factor: second moments that are singular are MAL_NUMERIC. */
+bool mal_memit_factor(const struct mal_memit_solve *solve,
+                      struct mal_error *err) MAL_CHECK;
 void mal_memit_factors_destroy(struct mal_memit_factors *factors, size_t n); /* or NULL */
 
 #endif

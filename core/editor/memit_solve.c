@@ -203,6 +203,14 @@ static bool solve_factors(const struct mal_memit_solve *s, struct mal_delta_part
     return ok;
 }
 
+bool mal_memit_factor(const struct mal_memit_solve *s, struct mal_error *err) {
+    double *l = NULL;
+    bool own = false;
+    if (!find_factor(s, &l, &own, err)) return false;
+    if (own) mal_backend_free(s->pace.be, l);
+    return true;
+}
+
 bool mal_memit_solve(const struct mal_memit_solve *s, struct mal_delta_part *out,
                      struct mal_error *err) {
     return mal_delta_factors_pay(s->d_in, s->d_out, s->n) ? solve_factors(s, out, err)

@@ -9,9 +9,6 @@
 #include "core/editor/memit_impl.h"
 #include "core/model/cut.h"
 
-/* Of one pass where nobody waits, times the device's breadth. */
-enum { SLICE_ROWS = 2048 };
-
 /* Of what is kept of a group, where free memory is not known. */
 static const size_t most_kept = (size_t)1 << 30;
 
@@ -72,9 +69,7 @@ static void fill_texts(const struct mal_memit_values *values,
 }
 
 static int64_t most_rows(const struct mal_memit_values *values) {
-    int64_t most = values->progress ? values->progress->slice_tokens : 0;
-    if (most <= 0) most = SLICE_ROWS;
-    return most * mal_backend_breadth(mal_model_backend(values->model));
+    return mal_memit_most_rows(values->progress, mal_model_backend(values->model));
 }
 
 /* As many facts from g->first on as fill a pass and find room, one at least. */

@@ -17,7 +17,9 @@ struct mal_model_info;
 struct mal_editor_parts;
 struct mal_fact;
 struct mal_edit_task;
+struct mal_fact;
 struct mal_safetensors;
+struct mal_tokenizer;
 
 struct mal_method {
     const char *name;  /* in editor files, on the command line, in the API: "malmen" */
@@ -63,6 +65,18 @@ struct mal_method {
                  struct mal_error *err);
     bool (*write)(const struct mal_editor *editor, struct mal_editor_parts *out,
                   struct mal_error *err);
+
+    /* ---- Each of these may be NULL ---- */
+
+    /* What the editor asks of the model, which has its modules. */
+    bool (*bind)(const struct mal_editor *editor, struct mal_model *model,
+                 struct mal_error *err);
+    /* What it asks of fact `index` beside texts that fit, without a device: an error has
+     * the pointer "/facts/i/...". */
+    bool (*check)(const struct mal_editor *editor, const struct mal_model *model,
+                  const struct mal_tokenizer *tok, const struct mal_fact *fact,
+                  size_t index, struct mal_error *err);
+    void (*close)(struct mal_editor *editor); /* frees editor->own */
 };
 
 /* The table: the end of mal_method_..., and the name. */
@@ -71,7 +85,8 @@ struct mal_method {
     X(mend, "mend")           \
     X(ultraedit, "ultraedit") \
     X(ft, "ft")               \
-    X(locft_bf, "locft-bf")
+    X(locft_bf, "locft-bf")   \
+    X(memit, "memit")
 
 #define MAL_METHOD_EXTERN(id, text) extern const struct mal_method mal_method_##id;
 MAL_METHODS(MAL_METHOD_EXTERN)

@@ -206,6 +206,12 @@ static const char *bare_name(const struct mal_model *model, const char *name) {
     return name;
 }
 
+bool mal_model_ends_block(const struct mal_model *model, const struct mal_linear *lin) {
+    const struct mal_stack *stack =
+        lin->block < model->encoder.n ? &model->encoder : &model->decoder;
+    return lin == &stack->blocks[lin->block - stack->first].mlp.down;
+}
+
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name) {
     for (size_t i = 0; i < model->n_linears; i++) {
         const char *own = bare_name(model, model->linears[i]->name);
