@@ -2,6 +2,7 @@
  * lead to them, what is still missing, and the shift that adds it. */
 #include "core/editor/memit.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -288,9 +289,13 @@ static bool read_facts(const struct mal_edit_task *task, struct mal_memit_fact *
                        struct mal_error *err) {
     double begin = mal_clock_seconds();
     for (size_t i = 0; i < task->n_facts; i++) {
-        if (!mal_memit_fact_init(&facts[i], task->editor->own, task->model, task->tok,
-                                 &task->facts[i], i, err))
-            return false;
+        struct mal_error own = {0};
+        char pointer[sizeof own.pointer + 32];
+        if (mal_memit_fact_init(&facts[i], task->editor->own, task->model, task->tok,
+                                &task->facts[i], &own))
+            continue;
+        snprintf(pointer, sizeof pointer, "/facts/%zu%s", i, own.pointer);
+        return mal_fail_at(err, own.status, pointer, "fact %zu: %s", i, own.text);
     }
     task->report->n_tokens = (int64_t)task->n_facts;
     task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;

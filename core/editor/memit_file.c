@@ -281,10 +281,10 @@ static bool bind_memit(const struct mal_editor *editor, struct mal_model *model,
 
 static bool check_fact(const struct mal_editor *editor, const struct mal_model *model,
                        const struct mal_tokenizer *tok, const struct mal_fact *fact,
-                       size_t index, struct mal_error *err) {
+                       struct mal_error *err) {
     struct mal_memit_fact *read = mal_calloc(1, sizeof *read);
     if (!read) return mal_fail(err, MAL_NO_MEMORY, "a fact");
-    bool ok = mal_memit_fact_init(read, editor->own, model, tok, fact, index, err);
+    bool ok = mal_memit_fact_init(read, editor->own, model, tok, fact, err);
     mal_memit_facts_free(read, 1);
     return ok;
 }
@@ -310,5 +310,5 @@ const struct mal_method mal_method_memit = {.name = "memit",
                                             .read = read_memit,
                                             .write = write_memit,
                                             .bind = bind_memit,
-                                            .check = check_fact,
+                                            .check_fact = check_fact,
                                             .close = close_memit};

@@ -35,12 +35,12 @@ struct mal_memit_fact {
 bool mal_memit_last_token(const struct mal_tokenizer *tok, const char *text, size_t end,
                           const int32_t *ids, int32_t n, int32_t *out,
                           struct mal_error *err) MAL_CHECK;
-/* Of fact `index`. A prompt in which the subject does not occur is MAL_INVALID with the
- * pointer "/facts/i/..."; where it occurs more than once, the last time counts. */
+/* Where the subject occurs more than once in a prompt, the last time counts. A prompt in
+ * which it does not, or which is too long in a context, is MAL_INVALID with the pointer
+ * within the fact: "/subject", "/prompt", "/prompts/0". */
 bool mal_memit_fact_init(struct mal_memit_fact *out, const struct mal_memit *memit,
                          const struct mal_model *model, const struct mal_tokenizer *tok,
-                         const struct mal_fact *fact, size_t index,
-                         struct mal_error *err) MAL_CHECK;
+                         const struct mal_fact *fact, struct mal_error *err) MAL_CHECK;
 void mal_memit_facts_free(struct mal_memit_fact *facts, size_t n); /* takes NULL */
 
 /* ---- Values (memit_values.c) ---- */

@@ -50,7 +50,6 @@ struct reading {
     const struct mal_model *model;
     const struct mal_tokenizer *tok;
     const struct mal_fact *fact;
-    size_t index;
     struct mal_memit_fact *out;
 };
 
@@ -75,13 +74,6 @@ static char *in_context(const char *context, const char *prompt, size_t *out_at)
     return text;
 }
 
-static bool at_fault(const struct reading *r, const char *field,
-                     const struct mal_error *own, struct mal_error *err) {
-    char pointer[96];
-    snprintf(pointer, sizeof pointer, "/facts/%zu/%s", r->index, field);
-    return mal_fail_at(err, own->status, pointer, "fact %zu: %s", r->index, own->text);
-}
-
 /* The prompt, whose subject ends at byte `end`, in a context. */
 static bool add_text(const struct reading *r, const char *context, const char *prompt,
                      size_t end, struct mal_error *err) {
@@ -101,20 +93,22 @@ static bool add_text(const struct reading *r, const char *context, const char *p
     return ok;
 }
 
+/* `field` is the pointer to the prompt within the fact. */
 static bool add_prompt(const struct reading *r, const char *prompt, const char *field,
                        struct mal_error *err) {
     const char *subject = r->fact->subject, *found = last_occurrence(prompt, subject);
-    struct mal_error own = {0};
     char shown[MAL_TEXT_SHOWN];
     if (!found) {
-        mal_fail(&own, MAL_INVALID, "its subject '%s' does not occur in the prompt",
-                 mal_text_shown(shown, subject));
-        return at_fault(r, field, &own, err);
+        return mal_fail_at(err, MAL_INVALID, field,
+                           "the subject '%s' does not occur in the prompt",
+                           mal_text_shown(shown, subject));
     }
     size_t end = (size_t)(found - prompt) + strlen(subject);
     for (size_t c = 0; c < r->memit->n_contexts; c++) {
-        if (!add_text(r, r->memit->contexts[c], prompt, end, &own))
-            return at_fault(r, field, &own, err);
+        struct mal_error own = {0};
+        if (add_text(r, r->memit->contexts[c], prompt, end, &own)) continue;
+        return mal_fail_at(err, own.status, field, "%s%s", c > 0 ? "in a context: " : "",
+                           own.text);
     }
     return true;
 }
@@ -137,10 +131,10 @@ static bool add_about(const struct reading *r, struct mal_error *err) {
 
 static bool add_prompts(const struct reading *r, struct mal_error *err) {
     const struct mal_fact *fact = r->fact;
-    if (!add_prompt(r, fact->prompt, "prompt", err)) return false;
+    if (!add_prompt(r, fact->prompt, "/prompt", err)) return false;
     for (size_t i = 0; i < fact->n_prompts; i++) {
         char field[64];
-        snprintf(field, sizeof field, "prompts/%zu", i);
+        snprintf(field, sizeof field, "/prompts/%zu", i);
         if (!add_prompt(r, fact->prompts[i], field, err)) return false;
     }
     return true;
@@ -155,14 +149,13 @@ static void fact_finish(struct mal_memit_fact *fact) {
 
 bool mal_memit_fact_init(struct mal_memit_fact *out, const struct mal_memit *memit,
                          const struct mal_model *model, const struct mal_tokenizer *tok,
-                         const struct mal_fact *fact, size_t index,
-                         struct mal_error *err) {
-    struct reading r = {memit, model, tok, fact, index, out};
+                         const struct mal_fact *fact, struct mal_error *err) {
+    struct reading r = {memit, model, tok, fact, out};
     struct mal_error own = {0};
     *out = (struct mal_memit_fact){.n_prompts = 1 + fact->n_prompts};
     if (!fact->subject || !*fact->subject) {
-        mal_fail(&own, MAL_INVALID, "MEMIT needs the subject, a part of the prompt");
-        return at_fault(&r, "subject", &own, err);
+        return mal_fail_at(err, MAL_INVALID, "/subject",
+                           "MEMIT needs the subject, a part of the prompt");
     }
     size_t n = out->n_prompts * memit->n_contexts;
     out->texts = mal_calloc(n, sizeof *out->texts);
@@ -170,7 +163,8 @@ bool mal_memit_fact_init(struct mal_memit_fact *out, const struct mal_memit *mem
     bool ok =
         (out->texts && out->at) || mal_fail(err, MAL_NO_MEMORY, "a fact's contexts");
     ok = ok && add_prompts(&r, err);
-    if (ok && !add_about(&r, &own)) ok = at_fault(&r, "subject", &own, err);
+    if (ok && !add_about(&r, &own))
+        ok = mal_fail_at(err, own.status, "/subject", "%s", own.text);
     if (!ok) fact_finish(out);
     return ok;
 }

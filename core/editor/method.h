@@ -71,11 +71,12 @@ struct mal_method {
     /* What the editor asks of the model, which has its modules. */
     bool (*bind)(const struct mal_editor *editor, struct mal_model *model,
                  struct mal_error *err);
-    /* What it asks of fact `index` beside texts that fit, without a device: an error has
-     * the pointer "/facts/i/...". */
-    bool (*check)(const struct mal_editor *editor, const struct mal_model *model,
-                  const struct mal_tokenizer *tok, const struct mal_fact *fact,
-                  size_t index, struct mal_error *err);
+    /* Whether the editor can teach the fact, beyond what every fact must have: an error
+     * with the pointer within the fact ("/subject"). Touches no device; for any thread.
+     */
+    bool (*check_fact)(const struct mal_editor *editor, const struct mal_model *model,
+                       const struct mal_tokenizer *tok, const struct mal_fact *fact,
+                       struct mal_error *err);
     void (*close)(struct mal_editor *editor); /* frees editor->own */
 };
 

@@ -52,7 +52,7 @@ static void open_case(struct memit_case *c) {
     c->texts = mal_calloc(c->n_facts, sizeof *c->texts);
     for (size_t i = 0; i < c->n_facts; i++) {
         assert_done(mal_memit_fact_init(&c->texts[i], c->editor->own, c->model, c->tok,
-                                        &c->facts[i], i, &err),
+                                        &c->facts[i], &err),
                     &err);
     }
 }
