@@ -283,7 +283,7 @@ static bool make_contexts(struct mal_memit *memit, struct mal_model *model,
 bool mal_memit_make(struct mal_editor *editor, struct mal_model *model,
                     const struct mal_tokenizer *tok,
                     const struct mal_preserve_texts *texts, uint64_t seed,
-                    const struct mal_progress *progress, struct mal_memit_made *made,
+                    const struct mal_progress *progress, int64_t *out_tokens,
                     struct mal_error *err) {
     struct mal_memit *memit = mal_memit_create(editor->n_modules, err);
     editor->own = memit;
@@ -297,7 +297,7 @@ bool mal_memit_make(struct mal_editor *editor, struct mal_model *model,
         memit->d_in[k] = mal_model_find_linear(model, editor->modules[k].name)->d_in;
     if (!mal_editor_bind(editor, model, err)) return false;
     m.block = mal_model_edit(model, editor->n_modules - 1)->block;
-    made->n_tokens = texts->start[texts->n];
+    *out_tokens = texts->start[texts->n];
     return measure_moments(&m, err) && check_moments(&m, editor, err) &&
            make_contexts(memit, model, tok, seed, err);
 }

@@ -166,7 +166,7 @@ struct golden_check {
     CMUnitTestFunction run;
 };
 
-enum { GOLDEN_MAX_CASES = 64, GOLDEN_MAX_CHECKS = 9 };
+enum { GOLDEN_MAX_CASES = 64, GOLDEN_MAX_CHECKS = 10 };
 
 /* Runs all checks on all cases, each of which then goes to `close`; the exit code. */
 static inline int golden_run(const char *group, void **cases, size_t n_cases,

@@ -4,6 +4,7 @@
 
 #include "core/editor/edit.h"
 #include "core/editor/memit_impl.h"
+#include "core/editor/memit_make.h"
 #include "core/eval.h"
 #include "core/weights_state.h"
 #include "tests/unit/test_device.h"
@@ -358,6 +359,71 @@ static void test_shifts(void **state) {
     }
 }
 
+/* ---- An editor made anew ---- */
+
+static void check_moments(const struct memit_case *c, const struct mal_memit *made) {
+    const struct mal_memit *want = c->editor->own;
+    for (size_t m = 0; m < want->n_modules; m++) {
+        int64_t d = want->d_in[m];
+        double distance = golden_distance(made->mom2[m], want->mom2[m], d * d);
+        if (!(distance <= 2e-6)) fail_msg("moments of module %zu: %g", m, distance);
+    }
+}
+
+/* Of the same texts the second moments are the same; contexts come from the seed. */
+static void test_making(void **state) {
+    struct memit_case *c = *state;
+    run_case(c);
+    mal_weights_use(c->ws, 0);
+    const char *names[MAX_MODULES];
+    char path[2 * GOLDEN_PATH];
+    struct mal_error err = {0};
+    struct mal_preserve_texts texts = {0};
+    struct mal_memit *made[2];
+    struct mal_editor *editors[2];
+    for (size_t m = 0; m < c->editor->n_modules; m++)
+        names[m] = c->editor->modules[m].name;
+    snprintf(path, sizeof path, "%s/mom2_texts.json", c->at.dir);
+    assert_done(mal_preserve_texts_load(&texts, path, c->model, c->tok, &err), &err);
+    for (size_t i = 0; i < 2; i++) {
+        int64_t n_tokens = 0;
+        assert_done(mal_editor_create_direct(&editors[i], c->editor->method, c->model,
+                                             names, c->editor->n_modules, NULL, &err),
+                    &err);
+        assert_done(mal_memit_make(editors[i], c->model, c->tok, &texts, 3 + i, NULL,
+                                   &n_tokens, &err),
+                    &err);
+        made[i] = editors[i]->own;
+        check_moments(c, made[i]);
+        assert_int_equal(n_tokens,
+                         json_integer_value(json_object_get(
+                             json_object_get(c->at.expected, "sizes"), "mom2_tokens")));
+        assert_int_equal(made[i]->n_contexts, 6);
+        assert_string_equal(made[i]->contexts[0], "{}");
+    }
+    size_t differ = 0;
+    for (size_t k = 1; k < 6; k++)
+        differ += strcmp(made[0]->contexts[k], made[1]->contexts[k]) != 0;
+    assert_true(differ > 0);
+
+    /* Fewer tokens than inputs. */
+    struct mal_editor *poor;
+    int64_t n_tokens = 0;
+    texts.n = 2;
+    assert_done(mal_editor_create_direct(&poor, c->editor->method, c->model, names,
+                                         c->editor->n_modules, NULL, &err),
+                &err);
+    assert_false(
+        mal_memit_make(poor, c->model, c->tok, &texts, 0, NULL, &n_tokens, &err));
+    assert_int_equal(err.status, MAL_INVALID);
+    assert_non_null(strstr(err.text, "too few"));
+    mal_editor_close(poor);
+    mal_editor_close(editors[0]);
+    mal_editor_close(editors[1]);
+    mal_preserve_texts_finish(&texts);
+    mal_weights_use(c->ws, 1);
+}
+
 /* ---- What the model says then ---- */
 
 static void test_logits(void **state) {
@@ -398,9 +464,10 @@ static void test_measures(void **state) {
 /* ---- Finding cases ---- */
 
 static const struct golden_check checks[] = {
-    {"texts", test_texts}, {"steps", test_steps},         {"values", test_values},
-    {"keys", test_keys},   {"residuals", test_residuals}, {"shifts", test_shifts},
-    {"whole", test_whole}, {"logits", test_logits},       {"measures", test_measures}};
+    {"texts", test_texts},      {"steps", test_steps},         {"values", test_values},
+    {"keys", test_keys},        {"residuals", test_residuals}, {"shifts", test_shifts},
+    {"whole", test_whole},      {"making", test_making},       {"logits", test_logits},
+    {"measures", test_measures}};
 
 enum { N_CHECKS = sizeof checks / sizeof *checks };
 
