@@ -76,22 +76,25 @@ static bool check_fact(const struct mal_model *model, const struct mal_tokenizer
     return true;
 }
 
-static bool check_method(const struct mal_method *method, const struct mal_fact *fact,
+static bool check_taught(const struct mal_editor *editor, const struct mal_model *model,
+                         const struct mal_tokenizer *tok, const struct mal_fact *fact,
                          size_t i, struct mal_error *err) {
     struct mal_error own = {0};
     char pointer[sizeof own.pointer + 32];
-    if (!method || !method->check_fact || method->check_fact(fact, &own)) return true;
+    if (!editor || !editor->method->check_fact ||
+        editor->method->check_fact(editor, model, tok, fact, &own))
+        return true;
     snprintf(pointer, sizeof pointer, "/facts/%zu%s", i, own.pointer);
     return mal_fail_at(err, own.status, pointer, "%s", own.text);
 }
 
 bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
-                     const struct mal_method *method, const struct mal_fact *facts,
+                     const struct mal_editor *editor, const struct mal_fact *facts,
                      size_t n, size_t first, int64_t *out_tokens, struct mal_error *err) {
     int64_t total = 0;
     for (size_t i = 0; i < n; i++) {
         if (!check_fact(model, tok, &facts[i], first + i, &total, err) ||
-            !check_method(method, &facts[i], first + i, err))
+            !check_taught(editor, model, tok, &facts[i], first + i, err))
             return false;
     }
     *out_tokens = total;
@@ -99,9 +102,9 @@ bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *
 }
 
 bool mal_check_facts_of(const char *path, const struct mal_model *model,
-                        const struct mal_tokenizer *tok, const struct mal_method *method,
+                        const struct mal_tokenizer *tok, const struct mal_editor *editor,
                         const struct mal_fact *facts, size_t n, struct mal_error *err) {
     int64_t tokens;
-    if (mal_check_facts(model, tok, method, facts, n, 0, &tokens, err)) return true;
+    if (mal_check_facts(model, tok, editor, facts, n, 0, &tokens, err)) return true;
     return mal_fail_wrap(err, "%s: %s", path, err->pointer);
 }

@@ -2,7 +2,7 @@
 #ifndef MAL_CHECK_H
 #define MAL_CHECK_H
 
-#include "core/editor/method.h"
+#include "core/editor/editor.h"
 #include "core/facts.h"
 #include "core/model/model.h"
 #include "core/tokenizer/tokenizer.h"
@@ -24,15 +24,15 @@ static inline bool mal_check_completes(const struct mal_model_info *info,
 
 /* Checks facts as a batch will: tokenizes each; touches no device. *out_tokens: target
  * tokens. The first text that does not fit is an error with its pointer
- * ("/facts/3/rephrases/0"); `first` is the position of facts[0]. `method` is to teach
+ * ("/facts/3/rephrases/0"); `first` is the position of facts[0]. `editor` is to teach
  * them; NULL: they are measured only. */
 bool mal_check_facts(const struct mal_model *model, const struct mal_tokenizer *tok,
-                     const struct mal_method *method, const struct mal_fact *facts,
+                     const struct mal_editor *editor, const struct mal_fact *facts,
                      size_t n, size_t first, int64_t *out_tokens,
                      struct mal_error *err) MAL_CHECK;
 /* The same for facts of a file, which the error names, too. */
 bool mal_check_facts_of(const char *path, const struct mal_model *model,
-                        const struct mal_tokenizer *tok, const struct mal_method *method,
+                        const struct mal_tokenizer *tok, const struct mal_editor *editor,
                         const struct mal_fact *facts, size_t n,
                         struct mal_error *err) MAL_CHECK;
 

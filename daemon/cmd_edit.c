@@ -202,8 +202,7 @@ static bool run(const struct values *v, struct mal_error *err) {
               (!v->out || mal_workbench_check_out(v->out, err)) &&
               (!v->save_model || mal_workbench_check_dir(v->save_model, err)) &&
               mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&
-              mal_check_facts_of(v->facts, wb.model, wb.tok,
-                                 wb.editor ? wb.editor->method : NULL, facts, n, err);
+              mal_check_facts_of(v->facts, wb.model, wb.tok, wb.editor, facts, n, err);
     outcome.seconds_open = mal_clock_seconds() - begin;
     double begin_search = mal_clock_seconds();
     ok = ok && (v->editor || mal_workbench_make_editor(&wb, v->data, facts, n, v->json,

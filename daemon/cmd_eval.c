@@ -133,8 +133,7 @@ static bool run(const struct values *v, struct mal_error *err) {
         (!v->report || mal_workbench_check_out(v->report, err)) &&
         (!v->per_fact || mal_workbench_check_out(v->per_fact, err)) &&
         mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&
-        mal_check_facts_of(v->data, wb.model, wb.tok,
-                           wb.editor ? wb.editor->method : NULL, facts, n_used, err);
+        mal_check_facts_of(v->data, wb.model, wb.tok, wb.editor, facts, n_used, err);
     size_t first = n_used < (size_t)v->n_edits ? n_used : (size_t)v->n_edits;
     struct mal_instant_report made;
     ok = ok && (v->editor ||

@@ -18,7 +18,7 @@
 #include "daemon/workbench.h"
 
 struct values {
-    char *model, *method, *modules, *data, *hyper, *out, *device;
+    char *model, *method, *modules, *data, *hyper, *preserve, *out, *device;
     double lr;
     int64_t n_edits, rank, blocks, seed;
     bool json;
@@ -30,12 +30,13 @@ static const struct mal_option options[] = {
     {"method", MAL_OPTION_CHOICE, offsetof(struct values, method), MAL_METHOD_CHOICES,
      NULL,
      "ultraedit needs no training and keeps running statistics; malmen and mend start as the "
-     "identity; ft and locft-bf fine-tune the weights and have nothing but their numbers.",
+     "identity; ft and locft-bf fine-tune the weights and have nothing but their numbers; memit "
+     "needs --preserve.",
      .required = true},
     {"modules", MAL_OPTION_TEXT, offsetof(struct values, modules), "LIST", NULL,
      "Linear layers to edit, by commas, as named in the checkpoint; when not given, those the "
      "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half); ft, locft-bf: one "
-     "block's."},
+     "block's; memit: the last layers of some lower MLPs, as deep as in GPT-J or GPT-2 XL."},
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
      "Facts with other answers than the model's, to find the step size on (and, for malmen and "
      "mend, the statistics)."},
@@ -46,16 +47,20 @@ static const struct mal_option options[] = {
      "Step size; without --data the paper's 1e-6, which means little on another model.",
      .min = 0, .max = 1e9},
     {"hyper", MAL_OPTION_TEXT, offsetof(struct values, hyper), "JSON", NULL,
-     "ft and locft-bf: an object of numbers in place of the usual ones, as in {\"steps\":10}; "
-     "ft has lr, steps, weight_decay, norm_constraint (0: none), batch_size, locft-bf lr, epochs, "
+     "ft, locft-bf, memit: an object of numbers in place of the usual ones, as in {\"steps\":10}; "
+     "memit has v_lr, v_steps, v_weight_decay, clamp, kl_factor, mom2_weight, loss_layer, ft has lr, steps, weight_decay, norm_constraint (0: none), batch_size, locft-bf lr, epochs, "
      "weight_decay, batch_size, seed."},
+    {"preserve", MAL_OPTION_TEXT, offsetof(struct values, preserve), "TEXT", NULL,
+     "memit: ordinary text, prompts or facts, as much as there is. Second moments of the "
+     "modules' inputs are measured on it, which say what is to stay."},
     {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", "1920",
      "Rank of the network's blocks (malmen, mend).", .min = 1, .max = 1 << 20},
     {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", "2",
      "Blocks of the network (malmen, mend); 0: none, the plain identity.", .min = 0,
      .max = 64},
     {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
-     "Seed of the network's random side.", .min = 0, .max = 9e15},
+     "Seed of the network's random side; memit: of the sentences the model makes up.",
+     .min = 0, .max = 9e15},
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
      "The editor file to write.", .required = true},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
@@ -73,6 +78,11 @@ static const struct mal_option_set set = {
     options, false};
 
 /* ---- Reporting ---- */
+
+struct outcome {
+    struct mal_search_report search;
+    int64_t n_tokens; /* measured of --preserve */
+};
 
 /* The same for all modules. */
 static double step_of(const struct mal_editor *editor) {
@@ -99,8 +109,7 @@ static json_t *steps_json(const struct mal_search_report *report) {
     return steps;
 }
 
-static void print_json(const struct mal_editor *editor,
-                       const struct mal_search_report *report) {
+static void print_json(const struct mal_editor *editor, const struct outcome *o) {
     json_t *modules = json_array();
     for (size_t m = 0; m < editor->n_modules; m++) {
         json_array_append_new(modules, json_string(editor->modules[m].name));
@@ -109,12 +118,14 @@ static void print_json(const struct mal_editor *editor,
         json_pack("{s:s,s:o}", "method", editor->method->name, "modules", modules);
     if (editor->method->keyed) {
         json_object_set_new(out, "lr", json_real(step_of(editor)));
-        json_object_set_new(out, "search", steps_json(report));
+        json_object_set_new(out, "search", steps_json(&o->search));
     } else {
         char *numbers = numbers_of(editor);
         json_object_set_new(out, "hyper", numbers ? json_loads(numbers, 0, NULL) : NULL);
         mal_free(numbers);
     }
+    if (editor->method->measure)
+        json_object_set_new(out, "tokens", json_integer(o->n_tokens));
     json_dumpf(out, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(out);
@@ -126,8 +137,9 @@ static void print_step(const char *step, const struct mal_measures *m, const cha
     printf("%s\n", mark);
 }
 
-static void print_text(const struct mal_editor *editor,
-                       const struct mal_search_report *report, const char *path) {
+static void print_text(const struct mal_editor *editor, const struct outcome *o,
+                       const char *path) {
+    const struct mal_search_report *report = &o->search;
     if (report->n_points > 0) {
         printf("teacher-forced %%      es      gs      ls\n");
         print_step("before", &report->before, "");
@@ -146,6 +158,7 @@ static void print_text(const struct mal_editor *editor,
         printf("step %g\n", step_of(editor));
         return;
     }
+    if (editor->method->measure) printf("%lld tokens, ", (long long)o->n_tokens);
     char *numbers = numbers_of(editor);
     printf("%s\n", numbers ? numbers : "");
     mal_free(numbers);
@@ -156,7 +169,7 @@ static void print_text(const struct mal_editor *editor,
 static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct mal_bar *bar = arg;
     (void)stage, (void)total;
-    mal_bar_update(bar, done); /* steps tried */
+    mal_bar_update(bar, done); /* steps tried, texts */
     return true;
 }
 
@@ -169,10 +182,10 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     struct mal_bar bar;
     struct mal_progress progress = {tick, &bar};
     mal_bar_start(&bar, "steps tried", 0, v->json);
-    bool ok = mal_check_facts_of(v->data, wb->model, wb->tok, wb->editor->method, facts,
-                                 n_used, err) &&
-              mal_editor_search(wb->editor, wb->model, wb->tok, facts, n_used, &progress,
-                                report, err);
+    bool ok =
+        mal_check_facts_of(v->data, wb->model, wb->tok, wb->editor, facts, n_used, err) &&
+        mal_editor_search(wb->editor, wb->model, wb->tok, facts, n_used, &progress,
+                          report, err);
     mal_bar_finish(&bar);
     mal_facts_free(facts, n);
     return ok;
@@ -185,6 +198,13 @@ static bool check_options(const struct mal_method *method, const struct values *
     if (method->keyed && v->hyper) odd = "hyper";
     if (!method->keyed && v->data) odd = "data";
     if (!method->keyed && !isnan(v->lr)) odd = "lr";
+    if (method->measure && !v->preserve) {
+        return mal_fail(err, MAL_INVALID, "%s needs --preserve, text to measure",
+                        method->title);
+    }
+    if (!method->measure && v->preserve)
+        return mal_fail(err, MAL_INVALID, "--preserve: %s has no use for it",
+                        method->title);
     if (!odd) return true;
     return mal_fail(err, MAL_INVALID, "--%s: %s has no use for it%s", odd, method->title,
                     method->keyed ? "" : "; its numbers are set by --hyper");
@@ -204,17 +224,40 @@ static bool make_keyed(struct mal_workbench *wb, const struct mal_method *method
     return true;
 }
 
+static bool measure(struct mal_workbench *wb, const struct values *v,
+                    struct outcome *outcome, struct mal_error *err) {
+    struct mal_preserve_texts texts = {0};
+    struct mal_bar bar;
+    struct mal_progress progress = {tick, &bar};
+    if (!mal_preserve_texts_load(&texts, v->preserve, wb->model, wb->tok, err))
+        return false;
+    mal_bar_start(&bar, "texts", (int64_t)texts.n, v->json);
+    bool ok = wb->editor->method->measure(wb->editor, wb->model, wb->tok, &texts,
+                                          (uint64_t)v->seed, &progress,
+                                          &outcome->n_tokens, err);
+    mal_bar_finish(&bar);
+    mal_preserve_texts_finish(&texts);
+    return ok;
+}
+
+static bool make_direct(struct mal_workbench *wb, const struct mal_method *method,
+                        const struct values *v, const struct mal_module_names *modules,
+                        struct outcome *outcome, struct mal_error *err) {
+    if (!mal_editor_create_direct(&wb->editor, method, wb->model, modules->names,
+                                  modules->n, v->hyper, err))
+        return false;
+    return method->measure ? measure(wb, v, outcome, err)
+                           : mal_editor_bind(wb->editor, wb->model, err);
+}
+
 static bool make(struct mal_workbench *wb, const struct values *v,
-                 struct mal_search_report *report, struct mal_error *err) {
+                 struct outcome *outcome, struct mal_error *err) {
     const struct mal_method *method = mal_method_find(v->method);
     struct mal_module_names modules = {0};
     bool ok = check_options(method, v, err) &&
               mal_module_names_choose(&modules, v->modules, wb->model, method, err);
-    ok = ok && (method->keyed
-                    ? make_keyed(wb, method, v, &modules, report, err)
-                    : mal_editor_create_direct(&wb->editor, method, wb->model,
-                                               modules.names, modules.n, v->hyper, err) &&
-                          mal_editor_bind(wb->editor, wb->model, err));
+    ok = ok && (method->keyed ? make_keyed(wb, method, v, &modules, &outcome->search, err)
+                              : make_direct(wb, method, v, &modules, outcome, err));
     mal_module_names_finish(&modules);
     if (!ok || !mal_workbench_fingerprint(wb, err)) return false;
     memcpy(wb->editor->base_model, wb->base_model, sizeof wb->base_model);
@@ -223,12 +266,12 @@ static bool make(struct mal_workbench *wb, const struct values *v,
 
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_workbench wb = {0};
-    struct mal_search_report report = {0};
+    struct outcome outcome = {0};
     bool ok = mal_workbench_check_out(v->out, err) &&
               mal_workbench_open(&wb, v->model, v->device, NULL, NULL, err) &&
-              make(&wb, v, &report, err);
-    if (ok && v->json) print_json(wb.editor, &report);
-    if (ok && !v->json) print_text(wb.editor, &report, v->out);
+              make(&wb, v, &outcome, err);
+    if (ok && v->json) print_json(wb.editor, &outcome);
+    if (ok && !v->json) print_text(wb.editor, &outcome, v->out);
     mal_workbench_close(&wb);
     return ok;
 }

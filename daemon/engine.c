@@ -169,7 +169,7 @@ static bool open_parts(struct mal_engine *engine,
     if (!open_files(engine, options, err)) return false;
     const char *editor_path = mal_engine_editor_path(options);
     if (editor_path && !open_editor(engine, editor_path, err)) return false;
-    if (editor_path) engine->taught_by = engine->editor->method;
+    if (editor_path) engine->taught_by = engine->editor;
     if (!editor_path && !mal_engine_choose_modules(engine, options->modules_json, err))
         return false;
     struct mal_hash hash;

@@ -15,8 +15,8 @@ struct mal_engine {
     struct mal_weights_lease lease; /* of the read that runs there */
     struct mal_tokenizer *tok;
     struct mal_editor *editor;          /* NULL: none yet */
-    const struct mal_method *taught_by; /* of the editor that was there from the start,
-                                         * for any thread; NULL: none was */
+    const struct mal_editor *taught_by; /* the one that was there from the start, for any
+                                         * thread; NULL: none was */
     struct mal_weights_state *ws;
     struct mal_preserve *preserve; /* what the editor carries; NULL: nothing */
     struct mal_normalizer *norms;  /* (n_norms) at the live version */

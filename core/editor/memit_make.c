@@ -1,7 +1,5 @@
 /* memit_make.c - MEMIT's numbers as published, modules by depth, second moments and
  * contexts. */
-#include "core/editor/memit_make.h"
-
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,7 +33,7 @@ static const struct published *published_for(const struct mal_model_info *info) 
     return p;
 }
 
-void mal_memit_publish(const struct mal_model_info *info, double *hyper) {
+void mal_memit_begin(const struct mal_model_info *info, double *hyper) {
     const struct published *p = published_for(info);
     hyper[MAL_MEMIT_V_LR] = 0.5;
     hyper[MAL_MEMIT_V_STEPS] = p->v_steps;
@@ -280,11 +278,11 @@ static bool make_contexts(struct mal_memit *memit, struct mal_model *model,
 
 /* ---- The whole ---- */
 
-bool mal_memit_make(struct mal_editor *editor, struct mal_model *model,
-                    const struct mal_tokenizer *tok,
-                    const struct mal_preserve_texts *texts, uint64_t seed,
-                    const struct mal_progress *progress, int64_t *out_tokens,
-                    struct mal_error *err) {
+bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
+                       const struct mal_tokenizer *tok,
+                       const struct mal_preserve_texts *texts, uint64_t seed,
+                       const struct mal_progress *progress, int64_t *out_tokens,
+                       struct mal_error *err) {
     struct mal_memit *memit = mal_memit_create(editor->n_modules, err);
     editor->own = memit;
     if (!memit) return false;

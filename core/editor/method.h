@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "core/error.h"
 
@@ -14,8 +15,9 @@ struct mal_editor;
 struct mal_hyper;
 struct mal_model;
 struct mal_model_info;
+struct mal_preserve_texts;
+struct mal_progress;
 struct mal_editor_parts;
-struct mal_fact;
 struct mal_edit_task;
 struct mal_fact;
 struct mal_safetensors;
@@ -53,9 +55,6 @@ struct mal_method {
     bool (*choose)(const struct mal_model *model, const char ***out, size_t *out_n,
                    struct mal_error *err);
 
-    /* Whether the method can teach the fact, beyond what every fact must have: an error
-     * with the pointer within the fact ("/subject"). NULL: it can. */
-    bool (*check_fact)(const struct mal_fact *fact, struct mal_error *err);
     /* A batch of facts to the delta that teaches them, see mal_edit_run(). */
     bool (*edit)(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err);
@@ -68,6 +67,13 @@ struct mal_method {
 
     /* ---- Each of these may be NULL ---- */
 
+    /* What a new editor has of the model, measured on texts; the editor is bound then.
+     * *out_tokens: of how many tokens. */
+    bool (*measure)(struct mal_editor *editor, struct mal_model *model,
+                    const struct mal_tokenizer *tok,
+                    const struct mal_preserve_texts *texts, uint64_t seed,
+                    const struct mal_progress *progress, int64_t *out_tokens,
+                    struct mal_error *err);
     /* What the editor asks of the model, which has its modules. */
     bool (*bind)(const struct mal_editor *editor, struct mal_model *model,
                  struct mal_error *err);

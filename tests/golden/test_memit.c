@@ -4,7 +4,6 @@
 
 #include "core/editor/edit.h"
 #include "core/editor/memit_impl.h"
-#include "core/editor/memit_make.h"
 #include "core/eval.h"
 #include "core/weights_state.h"
 #include "tests/unit/test_device.h"
@@ -390,8 +389,8 @@ static void test_making(void **state) {
         assert_done(mal_editor_create_direct(&editors[i], c->editor->method, c->model,
                                              names, c->editor->n_modules, NULL, &err),
                     &err);
-        assert_done(mal_memit_make(editors[i], c->model, c->tok, &texts, 3 + i, NULL,
-                                   &n_tokens, &err),
+        assert_done(mal_memit_measure(editors[i], c->model, c->tok, &texts, 3 + i, NULL,
+                                      &n_tokens, &err),
                     &err);
         made[i] = editors[i]->own;
         check_moments(c, made[i]);
@@ -414,7 +413,7 @@ static void test_making(void **state) {
                                          c->editor->n_modules, NULL, &err),
                 &err);
     assert_false(
-        mal_memit_make(poor, c->model, c->tok, &texts, 0, NULL, &n_tokens, &err));
+        mal_memit_measure(poor, c->model, c->tok, &texts, 0, NULL, &n_tokens, &err));
     assert_int_equal(err.status, MAL_INVALID);
     assert_non_null(strstr(err.text, "too few"));
     mal_editor_close(poor);
