@@ -7,7 +7,7 @@ static void use(const struct mal_weights_state *ws, const struct version *v,
                 struct mal_model *reader) {
     for (size_t m = 0; m < ws->n_modules; m++) {
         struct mal_linear *lin = mal_model_edit(reader, m);
-        lin->w = plane_weight(v->planes[m], lin);
+        mal_linear_use(lin, plane_weight(v->planes[m], lin));
     }
 }
 

@@ -123,10 +123,9 @@ bool mal_model_look(struct mal_model **out, const char *dir, struct mal_error *e
 /* What a model that shares another's has not. */
 static void close_own(struct mal_model *model) {
     mal_arena_finish(&model->weights);
-    for (size_t i = 0; i < model->n_linears; i++) { /* they live inside the blocks */
+    for (size_t i = 0; i < model->n_linears; i++) {
         struct mal_linear *lin = model->linears[i];
         if (lin->own_bias) mal_free(lin->own_bias->name);
-        mal_free(lin->own_bias);
         mal_free(lin->name);
     }
     mal_free(model->own);
@@ -139,6 +138,8 @@ void mal_model_close(struct mal_model *model) {
     if (!model) return;
     mal_arena_finish(&model->scratch);
     if (!model->of) close_own(model);
+    for (size_t i = 0; i < model->n_linears; i++)
+        mal_free(model->linears[i]->own_bias); /* they live inside the blocks */
     mal_free(model->linears);
     mal_free(model->encoder.blocks);
     mal_free(model->decoder.blocks);

@@ -24,19 +24,38 @@ static struct mal_linear *find_copy(const struct mal_stack *stack,
     return (struct mal_linear *)((char *)copy->blocks + (at - begin));
 }
 
+/* Among what is edited, if it is. */
+static void enlist(struct mal_model *model, struct mal_linear *copy) {
+    mal_linear_use(copy, copy->w0);
+    if (copy->edit >= 0) model->edits[copy->edit] = copy;
+}
+
+static bool copy_bias(struct mal_model *model, struct mal_linear *copy,
+                      struct mal_error *err) {
+    const struct mal_linear *bias = copy->own_bias;
+    if (!bias) return true;
+    copy->own_bias = mal_malloc(sizeof *bias);
+    if (!copy->own_bias) return mal_fail(err, MAL_NO_MEMORY, "linear layers");
+    *copy->own_bias = *bias;
+    copy->own_bias->bias_of = copy;
+    enlist(model, copy->own_bias);
+    return true;
+}
+
 static bool copy_linears(struct mal_model *model, struct mal_error *err) {
     const struct mal_model *of = model->of;
     model->linears = mal_calloc(of->n_linears, sizeof(struct mal_linear *));
-    model->edits = mal_calloc(of->n_edits, sizeof(struct mal_linear *));
+    model->edits = mal_calloc(of->n_edited, sizeof(struct mal_linear *));
+    model->n_linears = 0;
     if (!model->linears || !model->edits)
         return mal_fail(err, MAL_NO_MEMORY, "linear layers");
     for (size_t i = 0; i < of->n_linears; i++) {
         const struct mal_linear *lin = of->linears[i];
         struct mal_linear *copy = find_copy(&of->decoder, &model->decoder, lin);
         if (!copy) copy = find_copy(&of->encoder, &model->encoder, lin);
-        copy->w = copy->w0;
-        model->linears[i] = copy;
-        if (copy->edit >= 0) model->edits[copy->edit] = copy;
+        if (!copy_bias(model, copy, err)) return false;
+        enlist(model, copy);
+        model->linears[model->n_linears++] = copy;
     }
     return true;
 }

@@ -7,7 +7,7 @@
 
 #include "core/weights_state.h"
 
-enum { MOST_ROWS = 64 };
+enum { MOST_ROWS = 64, MOST_EDITS = 16 };
 
 static struct mal_backend *beside(void) {
     static struct mal_backend *be;
@@ -42,15 +42,23 @@ static void expect_same(const float *a, const float *b, bool same) {
 static struct mal_weights_state *make_state(int keep) {
     struct mal_error err = {0};
     struct mal_weights_state *ws = NULL;
-    assert_ok(mal_model_set_default_edits(model, &err), &err);
+    const char **modules = NULL, *names[MOST_EDITS];
+    size_t n = 0;
+    assert_ok(mal_model_default_edits(model, &modules, &n, &err), &err);
+    assert_true(n < MOST_EDITS);
+    memcpy(names, modules, n * sizeof *names);
+    const struct mal_linear *lin = mal_model_find_linear(model, names[n - 1]);
+    if (lin->own_bias) names[n++] = lin->own_bias->name;
+    mal_free(modules);
+    assert_ok(mal_model_set_edits(model, names, n, &err), &err);
     assert_ok(mal_weights_create(&ws, model, keep, &err), &err);
     return ws;
 }
 
-/* A dense shift of every edit module. */
+/* A dense shift of all that is edited. */
 static void publish(struct mal_weights_state *ws, int64_t version) {
     struct mal_error err = {0};
-    size_t n = mal_model_n_edits(model);
+    size_t n = mal_model_n_edited(model);
     struct mal_delta delta = {.parts = mal_calloc(n, sizeof *delta.parts), .n_parts = n};
     for (size_t m = 0; m < n; m++) {
         const struct mal_linear *lin = mal_model_edit(model, m);
