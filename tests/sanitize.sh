@@ -20,6 +20,7 @@ tests=("$@")
     http-{audit,auth,bulk,calls,changes,errors,evaluations,events,http,kill,log,metrics,queue}
     http-{requests,service,slow,streamed,together}
     cli-{retention,download,kill_load,lost_database}
+    conform-schemathesis
 )
 [ -f "$build/build.ninja" ] ||
     meson setup "$build" -Dbuildtype=debugoptimized -Db_sanitize="$sanitize" -Db_lundef=false
