@@ -20,7 +20,7 @@
 struct values {
     char *model, *method, *modules, *data, *hyper, *preserve, *out, *device;
     double lr;
-    int64_t n_edits, rank, blocks, seed;
+    int64_t n_edits, rank, blocks, contexts, seed;
     bool json;
 };
 
@@ -53,6 +53,10 @@ static const struct mal_option options[] = {
     {"preserve", MAL_OPTION_TEXT, offsetof(struct values, preserve), "TEXT", NULL,
      "memit: ordinary text, prompts or facts, as much as there is. Second moments of the "
      "modules' inputs are measured on it, which say what is to stay."},
+    {"contexts", MAL_OPTION_INT, offsetof(struct values, contexts), "N", "5",
+     "memit: sentences the model makes up, after which facts are taught, too; 0 where the model "
+     "knows no text of more than a sentence.",
+     .min = 0, .max = 1000},
     {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", "1920",
      "Rank of the network's blocks (malmen, mend).", .min = 1, .max = 1 << 20},
     {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", "2",
@@ -232,8 +236,12 @@ static bool measure(struct mal_workbench *wb, const struct values *v,
     if (!mal_preserve_texts_load(&texts, v->preserve, wb->model, wb->tok, err))
         return false;
     mal_bar_start(&bar, "texts", (int64_t)texts.n, v->json);
-    bool ok = wb->editor->method->measure(wb->editor, wb->model, wb->tok, &texts,
-                                          (uint64_t)v->seed, &progress,
+    struct mal_method_sample sample = {.tok = wb->tok,
+                                       .texts = &texts,
+                                       .n_contexts = v->contexts,
+                                       .seed = (uint64_t)v->seed,
+                                       .progress = &progress};
+    bool ok = wb->editor->method->measure(wb->editor, wb->model, &sample,
                                           &outcome->n_tokens, err);
     mal_bar_finish(&bar);
     mal_preserve_texts_finish(&texts);

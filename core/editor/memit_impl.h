@@ -17,14 +17,12 @@ void mal_memit_begin(const struct mal_model_info *info, double *hyper);
 bool mal_memit_choose(const struct mal_model *model, const char ***out, size_t *out_n,
                       struct mal_error *err) MAL_CHECK;
 
-/* Gives a new editor its second moments, measured over all tokens of `texts`, each run
- * alone, and its contexts: the prompt alone, and sentences that the model makes up from a
- * seed, as published: one from each of five first words, of ten tokens. Moments that are
- * singular are MAL_INVALID: more text is needed. Ticks are of MAL_STAGE_GRAM. */
+/* Gives a new editor its second moments, measured over all tokens of the texts, each run
+ * alone, and its contexts: the prompt alone, and sentences of ten tokens that the model
+ * makes up from five first words in turn, as published. Moments that are singular are
+ * MAL_INVALID: more text is needed. Ticks are of MAL_STAGE_GRAM. */
 bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
-                       const struct mal_tokenizer *tok,
-                       const struct mal_preserve_texts *texts, uint64_t seed,
-                       const struct mal_progress *progress, int64_t *out_tokens,
+                       const struct mal_method_sample *sample, int64_t *out_tokens,
                        struct mal_error *err) MAL_CHECK;
 
 /* Rows of one pass through the model, of which progress->slice_tokens is the measure. */

@@ -220,6 +220,8 @@ static bool check_moments(const struct measuring *m, const struct mal_editor *ed
 
 enum { N_WORDS = 5, CONTEXT_TOKENS = 10 };
 
+static const char *const words[N_WORDS] = {"The", "Therefore", "Because", "I", "You"};
+
 /* The sentence as a template, owned; NULL: no memory. */
 static char *template_of(const char *word, const char *text) {
     size_t size = strlen(word) + strlen(text) + sizeof ". {}";
@@ -241,48 +243,66 @@ static bool add_context(struct mal_memit *memit, char *context, struct mal_error
     return true;
 }
 
-static bool make_contexts(struct mal_memit *memit, struct mal_model *model,
-                          const struct mal_tokenizer *tok, uint64_t seed,
-                          struct mal_error *err) {
-    static const char *const words[N_WORDS] = {"The", "Therefore", "Because", "I", "You"};
-    struct mal_generation gens[N_WORDS] = {0};
-    struct mal_ids ids[N_WORDS] = {0};
-    memit->contexts = mal_calloc(1 + N_WORDS, sizeof *memit->contexts);
-    memit->groups = mal_calloc(2, sizeof *memit->groups);
-    bool ok =
-        (memit->contexts && memit->groups) || mal_fail(err, MAL_NO_MEMORY, "contexts");
-    for (size_t i = 0; ok && i < N_WORDS; i++) {
-        ok = mal_tokenizer_encode(tok, words[i], strlen(words[i]), true, &ids[i], err);
-        gens[i] =
-            (struct mal_generation){.prompt = ids[i].ids,
-                                    .n_prompt = ids[i].n,
-                                    .max_tokens = CONTEXT_TOKENS - (int64_t)ids[i].n,
-                                    .temperature = 1,
-                                    .top_p = 0.9f,
-                                    .seed = seed + i};
+static bool begin_sentence(const struct mal_tokenizer *tok, size_t i, uint64_t seed,
+                           struct mal_ids *ids, struct mal_generation *out,
+                           struct mal_error *err) {
+    const char *word = words[i % N_WORDS];
+    if (!mal_tokenizer_encode(tok, word, strlen(word), true, ids, err)) return false;
+    *out = (struct mal_generation){.prompt = ids->ids,
+                                   .n_prompt = ids->n,
+                                   .max_tokens = CONTEXT_TOKENS - (int64_t)ids->n,
+                                   .temperature = 1,
+                                   .top_p = 0.9f,
+                                   .seed = seed + i};
+    return true;
+}
+
+/* All of one group, and the prompt alone of another. */
+static bool make_up(struct mal_memit *memit, struct mal_model *model,
+                    const struct mal_method_sample *sample, struct mal_ids *ids,
+                    struct mal_generation *gens, struct mal_error *err) {
+    size_t n = (size_t)sample->n_contexts;
+    for (size_t i = 0; i < n; i++) {
+        if (!begin_sentence(sample->tok, i, sample->seed, &ids[i], &gens[i], err))
+            return false;
     }
-    ok = ok && mal_generate(model, tok, gens, N_WORDS, NULL, NULL, err) &&
-         add_context(memit, mal_strdup("{}"), err);
-    for (size_t i = 0; ok && i < N_WORDS; i++)
-        ok = add_context(memit, template_of(words[i], gens[i].text), err);
-    for (size_t i = 0; i < N_WORDS; i++) {
+    if (n > 0 && !mal_generate(model, sample->tok, gens, n, NULL, NULL, err))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        if (!add_context(memit, template_of(words[i % N_WORDS], gens[i].text), err))
+            return false;
+    }
+    memit->groups[memit->n_groups++] = 1;
+    if (n > 0) memit->groups[memit->n_groups++] = n;
+    return true;
+}
+
+static bool make_contexts(struct mal_memit *memit, struct mal_model *model,
+                          const struct mal_method_sample *sample, struct mal_error *err) {
+    size_t n = (size_t)sample->n_contexts;
+    struct mal_generation *gens = mal_calloc(n + 1, sizeof *gens);
+    struct mal_ids *ids = mal_calloc(n + 1, sizeof *ids);
+    memit->contexts = mal_calloc(n + 1, sizeof *memit->contexts);
+    memit->groups = mal_calloc(2, sizeof *memit->groups);
+    bool ok = (gens && ids && memit->contexts && memit->groups) ||
+              mal_fail(err, MAL_NO_MEMORY, "contexts");
+    ok = ok && add_context(memit, mal_strdup("{}"), err) &&
+         make_up(memit, model, sample, ids, gens, err);
+    for (size_t i = 0; gens && ids && i < n; i++) {
         mal_generation_finish(&gens[i]);
         mal_ids_finish(&ids[i]);
     }
-    if (!ok) return false;
-    memit->groups[0] = 1;
-    memit->groups[1] = N_WORDS;
-    memit->n_groups = 2;
-    return true;
+    mal_free(gens);
+    mal_free(ids);
+    return ok;
 }
 
 /* ---- The whole ---- */
 
 bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
-                       const struct mal_tokenizer *tok,
-                       const struct mal_preserve_texts *texts, uint64_t seed,
-                       const struct mal_progress *progress, int64_t *out_tokens,
+                       const struct mal_method_sample *sample, int64_t *out_tokens,
                        struct mal_error *err) {
+    const struct mal_preserve_texts *texts = sample->texts;
     struct mal_memit *memit = mal_memit_create(editor->n_modules, err);
     editor->own = memit;
     if (!memit) return false;
@@ -290,12 +310,12 @@ bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
                           .be = mal_model_backend(model),
                           .memit = memit,
                           .texts = texts,
-                          .progress = progress};
+                          .progress = sample->progress};
     for (size_t k = 0; k < editor->n_modules; k++)
         memit->d_in[k] = mal_model_find_linear(model, editor->modules[k].name)->d_in;
     if (!mal_editor_bind(editor, model, err)) return false;
     m.block = mal_model_edit(model, editor->n_modules - 1)->block;
     *out_tokens = texts->start[texts->n];
     return measure_moments(&m, err) && check_moments(&m, editor, err) &&
-           make_contexts(memit, model, tok, seed, err);
+           make_contexts(memit, model, sample, err);
 }

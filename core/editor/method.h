@@ -23,6 +23,15 @@ struct mal_fact;
 struct mal_safetensors;
 struct mal_tokenizer;
 
+/* What a method measures for a new editor, all borrowed. */
+struct mal_method_sample {
+    const struct mal_tokenizer *tok;
+    const struct mal_preserve_texts *texts; /* whose answers are to stay */
+    int64_t n_contexts;                     /* sentences that the model makes up */
+    uint64_t seed;                          /* from which */
+    const struct mal_progress *progress;    /* NULL: nobody listens */
+};
+
 struct mal_method {
     const char *name;  /* in editor files, on the command line, in the API: "malmen" */
     const char *title; /* in messages: "MALMEN" */
@@ -67,12 +76,10 @@ struct mal_method {
 
     /* ---- Each of these may be NULL ---- */
 
-    /* What a new editor has of the model, measured on texts; the editor is bound then.
-     * *out_tokens: of how many tokens. */
+    /* What a new editor has of the model; it is bound then. *out_tokens: of how many
+     * tokens. */
     bool (*measure)(struct mal_editor *editor, struct mal_model *model,
-                    const struct mal_tokenizer *tok,
-                    const struct mal_preserve_texts *texts, uint64_t seed,
-                    const struct mal_progress *progress, int64_t *out_tokens,
+                    const struct mal_method_sample *sample, int64_t *out_tokens,
                     struct mal_error *err);
     /* What the editor asks of the model, which has its modules. */
     bool (*bind)(const struct mal_editor *editor, struct mal_model *model,

@@ -389,19 +389,20 @@ static void test_making(void **state) {
         assert_done(mal_editor_create_direct(&editors[i], c->editor->method, c->model,
                                              names, c->editor->n_modules, NULL, &err),
                     &err);
-        assert_done(mal_memit_measure(editors[i], c->model, c->tok, &texts, 3 + i, NULL,
-                                      &n_tokens, &err),
+        struct mal_method_sample sample = {
+            .tok = c->tok, .texts = &texts, .n_contexts = 7, .seed = 3 + i};
+        assert_done(mal_memit_measure(editors[i], c->model, &sample, &n_tokens, &err),
                     &err);
         made[i] = editors[i]->own;
         check_moments(c, made[i]);
         assert_int_equal(n_tokens,
                          json_integer_value(json_object_get(
                              json_object_get(c->at.expected, "sizes"), "mom2_tokens")));
-        assert_int_equal(made[i]->n_contexts, 6);
+        assert_int_equal(made[i]->n_contexts, 8);
         assert_string_equal(made[i]->contexts[0], "{}");
     }
     size_t differ = 0;
-    for (size_t k = 1; k < 6; k++)
+    for (size_t k = 1; k < 8; k++)
         differ += strcmp(made[0]->contexts[k], made[1]->contexts[k]) != 0;
     assert_true(differ > 0);
 
@@ -412,8 +413,8 @@ static void test_making(void **state) {
     assert_done(mal_editor_create_direct(&poor, c->editor->method, c->model, names,
                                          c->editor->n_modules, NULL, &err),
                 &err);
-    assert_false(
-        mal_memit_measure(poor, c->model, c->tok, &texts, 0, NULL, &n_tokens, &err));
+    struct mal_method_sample few = {.tok = c->tok, .texts = &texts};
+    assert_false(mal_memit_measure(poor, c->model, &few, &n_tokens, &err));
     assert_int_equal(err.status, MAL_INVALID);
     assert_non_null(strstr(err.text, "too few"));
     mal_editor_close(poor);
