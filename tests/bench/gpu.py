@@ -277,8 +277,9 @@ def sanitize_one(programs, sanitizer, tool, name, device, deadline):
     if not path or deadline.left() < 3:
         return {"tool": tool, "program": name, "not_run": True}
     command = [sanitizer, "--tool", tool, "--error-exitcode", "77", "--report-api-errors", "no", "--print-limit", "8", path]
-    env = programs.environment(MAL_TEST_DEVICE=device, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="passive")
-    code, out, spent = run(command, env, min(45, deadline.left()), ROOT)
+    env = programs.environment(MAL_TEST_DEVICE=device, OMP_NUM_THREADS="2", OMP_WAIT_POLICY="passive",
+                               MAL_TEST_SANITIZED="1")
+    code, out, spent = run(command, env, min(75, deadline.left()), ROOT)
     found = re.findall(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", out)
     result = {"tool": tool, "program": name, "exit": code, "seconds": spent, **read_tap(out)[0],
               "found": int(found[-1]) if found else None}

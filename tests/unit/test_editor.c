@@ -396,7 +396,7 @@ static const struct lie lies[] = {
     {.key = "format", .words = "metadata 'format' is missing"},
     {.key = "format", .value = "malmend-editor-2", .words = "'malmend-editor-2', not"},
     {.key = "method", .words = "metadata 'method' is missing"},
-    {.key = "method", .value = "memit", .words = "metadata 'method' is 'memit'"},
+    {.key = "method", .value = "rome", .words = "metadata 'method' is 'rome'"},
     {.key = "tokens", .value = "some", .words = "metadata 'tokens' is 'some'"},
     {.key = "tokens", .words = "metadata 'tokens' is missing"},
     {.key = "loss", .value = "", .words = "metadata 'loss' is ''"},

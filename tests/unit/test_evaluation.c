@@ -165,6 +165,7 @@ static int open_all(void **state) {
     snprintf(editor, sizeof editor, "%s/gpt2-malmen/editor.safetensors", golden_dir());
     snprintf(path, sizeof path, "%s/gpt2-malmen/facts.json", golden_dir());
     struct mal_engine_options options = {.model_dir = model,
+                                         .read_stream = "off",
                                          .editor_path = editor,
                                          .cache_path = "",
                                          .device = "cpu",
