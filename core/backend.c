@@ -11,16 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cuda/cuda.h"
 #include "mal_config.h"
 
 /* ---- Choosing a device ---- */
 
-static bool create_cpu(struct mal_backend **out, int index, struct mal_error *err) {
-    return mal_cpu_create(out, false, err);
-}
-
-static bool create_cpu_bf16(struct mal_backend **out, int index, struct mal_error *err) {
-    return mal_cpu_create(out, true, err);
+static bool create_cpu(struct mal_backend **out, int index, int bf16,
+                       struct mal_error *err) {
+    return mal_cpu_create(out, bf16, err);
 }
 
 static bool no_cuda(struct mal_backend **out, int index, enum mal_cuda_kind kind,
@@ -34,23 +32,16 @@ void mal_backend_use_cuda(mal_cuda_create_fn create) {
     cuda_create = create;
 }
 
-static bool create_cuda(struct mal_backend **out, int index, struct mal_error *err) {
-    return cuda_create(out, index, MAL_CUDA_ROUNDED, err);
-}
-
-static bool create_cuda_fp32(struct mal_backend **out, int index, struct mal_error *err) {
-    return cuda_create(out, index, MAL_CUDA_FP32, err);
-}
-
-static bool create_cuda_emulated(struct mal_backend **out, int index,
-                                 struct mal_error *err) {
-    return cuda_create(out, index, MAL_CUDA_EMULATED, err);
+static bool create_cuda(struct mal_backend **out, int index, int kind,
+                        struct mal_error *err) {
+    return cuda_create(out, index, (enum mal_cuda_kind)kind, err);
 }
 
 /* The first CUDA device that works, else the CPU, which then tells why. */
-static bool create_auto(struct mal_backend **out, int index, struct mal_error *err) {
+static bool create_auto(struct mal_backend **out, int index, int kind,
+                        struct mal_error *err) {
     struct mal_error why = {0};
-    if (cuda_create(out, 0, MAL_CUDA_ROUNDED, &why)) return true;
+    if (create_cuda(out, 0, MAL_CUDA_ROUNDED, &why)) return true;
     if (!mal_cpu_create(out, false, err)) return false;
     if (cuda_create == no_cuda) return true;
     struct mal_backend *cpu = *out;
@@ -61,14 +52,15 @@ static bool create_auto(struct mal_backend **out, int index, struct mal_error *e
 
 static const struct {
     const char *name; /* N: an index */
-    bool (*create)(struct mal_backend **out, int index, struct mal_error *err);
+    bool (*create)(struct mal_backend **out, int index, int kind, struct mal_error *err);
+    int kind;
 } constructors[] = {
-    {"auto", create_auto},
-    {"cpu", create_cpu},
-    {"cpu:bf16", create_cpu_bf16},
-    {"cuda:N", create_cuda},
-    {"cuda:N:fp32", create_cuda_fp32},
-    {"cuda:N:emulated", create_cuda_emulated},
+    {"auto", create_auto, 0},
+    {"cpu", create_cpu, false},
+    {"cpu:bf16", create_cpu, true},
+    {"cuda:N", create_cuda, MAL_CUDA_ROUNDED},
+    {"cuda:N:fp32", create_cuda, MAL_CUDA_FP32},
+    {"cuda:N:emulated", create_cuda, MAL_CUDA_EMULATED},
 };
 
 /* Whether `device` is `name` with a number of up to four digits for its N. */
@@ -89,7 +81,7 @@ bool mal_backend_create(struct mal_backend **out, const char *device,
     for (size_t i = 0; i < sizeof constructors / sizeof constructors[0]; i++) {
         int index;
         if (matches(device, constructors[i].name, &index))
-            return constructors[i].create(out, index, err);
+            return constructors[i].create(out, index, constructors[i].kind, err);
     }
     return mal_fail(err, MAL_INVALID,
                     "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N, cuda:N:fp32 or "

@@ -15,7 +15,6 @@ extern "C" {
 #endif
 
 #include "core/backend.h"
-#include "cuda/cuda.h"
 
 /* Function pointers only, and every one is set: mal_backend_init() checks. */
 struct mal_backend_ops {
@@ -145,6 +144,13 @@ void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,
 /* `bf16`: products with bf16 weights are computed in bf16; MAL_DEVICE where the processor
  * has no instructions for it. */
 bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) MAL_CHECK;
+
+enum mal_cuda_kind {
+    MAL_CUDA_ROUNDED,  /* "cuda:N": activations as the weights they are multiplied with */
+    MAL_CUDA_FP32,     /* "cuda:N:fp32": operands of products are rounded nowhere */
+    MAL_CUDA_EMULATED, /* "cuda:N:emulated": the same, and products in fp64 are made as
+                        * where the device's own are slow: of exact ones of integers */
+};
 
 /* What makes the devices "cuda:N" (cuda/cuda.h); another one stands in for it in tests on
  * machines without a GPU. */

@@ -6,16 +6,7 @@
 extern "C" {
 #endif
 
-#include "core/error.h"
-
-struct mal_backend;
-
-enum mal_cuda_kind {
-    MAL_CUDA_ROUNDED,  /* "cuda:N": activations as the weights they are multiplied with */
-    MAL_CUDA_FP32,     /* "cuda:N:fp32": operands of products are rounded nowhere */
-    MAL_CUDA_EMULATED, /* "cuda:N:emulated": the same, and products in fp64 are made as
-                        * where the device's own are slow: of exact ones of integers */
-};
+#include "core/backend_impl.h"
 
 /* The device `index`. MAL_DEVICE: the driver is missing or too old, there is no such
  * device, or it is older than what this program was compiled for; the text says which. No
