@@ -178,7 +178,7 @@ bool mal_backend_sync(struct mal_backend *be, struct mal_error *err) {
 }
 
 size_t mal_backend_bytes(const struct mal_backend *be) {
-    return be->bytes;
+    return __atomic_load_n(&be->bytes, __ATOMIC_RELAXED);
 }
 
 size_t mal_backend_available(struct mal_backend *be) {

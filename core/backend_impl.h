@@ -129,13 +129,18 @@ struct mal_backend_ops {
 struct mal_backend {
     const struct mal_backend_ops *ops;
     struct mal_error error; /* the first one; MAL_OK: none */
-    size_t bytes;           /* allocated now */
+    size_t bytes;           /* allocated now; other threads look at it */
     bool on_host;           /* device memory is host memory */
     int64_t slice_fma;      /* as mal_backend_slice_fma() */
     int64_t breadth;        /* as mal_backend_breadth() */
     char name[32];
     char description[256];
 };
+
+/* Allocated, or (negative) given back. */
+static inline void mal_backend_count(struct mal_backend *be, int64_t bytes) {
+    __atomic_fetch_add(&be->bytes, (size_t)bytes, __ATOMIC_RELAXED);
+}
 
 /* Asserts that every member of `ops` is set. */
 void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,

@@ -30,7 +30,7 @@ void *mal_cuda_alloc(struct mal_backend *be, size_t bytes) {
         return NULL;
     }
     cu->blocks[cu->n_blocks++] = {mem, bytes};
-    be->bytes += bytes;
+    mal_backend_count(be, (int64_t)bytes);
     return mem;
 }
 
@@ -39,7 +39,7 @@ void mal_cuda_free(struct mal_backend *be, void *mem) {
     size_t i = cu->n_blocks;
     while (cu->blocks[--i].mem != mem) /* the youngest go first, mostly */
         ;
-    be->bytes -= cu->blocks[i].bytes;
+    mal_backend_count(be, -(int64_t)cu->blocks[i].bytes);
     cu->blocks[i] = cu->blocks[--cu->n_blocks];
     mal_cuda_check(cu, cudaFreeAsync(mem, cu->stream), "cudaFreeAsync");
 }

@@ -37,13 +37,13 @@ void *mal_cpu_alloc(struct mal_backend *be, size_t bytes) {
     char *mem = start + offset;
     ((struct header *)(void *)mem)[-1] = (struct header){.start = start, .bytes = bytes};
     if (bytes >= HUGE_FROM) ask_for_huge_pages(mem, bytes);
-    be->bytes += bytes;
+    mal_backend_count(be, (int64_t)bytes);
     return mem;
 }
 
 void mal_cpu_free(struct mal_backend *be, void *mem) {
     struct header header = ((struct header *)mem)[-1];
-    be->bytes -= header.bytes;
+    mal_backend_count(be, -(int64_t)header.bytes);
     mal_free(header.start);
 }
 
