@@ -22,7 +22,8 @@ OPTIONS = {
              "warmup loc-coef max-norm micro-batch editor-batch loss epochs steps init lr preserve "
              "preserve-weight no-shuffle seed save-every valid-every patience resume log max-memory "
              "device json",
-    "init-editor": "model method modules data n-edits lr rank blocks seed out device json",
+    "init-editor": "model method modules data n-edits lr rank blocks hyper preserve contexts seed out device "
+                   "json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
     "tokenize": "model decode no-special json",
     "logits": "model delta tokens out hidden device json",
