@@ -97,9 +97,19 @@ static void observe(void *arg, enum mal_observed what, size_t m, int64_t rows,
     *(keys ? &c->keys[m] : &c->residuals[m]) = copy;
 }
 
+/* A reader, who leaves the model with the weights that are in use. */
+static bool read_between(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct memit_case *c = arg;
+    (void)stage, (void)done, (void)total;
+    mal_weights_lend(c->ws, 0);
+    mal_weights_give_back(c->ws);
+    return true;
+}
+
 static void edit(struct memit_case *c) {
     struct mal_error err = {0};
-    struct mal_progress progress = {.arg = c, .observe = observe};
+    struct mal_progress progress = {
+        .arg = c, .observe = observe, .tick = read_between, .slice_tokens = 40};
     struct mal_delta delta = {0};
     struct mal_edit_report report = {0};
     struct mal_edit_task task = {.model = c->model,
