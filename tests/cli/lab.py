@@ -150,7 +150,7 @@ TINY = {"model_type": "gpt2", "n_layer": 2, "n_embd": 8, "n_head": 2, "n_positio
 TINY_MODULES = ["transformer.h.0.mlp.c_proj", "transformer.h.1.mlp.c_proj"]
 
 
-def tiny_tensors(seed, positions=TINY["n_positions"]):
+def tiny_tensors(seed, layers=TINY["n_layer"], positions=TINY["n_positions"]):
     rng, c = random.Random(seed), TINY["n_embd"]
 
     def tensor(*shape, value=None):
@@ -163,7 +163,7 @@ def tiny_tensors(seed, positions=TINY["n_positions"]):
     tensors = {"transformer.wte.weight": tensor(TINY["vocab_size"], c),
                "transformer.wpe.weight": tensor(positions, c)}
     norms = ["ln_f"]
-    for i in range(TINY["n_layer"]):
+    for i in range(layers):
         norms += [f"h.{i}.ln_1", f"h.{i}.ln_2"]
         for name, rows, columns in (("attn.c_attn", c, 3 * c), ("attn.c_proj", c, c),
                                     ("mlp.c_fc", c, 4 * c), ("mlp.c_proj", 4 * c, c)):
@@ -193,11 +193,11 @@ def tiny_tokenizer():
             "model": {"type": "BPE", "vocab": {**vocab, "<|endoftext|>": 256}, "merges": []}}
 
 
-def tiny_model(path, seed=1, positions=TINY["n_positions"]):
+def tiny_model(path, seed=1, layers=TINY["n_layer"], positions=TINY["n_positions"]):
     path.mkdir()
-    (path / "config.json").write_text(json.dumps({**TINY, "n_positions": positions}))
+    (path / "config.json").write_text(json.dumps({**TINY, "n_layer": layers, "n_positions": positions}))
     (path / "tokenizer.json").write_text(json.dumps(tiny_tokenizer()))
-    write_safetensors(path / "model.safetensors", tiny_tensors(seed, positions))
+    write_safetensors(path / "model.safetensors", tiny_tensors(seed, layers, positions))
     return path
 
 

@@ -1,8 +1,11 @@
 """MEMIT: making its editor, and the daemon and the commands with it, start to end."""
 import json
+import math
+import random
 
 from harness import main
-from lab import Lab, read_floats, read_safetensors, tiny_model, write_safetensors
+from lab import (Lab, floats, read_floats, read_safetensors, tiny_model, tiny_tokenizer,
+                 write_safetensors)
 from test_serve import Serving, roll_back, version
 
 FACTS = [{"prompt": f"Is it {letter}", "subject": letter, "target": letter.upper(), "join": ""}
@@ -41,7 +44,41 @@ class Made(Serving):
                          *more)
 
 
+def gptj(path, layers):
+    c, v, rng = 8, 257, random.Random(2)
+    sizes = {"wte.weight": [v, c], "ln_f.weight": [c], "ln_f.bias": [c]}
+    for i in range(layers):
+        for name in "q", "k", "v", "out":
+            sizes[f"h.{i}.attn.{name}_proj.weight"] = [c, c]
+        sizes.update({f"h.{i}.{name}": shape for name, shape in (
+            ("ln_1.weight", [c]), ("ln_1.bias", [c]), ("mlp.fc_in.weight", [4 * c, c]),
+            ("mlp.fc_in.bias", [4 * c]), ("mlp.fc_out.weight", [c, 4 * c]), ("mlp.fc_out.bias", [c]))})
+    sizes = {"lm_head.weight": [v, c], "lm_head.bias": [v],
+             **{f"transformer.{name}": shape for name, shape in sizes.items()}}
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({
+        "model_type": "gptj", "n_layer": layers, "n_embd": c, "n_head": 1, "rotary_dim": 4,
+        "n_positions": 64, "vocab_size": v, "eos_token_id": 256, "tie_word_embeddings": False}))
+    (path / "tokenizer.json").write_text(json.dumps(tiny_tokenizer()))
+    write_safetensors(path / "model.safetensors", {
+        name: ("F32", shape, floats([rng.gauss(0, 0.5) for _ in range(math.prod(shape))]))
+        for name, shape in sizes.items()})
+    return path
+
+
 class Editors(Made):
+    def test_layers(self):
+        """Those published, in models as deep; in others as far down."""
+        models = [(tiny_model(self.dir / f"deep{n}", 1, n), PROJ, {}, n, first, last)
+                  for n, first, last in ((48, 13, 17), (12, 3, 4), (4, 1, 1))]
+        models.append((gptj(self.dir / "gptj", 28), "transformer.h.{}.mlp.fc_out",
+                       {"v_steps": 25, "mom2_weight": 15000}, 28, 3, 8))
+        for model, name, numbers, layers, first, last in models:
+            said = self.json("init-editor", "--model", model, "--method", "memit", "--preserve",
+                             self.text, "--out", self.dir / "deep")
+            self.assertEqual(said["modules"], [name.format(i) for i in range(first, last + 1)])
+            self.assertEqual(said["hyper"], {**PUBLISHED, **numbers, "loss_layer": layers - 1})
+
     def test_published(self):
         out = self.dir / "published"
         said = self.json(*self.init(out, {}))
