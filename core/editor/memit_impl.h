@@ -19,8 +19,8 @@ bool mal_memit_choose(const struct mal_model *model, const char ***out, size_t *
 
 /* Gives a new editor its second moments, measured over all tokens of the texts, each run
  * alone, and its contexts: the prompt alone, and sentences of ten tokens that the model
- * makes up from five first words in turn, as published. Moments that are singular are
- * MAL_INVALID: more text is needed. Ticks are of MAL_STAGE_GRAM. */
+ * makes up from five first words in turn, as published. Fewer tokens than a module has
+ * inputs are MAL_INVALID. Ticks are of MAL_STAGE_GRAM. */
 bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
                        const struct mal_method_sample *sample, int64_t *out_tokens,
                        struct mal_error *err) MAL_CHECK;
@@ -106,9 +106,6 @@ struct mal_memit_solve {
 
 bool mal_memit_solve(const struct mal_memit_solve *solve, struct mal_delta_part *out,
                      struct mal_error *err) MAL_CHECK;
-/* Whether there is that factor: second moments that are singular are MAL_NUMERIC. */
-bool mal_memit_factor(const struct mal_memit_solve *solve,
-                      struct mal_error *err) MAL_CHECK;
 void mal_memit_factors_destroy(struct mal_memit_factors *factors, size_t n); /* or NULL */
 
 #endif

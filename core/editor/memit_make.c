@@ -180,6 +180,17 @@ static void close_measuring(struct measuring *m) {
     mal_free(m->u);
 }
 
+static bool check_tokens(const struct measuring *m, struct mal_error *err) {
+    int64_t n = m->texts->start[m->texts->n], widest = 0;
+    for (size_t k = 0; k < m->memit->n_modules; k++)
+        if (m->memit->d_in[k] > widest) widest = m->memit->d_in[k];
+    return n >= widest ||
+           mal_fail(err, MAL_INVALID,
+                    "the texts have %lld tokens, too few for the second moments of %lld "
+                    "inputs",
+                    (long long)n, (long long)widest);
+}
+
 static bool measure_moments(struct measuring *m, struct mal_error *err) {
     bool ok = open_measuring(m, err);
     for (size_t first = 0; ok && first < m->texts->n;) {
@@ -193,27 +204,6 @@ static bool measure_moments(struct measuring *m, struct mal_error *err) {
     close_measuring(m);
     mal_model_drop_scratch(m->model);
     return ok;
-}
-
-/* An edit solves with them: better an error now. */
-static bool check_moments(const struct measuring *m, const struct mal_editor *editor,
-                          struct mal_error *err) {
-    for (size_t k = 0; k < m->memit->n_modules; k++) {
-        struct mal_memit_solve s = {.memit = m->memit,
-                                    .m = k,
-                                    .mom2_weight = editor->hyper[MAL_MEMIT_MOM2_WEIGHT],
-                                    .module = editor->modules[k].name,
-                                    .d_in = m->memit->d_in[k],
-                                    .pace = {.be = m->be}};
-        struct mal_error own = {0};
-        if (mal_memit_factor(&s, &own)) continue;
-        if (own.status != MAL_NUMERIC) return mal_fail(err, own.status, "%s", own.text);
-        return mal_fail(err, MAL_INVALID,
-                        "the texts have %d tokens, too few or too much alike for the "
-                        "second moments of %lld inputs: %s",
-                        m->texts->start[m->texts->n], (long long)s.d_in, own.text);
-    }
-    return true;
 }
 
 /* ---- Contexts ---- */
@@ -316,6 +306,6 @@ bool mal_memit_measure(struct mal_editor *editor, struct mal_model *model,
     if (!mal_editor_bind(editor, model, err)) return false;
     m.block = mal_model_edit(model, editor->n_modules - 1)->block;
     *out_tokens = texts->start[texts->n];
-    return measure_moments(&m, err) && check_moments(&m, editor, err) &&
+    return check_tokens(&m, err) && measure_moments(&m, err) &&
            make_contexts(memit, model, sample, err);
 }

@@ -1,5 +1,8 @@
 /* memit_solve.c - one module's shift from keys and residuals, beside second moments that
  * never change: their Cholesky factor is made once. */
+#include <float.h>
+#include <math.h>
+
 #include "core/alloc.h"
 #include "core/editor/factors.h"
 #include "core/editor/memit_impl.h"
@@ -33,22 +36,34 @@ static void *device(const struct mal_memit_solve *s, size_t bytes,
 /* scale C on the device, the caller's; NULL: an error. */
 static double *moments(const struct mal_memit_solve *s, double scale,
                        struct mal_error *err) {
+    struct mal_backend *be = s->pace.be;
     size_t n = square(s->d_in);
     float *narrow = device(s, n * sizeof *narrow, err);
     double *wide = narrow ? device(s, n * sizeof *wide, err) : NULL;
     if (wide) {
-        mal_backend_upload(s->pace.be, narrow, s->memit->mom2[s->m], n * sizeof *narrow);
-        mal_axpby64(s->pace.be, &(struct mal_axpby64){.n = s->d_in,
-                                                      .c = s->d_in,
-                                                      .alpha = scale,
-                                                      .x = narrow,
-                                                      .x_dtype = MAL_F32,
-                                                      .ldx = s->d_in,
-                                                      .y = wide,
-                                                      .ldy = s->d_in});
+        mal_backend_upload(be, narrow, s->memit->mom2[s->m], n * sizeof *narrow);
+        mal_axpby64(be, &(struct mal_axpby64){.n = s->d_in,
+                                              .c = s->d_in,
+                                              .alpha = scale,
+                                              .x = narrow,
+                                              .x_dtype = MAL_F32,
+                                              .ldx = s->d_in,
+                                              .y = wide,
+                                              .ldy = s->d_in});
     }
-    mal_backend_free(s->pace.be, narrow);
+    mal_backend_free(be, narrow);
     return wide;
+}
+
+/* What the rounding of C to fp32 leaves open of its least eigenvalues: inputs that hardly
+ * differ from sums of others make it singular, or less. Added where C is not positive
+ * definite, and only there. */
+static double margin(const struct mal_memit_solve *s) {
+    const float *c = s->memit->mom2[s->m];
+    double largest = 0;
+    for (int64_t i = 0; i < s->d_in; i++)
+        largest = fmax(largest, (double)c[i * s->d_in + i]);
+    return s->mom2_weight * largest * 4 * (double)FLT_EPSILON;
 }
 
 /* ---- Many facts ---- */
@@ -61,6 +76,7 @@ static bool tick(void *arg) {
 static bool solve_dense(const struct mal_memit_solve *s, struct mal_delta_part *out,
                         struct mal_error *err) {
     struct mal_pace pace = s->pace;
+    struct mal_error own = {0};
     double *gram = moments(s, 1, err);
     if (!gram) return false;
     struct mal_solve solve = {.module = s->module,
@@ -73,7 +89,12 @@ static bool solve_dense(const struct mal_memit_solve *s, struct mal_delta_part *
                               .preserve_weight = s->mom2_weight,
                               .tick = tick,
                               .tick_arg = &pace};
-    bool ok = mal_solve(s->pace.be, &solve, out, err);
+    bool ok = mal_solve(s->pace.be, &solve, out, &own);
+    solve.ridge = margin(s);
+    if (!ok && own.status == MAL_NUMERIC)
+        ok = mal_solve(s->pace.be, &solve, out, err);
+    else if (!ok)
+        mal_fail(err, own.status, "%s", own.text);
     mal_backend_free(s->pace.be, gram);
     return ok;
 }
@@ -98,6 +119,21 @@ static struct mal_memit_factors *factors_of(const struct mal_memit_solve *s,
     return memit->factors;
 }
 
+/* Where it can be made; NULL: an error. */
+static double *make_factor(const struct mal_memit_solve *s, double ridge,
+                           struct mal_error *err) {
+    struct mal_backend *be = s->pace.be;
+    double *l = moments(s, s->mom2_weight, err);
+    double *info = l ? device(s, 2 * sizeof *info, err) : NULL;
+    if (info) mal_add_ridge(be, s->d_in, ridge, l);
+    bool ok = info && mal_cholesky_check(&s->pace, s->module, "matrix of second moments",
+                                         s->d_in, l, info, err);
+    mal_backend_free(be, info);
+    if (ok) return l;
+    mal_backend_free(be, l);
+    return NULL;
+}
+
 /* L of mom2_weight C; *out_own: it is the caller's. */
 static bool find_factor(const struct mal_memit_solve *s, double **out, bool *out_own,
                         struct mal_error *err) {
@@ -107,15 +143,11 @@ static bool find_factor(const struct mal_memit_solve *s, double **out, bool *out
     *out = factors->l[s->m];
     if (*out) return true;
     bool kept = is_kept(s);
-    double *l = moments(s, s->mom2_weight, err), *info = NULL;
-    bool ok = l && (info = device(s, 2 * sizeof *info, err)) &&
-              mal_cholesky_check(&s->pace, s->module, "matrix of second moments", s->d_in,
-                                 l, info, err);
-    mal_backend_free(s->pace.be, info);
-    if (!ok) {
-        mal_backend_free(s->pace.be, l);
-        return false;
-    }
+    struct mal_error own = {0};
+    double *l = make_factor(s, 0, &own);
+    if (!l && own.status != MAL_NUMERIC) return mal_fail(err, own.status, "%s", own.text);
+    if (!l) l = make_factor(s, margin(s), err);
+    if (!l) return false;
     *out_own = !kept;
     *out = l;
     if (kept) factors->l[s->m] = l;
@@ -201,14 +233,6 @@ static bool solve_factors(const struct mal_memit_solve *s, struct mal_delta_part
     }
     if (own) mal_backend_free(s->pace.be, l);
     return ok;
-}
-
-bool mal_memit_factor(const struct mal_memit_solve *s, struct mal_error *err) {
-    double *l = NULL;
-    bool own = false;
-    if (!find_factor(s, &l, &own, err)) return false;
-    if (own) mal_backend_free(s->pace.be, l);
-    return true;
 }
 
 bool mal_memit_solve(const struct mal_memit_solve *s, struct mal_delta_part *out,

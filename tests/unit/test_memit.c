@@ -278,6 +278,59 @@ static void solving(void **state) {
     mal_memit_destroy(own);
 }
 
+/* Two inputs that are the same but for fp32's rounding, which leaves C with a negative
+ * eigenvalue: solved as if they could be told apart a little. */
+static void nearly_singular(void **state) {
+    enum { D = 12, OUT = 6 };
+
+    for (int64_t n = 2; n <= 20; n += 18) {
+        struct mal_error err = {0};
+        struct mal_memit *own = mal_memit_create(1, &err);
+        assert_non_null(own);
+        own->d_in[0] = D;
+        float *c = own->mom2[0] = moments(D, 100);
+        for (int64_t j = 0; j < D; j++)
+            c[(D - 1) * D + j] = c[j * D + D - 1] = c[j];
+        c[(D - 1) * D] = c[D - 1] = c[0];
+        c[D * D - 1] = c[0] * (1 - 1e-7F);
+        float *k = random_floats(n * D, 1, 3), *r = random_floats(n * OUT, 1, 4);
+        for (int64_t i = 0; i < n; i++)
+            k[i * D + D - 1] = k[i * D];
+        struct mal_memit_solve s = {.memit = own,
+                                    .mom2_weight = 30,
+                                    .module = "m",
+                                    .n = n,
+                                    .d_in = D,
+                                    .d_out = OUT,
+                                    .k = on_device(k, n * D),
+                                    .r = on_device(r, n * OUT),
+                                    .pace = {.be = test_backend()}};
+        struct mal_delta_part part = {0};
+        assert_ok(mal_memit_solve(&s, &part, &err), &err);
+        assert_true(part.norm > 0 && part.norm < 1e3);
+        /* What it does to the keys is as if they differed more. */
+        c[D * D - 1] *= 1 + 1e-4F;
+        double *want = expected_shift(c, 30, k, r, n, D, OUT), *got = shift_of(&part);
+        for (int64_t i = 0; i < n * OUT; i++) {
+            double a = 0, b = 0;
+            for (int64_t j = 0; j < D; j++) {
+                a += (double)k[i / OUT * D + j] * got[j * OUT + i % OUT];
+                b += (double)k[i / OUT * D + j] * want[j * OUT + i % OUT];
+            }
+            assert_true(fabs(a - b) <= 1e-3 * (1e-3 + fabs(b)));
+        }
+        mal_free(want);
+        mal_free(got);
+        mal_free(part.module);
+        mal_free(part.data);
+        free_device(s.k);
+        free_device(s.r);
+        mal_free(k);
+        mal_free(r);
+        mal_memit_destroy(own);
+    }
+}
+
 static void singular(void **state) {
     struct mal_error err = {0};
     struct mal_memit *own = mal_memit_create(1, &err);
@@ -304,9 +357,8 @@ static void singular(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(last_tokens),
-        cmocka_unit_test(facts),
-        cmocka_unit_test(solving),
+        cmocka_unit_test(last_tokens), cmocka_unit_test(facts),
+        cmocka_unit_test(solving),     cmocka_unit_test(nearly_singular),
         cmocka_unit_test(singular),
     };
     return cmocka_run_group_tests_name("memit", tests, NULL, NULL);
