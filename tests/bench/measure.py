@@ -7,18 +7,22 @@ import sys
 import time
 
 
-def run(command, env):
-    """The command's JSON lines, its wall seconds and its peak memory in bytes."""
+def execute(command, env=None, stderr=subprocess.DEVNULL):
+    """The command's exit status, what it printed, its wall seconds and its resource usage."""
     begin = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, env=env)
     out = process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        sys.exit(f"{command[0]} failed with {process.returncode}")
-    wall = time.perf_counter() - begin
-    lines = [json.loads(line) for line in out.decode().strip().splitlines()]
-    return lines, wall, usage.ru_maxrss * 1024
+    return process.returncode, out.decode(), time.perf_counter() - begin, usage
+
+
+def run(command, env):
+    """The command's JSON lines, its wall seconds and its peak memory in bytes."""
+    code, out, wall, usage = execute(command, env)
+    if code != 0:
+        sys.exit(f"{command[0]} failed with {code}")
+    return [json.loads(line) for line in out.strip().splitlines()], wall, usage.ru_maxrss * 1024
 
 
 def processor():

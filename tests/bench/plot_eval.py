@@ -19,8 +19,9 @@ except ImportError:
     sys.exit("plot_eval.py needs matplotlib: pip install matplotlib")
 
 # Told apart with any colour vision (Okabe and Ito), and in grey by their markers.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+           "#999999"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 PANELS = [("es", "ES: the facts themselves"), ("gs", "GS: their rephrases"),
           ("ls", "LS: unrelated prompts, right"), ("agreement", "Agreement: as the base model answers")]
 
