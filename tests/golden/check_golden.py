@@ -13,11 +13,16 @@ from safetensors.torch import load_file
 from logits import compute, sequences_of
 from reference import Case, Pipeline, logit_error, relative
 from reference_train import Training, TrainingCase, errors
+from reference_tune import TuneCase, Tuning, loss_error
+
+
+def read_expected(folder):
+    with open(os.path.join(folder, "expected.json"), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def compare(folder):
-    with open(os.path.join(folder, "expected.json"), encoding="utf-8") as file:
-        expected = json.load(file)
+    expected = read_expected(folder)
     stored = load_file(os.path.join(folder, "expected.safetensors"))
     case = Case(folder)
     worst = {}
@@ -69,8 +74,7 @@ def stored_steps(expected, stored):
 
 def compare_training(folder):
     """Figures are the worst of all tensors: how far off, and that as a share of the tolerance."""
-    with open(os.path.join(folder, "expected.json"), encoding="utf-8") as file:
-        expected = json.load(file)
+    expected = read_expected(folder)
     stored = stored_steps(expected, load_file(os.path.join(folder, "expected.safetensors")))
     init = load_file(os.path.join(folder, "init.safetensors"))
     case = TrainingCase(folder, expected)
@@ -109,9 +113,26 @@ def compare_logits(path):
           f"generate {other}", sep="  ", flush=True)
 
 
+def compare_tuning(folder):
+    expected, stored = read_expected(folder), load_file(os.path.join(folder, "expected.safetensors"))
+    case = TuneCase(folder)
+    run, run64 = (Tuning(case, dtype).run() for dtype in (torch.float32, torch.float64))
+    shift = {name: relative(x, stored[f"shift64.{name}"]) for name, x in run64["shift"].items()}
+    print(os.path.basename(folder), f"shift64 {max(shift.values()):.1e}",
+          f"losses {loss_error(run, expected):.1e}",
+          f"tokens {sum(a != b for a, b in zip(case.examples, expected['tokens']))}", sep="  ",
+          flush=True)
+
+
+def kind_of(path):
+    if path.endswith(".json"):
+        return compare_logits
+    if os.path.exists(os.path.join(path, "init.safetensors")):
+        return compare_training
+    return compare_tuning if "hyper" in read_expected(path) else compare
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for path in sys.argv[1:]:
-        training = os.path.exists(os.path.join(path, "init.safetensors"))
-        how = compare_logits if path.endswith(".json") else compare_training if training else compare
-        how(path)
+        kind_of(path)(path)
