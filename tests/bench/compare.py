@@ -8,9 +8,8 @@ as a stream of batches.
 
 Without --model the demo world. Steps, and the numbers of methods that have others, are searched on
 64 facts of --train-data; the published numbers are where that begins. Writes OUT.json after each
-point, and takes up what is there already; in the end calls compare_tell.py for table and plots. (That
-is a program of its own because a process begins with the memory of the one that started it, and
-matplotlib's is more than the demo model's.)"""
+point, and takes up what is there already; in the end calls compare_tell.py for table and plots. (A
+process begins with the peak memory of the one that starts it: nothing large is done in this one.)"""
 import argparse
 import datetime
 import json
@@ -33,7 +32,7 @@ ONE_PASS = ["--repair-rounds", "0"]
 METHODS = {
     "MALMEN, trained": ("malmen", None, ONE_PASS),
     "MALMEN, untrained": ("malmen", ["--blocks", "0"], ONE_PASS),
-    "joint, repaired": ("malmen", ["--blocks", "0"], ["--update", "joint", "--preserve", "{}"]),
+    "MALMEN, joint, repaired": ("malmen", ["--blocks", "0"], ["--update", "joint", "--preserve", "{}"]),
     "UltraEdit": ("ultraedit", [], ONE_PASS),
     "FT": ("ft", [], []),
     "LocFT-BF": ("locft-bf", [], []),
@@ -232,10 +231,10 @@ def read_arguments():
 
 
 def use_demo(args, folder):
-    sys.path.insert(0, str(DEMO))
-    import make_editor  # pylint: disable=import-outside-toplevel
+    make = "import make_editor, pathlib, sys; make_editor.make_files(pathlib.Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", make, folder], cwd=DEMO, check=True)
     args.model, args.data = DEMO / "model", DEMO / "facts/heldout.ndjson"
-    args.train_data, args.preserve = DEMO / "facts/train.ndjson", make_editor.make_files(folder)["all"]
+    args.train_data, args.preserve = DEMO / "facts/train.ndjson", folder / "all.ndjson"
     args.modules, args.contexts = DEMO_MODULES, 0  # it knows no text of more than a sentence
     args.editor.setdefault("malmen", DEMO / "editor.safetensors")
 

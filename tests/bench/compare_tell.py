@@ -78,7 +78,7 @@ def tell(result, out):
         for kind, words in kinds.items()), encoding="utf-8")
     figure = draw(result)
     for suffix in (".svg", ".png"):
-        figure.savefig(out.with_suffix(suffix), dpi=110)
+        figure.savefig(out.with_suffix(suffix), dpi=90)
 
 
 if __name__ == "__main__":
