@@ -182,7 +182,7 @@ class Bench:
             return {**point, "error": done["error"]}
         report = done["report"]
         edits = sum(sum(b["seconds"].values()) for b in report["batches"])
-        # The process is one thread of ours: its processor time goes where its wall time does.
+        # Others may use the machine, too: processor time goes where wall time does.
         share = edits / done["seconds"] / (n * batches)
         return {**point, "before": report["before"], "after": report["after"],
                 "retention": report.get("retention"), "seconds_per_fact": edits / (n * batches),
@@ -197,10 +197,17 @@ class Bench:
                 continue
             editor, made = self.editor(label)
             self.result["editors"][label] = {"method": method, **made}
-            for n, batches, stream in [] if "error" in made else todo:
+            if "error" in made:
+                print(f"{label}: {made['error']}", flush=True)
+                todo = []
+            for n, batches, stream in todo:
                 self.result["points"].append(self.point(label, editor, n, batches, stream))
-                self.args.out.with_suffix(".json").write_text(json.dumps(self.result, indent=1) + "\n")
                 print(line_of(self.result["points"][-1]), flush=True)
+                self.save()
+            self.save()
+
+    def save(self):
+        self.args.out.with_suffix(".json").write_text(json.dumps(self.result, indent=1) + "\n")
 
 
 # ---- The command ----

@@ -19,6 +19,11 @@ def cell(point, kind):
     return " / ".join("-" if x is None else f"{x:.1f}" for x in shares)
 
 
+def two(x):
+    """Two digits that count."""
+    return f"{float(f'{x:.2g}'):g}"
+
+
 def table(result, kind):
     points = {(p["label"], p["n"], p["stream"]): p for p in result["points"]}
     labels = list(dict.fromkeys(label for label, _, _ in points))
@@ -32,7 +37,7 @@ def table(result, kind):
     for label in labels:
         spent = points.get((label, of, False), {}).get("processor_seconds_per_fact")
         first = first or spent
-        time = f"{1000 * spent:.2g} ms ({spent / first:.2g})" if spent else "-"
+        time = f"{two(1000 * spent)} ms ({two(spent / first)})" if spent else "-"
         memory = max(p.get("peak_memory", 0) for p in points.values() if p["label"] == label)
         lines.append([label, *(cell(points.get((label, n, False)), kind) for n in sizes),
                       *(cell(points.get((label, n, True)), kind) for _, n in streams),
