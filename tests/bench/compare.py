@@ -16,6 +16,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -249,7 +250,7 @@ def use_demo(args, folder):
 def describe(args):
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], text=True,
                             stdout=subprocess.PIPE, check=False).stdout.strip()
-    words = " ".join(["tests/bench/compare.py", *map(plain, sys.argv[1:])])
+    words = shlex.join(["tests/bench/compare.py", *map(plain, sys.argv[1:])])
     model = args.model.parent.name if args.model.name == "model" else args.model.name
     return {"date": datetime.date.today().isoformat(), "processor": measure.processor(),
             "commit": commit, "command": words, "threads": args.threads, "model": model,
