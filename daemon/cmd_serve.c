@@ -53,7 +53,7 @@ static const struct mal_option options[] = {
     {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", NULL,
      "joint: all live facts are held in one system, from which they can be taken back; "
      "sequential: each batch is added to the current weights. When not given: joint, for "
-     "UltraEdit and MEND sequential."},
+     "UltraEdit, MEND and what fine-tunes sequential."},
     {"preserve", MAL_OPTION_TEXT, AT(preserve), "FILE", NULL, MAL_HELP_PRESERVE},
     {"preserve-weight", MAL_OPTION_REAL, AT(preserve_weight), "W", NULL,
      MAL_HELP_PRESERVE_WEIGHT, .min = 0, .max = INFINITY},

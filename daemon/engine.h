@@ -30,7 +30,7 @@ struct mal_engine_options {
     const char *update;       /* "joint", "sequential"; NULL: what the editor is for */
     const char *preserve;     /* file of texts to preserve; NULL: those of the editor */
     double preserve_weight;   /* as mal_preserve_create()'s share */
-    int64_t repair_rounds;    /* at most; MEND has none */
+    int64_t repair_rounds;    /* at most, where the method solves */
     double repair_tau;
     int64_t verify_limit; /* live facts that a change looks at beside its own */
     size_t joint_memory;  /* bytes of the joint system; 0: no bound */

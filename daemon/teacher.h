@@ -8,7 +8,7 @@
 
 struct mal_teacher_options {
     bool joint;         /* all facts so far in one system; else each batch by itself */
-    int64_t max_rounds; /* of repair; MEND has none */
+    int64_t max_rounds; /* of repair, where the method solves */
     double tau;
 };
 

@@ -18,7 +18,7 @@
 
 #define MAL_HELP_REPAIR_ROUNDS                                                            \
     "Rounds in which facts that are still wrong are measured again and solved for; 0 is " \
-    "the paper's single pass. MEND has none."
+    "the paper's single pass. MEND and what fine-tunes have none."
 #define MAL_HELP_REPAIR_TAU                                                          \
     "A fact is wrong while one of its target's tokens is not the model's first, or " \
     "less probable than this."

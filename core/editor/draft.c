@@ -84,8 +84,16 @@ bool mal_draft_delta(const struct mal_draft *draft, struct mal_delta *out,
                      struct mal_error *err) {
     struct mal_delta delta = {.parts = mal_calloc(draft->n, sizeof *delta.parts)};
     bool ok = delta.parts || mal_fail(err, MAL_NO_MEMORY, "delta");
-    for (size_t i = 0; ok && i < draft->n; i++)
-        ok = read_part(draft, &draft->tensors[i], &delta.parts[delta.n_parts++], err);
+    for (size_t i = 0; ok && i < draft->n; i++) {
+        struct mal_delta_part *part = &delta.parts[delta.n_parts];
+        ok = read_part(draft, &draft->tensors[i], part, err);
+        if (ok && part->norm != 0) { /* NaN, too: applying it fails and says so */
+            delta.n_parts++;
+        } else {
+            mal_free(part->module);
+            mal_free(part->data);
+        }
+    }
     if (!ok) {
         mal_delta_finish(&delta);
         return false;

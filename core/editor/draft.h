@@ -29,7 +29,8 @@ bool mal_draft_begin(struct mal_draft *draft, struct mal_model *model,
 /* w = round(before + shift) of a tensor. */
 void mal_draft_round(struct mal_draft *draft, size_t i);
 void mal_draft_use(const struct mal_draft *draft);
-/* The shifts as they are now, dense parts. */
+/* The shifts as they are now, dense parts; none where one is 0, as W + 0 is not always W
+ * (-0). */
 bool mal_draft_delta(const struct mal_draft *draft, struct mal_delta *out,
                      struct mal_error *err) MAL_CHECK;
 /* What was in use is in use again. Takes a zeroed one. */

@@ -69,7 +69,7 @@ static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
         ok = pass(&tune, &loss, err);
         if (i == 0) task->report->loss = loss;
     }
-    ok = ok && mal_tune_delta(&tune, out, err);
+    ok = ok && mal_draft_delta(&tune.draft, out, err);
     mal_tune_finish(&tune);
     return ok;
 }

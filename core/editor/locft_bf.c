@@ -106,7 +106,7 @@ static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err) {
     struct mal_tune tune;
     bool ok = mal_tune_begin(&tune, task, MAL_TUNE_TOKENS, err) && train(&tune, err) &&
-              mal_tune_delta(&tune, out, err);
+              mal_draft_delta(&tune.draft, out, err);
     mal_tune_finish(&tune);
     return ok;
 }

@@ -1,6 +1,8 @@
 /* tune.c - gradients of a mini-batch in slices, and the steps they make. */
 #include "core/editor/tune.h"
 
+#include <math.h>
+
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/editor/edit_rows.h"
@@ -151,6 +153,11 @@ bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, doub
             return false;
         mal_draft_use(&tune->draft);
     }
+    if (!isfinite(batch.loss)) {
+        return mal_fail(err, MAL_NUMERIC,
+                        "the loss is %g after %lld steps: a smaller lr may help",
+                        batch.loss, (long long)tune->n_steps);
+    }
     tune->done++;
     task->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
     if (task->progress && task->progress->observe_loss)
@@ -186,10 +193,4 @@ bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
         mal_draft_round(&tune->draft, i);
     }
     return mal_backend_sync(tune->draft.be, err);
-}
-
-bool mal_tune_delta(const struct mal_tune *tune, struct mal_delta *out,
-                    struct mal_error *err) {
-    *out = (struct mal_delta){0};
-    return tune->n_steps == 0 || mal_draft_delta(&tune->draft, out, err);
 }

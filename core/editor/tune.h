@@ -41,15 +41,12 @@ struct mal_tune_step {
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
                     enum mal_tune_loss loss, struct mal_error *err) MAL_CHECK;
 /* The loss of texts[order[0..n)] and its gradient; `right` (may be NULL): target tokens
- * that were the most probable. */
+ * that were the most probable. A loss that is not finite is MAL_NUMERIC. */
 bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, double *loss,
                       int64_t *right, struct mal_error *err) MAL_CHECK;
 /* One step of Adam by the gradient. */
 bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
                    struct mal_error *err) MAL_CHECK;
-/* The delta of all steps: nothing where there was none. */
-bool mal_tune_delta(const struct mal_tune *tune, struct mal_delta *out,
-                    struct mal_error *err) MAL_CHECK;
 void mal_tune_finish(struct mal_tune *tune); /* takes a zeroed one */
 
 #endif

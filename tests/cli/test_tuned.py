@@ -2,11 +2,13 @@
 them, start to end."""
 import json
 import math
+import struct
 
 import harness
+from golden import BERT, T5
 from harness import main
-from lab import (TINY, Lab, each, malmend, read_floats, read_safetensors, tiny_model,
-                 write_safetensors)
+from lab import (TINY, Lab, change_safetensors, copy_model, each, malmend, read_floats,
+                 read_safetensors, tiny_model, write_safetensors)
 from test_serve import Serving, roll_back, version
 
 FACTS = [{"prompt": f"{letter} is", "target": letter.upper()} for letter in "abcdef"]
@@ -64,6 +66,18 @@ class Editors(Lab):
                                   ("ft", ["--modules", PROJ.format(0) + ".bias"], [".bias"])):
             self.fails("init-editor", "--model", self.model, "--method", method, *odd, "--out", out,
                        says=says)
+
+    def test_kinds(self):
+        """FT reads a target off a prompt's last position: a fact checker has none."""
+        self.fails("init-editor", "--model", BERT.model, "--method", "ft", "--out", self.dir / "bert",
+                   says=["FT", "bert"])
+        for case in BERT, T5:
+            out = self.dir / case.dir.name
+            self.ok(*init("locft-bf", out, case.model))
+            done = self.json("edit", "--model", case.model, "--editor", out, "--facts", case.path,
+                             "--verify")
+            self.assertGreaterEqual(done["after"]["teacher_forced"]["es"],
+                                    done["before"]["teacher_forced"]["es"])
 
     def test_files(self):
         """What a file must have, and must not."""
@@ -233,7 +247,10 @@ class Between(Tuned):
         d = self.serve()
         job = d.edit(*FACTS).json["id"]
         d.wait_job(job, "running", "applied")
-        d.kill()
+        if method == "ft":
+            d.kill()
+        else:
+            self.assertEqual(d.stop(), 0)
         d.start()
         self.assertEqual(d.wait_job(job)["state"], "applied")
         self.assertEqual(version(d, 1)["weights_hash"], self.once(editor)["weights_hash"])
@@ -253,6 +270,33 @@ class Between(Tuned):
         self.assertEqual(version(d, 1)["weights_hash"], self.once(editor)["weights_hash"],
                          "reads change nothing")
         return reads
+
+
+class Half(Tuned):
+    def test_half(self):
+        """Weights and biases in 16 bits: what is written is what was served."""
+        model = copy_model(self.model, self.dir / "half")
+
+        def halve(_, found):
+            for name, tensor in found.items():
+                values = read_floats(tensor)
+                found[name] = "F16", tensor[1], struct.pack(f"<{len(values)}e", *values)
+        change_safetensors(model / "model.safetensors", halve)
+        editor, ids = self.dir / "half.st", self.write("ids16", "97 32 105 115\n")
+        self.ok(*init("ft", editor, model))
+        delta, whole = self.dir / "delta16", self.dir / "whole16"
+        self.ok("edit", "--model", model, "--editor", editor, "--facts", self.path, "--out", delta,
+                "--save-model", whole)
+        _, tensors = read_safetensors(whole / "model.safetensors")
+        _, base = read_safetensors(model / "model.safetensors")
+        changed = {name for name, tensor in tensors.items() if tensor != base[name]}
+        self.assertEqual(changed, {PROJ.format(0) + ".weight", PROJ.format(0) + ".bias"})
+        self.assertTrue(all(dtype == "F16" for dtype, _, _ in tensors.values()))
+        said = []
+        for more in ["--model", whole], ["--model", model, "--delta", delta]:
+            self.ok("logits", *more, "--tokens", ids, "--out", self.dir / "said")
+            said.append(read_safetensors(self.dir / "said"))
+        self.assertEqual(*said)
 
 
 class Refused(Tuned):

@@ -259,15 +259,33 @@ static void dot(void **state) {
 
 /* torch.optim.Adam's single-tensor step, in double. */
 static void ref_adam(const struct mal_adam *k, double *p, double *m, double *v,
-                     const float *grad) {
+                     const float *grad, const float *weights) {
     double t = (double)k->t, correct1 = 1 - pow(k->beta1, t);
     double correct2 = 1 - pow(k->beta2, t);
+    const float *w = weights;
     for (int64_t i = 0; i < k->n; i++) {
         double g = k->grad_scale * (double)grad[i];
+        if (k->decay != 0) g += k->decay * ((double)w[i] + p[i]);
         m[i] = k->beta1 * m[i] + (1 - k->beta1) * g;
         v[i] = k->beta2 * v[i] + (1 - k->beta2) * g * g;
         p[i] -= k->lr / correct1 * m[i] / (sqrt(v[i]) / sqrt(correct2) + k->eps);
+        if (k->bound > 0) p[i] = fmax(fmin(p[i], k->bound), -k->bound);
     }
+}
+
+/* What the step's shift is added to, in its own type on the device; as fp32, owned. */
+static float *rounded_weights(struct device *dev, struct mal_adam *adam) {
+    float *w = random_floats(dev, adam->n);
+    size_t n = (size_t)adam->n;
+    void *stored = malloc(n * mal_dtype_size(adam->w_dtype) + 1);
+    assert_non_null(stored);
+    if (adam->decay != 0) {
+        mal_from_f32(stored, w, adam->w_dtype, n);
+        mal_to_f32(w, stored, adam->w_dtype, n);
+        adam->w = device_buffer(dev, stored, n * mal_dtype_size(adam->w_dtype));
+    }
+    free(stored);
+    return w;
 }
 
 static void check_adam(struct device *dev, int64_t n, const struct mal_adam *options) {
@@ -280,13 +298,14 @@ static void check_adam(struct device *dev, int64_t n, const struct mal_adam *opt
     adam.p = device_floats(dev, start, n);
     adam.m = device_floats(dev, zeros, n);
     adam.v = device_floats(dev, zeros, n);
+    float *w = rounded_weights(dev, &adam);
     for (adam.t = 1; adam.t <= 5; adam.t++) {
         float *g = random_floats(dev, n);
         for (int64_t i = 0; i < n; i++)
             g[i] = i % 5 == 4 ? 0 : g[i]; /* where nothing pulls, nothing moves */
         adam.g = device_floats(dev, g, n);
         mal_adam_step(dev->be, &adam);
-        ref_adam(&adam, p, m, v, g);
+        ref_adam(&adam, p, m, v, g, w);
         float *got[] = {host_floats(dev, adam.p, n), host_floats(dev, adam.m, n),
                         host_floats(dev, adam.v, n)};
         double *const want[] = {p, m, v};
@@ -296,12 +315,13 @@ static void check_adam(struct device *dev, int64_t n, const struct mal_adam *opt
             check_floats(names[x], n, got[x], want[x], x == 0 ? 3e-6 * step + 6e-7 : 1e-6,
                          x == 0 ? 0 : 1e-6);
         }
-        for (int64_t i = 4; i < n; i += 5)
+        for (int64_t i = 4; i < n && adam.decay == 0 && adam.bound == 0; i += 5)
             assert_true(got[0][i] == start[i]);
         for (int x = 0; x < 3; x++)
             free(got[x]);
         free(g);
     }
+    free(w);
     free(start);
     free(zeros);
     free(p);
@@ -314,7 +334,36 @@ static void adam_step(void **state) {
     static const struct mal_adam options[] = {
         {.lr = 1e-2, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .grad_scale = 1},
         {.lr = 0.3, .beta1 = 0.5, .beta2 = 0.75, .eps = 0.5, .grad_scale = 0.125},
-        {.lr = 1e-5, .beta1 = 0, .beta2 = 0.99, .eps = 1e-8, .grad_scale = -3}};
+        {.lr = 1e-5, .beta1 = 0, .beta2 = 0.99, .eps = 1e-8, .grad_scale = -3},
+        {.lr = 1e-2,
+         .beta1 = 0.9,
+         .beta2 = 0.999,
+         .eps = 1e-8,
+         .grad_scale = 1,
+         .bound = 0.5},
+        {.lr = 0.1,
+         .beta1 = 0.9,
+         .beta2 = 0.99,
+         .eps = 0.1,
+         .grad_scale = 1,
+         .decay = 0.3,
+         .w_dtype = MAL_F32},
+        {.lr = 0.1,
+         .beta1 = 0.9,
+         .beta2 = 0.99,
+         .eps = 0.1,
+         .grad_scale = 0.5,
+         .decay = 0.2,
+         .bound = 0.7,
+         .w_dtype = MAL_F16},
+        {.lr = 0.1,
+         .beta1 = 0.9,
+         .beta2 = 0.99,
+         .eps = 0.1,
+         .grad_scale = 2,
+         .decay = -0.3,
+         .bound = 3,
+         .w_dtype = MAL_BF16}};
     static const int64_t sizes[] = {1, 7, 33, 16384 + 16384 + 5};
     for (size_t o = 0; o < sizeof options / sizeof options[0]; o++) {
         for (size_t t = 0; t < sizeof sizes / sizeof sizes[0]; t++)
