@@ -231,10 +231,6 @@ struct mal_linear *mal_model_find_editable(struct mal_model *model, const char *
     return lin;
 }
 
-void mal_linear_tensor(const struct mal_linear *lin, char *out, size_t size) {
-    (void)snprintf(out, size, "%s%s", lin->name, lin->bias_of ? "" : ".weight");
-}
-
 /* *out of the name; it must not be among the first n of edits. */
 static bool find_edit(struct mal_model *model, const char *name,
                       struct mal_linear *const *edits, size_t n, struct mal_linear **out,

@@ -90,8 +90,6 @@ bool mal_model_ends_block(const struct mal_model *model, const struct mal_linear
 
 /* A layer or, by a name that ends in ".bias", a layer's bias; NULL: there is none. */
 struct mal_linear *mal_model_find_editable(struct mal_model *model, const char *name);
-/* The name of its tensor in the checkpoint: "<name>.weight", of a bias its own. */
-void mal_linear_tensor(const struct mal_linear *lin, char *out, size_t size);
 
 /* Lets the passes read `w`. */
 static inline void mal_linear_use(struct mal_linear *lin, const void *w) {
