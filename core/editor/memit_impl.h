@@ -93,7 +93,7 @@ bool mal_memit_edit_to(const struct mal_edit_task *task,
 /* S of module m from keys k (n, d_in) and residuals r (n, d_out), device memory. Few
  * facts, whose shift is smaller as factors, are solved with the Cholesky factor of
  * mom2_weight C = L L', which is kept in device memory where a quarter of what is free
- * suffices: with W = K L'^-1, S = L'^-1... W' (I + W W')^-1 R. */
+ * suffices: with W = K L'^-1, S = (W L^-1)' (I + W W')^-1 R. */
 struct mal_memit_solve {
     struct mal_memit *memit;
     size_t m;

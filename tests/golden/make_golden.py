@@ -15,6 +15,7 @@ from files import save, write_rows
 from make_logits import make_logit_cases
 from make_models import known_probes, write_model
 from make_training import make_training_cases
+from make_memit import make_memit_cases
 from make_tuning import make_tuning_cases
 from reference import Case, Pipeline, logit_error, relative, shape_name, shapes_of
 
@@ -209,6 +210,7 @@ def main():
     homes = make_edit_cases(root)
     make_training_cases(root)
     make_tuning_cases(root)
+    make_memit_cases(root)
     logits = {"gpt2" if model == "given" else model: home for model, home in homes.items()}
     del logits["null"]
     make_logit_cases(root, logits)

@@ -10,8 +10,9 @@ from files import save, write_json
 from models import ANSWERS, IGNORED, Texts, load_model
 from world_tokenizers import make_tokenizer
 
-# GPT-2: one with n_inner given, one with it null.
-GPT2 = {"given": dict(channels=32, heads=4, inner=20), "null": dict(channels=16, heads=4, inner=None)}
+# GPT-2: one with n_inner given, one with it null, one of more blocks.
+GPT2 = {"given": dict(channels=32, heads=4, inner=20), "null": dict(channels=16, heads=4, inner=None),
+        "deep": dict(channels=16, heads=4, inner=24, layers=4)}
 POSITIONS = 64
 
 

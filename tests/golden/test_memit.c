@@ -419,7 +419,7 @@ static void test_making(void **state) {
     /* Fewer tokens than inputs. */
     struct mal_editor *poor;
     int64_t n_tokens = 0;
-    texts.n = 2;
+    texts.n = 1;
     assert_done(mal_editor_create_direct(&poor, c->editor->method, c->model, names,
                                          c->editor->n_modules, NULL, &err),
                 &err);

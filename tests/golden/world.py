@@ -104,12 +104,12 @@ def make_tokenizer():
     return json.loads(tok.to_str())
 
 
-def make_config(channels, heads, inner, vocabulary, positions, dtype="float32"):
+def make_config(channels, heads, inner, vocabulary, positions, layers=2, dtype="float32"):
     """config.json in the form that files on the hub have."""
     return {"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"],
             "attn_pdrop": 0.1, "bos_token_id": 0, "embd_pdrop": 0.1, "eos_token_id": 0,
             "initializer_range": 0.02, "layer_norm_epsilon": 1e-05, "model_type": "gpt2",
-            "n_embd": channels, "n_head": heads, "n_inner": inner, "n_layer": 2,
+            "n_embd": channels, "n_head": heads, "n_inner": inner, "n_layer": layers,
             "n_positions": positions, "resid_pdrop": 0.1, "scale_attn_weights": True,
             "tie_word_embeddings": True, "torch_dtype": dtype, "vocab_size": vocabulary}
 

@@ -149,6 +149,96 @@ static void facts(void **state) {
     mal_model_close(model);
 }
 
+/* ---- Values ---- */
+
+enum { N_VALUES = 6, V_STEPS = 30 };
+
+struct descents {
+    int64_t steps[N_VALUES];
+    double losses[N_VALUES][V_STEPS];
+};
+
+static void watch(void *arg, size_t fact, int64_t step, const struct mal_memit_terms *t) {
+    struct descents *d = arg;
+    assert_true(fact < N_VALUES && step == d->steps[fact] && step < V_STEPS);
+    d->losses[fact][d->steps[fact]++] = t->loss;
+}
+
+static bool third_tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    (void)stage;
+    assert_true(done <= total && total == N_VALUES * V_STEPS);
+    return ++*(int *)arg < 3;
+}
+
+/* A fact whose loss is low enough leaves, and the others go on as if it had not been. */
+static void leaving(void **state) {
+    static const double hyper[MAL_MEMIT_N_HYPER] = {[MAL_MEMIT_V_LR] = 2,
+                                                    [MAL_MEMIT_V_STEPS] = V_STEPS,
+                                                    [MAL_MEMIT_V_WEIGHT_DECAY] = 0.5,
+                                                    [MAL_MEMIT_CLAMP] = 4,
+                                                    [MAL_MEMIT_KL_FACTOR] = 0.0625};
+    static const struct mal_memit plain = {
+        .contexts = templates, .n_contexts = 1, .groups = groups, .n_groups = 1};
+    static float z[2][N_VALUES * 512];
+    const char *root = getenv("MAL_SOURCE_ROOT");
+    char path[1024];
+    struct mal_error err = {0};
+    struct mal_model *model;
+    struct mal_tokenizer *tok;
+    struct mal_fact *facts;
+    size_t n;
+    snprintf(path, sizeof path, "%s/tests/demo/model", root ? root : ".");
+    assert_ok(mal_model_open(&model, path, test_backend(), &err), &err);
+    assert_ok(mal_tokenizer_open(&tok, path, &err), &err);
+    snprintf(path, sizeof path, "%s/tests/demo/facts/demo-edit.json", root ? root : ".");
+    assert_ok(mal_facts_load(&facts, &n, path, &err), &err);
+    struct mal_memit_fact *read = mal_calloc(N_VALUES, sizeof *read);
+    assert_true(read && n >= N_VALUES && mal_model_info(model)->n_channels <= 512);
+    for (size_t i = 0; i < N_VALUES; i++)
+        assert_ok(mal_memit_fact_init(&read[i], &plain, model, tok, &facts[i], &err),
+                  &err);
+    struct descents seen[2] = {0};
+    struct mal_edit_report report = {0};
+    struct mal_memit_values values = {.model = model,
+                                      .block = 0,
+                                      .hyper = hyper,
+                                      .facts = read,
+                                      .n = N_VALUES,
+                                      .report = &report,
+                                      .watch = watch};
+    for (size_t k = 0; k < 2; k++) { /* together, alone */
+        values.most_facts = k;
+        values.watch_arg = &seen[k];
+        assert_ok(mal_memit_find_values(&values, z[k], &err), &err);
+    }
+    size_t early = 0;
+    for (size_t i = 0; i < N_VALUES; i++) {
+        int64_t steps = seen[0].steps[i];
+        assert_int_equal(steps, seen[1].steps[i]);
+        early += steps < V_STEPS;
+        assert_true(steps == V_STEPS || seen[0].losses[i][steps - 1] < 0.05);
+        for (int64_t s = 0; s < steps; s++) {
+            assert_true(s == steps - 1 || seen[0].losses[i][s] >= 0.05);
+            double want = seen[1].losses[i][s];
+            assert_true(fabs(seen[0].losses[i][s] - want) <= 1e-3 * (1 + want));
+        }
+    }
+    assert_in_range(early, 1, N_VALUES - 1);
+    assert_true(relative_error_f32(z[0], z[1],
+                                   N_VALUES * mal_model_info(model)->n_channels) <= 1e-3);
+
+    int ticks = 0;
+    struct mal_progress progress = {third_tick, &ticks};
+    values.watch = NULL;
+    values.progress = &progress;
+    assert_false(mal_memit_find_values(&values, z[0], &err));
+    assert_int_equal(err.status, MAL_CANCELLED);
+    mal_memit_facts_free(read, N_VALUES);
+    mal_facts_free(facts, n);
+    mal_tokenizer_close(tok);
+    mal_model_close(model);
+}
+
 /* ---- The solve ---- */
 
 /* x := a^-1 x for a (n, n), x (n, m), by elimination: a is positive definite. */
@@ -357,9 +447,9 @@ static void singular(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(last_tokens), cmocka_unit_test(facts),
-        cmocka_unit_test(solving),     cmocka_unit_test(nearly_singular),
-        cmocka_unit_test(singular),
+        cmocka_unit_test(last_tokens),     cmocka_unit_test(facts),
+        cmocka_unit_test(leaving),         cmocka_unit_test(solving),
+        cmocka_unit_test(nearly_singular), cmocka_unit_test(singular),
     };
     return cmocka_run_group_tests_name("memit", tests, NULL, NULL);
 }
