@@ -67,6 +67,11 @@ static inline struct version *find_version(const struct mal_weights_state *ws,
     return NULL;
 }
 
+/* Lets `model`, the state's or a reader's, use the version, without its being remembered
+ * as what passes are to use. A module is that of the same index. */
+void mal_version_lend(const struct mal_weights_state *ws, const struct version *v,
+                      struct mal_model *model);
+
 /* A version no longer among ws->versions: freed, at once or when its last lease ended.
  */
 void mal_version_evict(struct mal_weights_state *ws, struct version *v);

@@ -1,16 +1,6 @@
 /* weights_lease.c - versions that a second thread reads while the owner makes others. */
 #include "core/weights_impl.h"
 
-/* A module of the reader is that of the state's of the same index: what the edit modules
- * of the state's model are called meanwhile is the owner's affair. */
-static void use(const struct mal_weights_state *ws, const struct version *v,
-                struct mal_model *reader) {
-    for (size_t m = 0; m < ws->n_modules; m++) {
-        struct mal_linear *lin = mal_model_edit(reader, m);
-        mal_linear_use(lin, plane_weight(v->planes[m], lin));
-    }
-}
-
 bool mal_weights_lease(struct mal_weights_state *ws, int64_t version,
                        struct mal_model *reader, struct mal_weights_lease *out,
                        struct mal_error *err) {
@@ -22,7 +12,7 @@ bool mal_weights_lease(struct mal_weights_state *ws, int64_t version,
         return mal_fail(err, MAL_NOT_FOUND, "version %lld is not in memory",
                         (long long)version);
     }
-    use(ws, v, reader);
+    mal_version_lend(ws, v, reader);
     *out = (struct mal_weights_lease){v->number, v};
     return true;
 }

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/shift.h"
 #include "core/weights_impl.h"
 
 bool mal_plane_set(struct mal_weights_state *ws, struct plane *plane,
@@ -28,44 +29,14 @@ const float *mal_weights_shift(const struct mal_weights_state *ws, size_t module
     return live_version(ws)->planes[module]->t;
 }
 
-/* T of a plane that has one, (d_in, d_out). */
-static bool read_plane(struct mal_weights_state *ws, const struct plane *plane,
-                       const struct mal_linear *lin, float *out, struct mal_error *err) {
-    size_t bytes = (size_t)n_elements(lin) * sizeof *out;
-    if (!lin->transposed) {
-        mal_backend_download(ws->be, out, plane->t, bytes);
-        return mal_backend_sync(ws->be, err);
-    }
-    float *stored = mal_malloc(bytes); /* (d_out, d_in) */
-    if (!stored) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
-    mal_backend_download(ws->be, stored, plane->t, bytes);
-    bool ok = mal_backend_sync(ws->be, err);
-    if (ok) mal_transpose(out, stored, lin->d_out, lin->d_in);
-    mal_free(stored);
-    return ok;
-}
-
 bool mal_weights_read_shift(struct mal_weights_state *ws, size_t module, float *out,
                             struct mal_error *err) {
     assert(module < ws->n_modules);
     const struct mal_linear *lin = module_at(ws, module);
     const struct plane *plane = live_version(ws)->planes[module];
-    if (plane->t) return read_plane(ws, plane, lin, out, err);
+    if (plane->t) return mal_shift_read(ws->be, lin, plane->t, out, err);
     memset(out, 0, (size_t)n_elements(lin) * sizeof *out);
     return true;
-}
-
-static bool read_part(struct mal_weights_state *ws, size_t m, struct mal_delta_part *part,
-                      struct mal_error *err) {
-    const struct mal_linear *lin = module_at(ws, m);
-    *part = (struct mal_delta_part){.module = mal_strdup(lin->name),
-                                    .d_in = lin->d_in,
-                                    .d_out = lin->d_out,
-                                    .encoding = MAL_ENCODING_DENSE};
-    part->data = mal_malloc(mal_delta_part_bytes(part));
-    if (!part->module || !part->data)
-        return mal_fail(err, MAL_NO_MEMORY, "module '%s': a keyframe", lin->name);
-    return read_plane(ws, ws->prepared->planes[m], lin, part->data, err);
 }
 
 bool mal_weights_read_keyframe(struct mal_weights_state *ws, void (*tick)(void *),
@@ -75,8 +46,11 @@ bool mal_weights_read_keyframe(struct mal_weights_state *ws, void (*tick)(void *
     struct mal_delta keyframe = {.parts = mal_calloc(ws->n_modules, sizeof *out->parts)};
     bool ok = keyframe.parts || mal_fail(err, MAL_NO_MEMORY, "a keyframe");
     for (size_t m = 0; ok && m < ws->n_modules; m++) {
-        if (!ws->prepared->planes[m]->t) continue;
-        ok = read_part(ws, m, &keyframe.parts[keyframe.n_parts++], err);
+        const float *t = ws->prepared->planes[m]->t;
+        if (!t) continue;
+        ok = mal_shift_read_part(ws->be, module_at(ws, m), t,
+                                 &keyframe.parts[keyframe.n_parts], err);
+        if (ok) keyframe.n_parts++;
         if (ok && tick) tick(tick_arg);
     }
     if (!ok) {

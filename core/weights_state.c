@@ -16,6 +16,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/shift.h"
 #include "core/weights_digest.h"
 
 /* Versions equal to the base hold no weights and are not counted against `keep`, only
@@ -56,17 +57,6 @@ fail:
     return NULL;
 }
 
-static void plane_add(struct mal_weights_state *ws, struct plane *plane,
-                      const struct mal_linear *lin, const struct mal_delta_part *part,
-                      const float *data) {
-    if (part->encoding == MAL_ENCODING_FACTORS) {
-        mal_apply_factors(ws->be, lin->d_in, lin->d_out, part->rank, data,
-                          data + lin->d_in * part->rank, lin->transposed, plane->t);
-    } else {
-        mal_apply_dense(ws->be, lin->d_in, lin->d_out, data, lin->transposed, plane->t);
-    }
-}
-
 /* ---- Versions ---- */
 
 void mal_version_free(struct mal_weights_state *ws, struct version *v) {
@@ -104,16 +94,16 @@ static bool version_is_base(const struct mal_weights_state *ws, const struct ver
     return true;
 }
 
-/* Without being remembered as what passes are to use. */
-static void version_lend(struct mal_weights_state *ws, const struct version *v) {
+void mal_version_lend(const struct mal_weights_state *ws, const struct version *v,
+                      struct mal_model *model) {
     for (size_t m = 0; m < ws->n_modules; m++) {
-        struct mal_linear *lin = mal_model_edit(ws->model, m);
+        struct mal_linear *lin = mal_model_edit(model, m);
         mal_linear_use(lin, plane_weight(v->planes[m], lin));
     }
 }
 
 static void version_use(struct mal_weights_state *ws, const struct version *v) {
-    version_lend(ws, v);
+    mal_version_lend(ws, v, ws->model);
     ws->in_use = v;
 }
 
@@ -238,18 +228,8 @@ static bool add_part(struct mal_weights_state *ws, struct version *v, bool *fres
     size_t m = 0;
     if (!find_module(ws, part, &m, err)) return false;
     struct plane *plane = own_plane(ws, v, fresh, m, err);
-    if (!plane) return false;
-    size_t bytes = mal_delta_part_bytes(part);
-    float *data = mal_backend_alloc(ws->be, bytes);
-    if (!data) {
-        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift (%zu bytes)",
-                        part->module, bytes);
-    }
-    mal_backend_upload(ws->be, data, part->data, bytes);
-    plane_add(ws, plane, module_at(ws, m), part, data);
-    bool ok = mal_backend_sync(ws->be, err);
-    mal_backend_free(ws->be, data);
-    return ok;
+    return plane &&
+           mal_shift_add_part(ws->be, part, module_at(ws, m)->transposed, plane->t, err);
 }
 
 static bool add_delta(struct mal_weights_state *ws, struct version *v, bool *fresh,
@@ -534,9 +514,9 @@ void mal_weights_use(struct mal_weights_state *ws, int64_t version) {
 void mal_weights_lend(struct mal_weights_state *ws, int64_t version) {
     const struct version *v = find_version(ws, version);
     assert(v);
-    version_lend(ws, v);
+    mal_version_lend(ws, v, ws->model);
 }
 
 void mal_weights_give_back(struct mal_weights_state *ws) {
-    version_lend(ws, ws->in_use);
+    mal_version_lend(ws, ws->in_use, ws->model);
 }

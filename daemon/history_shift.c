@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/shift.h"
 #include "daemon/history_impl.h"
 
 /* A version on the way. */
@@ -181,12 +182,7 @@ bool mal_history_shift_read(struct mal_history_shift *shift,
     for (size_t i = 0; ok && i < shift->way.n; i++) {
         struct mal_delta_part part = {0};
         ok = read_part(shift, &shift->way.steps[i], MAL_BLOB_DELTA, module, &part, err);
-        if (ok && part.module && part.encoding == MAL_ENCODING_FACTORS) {
-            mal_apply_factors(shift->be, part.d_in, part.d_out, part.rank, part.data,
-                              part.data + part.d_in * part.rank, false, t);
-        } else if (ok && part.module) {
-            mal_apply_dense(shift->be, part.d_in, part.d_out, part.data, false, t);
-        }
+        if (ok && part.module) mal_shift_add(shift->be, &part, part.data, false, t);
         part_finish(&part);
     }
     return ok;

@@ -122,15 +122,15 @@ void mal_cpu_dot(struct mal_backend *be, int64_t n, int64_t c, const void *a,
 /* ---- Adam ---- */
 
 static MAL_SIMD void adam_part(int64_t n, float *p, float *m, float *v, const float *g,
-                               const float k[7]) {
+                               float scale, const float k[6]) {
     MAL_SIMD_LOOP
     for (int64_t i = 0; i < n; i++) {
-        float grad = g[i] * k[0];
-        float mean = m[i] + (grad - m[i]) * k[1];
-        float square = v[i] * k[2] + grad * grad * k[3];
+        float grad = g[i] * scale;
+        float mean = m[i] + (grad - m[i]) * k[0];
+        float square = v[i] * k[1] + grad * grad * k[2];
         m[i] = mean;
         v[i] = square;
-        p[i] -= k[4] * mean / (sqrtf(square) / k[5] + k[6]);
+        p[i] -= k[3] * mean / (sqrtf(square) / k[4] + k[5]);
     }
 }
 
@@ -150,29 +150,28 @@ static MAL_SIMD void cut_part(int64_t n, float bound, float *p) {
 
 enum { BLOCK = 4096 };
 
-static void adam_block(const struct mal_adam *adam, int64_t i, int64_t n, float k[7]) {
-    float wide[BLOCK], decayed[BLOCK], *p = adam->p + i;
+static void adam_block(const struct mal_adam *adam, int64_t i, int64_t n,
+                       const float k[6]) {
+    float wide[BLOCK], decayed[BLOCK], *p = adam->p + i, scale = (float)adam->grad_scale;
     const float *g = adam->g + i;
     if (adam->decay != 0) {
         const char *w = (const char *)adam->w + (size_t)i * mal_dtype_size(adam->w_dtype);
         mal_to_f32(wide, w, adam->w_dtype, (size_t)n);
-        decay_part(n, p, wide, g, k[0], (float)adam->decay, decayed);
+        decay_part(n, p, wide, g, scale, (float)adam->decay, decayed);
         g = decayed;
-        k[0] = 1;
+        scale = 1;
     }
-    adam_part(n, p, adam->m + i, adam->v + i, g, k);
+    adam_part(n, p, adam->m + i, adam->v + i, g, scale, k);
     if (adam->bound > 0) cut_part(n, (float)adam->bound, p);
 }
 
 void mal_cpu_adam_step(struct mal_backend *be, const struct mal_adam *adam) {
     double correct1 = 1 - pow(adam->beta1, (double)adam->t);
     double correct2 = 1 - pow(adam->beta2, (double)adam->t);
+    const float k[6] = {(float)(1 - adam->beta1), (float)adam->beta2,
+                        (float)(1 - adam->beta2), (float)(adam->lr / correct1),
+                        (float)sqrt(correct2),    (float)adam->eps};
 #pragma omp parallel for schedule(static) if (adam->n > PARALLEL_ELEMENTS)
-    for (int64_t i = 0; i < adam->n; i += BLOCK) {
-        float k[7] = {
-            (float)adam->grad_scale,  (float)(1 - adam->beta1),     (float)adam->beta2,
-            (float)(1 - adam->beta2), (float)(adam->lr / correct1), (float)sqrt(correct2),
-            (float)adam->eps};
+    for (int64_t i = 0; i < adam->n; i += BLOCK)
         adam_block(adam, i, adam->n - i < BLOCK ? adam->n - i : BLOCK, k);
-    }
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "core/alloc.h"
+#include "core/shift.h"
 
 static size_t n_elements(const struct mal_linear *lin) {
     return (size_t)(lin->d_in * lin->d_out);
@@ -59,37 +60,18 @@ static double norm_of(const float *x, size_t n) {
     return sqrt(sum);
 }
 
-static bool read_part(const struct mal_draft *draft, const struct mal_draft_tensor *t,
-                      struct mal_delta_part *part, struct mal_error *err) {
-    const struct mal_linear *lin = t->lin;
-    *part = (struct mal_delta_part){.module = mal_strdup(lin->name),
-                                    .d_in = lin->d_in,
-                                    .d_out = lin->d_out,
-                                    .encoding = MAL_ENCODING_DENSE};
-    size_t bytes = mal_delta_part_bytes(part);
-    float *stored = lin->transposed ? mal_malloc(bytes) : NULL; /* (d_out, d_in) */
-    part->data = mal_malloc(bytes);
-    bool ok = (part->module && part->data && (stored || !lin->transposed)) ||
-              mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
-    if (ok)
-        mal_backend_download(draft->be, stored ? stored : part->data, t->shift, bytes);
-    ok = ok && mal_backend_sync(draft->be, err);
-    if (ok && stored) mal_transpose(part->data, stored, lin->d_out, lin->d_in);
-    if (ok) part->norm = norm_of(part->data, n_elements(lin));
-    mal_free(stored);
-    return ok;
-}
-
 bool mal_draft_delta(const struct mal_draft *draft, struct mal_delta *out,
                      struct mal_error *err) {
     struct mal_delta delta = {.parts = mal_calloc(draft->n, sizeof *delta.parts)};
     bool ok = delta.parts || mal_fail(err, MAL_NO_MEMORY, "delta");
     for (size_t i = 0; ok && i < draft->n; i++) {
         struct mal_delta_part *part = &delta.parts[delta.n_parts];
-        ok = read_part(draft, &draft->tensors[i], part, err);
+        const struct mal_draft_tensor *t = &draft->tensors[i];
+        ok = mal_shift_read_part(draft->be, t->lin, t->shift, part, err);
+        if (ok) part->norm = norm_of(part->data, n_elements(t->lin));
         if (ok && part->norm != 0) { /* NaN, too: applying it fails and says so */
             delta.n_parts++;
-        } else {
+        } else if (ok) {
             mal_free(part->module);
             mal_free(part->data);
         }

@@ -2,10 +2,8 @@
  * al., ICLR 2023, `baselines/ft`): weights and biases of the modules, by Adam, each
  * element kept within a bound. The target's tokens are all predicted at the prompt's last
  * position, and are never fed in. */
-#include <math.h>
 #include <string.h>
 
-#include "core/alloc.h"
 #include "core/editor/editor_impl.h"
 #include "core/editor/hyper.h"
 #include "core/editor/tune.h"
@@ -39,34 +37,21 @@ static bool choose(const struct mal_model *model, const char ***out, size_t *out
     return mal_model_mlp_outputs(model, block, 1, out, out_n, err);
 }
 
-/* One pass over the facts; *mean is the loss. */
-static bool pass(struct mal_tune *tune, double *mean, struct mal_error *err) {
-    const double *hyper = tune->task->editor->hyper;
-    struct mal_tune_step step = {
-        .lr = hyper[LR], .decay = hyper[DECAY], .bound = hyper[BOUND]};
-    double sum = 0;
-    for (size_t i = 0, n; i < tune->n_texts; i += n) {
-        size_t left = tune->n_texts - i, most = (size_t)hyper[BATCH];
-        double loss = 0;
-        n = left < most ? left : most;
-        if (!mal_tune_measure(tune, tune->order + i, n, &loss, NULL, err)) return false;
-        if (!(loss < CLOSE) && !mal_tune_step(tune, &step, err)) return false;
-        sum += loss * (double)n;
-    }
-    *mean = sum / (double)tune->n_texts;
-    return true;
-}
-
 static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err) {
+    const double *hyper = task->editor->hyper;
+    struct mal_tune_way way = {.loss = MAL_TUNE_PROMPTS,
+                               .n_passes = (int64_t)hyper[STEPS],
+                               .batch = (size_t)hyper[BATCH],
+                               .lr = hyper[LR],
+                               .decay = hyper[DECAY],
+                               .bound = hyper[BOUND],
+                               .close_enough = CLOSE};
     struct mal_tune tune;
-    int64_t steps = (int64_t)task->editor->hyper[STEPS],
-            most = (int64_t)task->editor->hyper[BATCH];
     double loss = 1;
-    bool ok = mal_tune_begin(&tune, task, MAL_TUNE_PROMPTS, err);
-    tune.total = steps * (((int64_t)tune.n_texts + most - 1) / most);
-    for (int64_t i = 0; ok && i < steps && !(loss < CLOSE); i++) {
-        ok = pass(&tune, &loss, err);
+    bool ok = mal_tune_begin(&tune, task, &way, err);
+    for (int64_t i = 0; ok && i < way.n_passes && !(loss < CLOSE); i++) {
+        ok = mal_tune_pass(&tune, &loss, NULL, err);
         if (i == 0) task->report->loss = loss;
     }
     ok = ok && mal_draft_delta(&tune.draft, out, err);

@@ -42,29 +42,6 @@ static void shuffle(struct mal_tune *tune, uint64_t *random) {
     }
 }
 
-/* *right: whether every token was, as its mini-batch was met. */
-static bool epoch(struct mal_tune *tune, bool *right, double *mean,
-                  struct mal_error *err) {
-    const double *hyper = tune->task->editor->hyper;
-    struct mal_tune_step step = {.lr = hyper[LR], .decay = hyper[DECAY]};
-    int64_t n_right = 0;
-    double sum = 0;
-    for (size_t i = 0, n; i < tune->n_texts; i += n) {
-        size_t left = tune->n_texts - i, most = (size_t)hyper[BATCH];
-        int64_t of_batch = 0;
-        double loss = 0;
-        n = left < most ? left : most;
-        if (!mal_tune_measure(tune, tune->order + i, n, &loss, &of_batch, err) ||
-            !mal_tune_step(tune, &step, err))
-            return false;
-        n_right += of_batch;
-        sum += loss * (double)n;
-    }
-    *mean = sum / (double)tune->n_texts;
-    *right = n_right == tune->task->report->n_tokens;
-    return true;
-}
-
 static bool tick(void *arg) {
     const struct mal_tune *tune = arg;
     struct mal_error err = {0};
@@ -87,16 +64,16 @@ static bool check(struct mal_tune *tune, bool *right, struct mal_error *err) {
 }
 
 static bool train(struct mal_tune *tune, struct mal_error *err) {
-    const double *hyper = tune->task->editor->hyper;
-    int64_t epochs = (int64_t)hyper[EPOCHS], most = (int64_t)hyper[BATCH];
-    uint64_t random = (uint64_t)hyper[SEED];
+    const struct mal_edit_task *task = tune->task;
+    uint64_t random = (uint64_t)task->editor->hyper[SEED];
     bool right = false;
-    tune->total = epochs * (((int64_t)tune->n_texts + most - 1) / most);
-    for (int64_t i = 0; i < epochs && !right; i++) {
+    for (int64_t i = 0; i < tune->way.n_passes && !right; i++) {
         double loss = 0;
+        int64_t n_right = 0;
         shuffle(tune, &random);
-        if (!epoch(tune, &right, &loss, err)) return false;
-        if (i == 0) tune->task->report->loss = loss;
+        if (!mal_tune_pass(tune, &loss, &n_right, err)) return false;
+        if (i == 0) task->report->loss = loss;
+        right = n_right == task->report->n_tokens;
         if (right && !check(tune, &right, err)) return false;
     }
     return true;
@@ -104,8 +81,14 @@ static bool train(struct mal_tune *tune, struct mal_error *err) {
 
 static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err) {
+    const double *hyper = task->editor->hyper;
+    struct mal_tune_way way = {.loss = MAL_TUNE_TOKENS,
+                               .n_passes = (int64_t)hyper[EPOCHS],
+                               .batch = (size_t)hyper[BATCH],
+                               .lr = hyper[LR],
+                               .decay = hyper[DECAY]};
     struct mal_tune tune;
-    bool ok = mal_tune_begin(&tune, task, MAL_TUNE_TOKENS, err) && train(&tune, err) &&
+    bool ok = mal_tune_begin(&tune, task, &way, err) && train(&tune, err) &&
               mal_draft_delta(&tune.draft, out, err);
     mal_tune_finish(&tune);
     return ok;

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/editor/draft.h"
 #include "core/editor/memit_impl.h"
+#include "core/shift.h"
 
 /* A slice of facts through the model, and what comes of it. */
 struct slice {
@@ -162,7 +163,8 @@ static bool measure(struct run *run, size_t m, struct mal_error *err) {
     for (struct slice s = slice_at(run, 0); ok && s.n > 0;
          s = slice_at(run, s.first + s.n)) {
         ok = run_slice(run, &s, m, device, host, err) &&
-             (tick(run) || mal_fail(err, MAL_CANCELLED, "cancelled"));
+             mal_progress_step(run->task->progress, MAL_STAGE_SOLVE, run->done,
+                               (int64_t)run->memit->n_modules, err);
     }
     mal_backend_free(run->be, device);
     mal_free(host);
@@ -177,19 +179,9 @@ static bool apply(struct run *run, size_t m, const struct mal_delta_part *part,
                   struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(run->model, m);
     float *t = run->draft.tensors[m].shift;
-    float *data = mal_backend_alloc(run->be, mal_delta_part_bytes(part));
-    if (!data) return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);
-    mal_backend_upload(run->be, data, part->data, mal_delta_part_bytes(part));
-    if (part->encoding == MAL_ENCODING_FACTORS) {
-        mal_apply_factors(run->be, lin->d_in, lin->d_out, part->rank, data,
-                          data + lin->d_in * part->rank, lin->transposed, t);
-    } else {
-        mal_apply_dense(run->be, lin->d_in, lin->d_out, data, lin->transposed, t);
-    }
+    if (!mal_shift_add_part(run->be, part, lin->transposed, t, err)) return false;
     mal_draft_round(&run->draft, m);
-    bool ok = mal_backend_sync(run->be, err);
-    mal_backend_free(run->be, data);
-    return ok;
+    return mal_backend_sync(run->be, err);
 }
 
 static bool solve(struct run *run, size_t m, struct mal_delta_part *out,

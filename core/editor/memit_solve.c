@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/editor/factors.h"
 #include "core/editor/memit_impl.h"
+#include "core/editor/orthonormal.h"
 #include "core/editor/solve.h"
 
 struct mal_memit_factors {
@@ -68,14 +69,8 @@ static double margin(const struct mal_memit_solve *s) {
 
 /* ---- Many facts ---- */
 
-static bool tick(void *arg) {
-    const struct mal_pace *pace = arg;
-    return !pace->tick || pace->tick(pace->arg);
-}
-
 static bool solve_dense(const struct mal_memit_solve *s, struct mal_delta_part *out,
                         struct mal_error *err) {
-    struct mal_pace pace = s->pace;
     struct mal_error own = {0};
     double *gram = moments(s, 1, err);
     if (!gram) return false;
@@ -87,8 +82,9 @@ static bool solve_dense(const struct mal_memit_solve *s, struct mal_delta_part *
                               .d = s->r,
                               .preserve_gram = gram,
                               .preserve_weight = s->mom2_weight,
-                              .tick = tick,
-                              .tick_arg = &pace};
+                              .may_lack_ridge = true,
+                              .tick = s->pace.tick,
+                              .tick_arg = s->pace.arg};
     bool ok = mal_solve(s->pace.be, &solve, out, &own);
     solve.ridge = margin(s);
     if (!ok && own.status == MAL_NUMERIC)
@@ -160,6 +156,7 @@ struct buffers {
     double *r;     /* (n, d_out) */
     double *right; /* (n, d_out) */
     double *info;
+    struct mal_orthonormal qr;
 };
 
 static struct buffers place(const struct mal_memit_solve *s, struct mal_arena *arena) {
@@ -169,11 +166,12 @@ static struct buffers place(const struct mal_memit_solve *s, struct mal_arena *a
         .small = mal_arena_alloc(arena, n * n * sizeof(double)),
         .r = mal_arena_alloc(arena, n * (size_t)s->d_out * sizeof(double)),
         .right = mal_arena_alloc(arena, n * (size_t)s->d_out * sizeof(double)),
-        .info = mal_arena_alloc(arena, 2 * sizeof(double))};
+        .info = mal_arena_alloc(arena, 2 * sizeof(double)),
+        .qr = mal_orthonormal_place(arena, s->n)};
 }
 
 /* S = Y' X with Y = K A0^-1 (n, d_in) and X = (I + W W')^-1 R, A0 = L L' and W = K L'^-1
- * (Woodbury); QR makes the left side orthonormal. */
+ * (Woodbury); QR makes the left side orthonormal, as in solve.c. */
 static bool solve_with(const struct mal_memit_solve *s, const double *l,
                        const struct buffers *b, struct mal_delta_part *out,
                        struct mal_error *err) {
@@ -200,12 +198,12 @@ static bool solve_with(const struct mal_memit_solve *s, const double *l,
         !mal_cholesky_solve(pace, n, d_out, b->small, b->r, err) ||
         !mal_cholesky_half_rows(pace, false, d_in, n, l, b->w, err))
         return false;
-    mal_qr64(be, d_in, n, b->w, b->small);
-    if (!mal_pace_step(pace, err)) return false;
+    const double *r;
+    if (!mal_orthonormalise(pace, n, d_in, b->w, &b->qr, &r, err)) return false;
     struct mal_gemm64 right = {.m = n,
                                .n = d_out,
                                .k = n,
-                               .a = b->small,
+                               .a = r,
                                .a_dtype = MAL_F64,
                                .b = b->r,
                                .b_dtype = MAL_F64,

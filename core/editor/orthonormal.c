@@ -48,15 +48,16 @@ static bool multiply(const struct run *run, const double *a, bool trans_b,
                            err);
 }
 
-/* gram = x x'; *out: ||gram - I||_F */
+/* gram = x x'; *out: ||gram - I||_F, by way of `factor`, as - 1 + 1 would lose what is
+ * small. */
 static bool make_gram(const struct run *run, double *out, struct mal_error *err) {
     struct mal_backend *be = run->pace->be;
     int64_t n = run->n;
     double sum = 0;
     if (!multiply(run, run->x, true, run->x, run->m, run->gram, err)) return false;
-    mal_add_ridge(be, n, -1, run->gram);
-    mal_dot(be, n, n, run->gram, MAL_F64, n, run->gram, MAL_F64, n, run->info + 2);
-    mal_add_ridge(be, n, 1, run->gram);
+    mal_backend_copy(be, run->factor, run->gram, (size_t)(n * n) * sizeof *run->gram);
+    mal_add_ridge(be, n, -1, run->factor);
+    mal_dot(be, n, n, run->factor, MAL_F64, n, run->factor, MAL_F64, n, run->info + 2);
     mal_backend_download(be, &sum, run->info + 2, sizeof sum);
     if (!mal_backend_sync(be, err)) return false;
     *out = sqrt(sum);

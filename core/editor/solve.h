@@ -17,7 +17,8 @@ struct mal_solve {
     int64_t n, d_in, d_out;
     const float *u, *d;          /* (n, d_in), (n, d_out), device memory */
     struct mal_arena *scratch;   /* reserved and overwritten; NULL: memory of its own */
-    double ridge;                /* e^lamda, > 0; may be 0 beside keys to preserve */
+    double ridge;                /* e^lamda, > 0 */
+    bool may_lack_ridge;         /* >= 0: keys to preserve are expected to be enough */
     const double *preserve_gram; /* K0'K0 (d_in, d_in), lower, device; NULL: none */
     double preserve_weight;      /* finite, >= 0 */
     bool (*tick)(void *);        /* between blocks, may be NULL; false: MAL_CANCELLED */

@@ -90,7 +90,7 @@ static bool make(const struct mal_system *sys, struct mal_error *err) {
 }
 
 static bool check_weights(const struct mal_solve *s, struct mal_error *err) {
-    if (!isfinite(s->ridge) || s->ridge < 0 || (s->ridge == 0 && !s->preserve_gram)) {
+    if (!isfinite(s->ridge) || s->ridge < 0 || (s->ridge == 0 && !s->may_lack_ridge)) {
         return mal_fail(err, MAL_NUMERIC,
                         "module '%s': the ridge e^lamda is %g, not a positive number",
                         s->module, s->ridge);

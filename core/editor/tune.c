@@ -44,13 +44,15 @@ static bool open_state(struct mal_tune *tune, struct mal_error *err) {
 }
 
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
-                    enum mal_tune_loss loss, struct mal_error *err) {
+                    const struct mal_tune_way *way, struct mal_error *err) {
     double begin = mal_clock_seconds();
-    *tune = (struct mal_tune){.task = task, .loss = loss};
+    *tune = (struct mal_tune){.task = task, .way = *way};
     if (!mal_examples_of_facts(task->model, task->tok, task->facts, task->n_facts,
                                &tune->texts, &tune->n_texts, err))
         return false;
     task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
+    tune->total =
+        way->n_passes * (int64_t)((tune->n_texts + way->batch - 1) / way->batch);
     tune->order = mal_calloc(tune->n_texts, sizeof *tune->order);
     if (!tune->order) return mal_fail(err, MAL_NO_MEMORY, "order of the facts");
     for (size_t i = 0; i < tune->n_texts; i++) {
@@ -109,7 +111,7 @@ static size_t slice_length(const struct mal_tune *tune, const struct minibatch *
 /* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
 static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
                         size_t n, struct mal_error *err) {
-    bool prompts = tune->loss == MAL_TUNE_PROMPTS;
+    bool prompts = tune->way.loss == MAL_TUNE_PROMPTS;
     double over = prompts ? (double)batch->n : (double)batch->n_targets, loss = 0;
     struct mal_packed packed = {0};
     int64_t right = 0;
@@ -134,43 +136,40 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
     return ok;
 }
 
-bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, double *loss,
-                      int64_t *right, struct mal_error *err) {
+/* The loss of the mini-batch and its gradient. */
+static bool measure(struct mal_tune *tune, struct minibatch *batch,
+                    struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
-    struct minibatch batch = {.order = order, .n = n};
     double begin = mal_clock_seconds();
-    for (size_t i = 0; i < n; i++)
-        batch.n_targets += text_at(tune, &batch, i)->n_target;
+    for (size_t i = 0; i < batch->n; i++)
+        batch->n_targets += text_at(tune, batch, i)->n_target;
     for (size_t i = 0; i < tune->draft.n; i++) {
         mal_backend_zero(tune->draft.be, tune->grad[i],
                          n_elements(tune, i) * sizeof(float));
     }
-    for (size_t i = 0, k; i < n; i += k) {
-        k = slice_length(tune, &batch, i);
-        if (!learn_slice(tune, &batch, i, k, err) ||
+    for (size_t i = 0, k; i < batch->n; i += k) {
+        k = slice_length(tune, batch, i);
+        if (!learn_slice(tune, batch, i, k, err) ||
             !mal_progress_step(task->progress, MAL_STAGE_FORWARD, tune->done, tune->total,
                                err))
             return false;
         mal_draft_use(&tune->draft);
     }
-    if (!isfinite(batch.loss)) {
+    if (!isfinite(batch->loss)) {
         return mal_fail(err, MAL_NUMERIC,
                         "the loss is %g after %lld steps: a smaller lr may help",
-                        batch.loss, (long long)tune->n_steps);
+                        batch->loss, (long long)tune->n_steps);
     }
     tune->done++;
     task->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
     if (task->progress && task->progress->observe_loss)
-        task->progress->observe_loss(task->progress->arg, batch.loss);
-    *loss = batch.loss;
-    if (right) *right = batch.right;
+        task->progress->observe_loss(task->progress->arg, batch->loss);
     return true;
 }
 
 /* ---- Steps ---- */
 
-bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
-                   struct mal_error *err) {
+static bool step(struct mal_tune *tune, struct mal_error *err) {
     tune->n_steps++;
     for (size_t i = 0; i < tune->draft.n; i++) {
         const struct mal_draft_tensor *t = &tune->draft.tensors[i];
@@ -180,17 +179,34 @@ bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
                                          .m = tune->mean[i],
                                          .v = tune->square[i],
                                          .g = tune->grad[i],
-                                         .lr = step->lr,
+                                         .lr = tune->way.lr,
                                          .beta1 = 0.9,
                                          .beta2 = 0.999,
                                          .eps = 1e-8,
                                          .grad_scale = 1,
                                          .t = tune->n_steps,
-                                         .decay = step->decay,
-                                         .bound = step->bound,
+                                         .decay = tune->way.decay,
+                                         .bound = tune->way.bound,
                                          .w = t->before,
                                          .w_dtype = t->lin->w_dtype});
         mal_draft_round(&tune->draft, i);
     }
     return mal_backend_sync(tune->draft.be, err);
+}
+
+bool mal_tune_pass(struct mal_tune *tune, double *loss, int64_t *n_right,
+                   struct mal_error *err) {
+    double sum = 0;
+    if (n_right) *n_right = 0;
+    for (size_t i = 0, n; i < tune->n_texts; i += n) {
+        size_t left = tune->n_texts - i;
+        n = left < tune->way.batch ? left : tune->way.batch;
+        struct minibatch batch = {.order = tune->order + i, .n = n};
+        if (!measure(tune, &batch, err)) return false;
+        if (!(batch.loss < tune->way.close_enough) && !step(tune, err)) return false;
+        sum += batch.loss * (double)n;
+        if (n_right) *n_right += batch.right;
+    }
+    *loss = sum / (double)tune->n_texts;
+    return true;
 }

@@ -18,9 +18,18 @@ enum mal_tune_loss {
                       * them at the prompt's last row; causal models only */
 };
 
+struct mal_tune_way {
+    enum mal_tune_loss loss;
+    int64_t n_passes; /* over the texts, at most: for ticks */
+    size_t batch;     /* texts of a mini-batch */
+    double lr, decay; /* Adam's other numbers are 0.9, 0.999 and 1e-8 */
+    double bound;     /* how far an element may come from where it began; 0: no bound */
+    double close_enough; /* a mini-batch's loss below makes no step */
+};
+
 struct mal_tune {
     const struct mal_edit_task *task; /* borrowed */
-    enum mal_tune_loss loss;
+    struct mal_tune_way way;
     struct mal_example *texts; /* (n_texts), owned: what the facts teach */
     size_t n_texts;
     size_t *order; /* (n_texts), owned: as they came, to be shuffled */
@@ -30,22 +39,13 @@ struct mal_tune {
     int64_t done, total;            /* mini-batches, for ticks */
 };
 
-/* Adam's numbers are 0.9, 0.999 and 1e-8. */
-struct mal_tune_step {
-    double lr, decay;
-    double bound; /* how far an element may come from where it began; 0: as far as it does
-                   */
-};
-
 /* Tokenises the facts, and is at 0 steps. On an error, too, mal_tune_finish(). */
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
-                    enum mal_tune_loss loss, struct mal_error *err) MAL_CHECK;
-/* The loss of texts[order[0..n)] and its gradient; `right` (may be NULL): target tokens
- * that were the most probable. A loss that is not finite is MAL_NUMERIC. */
-bool mal_tune_measure(struct mal_tune *tune, const size_t *order, size_t n, double *loss,
-                      int64_t *right, struct mal_error *err) MAL_CHECK;
-/* One step of Adam by the gradient. */
-bool mal_tune_step(struct mal_tune *tune, const struct mal_tune_step *step,
+                    const struct mal_tune_way *way, struct mal_error *err) MAL_CHECK;
+/* One pass over the texts in their order, a step after each mini-batch. *loss: their
+ * mean, *n_right (may be NULL): target tokens that were the most probable, each as its
+ * mini-batch was met. A loss that is not finite is MAL_NUMERIC. */
+bool mal_tune_pass(struct mal_tune *tune, double *loss, int64_t *n_right,
                    struct mal_error *err) MAL_CHECK;
 void mal_tune_finish(struct mal_tune *tune); /* takes a zeroed one */
 

@@ -49,13 +49,17 @@ static void set_scale(const struct mal_pass *pass, const struct mal_head_buffers
     mal_backend_upload(pass->be, head->scale, host, (size_t)pass->n_head * sizeof *host);
 }
 
-/* What the bias gradients are summed with, through `host` (rows). */
-static void set_ones(const struct mal_pass *pass, float *host) {
-    if (!pass->ones) return;
+/* What the bias gradients are summed with, where there are any. */
+static bool set_ones(const struct mal_pass *pass, struct mal_error *err) {
+    if (!pass->ones) return true;
     int64_t n = mal_pass_rows(pass);
+    float *ones = mal_malloc((size_t)n * sizeof *ones);
+    if (!ones) return mal_fail(err, MAL_NO_MEMORY, "bias gradients");
     for (int64_t i = 0; i < n; i++)
-        host[i] = 1;
-    mal_backend_upload(pass->be, (float *)pass->ones, host, (size_t)n * sizeof *host);
+        ones[i] = 1;
+    mal_backend_upload(pass->be, (float *)pass->ones, ones, (size_t)n * sizeof *ones);
+    mal_free(ones);
+    return true;
 }
 
 static bool count_right(const struct mal_pass *pass, const struct mal_head_buffers *head,
@@ -77,11 +81,9 @@ static bool run(struct mal_model *model, const struct mal_learn *learn,
                 const struct mal_head_buffers *head, struct mal_error *err) {
     size_t n = (size_t)pass->n_head;
     float *counts = mal_malloc(n * sizeof *counts), *host = mal_malloc(n * sizeof *host);
-    float *ones = mal_malloc((size_t)mal_pass_rows(pass) * sizeof *ones);
-    bool ok = (counts && host && ones) || mal_fail(err, MAL_NO_MEMORY, "losses");
-    ok = ok && count_rows(rows, learn->counts, counts, err);
+    bool ok = (counts && host) || mal_fail(err, MAL_NO_MEMORY, "losses");
+    ok = ok && count_rows(rows, learn->counts, counts, err) && set_ones(pass, err);
     if (ok) {
-        set_ones(pass, ones);
         set_scale(pass, head, learn->loss_scale, counts, host);
         if (learn->keep) base_forward(model, pass);
         pass->resume = learn->keep;
@@ -99,7 +101,6 @@ static bool run(struct mal_model *model, const struct mal_learn *learn,
     if (ok && learn->right) ok = count_right(pass, head, learn->right, err);
     mal_free(counts);
     mal_free(host);
-    mal_free(ones);
     return ok;
 }
 
