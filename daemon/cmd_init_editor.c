@@ -9,6 +9,7 @@
 #include "core/alloc.h"
 #include "core/editor/hyper.h"
 #include "core/editor/search.h"
+#include "core/json.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/measures.h"
@@ -47,9 +48,10 @@ static const struct mal_option options[] = {
      "Step size; without --data the paper's 1e-6, which means little on another model.",
      .min = 0, .max = 1e9},
     {"hyper", MAL_OPTION_TEXT, offsetof(struct values, hyper), "JSON", NULL,
-     "ft, locft-bf, memit: an object of numbers in place of the usual ones, as in {\"steps\":10}; "
-     "memit has v_lr, v_steps, v_weight_decay, clamp, kl_factor, mom2_weight, loss_layer, ft has lr, steps, weight_decay, norm_constraint (0: none), batch_size, locft-bf lr, epochs, "
-     "weight_decay, batch_size, seed."},
+     "ft, locft-bf, memit: an object of numbers in place of the usual ones, as in "
+     "{\"steps\":10}; memit has v_lr, v_steps, v_weight_decay, clamp, kl_factor, "
+     "mom2_weight, loss_layer, ft has lr, steps, weight_decay, norm_constraint (0: none), "
+     "batch_size, locft-bf lr, epochs, weight_decay, batch_size, seed."},
     {"preserve", MAL_OPTION_TEXT, offsetof(struct values, preserve), "TEXT", NULL,
      "memit: ordinary text, prompts or facts, as much as there is. Second moments of the "
      "modules' inputs are measured on it, which say what is to stay."},
@@ -125,7 +127,10 @@ static void print_json(const struct mal_editor *editor, const struct outcome *o)
         json_object_set_new(out, "search", steps_json(&o->search));
     } else {
         char *numbers = numbers_of(editor);
-        json_object_set_new(out, "hyper", numbers ? json_loads(numbers, 0, NULL) : NULL);
+        json_error_t problem;
+        json_object_set_new(
+            out, "hyper",
+            numbers ? mal_json_parse(numbers, strlen(numbers), 0, &problem) : NULL);
         mal_free(numbers);
     }
     if (editor->method->measure)

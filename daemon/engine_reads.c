@@ -24,8 +24,8 @@ bool mal_engine_reads_beside(const struct mal_engine *engine) {
 
 /* The model's own passes use the version until the end of the read. */
 static bool lend(struct mal_engine *engine, int64_t *version, struct mal_error *err) {
-    if (*version < 0) *version = mal_weights_live(engine->ws);
-    if (!mal_weights_has(engine->ws, *version)) {
+    if (*version < 0) *version = mal_engine_live(engine);
+    if (!mal_engine_has(engine, *version)) {
         return mal_fail(err, MAL_NOT_FOUND, "version %lld is not in memory",
                         (long long)*version);
     }

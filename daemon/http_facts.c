@@ -128,15 +128,12 @@ static bool query_text(const struct mal_request *req, const char **out,
 static bool query_job(struct mal_daemon *d, const struct mal_request *req,
                       const char **out, struct mal_error *err) {
     struct mal_job_row row = {0};
-    struct mal_error none = {0};
     *out = mal_request_query(req, "job");
-    if (!*out) return true;
-    bool found = mal_store_get_job(d->reader, *out, &row, &none);
+    bool ok = !*out || mal_store_get_job(d->reader, *out, &row, err);
     mal_job_row_finish(&row);
-    if (none.status == MAL_NOT_FOUND)
-        return mal_fail(err, MAL_INVALID, "query parameter 'job': %s", none.text);
-    if (!found) *err = none;
-    return found;
+    if (ok || err->status != MAL_NOT_FOUND) return ok;
+    err->status = MAL_INVALID;
+    return mal_fail_wrap(err, "query parameter 'job'");
 }
 
 static bool query_facts(struct mal_daemon *d, const struct mal_request *req,

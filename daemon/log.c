@@ -20,7 +20,7 @@
 #include "core/utf8.h"
 #include "proto/wire.h"
 
-enum { GATHER_MS = 2, FLUSH_MS = 1000 };
+enum { GATHER_MS = 2, FLUSH_S = 1 };
 
 static const char *const levels[] = {"info", "warning", "error"};
 static _Atomic uint64_t lines[3], dropped;
@@ -35,7 +35,7 @@ static struct {
     int filling;
     size_t bytes;  /* in the half that fills */
     uint64_t lost; /* that would have followed */
-} queue = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} queue = {.lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER};
 
 static void write_text(const char *text, size_t bytes) {
     while (bytes) {
@@ -99,7 +99,6 @@ bool mal_log_start(struct mal_error *err) {
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&queue.asked, NULL);
     pthread_cond_init(&queue.written, &attr);
     pthread_condattr_destroy(&attr);
     queue.running = !pthread_create(&queue.thread, NULL, write_queue, NULL);
@@ -110,7 +109,7 @@ bool mal_log_start(struct mal_error *err) {
 static bool wait_written(void) {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += FLUSH_MS / 1000;
+    until.tv_sec += FLUSH_S;
     int rc = 0;
     while (rc != ETIMEDOUT && (queue.bytes || queue.writing))
         rc = pthread_cond_timedwait(&queue.written, &queue.lock, &until);

@@ -7,16 +7,9 @@
 #include "core/clock.h"
 #include "daemon/worker_impl.h"
 
-bool mal_reader_stopping(struct mal_worker *worker) {
-    pthread_mutex_lock(&worker->lock);
-    bool stop = worker->stop;
-    pthread_mutex_unlock(&worker->lock);
-    return stop;
-}
-
 bool mal_reader_settle(struct mal_worker *worker, struct mal_error *err) {
     pthread_mutex_lock(&worker->lock);
-    uint64_t asked = worker->n_asked;
+    uint64_t asked = worker->n_answered + worker->n_reads;
     worker->waiting = true;
     while (worker->n_answered < asked && !worker->stop &&
            worker->reader_err.status == MAL_OK)

@@ -68,7 +68,11 @@ struct scoring {
 
 /* Asked between two steps. */
 static bool stops(struct mal_worker *worker) {
-    return worker->beside ? mal_reader_stopping(worker) : mal_worker_stopping(worker);
+    if (!worker->beside) return mal_worker_stopping(worker);
+    pthread_mutex_lock(&worker->lock);
+    bool stop = worker->stop;
+    pthread_mutex_unlock(&worker->lock);
+    return stop;
 }
 
 static bool go_on(void *arg) {

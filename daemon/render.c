@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/json.h"
+#include "daemon/http.h"
 #include "proto/wire.h"
 
 /* Text the store holds as JSON; null when it holds none or something unreadable. */
@@ -74,9 +75,7 @@ char *mal_render_job_text(const struct mal_job_row *row,
     const char *const values[] = {row->result_json, row->error_json};
     struct mal_job_row rest = *row;
     rest.result_json = rest.error_json = NULL;
-    json_t *job = mal_render_job(&rest, status);
-    char *head = mal_json_dump(job, JSON_COMPACT);
-    json_decref(job);
+    char *head = mal_json_text(mal_render_job(&rest, status));
     if (!head) return NULL;
     size_t n = strlen(head), bytes = n + 1;
     for (int i = 0; i < 2; i++)

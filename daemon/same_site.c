@@ -4,6 +4,11 @@
 #include <string.h>
 #include <strings.h>
 
+const char *mal_after_scheme(const char *address) {
+    if (!strncasecmp(address, "https://", 8)) return address + 8;
+    return strncasecmp(address, "http://", 7) ? NULL : address + 7;
+}
+
 bool mal_is_cross_site(const char *method, const char *fetch_site, const char *origin,
                        const char *host) {
     if (!strcmp(method, "GET") || !strcmp(method, "HEAD")) return false;
@@ -11,10 +16,8 @@ bool mal_is_cross_site(const char *method, const char *fetch_site, const char *o
         return true;
     }
     if (!origin) return false;
-    size_t scheme = !strncasecmp(origin, "https://", 8)  ? 8
-                    : !strncasecmp(origin, "http://", 7) ? 7
-                                                         : 0;
-    return !scheme || !host || strcasecmp(origin + scheme, host) != 0;
+    const char *named = mal_after_scheme(origin);
+    return !named || !host || strcasecmp(named, host) != 0;
 }
 
 /* Bytes of a host without its port; 0: it is none. */

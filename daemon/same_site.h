@@ -8,6 +8,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* The host on, of an address of http or https; NULL: it is neither. */
+const char *mal_after_scheme(const char *address);
+
 /* Whether a request may have been made by a page from elsewhere: of a method that changes
  * something, with Sec-Fetch-Site or Origin saying so. Headers are NULL where not given.
  */

@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/same_site.h"
 #include "daemon/server_impl.h"
 
 enum {
@@ -78,11 +79,9 @@ static const char *check_framing(struct mal_exchange *ex, const char *version) {
 /* The path of an address as a proxy is given it, "http://host/path": what it names must
  * be what Host does, by which pages from elsewhere are told apart. NULL: it is not. */
 static const char *path_of(struct mal_exchange *ex, const char *address) {
-    size_t scheme = !strncasecmp(address, "https://", 8)  ? 8
-                    : !strncasecmp(address, "http://", 7) ? 7
-                                                          : 0;
-    if (!scheme) return address;
-    const char *host = mal_request_header(&ex->pub, "Host"), *named = address + scheme;
+    const char *host = mal_request_header(&ex->pub, "Host");
+    const char *named = mal_after_scheme(address);
+    if (!named) return address;
     size_t n = strcspn(named, "/");
     if (!host || strlen(host) != n || strncasecmp(host, named, n) != 0) return NULL;
     return named[n] ? named + n : "/";

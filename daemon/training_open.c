@@ -59,12 +59,11 @@ static bool same(const char *option, bool given, bool equal, struct mal_error *e
 static bool open_init(struct mal_training *t, struct mal_error *err) {
     const struct mal_training_options *o = t->o;
     struct mal_editor *editor;
-    const struct mal_method *method = &mal_method_malmen;
     if (!mal_editor_open(&t->wb.editor, o->init, err)) return false;
     editor = t->wb.editor;
-    if (o->method) method = mal_method_find(o->method);
     bool means = editor->loss == MAL_LOSS_MICROBATCH_MEAN;
-    bool ok = same("method", o->method, method == editor->method, err) &&
+    bool ok = same("method", o->method,
+                   o->method && mal_method_find(o->method) == editor->method, err) &&
               same("rank", o->rank != MAL_OPTION_UNSET, o->rank == editor->rank, err) &&
               same("blocks", o->blocks != MAL_OPTION_UNSET, o->blocks == editor->n_blocks,
                    err) &&
@@ -86,8 +85,8 @@ static int64_t or_else(int64_t value, int64_t otherwise) {
 static bool create(struct mal_training *t, struct mal_error *err) {
     const struct mal_training_options *o = t->o;
     struct mal_module_names modules;
-    const struct mal_method *method = &mal_method_malmen;
-    if (o->method) method = mal_method_find(o->method);
+    const struct mal_method *method =
+        o->method ? mal_method_find(o->method) : &mal_method_malmen;
     if (!mal_module_names_choose(&modules, o->modules, t->wb.model, method, err))
         return false;
     bool ok =

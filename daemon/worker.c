@@ -136,7 +136,6 @@ bool mal_worker_read(struct mal_worker *worker, struct mal_read *read,
         *worker->last_read = read;
         worker->last_read = &read->next;
         worker->n_reads++;
-        worker->n_asked++;
         pthread_cond_signal(worker->beside ? &worker->read_asked : &worker->asked);
     }
     pthread_mutex_unlock(&worker->lock);
@@ -441,6 +440,12 @@ static void tell_ready(struct mal_worker *worker) {
     pthread_mutex_unlock(&worker->lock);
 }
 
+/* Under the lock: whether somebody waits for the thread. */
+static bool is_asked(const struct mal_worker *worker) {
+    return worker->stop || mal_worker_reads_wait(worker) || worker->jobs ||
+           worker->evaluations;
+}
+
 /* Waits for something to do. *out_idle: nothing came for a while, and there is work that
  * nobody asks for. */
 static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
@@ -451,9 +456,7 @@ static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
            (ms = until_batch(worker)) != 0) {
         bool idle = ms < 0 && mal_idle_pending(worker);
         wait_asked(worker, idle ? IDLE_MS : ms);
-        if (!idle || worker->stop || mal_worker_reads_wait(worker) || worker->jobs ||
-            worker->evaluations)
-            continue;
+        if (!idle || is_asked(worker)) continue;
         *out_idle = true;
         break;
     }
@@ -481,8 +484,7 @@ static bool serve(struct mal_worker *worker, struct mal_error *err) {
         while (idle) { /* until somebody asks */
             if (!mal_idle_step(worker, err)) return false;
             pthread_mutex_lock(&worker->lock);
-            idle = !worker->stop && !mal_worker_reads_wait(worker) && !worker->jobs &&
-                   !worker->evaluations;
+            idle = !is_asked(worker);
             pthread_mutex_unlock(&worker->lock);
             idle = idle && mal_idle_pending(worker);
         }

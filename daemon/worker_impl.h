@@ -55,8 +55,8 @@ struct mal_worker {
     bool beside;
     pthread_t reader;
     pthread_cond_t read_asked;
-    struct mal_error reader_err;  /* under the lock: the device failed there */
-    uint64_t n_asked, n_answered; /* reads so far, also under the lock */
+    struct mal_error reader_err; /* under the lock: the device failed there */
+    uint64_t n_answered;         /* reads so far, also under the lock */
 
     struct mal_idle idle;
     struct mal_evaluating evaluating;
@@ -173,7 +173,6 @@ bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) M
 /* The thread of reads, if the engine has them beside its changes. */
 bool mal_reader_start(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 void mal_reader_join(struct mal_worker *worker); /* after `stop`; if it was started */
-bool mal_reader_stopping(struct mal_worker *worker);
 /* Waits until the reads that there are now have been answered. False: the device failed.
  */
 bool mal_reader_settle(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
