@@ -459,7 +459,7 @@ static bool is_edit_case(const json_t *expected, const char *name) {
     const char *method = golden_text(expected, "method");
     return golden_knows(golden_text(expected, "kind")) &&
            !json_object_get(expected, "steps") && mal_method_find(method) &&
-           mal_method_find(method)->keyed;
+           strcmp(method, "memit") != 0; /* test_memit.c */
 }
 
 int main(void) {
