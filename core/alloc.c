@@ -1,9 +1,10 @@
 /* alloc.c - malloc behind a countdown. */
 #include "core/alloc.h"
 
+#include <inttypes.h>
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,4 +40,30 @@ char *mal_strdup(const char *text) {
 
 void mal_free(void *mem) {
     free(mem);
+}
+
+/* ---- How much there is ---- */
+
+static bool read_number(const char *path, const char *before, uint64_t *out) {
+    char line[256];
+    FILE *file = fopen(path, "re");
+    bool found = false;
+    while (file && !found && fgets(line, sizeof line, file)) {
+        size_t n = strlen(before);
+        found = strncmp(line, before, n) == 0 && sscanf(line + n, "%" SCNu64, out) == 1;
+    }
+    if (file) fclose(file);
+    return found;
+}
+
+size_t mal_available_memory(void) {
+    uint64_t free_kib = 0, limit = 0, used = 0;
+    if (!read_number("/proc/meminfo", "MemAvailable:", &free_kib)) return 0;
+    uint64_t bytes = free_kib * 1024;
+    if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
+        read_number("/sys/fs/cgroup/memory.current", "", &used) && limit > used &&
+        limit - used < bytes) {
+        bytes = limit - used;
+    }
+    return (size_t)bytes;
 }

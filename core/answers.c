@@ -62,7 +62,7 @@ static bool classify(struct mal_model *model, struct mal_answers *answers,
                                            .target = &any,
                                            .n_target = 1};
     }
-    ok = ok && mal_score_examples(model, examples, n, tick, tick_arg, scores, err);
+    ok = ok && mal_score_examples(model, NULL, examples, n, tick, tick_arg, scores, err);
     for (size_t i = 0; ok && i < n; i++)
         ok = take_class(&scores[i], &answers->gens[i], err);
     mal_scores_free(scores, n);

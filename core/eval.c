@@ -49,10 +49,12 @@ static void fill_supports(const float *logits, size_t n, struct mal_score *out) 
             1 / (1 + exp((double)logits[2 * i] - (double)logits[2 * i + 1]));
 }
 
-static bool score_slice(struct mal_model *model, const struct mal_example *examples,
-                        size_t n, struct mal_score *out, struct mal_error *err) {
+static bool score_slice(struct mal_model *model, struct mal_trunk *trunk,
+                        const struct mal_example *examples, size_t n,
+                        struct mal_score *out, struct mal_error *err) {
     struct mal_packed packed = {0};
     if (!mal_examples_pack(examples, NULL, n, &packed, err)) return false;
+    mal_trunk_begin(trunk, examples, NULL, n, &packed.batch);
     bool classes = mal_model_info(model)->kind == MAL_MODEL_CLASSIFIER;
     size_t rows = (size_t)packed.n_labels;
     float *logprob = mal_malloc(3 * rows * sizeof *logprob);
@@ -63,6 +65,7 @@ static bool score_slice(struct mal_model *model, const struct mal_example *examp
                                     .argmax = rank + rows,
                                     .logits = classes ? logprob + rows : NULL};
     ok = ok && mal_model_score(model, &packed.batch, &wanted, err);
+    if (ok) mal_trunk_end(trunk, examples, NULL, &packed.batch);
     if (ok && classes) fill_supports(wanted.logits, n, out);
     size_t row = 0;
     for (size_t i = 0; ok && i < n; i++) {
@@ -76,9 +79,10 @@ static bool score_slice(struct mal_model *model, const struct mal_example *examp
     return ok;
 }
 
-bool mal_score_examples(struct mal_model *model, const struct mal_example *examples,
-                        size_t n, bool (*tick)(void *), void *tick_arg,
-                        struct mal_score *out, struct mal_error *err) {
+bool mal_score_examples(struct mal_model *model, struct mal_trunk *trunk,
+                        const struct mal_example *examples, size_t n,
+                        bool (*tick)(void *), void *tick_arg, struct mal_score *out,
+                        struct mal_error *err) {
     int64_t most = slice_tokens(model);
     for (size_t i = 0; i < n;) {
         size_t end = i;
@@ -86,7 +90,7 @@ bool mal_score_examples(struct mal_model *model, const struct mal_example *examp
         while (end < n && (end == i || tokens + examples[end].n <= most)) {
             tokens += examples[end++].n;
         }
-        if (!score_slice(model, examples + i, end - i, out + i, err)) return false;
+        if (!score_slice(model, trunk, examples + i, end - i, out + i, err)) return false;
         if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
         i = end;
     }
@@ -111,7 +115,7 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
         snprintf(at, sizeof at, "%s/%zu%s", pointer, i, own.pointer);
         mal_fail_at(err, own.status, at, "%s", own.text);
     }
-    ok = ok && mal_score_examples(model, examples, n, tick, tick_arg, scores, err);
+    ok = ok && mal_score_examples(model, NULL, examples, n, tick, tick_arg, scores, err);
     mal_examples_free(examples, n);
     if (!ok) {
         mal_scores_free(scores, n);
@@ -204,7 +208,7 @@ bool mal_scoring_next(struct mal_scoring *s, struct mal_model *model,
     if (n == 0) return true;
     struct mal_score *scores = mal_calloc(n, sizeof *scores);
     bool ok = (scores || mal_fail(err, MAL_NO_MEMORY, "scores")) &&
-              score_slice(model, s->examples, n, scores, err);
+              score_slice(model, NULL, s->examples, n, scores, err);
     drop_examples(s, n);
     if (!ok) {
         mal_scores_free(scores, n);

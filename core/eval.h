@@ -4,6 +4,7 @@
 
 #include "core/example.h"
 #include "core/facts.h"
+#include "core/trunk.h"
 
 /* One prompt and what should follow it. */
 struct mal_score_item {
@@ -37,10 +38,12 @@ bool mal_score_items(struct mal_model *model, const struct mal_tokenizer *tok,
                      const struct mal_score_item *items, size_t n, const char *pointer,
                      bool (*tick)(void *), void *tick_arg, struct mal_score **out,
                      struct mal_error *err) MAL_CHECK;
-/* The same of examples: out (n) of the caller, its tokens owned. */
-bool mal_score_examples(struct mal_model *model, const struct mal_example *examples,
-                        size_t n, bool (*tick)(void *), void *tick_arg,
-                        struct mal_score *out, struct mal_error *err) MAL_CHECK;
+/* The same of examples, whose states `trunk` keeps (NULL: none are kept): out (n) of the
+ * caller, its tokens owned. */
+bool mal_score_examples(struct mal_model *model, struct mal_trunk *trunk,
+                        const struct mal_example *examples, size_t n,
+                        bool (*tick)(void *), void *tick_arg, struct mal_score *out,
+                        struct mal_error *err) MAL_CHECK;
 
 /* Shares 0..1; NaN where nothing was there to measure. */
 struct mal_measures {

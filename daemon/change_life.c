@@ -96,7 +96,7 @@ static bool count_wrong(struct mal_joint_run *run, size_t *out, struct mal_error
     if (!scores) return mal_fail(err, MAL_NO_MEMORY, "scores");
     mal_weights_use(run->engine->ws, mal_weights_live(run->engine->ws));
     bool ok = set->n_texts == 0 ||
-              mal_score_examples(run->engine->model, set->texts, set->n_texts,
+              mal_score_examples(run->engine->model, NULL, set->texts, set->n_texts,
                                  mal_verify_tick, &tick, scores, err);
     *out = 0;
     for (size_t i = 0; ok && i < set->n; i++)
@@ -145,7 +145,7 @@ bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_
         scores = mal_calloc(set.n_texts, sizeof *scores);
         ok = scores || mal_fail(err, MAL_NO_MEMORY, "scores");
         mal_weights_use(engine->ws, mal_weights_live(engine->ws));
-        ok = ok && mal_score_examples(engine->model, set.texts, set.n_texts, tick,
+        ok = ok && mal_score_examples(engine->model, NULL, set.texts, set.n_texts, tick,
                                       tick_arg, scores, err);
     }
     for (size_t i = 0; ok && i < set.n; i++) {

@@ -1,8 +1,6 @@
 /* memory.c - blocks of host memory, aligned for the widest vectors. */
 #include "core/cpu/cpu.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -71,28 +69,6 @@ void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes) {
     memset(dst, 0, bytes);
 }
 
-/* ---- How much there is ---- */
-
-static bool read_number(const char *path, const char *before, uint64_t *out) {
-    char line[256];
-    FILE *file = fopen(path, "re");
-    bool found = false;
-    while (file && !found && fgets(line, sizeof line, file)) {
-        size_t n = strlen(before);
-        found = strncmp(line, before, n) == 0 && sscanf(line + n, "%" SCNu64, out) == 1;
-    }
-    if (file) fclose(file);
-    return found;
-}
-
 size_t mal_cpu_available(struct mal_backend *be) {
-    uint64_t free_kib = 0, limit = 0, used = 0;
-    if (!read_number("/proc/meminfo", "MemAvailable:", &free_kib)) return 0;
-    uint64_t bytes = free_kib * 1024;
-    if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
-        read_number("/sys/fs/cgroup/memory.current", "", &used) && limit > used &&
-        limit - used < bytes) {
-        bytes = limit - used;
-    }
-    return (size_t)bytes;
+    return mal_available_memory();
 }

@@ -176,8 +176,9 @@ static bool keys_of_packed(struct mal_edit_rows *rows, const struct mal_packed *
 static bool run_slice(struct mal_edit_rows *rows, size_t first, size_t n, int64_t row[2],
                       float **u, float **g, double *loss, struct mal_error *err) {
     struct mal_packed packed = {0};
-    if (!mal_examples_pack(rows->examples, rows->order + first, n, &packed, err))
-        return false;
+    const size_t *order = rows->order + first;
+    if (!mal_examples_pack(rows->examples, order, n, &packed, err)) return false;
+    mal_trunk_begin(rows->trunk, rows->examples, order, n, &packed.batch);
     for (size_t m = 0; m < rows->n_modules; m++) {
         const struct mal_linear *lin = mal_model_edit(rows->model, m);
         u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
@@ -185,6 +186,7 @@ static bool run_slice(struct mal_edit_rows *rows, size_t first, size_t n, int64_
     }
     bool ok = loss ? measure_packed(rows, &packed, u, g, loss, err)
                    : keys_of_packed(rows, &packed, u, err);
+    if (ok) mal_trunk_end(rows->trunk, rows->examples, order, &packed.batch);
     bool all = rows->editor->tokens == MAL_TOKENS_ALL;
     row[0] += all ? packed.batch.start[n] : packed.n_labels;
     row[1] += packed.batch.source_start[n];

@@ -7,12 +7,14 @@
 #include "core/editor/progress.h"
 #include "core/example.h"
 #include "core/facts.h"
+#include "core/trunk.h"
 
 struct mal_edit_rows {
     struct mal_model *model; /* this and the next four borrowed */
     struct mal_backend *be;
     const struct mal_editor *editor;
     const struct mal_progress *progress; /* NULL: nobody listens */
+    struct mal_trunk *trunk;             /* borrowed, set once they are opened; or NULL */
     struct mal_edit_report *report;      /* is added to */
 
     const struct mal_example *examples; /* (n_examples), `own` or the caller's */

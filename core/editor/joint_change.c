@@ -30,6 +30,10 @@ bool mal_joint_change_create(struct mal_joint_change **out, struct mal_joint *jo
                                         .report = report,
                                         .last = &change->groups,
                                         .scratch = {.be = joint->be}};
+    if (!mal_trunk_create(&change->trunk, joint->model, err)) {
+        mal_free(change);
+        return false;
+    }
     *out = change;
     return true;
 }
@@ -50,6 +54,7 @@ void mal_joint_change_destroy(struct mal_joint_change *change) {
         free_group(change->joint, change->groups);
         change->groups = next;
     }
+    mal_trunk_destroy(change->trunk);
     mal_free(change->texts);
     mal_arena_finish(&change->scratch);
     mal_free(change);
@@ -82,6 +87,10 @@ const float *mal_joint_values(const struct mal_joint_change *change, size_t text
 
 struct mal_joint *mal_joint_change_system(const struct mal_joint_change *change) {
     return change->joint;
+}
+
+struct mal_trunk *mal_joint_change_trunk(const struct mal_joint_change *change) {
+    return change->trunk;
 }
 
 size_t mal_joint_n_texts(const struct mal_joint_change *change) {
@@ -137,6 +146,7 @@ static struct mal_joint_group *add_group(struct mal_joint_change *change,
                                    change->progress, report, err) ||
         !add_texts(change, group, texts, n, values, err))
         return NULL;
+    group->rows.trunk = change->trunk;
     group->r = mal_calloc(joint->n_modules, sizeof *group->r);
     if (!group->r) mal_fail(err, MAL_NO_MEMORY, "change");
     for (size_t m = 0; group->r && m < joint->n_modules; m++) {
@@ -415,6 +425,7 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
     bool ok = mal_edit_rows_of_examples(&rows, joint->model, joint->editor, examples, n,
                                         change->progress, &report, err);
     if (ok) {
+        rows.trunk = change->trunk;
         ok = mal_edit_rows_measure(&rows, err);
         for (size_t m = 0; ok && m < joint->n_modules; m++) {
             ok = mal_edit_diffs_run(diffs, &rows, m, err) &&

@@ -30,6 +30,8 @@ bool mal_joint_change_create(struct mal_joint_change **out, struct mal_joint *jo
 void mal_joint_change_destroy(struct mal_joint_change *change); /* takes NULL */
 
 struct mal_joint *mal_joint_change_system(const struct mal_joint_change *change);
+/* What it keeps of its texts, and can of others. */
+struct mal_trunk *mal_joint_change_trunk(const struct mal_joint_change *change);
 size_t mal_joint_n_texts(const struct mal_joint_change *change); /* so far */
 /* How many floats a text's values are. */
 size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_example *text);

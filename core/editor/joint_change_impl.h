@@ -25,6 +25,7 @@ struct mal_joint_change {
     const struct mal_weights_state *shifts;
     const struct mal_progress *progress;
     struct mal_edit_report *report;
+    struct mal_trunk *trunk; /* of all texts, owned */
     struct mal_joint_group *groups, **last;
     struct mal_joint_text *texts;
     size_t n_texts;

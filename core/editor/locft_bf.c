@@ -55,8 +55,8 @@ static bool tick(void *arg) {
 static bool check(struct mal_tune *tune, bool *right, struct mal_error *err) {
     struct mal_score *scores = mal_calloc(tune->n_texts, sizeof *scores);
     if (!scores) return mal_fail(err, MAL_NO_MEMORY, "scores");
-    bool ok = mal_score_examples(tune->task->model, tune->texts, tune->n_texts, tick,
-                                 tune, scores, err);
+    bool ok = mal_score_examples(tune->task->model, tune->trunk, tune->texts,
+                                 tune->n_texts, tick, tune, scores, err);
     for (size_t i = 0; ok && i < tune->n_texts; i++)
         *right = *right && scores[i].correct;
     mal_scores_free(scores, tune->n_texts);

@@ -51,7 +51,8 @@ static void clear_scores(struct run *run) {
 static bool score(struct run *run, const struct mal_example *texts, size_t n,
                   struct mal_score *out, struct mal_error *err) {
     struct mal_model *model = mal_weights_model(run->r->ws);
-    return n == 0 || mal_score_examples(model, texts, n, score_tick, run, out, err);
+    return n == 0 || mal_score_examples(model, mal_joint_change_trunk(run->r->change),
+                                        texts, n, score_tick, run, out, err);
 }
 
 /* What the change makes of the weights, and of every text. */
@@ -132,8 +133,9 @@ static bool make_fixer(struct run *run, struct mal_error *err) {
     size_t n = r->n_taught ? r->n_taught : r->n_others;
     double step = 0;
     mal_weights_use(r->ws, r->origin);
-    bool ok = mal_untrained_step(model, r->editor, r->norms, texts, n < MOST ? n : MOST,
-                                 r->progress, &step, err);
+    bool ok =
+        mal_untrained_step(model, mal_joint_change_trunk(r->change), r->editor, r->norms,
+                           texts, n < MOST ? n : MOST, r->progress, &step, err);
     mal_weights_use_prepared(r->ws);
     return ok && mal_edit_diffs_create_untrained(&run->fixer, r->editor, r->norms, step,
                                                  mal_model_backend(model), err);

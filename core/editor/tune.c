@@ -60,7 +60,8 @@ bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
         task->report->n_tokens += tune->texts[i].n_target;
         task->report->n_input_tokens += tune->texts[i].n;
     }
-    return mal_draft_begin(&tune->draft, task->model, err) && open_state(tune, err);
+    return mal_trunk_create(&tune->trunk, task->model, err) &&
+           mal_draft_begin(&tune->draft, task->model, err) && open_state(tune, err);
 }
 
 static void free_all(const struct mal_tune *tune, float **mem) {
@@ -74,6 +75,7 @@ void mal_tune_finish(struct mal_tune *tune) {
     free_all(tune, tune->mean);
     free_all(tune, tune->square);
     mal_draft_finish(&tune->draft);
+    mal_trunk_destroy(tune->trunk);
     mal_examples_free(tune->texts, tune->n_texts);
     mal_free(tune->order);
     *tune = (struct mal_tune){0};
@@ -127,8 +129,10 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
                              .right = &right};
     const size_t *order = batch->order + i;
     bool ok = (prompts ? mal_examples_pack_prompts(tune->texts, order, n, &packed, err)
-                       : mal_examples_pack(tune->texts, order, n, &packed, err)) &&
-              mal_model_learn(tune->task->model, &packed.batch, &what, err);
+                       : mal_examples_pack(tune->texts, order, n, &packed, err));
+    if (ok) mal_trunk_begin(tune->trunk, tune->texts, order, n, &packed.batch);
+    ok = ok && mal_model_learn(tune->task->model, &packed.batch, &what, err);
+    if (ok) mal_trunk_end(tune->trunk, tune->texts, order, &packed.batch);
     mal_packed_finish(&packed);
     mal_free(counts);
     batch->loss += loss / over;

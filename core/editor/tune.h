@@ -10,6 +10,7 @@
 #include "core/editor/edit.h"
 #include "core/editor/progress.h"
 #include "core/example.h"
+#include "core/trunk.h"
 
 /* What a mini-batch's loss is. */
 enum mal_tune_loss {
@@ -34,6 +35,7 @@ struct mal_tune {
     size_t n_texts;
     size_t *order; /* (n_texts), owned: as they came, to be shuffled */
     struct mal_draft draft;
+    struct mal_trunk *trunk;        /* of the texts, owned */
     float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
     int64_t n_steps;                /* of Adam, made */
     int64_t done, total;            /* mini-batches, for ticks */

@@ -48,7 +48,8 @@ static bool measure(struct mal_edit_rows *rows, struct mal_edit_diffs *const for
     return ok;
 }
 
-bool mal_untrained_step(struct mal_model *model, const struct mal_editor *editor,
+bool mal_untrained_step(struct mal_model *model, struct mal_trunk *trunk,
+                        const struct mal_editor *editor,
                         const struct mal_normalizer *norms,
                         const struct mal_example *texts, size_t n,
                         const struct mal_progress *progress, double *out,
@@ -64,6 +65,7 @@ bool mal_untrained_step(struct mal_model *model, const struct mal_editor *editor
     if (!mal_edit_rows_of_examples(&rows, model, editor, texts, n, progress, &report,
                                    err))
         return false;
+    rows.trunk = trunk;
     bool ok = mal_edit_diffs_create(&forms[0], editor, norms, be, err) &&
               mal_edit_diffs_create_untrained(&forms[1], editor, norms, 1, be, err) &&
               measure(&rows, forms, out, err);

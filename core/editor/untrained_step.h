@@ -9,9 +9,10 @@
  * blocks it is the editor's own; else the norm of the value differences that the editor
  * makes of `texts` over that of its untrained form's at a step of 1. The model must read
  * its base weights, also after a tick. `norms` as for mal_edit_diffs_create(). Not
- * MEND's.
+ * MEND's. `trunk` (may be NULL) keeps the texts' states.
  */
-bool mal_untrained_step(struct mal_model *model, const struct mal_editor *editor,
+bool mal_untrained_step(struct mal_model *model, struct mal_trunk *trunk,
+                        const struct mal_editor *editor,
                         const struct mal_normalizer *norms,
                         const struct mal_example *texts, size_t n,
                         const struct mal_progress *progress, double *out,

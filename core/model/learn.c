@@ -86,7 +86,7 @@ static bool run(struct mal_model *model, const struct mal_learn *learn,
     if (ok) {
         set_scale(pass, head, learn->loss_scale, counts, host);
         if (learn->keep) base_forward(model, pass);
-        pass->resume = learn->keep;
+        pass->resume = pass->resume || learn->keep;
         mal_model_forward(model, pass);
         mal_head_bwd(model, pass, head, learn->keep ? pass->y0 : NULL);
         mal_model_backward(model, pass);
@@ -107,7 +107,9 @@ static bool run(struct mal_model *model, const struct mal_learn *learn,
 bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,
                      const struct mal_learn *learn, struct mal_error *err) {
     struct mal_rows rows = {0};
-    struct mal_pass pass = {.backward = true,
+    struct mal_pass pass = {.lower = batch->trunk,
+                            .resume = batch->trunk_known,
+                            .backward = true,
                             .compare = learn->keep,
                             .dw = learn->dw,
                             .dw_as_stored = learn->as_stored,

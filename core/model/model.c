@@ -279,6 +279,14 @@ bool mal_model_set_edits(struct mal_model *model, const char *const *names, size
     return true;
 }
 
+const int32_t *mal_model_trunk_start(const struct mal_model *model,
+                                     const struct mal_batch *batch) {
+    int64_t lowest = model->lowest_edit_block;
+    if (model->n_edited == 0 || lowest == 0) return NULL;
+    if (model->encoder.n == 0) return batch->start;
+    return lowest < model->decoder.first ? batch->source_start : NULL;
+}
+
 size_t mal_model_n_edits(const struct mal_model *model) {
     return model->n_edits;
 }

@@ -139,7 +139,18 @@ struct mal_batch {
      * sequence s targets[target_start[s] .. target_start[s+1]), one or more, at from[s],
      * its last row. For mal_model_learn() alone. */
     const int32_t *target_start, *targets;
+    /* NULL, or the states that the lowest edited block reads, (rows, C) device memory for
+     * the rows of mal_model_trunk_start(): a pass leaves them there or, where they are
+     * known, begins with them. Not for mal_model_inside(). */
+    float *trunk;
+    bool trunk_known;
 };
+
+/* Where the sequences begin (n_seqs + 1) among the rows that the lowest edited block
+ * reads, in the encoder or the decoder. NULL: there is no block below, or more than its
+ * states would have to be known. */
+const int32_t *mal_model_trunk_start(const struct mal_model *model,
+                                     const struct mal_batch *batch);
 
 /* Per label row, in packed order (sequence by sequence, positions ascending); host memory
  * of the caller, each may be NULL. */

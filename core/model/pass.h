@@ -104,11 +104,11 @@ struct mal_pass {
      * and a backward pass ends with the gradient there, in main.buf.dx. */
     int64_t first, end;
 
-    /* A pass on the base weights and one on those in use, which share what is below the
-     * lowest edited block: the first leaves the state there in `lower`, the second
-     * resumes with it. */
-    bool compare, resume;
+    /* What the lowest edited block reads, which no edit changes: a pass leaves it there
+     * or, to `resume`, begins with it. NULL: neither. */
     float *lower; /* (N of that block's lane, C) */
+    bool resume;
+    bool compare; /* a pass on the base weights and one on those in use share `lower` */
     bool against; /* y0 is the caller's to fill in */
     float *y0;    /* (top, C) y of the base weights */
 

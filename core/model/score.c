@@ -35,7 +35,7 @@ static void download_scores(const struct mal_pass *pass,
 bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
                      const struct mal_row_scores *out, struct mal_error *err) {
     struct mal_rows rows = {0};
-    struct mal_pass pass = {0};
+    struct mal_pass pass = {.lower = batch->trunk, .resume = batch->trunk_known};
     struct mal_head_buffers head;
     bool ok = mal_need_head(model, err) &&
               mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
@@ -62,8 +62,12 @@ bool mal_model_score(struct mal_model *model, const struct mal_batch *batch,
 bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
                        struct mal_measure *measure, struct mal_error *err) {
     struct mal_rows rows = {0};
-    struct mal_pass pass = {
-        .backward = true, .u = measure->u, .g = measure->g, .left = model->n_edits};
+    struct mal_pass pass = {.lower = batch->trunk,
+                            .resume = batch->trunk_known,
+                            .backward = true,
+                            .u = measure->u,
+                            .g = measure->g,
+                            .left = model->n_edits};
     enum mal_kept_rows kept = measure->all_tokens ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
     struct mal_head_buffers head;
     bool ok = mal_need_head(model, err) &&
@@ -107,7 +111,7 @@ out:
 bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
                     float *const *u, struct mal_error *err) {
     struct mal_rows rows = {0};
-    struct mal_pass pass = {.u = u};
+    struct mal_pass pass = {.lower = batch->trunk, .resume = batch->trunk_known, .u = u};
     struct mal_head_buffers head;
     bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
               mal_pass_prepare(model, &rows, &pass, &head, err);

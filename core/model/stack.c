@@ -112,7 +112,7 @@ void mal_stacks_layout(const struct mal_model *model, struct mal_pass *pass) {
         pass->y0 =
             mal_arena_floats(pass->arena, pass->main.top.n * model->info.n_channels);
     }
-    if (pass->compare) {
+    if (pass->compare && !pass->lower) {
         bool in_source = model->lowest_edit_block < model->decoder.first;
         const struct mal_lane *lane = in_source ? &pass->source : &pass->main;
         int64_t c = model->info.n_channels;
@@ -169,17 +169,17 @@ static void stack_forward(struct mal_model *model, struct mal_pass *pass,
     int64_t end = pass->end ? pass->end : stack->n;
     int64_t lowest = model->lowest_edit_block - stack->first;
     size_t bytes = (size_t)(lane->n_tokens * c) * sizeof(float);
-    bool compared = pass->compare && lowest >= 0 && lowest < stack->n;
+    bool is_there = pass->lower && lowest >= 0 && lowest < stack->n;
 
     find_angles(model, pass, lane);
-    if (compared && pass->resume) {
+    if (is_there && pass->resume) {
         first = lowest;
         mal_backend_copy(be, lane->buf.x, pass->lower, bytes);
     } else if (first == 0) {
         embed(model, pass, lane);
     }
     for (int64_t i = first; i < end; i++) {
-        if (compared && !pass->resume && i == lowest)
+        if (is_there && !pass->resume && i == lowest)
             mal_backend_copy(be, pass->lower, lane->buf.x, bytes);
         struct mal_step step = step_at(model, pass, lane, stack, i);
         mal_step_forward(&step);

@@ -182,7 +182,8 @@ static void test_delta(void **state) {
     assert_ok(mal_weights_prepare(s.ws, &s.repair.delta, NULL, NULL, &err), &err);
     mal_weights_publish(s.ws, 1);
     mal_weights_use(s.ws, 1);
-    assert_ok(mal_score_examples(model, texts, HALF, NULL, NULL, scores, &err), &err);
+    assert_ok(mal_score_examples(model, NULL, texts, HALF, NULL, NULL, scores, &err),
+              &err);
     for (size_t i = 0; i < HALF; i++) {
         assert_memory_equal(scores[i].tokens, s.repair.scores[i].tokens,
                             scores[i].n_tokens * sizeof *scores[i].tokens);
@@ -413,7 +414,7 @@ static void check_cancelled(const struct watch *all, enum mal_stage stage, int a
     same = mal_weights_hash(s.ws, 1);
     assert_memory_equal(&hash, &same, sizeof hash);
     mal_weights_use(s.ws, 1);
-    assert_ok(mal_score_examples(model, texts, 2, NULL, NULL, after, &err), &err);
+    assert_ok(mal_score_examples(model, NULL, texts, 2, NULL, NULL, after, &err), &err);
     for (size_t i = 0; i < 2; i++) {
         assert_memory_equal(after[i].tokens, before[i].tokens,
                             after[i].n_tokens * sizeof *after[i].tokens);
@@ -433,7 +434,7 @@ static void test_cancelled(void **state) {
     publish(&s);
     end_change(&s);
     mal_weights_use(s.ws, 1);
-    assert_ok(mal_score_examples(model, texts, 2, NULL, NULL, before, &err), &err);
+    assert_ok(mal_score_examples(model, NULL, texts, 2, NULL, NULL, before, &err), &err);
     teach(&s, 0, 2,
           &(struct mal_repair){.max_rounds = 2, .tau = 1, .progress = &progress});
     end(&s);
@@ -493,7 +494,8 @@ static void test_vanishes(void **state) {
 static double step_of(const struct mal_editor *which, size_t n) {
     struct mal_error err = {0};
     double step = 0;
-    assert_ok(mal_untrained_step(model, which, NULL, texts, n, NULL, &step, &err), &err);
+    assert_ok(mal_untrained_step(model, NULL, which, NULL, texts, n, NULL, &step, &err),
+              &err);
     return step;
 }
 
@@ -538,7 +540,8 @@ static void test_no_step(void **state) {
     float *lr = shape->lr, none[8] = {0};
     assert_true(shape->n_modules <= 8 && editor->n_shapes == 1);
     shape->lr = none;
-    assert_false(mal_untrained_step(model, editor, NULL, texts, 1, NULL, &step, &err));
+    assert_false(
+        mal_untrained_step(model, NULL, editor, NULL, texts, 1, NULL, &step, &err));
     assert_error(&err, MAL_NUMERIC, "no differences to repair with");
     shape->lr = lr;
 }
