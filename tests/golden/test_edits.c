@@ -1,27 +1,14 @@
 /* test_edits.c - edits against the reference implementation, each intermediate by itself
  * so that a failure says where: ids, keys, value gradients, value differences,
  * statistics, shifts, logits before and after, measures. */
-#include "golden.h"
+#include "golden_edit.h"
 
-#include "core/editor/edit.h"
-#include "core/eval.h"
-#include "core/example.h"
-#include "core/weights_state.h"
-#include "tests/unit/test_device.h"
-
-enum { MAX_BATCHES = 16, MAX_MODULES = 16 };
+enum { MAX_BATCHES = 16 };
 
 /* Everything one run of a case gave; filled by the first test of the case. */
 struct edit_case {
-    struct golden_case at;
-    struct mal_safetensors *tensors;
-    struct mal_backend *be;
-    struct mal_model *model;
-    struct mal_tokenizer *tok;
-    struct mal_editor *editor;
-    struct mal_weights_state *ws;
-    struct mal_fact *facts;
-    size_t n_facts, n_batches;
+    struct golden_edit edit;
+    size_t n_batches;
     bool sequential;
 
     size_t batch; /* being run */
@@ -29,8 +16,6 @@ struct edit_case {
     int64_t rows[MAX_BATCHES][MAX_MODULES];
     float *norm_mean[MAX_BATCHES], *norm_std[MAX_BATCHES];
     float *shift[MAX_BATCHES][MAX_MODULES]; /* T after the batch */
-    float *logits[2][2];                    /* edit, unrelated; base, edited */
-    struct mal_measures before, after;
     double *losses; /* (n_losses) of the mini-batches of a method that trains */
     size_t n_losses;
 };
@@ -40,10 +25,10 @@ struct edit_case {
 static void observe(void *arg, enum mal_observed what, size_t module, int64_t rows,
                     const float *data) {
     struct edit_case *c = arg;
-    const struct mal_linear *lin = mal_model_edit(c->model, module);
+    const struct mal_linear *lin = mal_model_edit(c->edit.model, module);
     size_t width = (size_t)(what == MAL_OBSERVED_KEYS ? lin->d_in : lin->d_out);
     float *copy = malloc((size_t)rows * width * sizeof *copy);
-    mal_backend_download(c->be, copy, data, (size_t)rows * width * sizeof *copy);
+    mal_backend_download(c->edit.be, copy, data, (size_t)rows * width * sizeof *copy);
     c->seen[what][c->batch][module] = copy;
     c->rows[c->batch][module] = rows;
 }
@@ -54,77 +39,30 @@ static void observe_loss(void *arg, double loss) {
     c->losses[c->n_losses++] = loss;
 }
 
-static void example_of(const struct edit_case *c, const struct mal_fact *fact,
-                       bool unrelated, struct mal_example *out) {
-    struct mal_error err = {0};
-    const char *prompt = unrelated ? fact->unrelated[0].prompt : fact->prompt;
-    const char *target = unrelated ? fact->unrelated[0].target : fact->target;
-    assert_done(mal_example_init(out, c->model, c->tok, prompt, target, fact->join, &err),
-                &err);
-}
-
-static float *logits_of(const struct edit_case *c, bool unrelated) {
-    struct mal_example *examples = calloc(c->n_facts, sizeof *examples);
-    struct mal_packed packed = {0};
-    struct mal_error err = {0};
-    for (size_t i = 0; i < c->n_facts; i++) {
-        example_of(c, &c->facts[i], unrelated, &examples[i]);
-    }
-    assert_done(mal_examples_pack(examples, NULL, c->n_facts, &packed, &err), &err);
-    const struct mal_model_info *info = mal_model_info(c->model);
-    size_t n = (size_t)(packed.n_labels * info->n_outputs);
-    float *logits = malloc(n * sizeof *logits);
-    struct mal_row_scores out = {.logits = logits};
-    assert_done(mal_model_score(c->model, &packed.batch, &out, &err), &err);
-    for (size_t i = 0; info->kind == MAL_MODEL_CLASSIFIER && i < n / 2; i++)
-        logits[i] = logits[2 * i + 1] - logits[2 * i]; /* of "supported" */
-    mal_packed_finish(&packed);
-    for (size_t i = 0; i < c->n_facts; i++)
-        mal_example_finish(&examples[i]);
-    free(examples);
-    return logits;
-}
-
-static void measures_of(const struct edit_case *c, struct mal_measures *out) {
-    struct mal_error err = {0};
-    struct mal_score *scores = NULL;
-    size_t n = 0;
-    assert_done(mal_score_facts(c->model, c->tok, c->facts, c->n_facts, NULL, NULL,
-                                &scores, &n, &err),
-                &err);
-    mal_measures_of(c->facts, c->n_facts, scores, out);
-    mal_scores_free(scores, n);
-}
-
 static float *copy_floats(const float *x, int64_t n) {
     float *copy = malloc((size_t)n * sizeof *copy);
     memcpy(copy, x, (size_t)n * sizeof *copy);
     return copy;
 }
 
-static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
-                      const struct mal_fact *facts, size_t n) {
+static void run_batch(struct edit_case *c, struct mal_normalizer *norms, size_t first,
+                      size_t n) {
     struct mal_error err = {0};
     struct mal_progress progress = {
         .arg = c, .observe = observe, .observe_loss = observe_loss};
     struct mal_delta delta = {0};
     struct mal_edit_report report;
-    struct mal_edit_task task = {.model = c->model,
-                                 .tok = c->tok,
-                                 .editor = c->editor,
-                                 .norms = norms,
-                                 .facts = facts,
-                                 .n_facts = n,
-                                 .progress = &progress,
-                                 .report = &report};
+    struct mal_edit_task task = golden_edit_task(&c->edit, first, n, &report);
+    task.norms = norms;
+    task.progress = &progress;
     assert_done(mal_edit_run(&task, &delta, &err), &err);
-    assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
-    mal_weights_publish(c->ws, (int64_t)c->batch + 1);
-    mal_weights_use(c->ws, (int64_t)c->batch + 1);
-    for (size_t m = 0; m < mal_model_n_edited(c->model); m++) {
-        const struct mal_linear *lin = mal_model_edit(c->model, m);
+    assert_done(mal_weights_prepare(c->edit.ws, &delta, NULL, NULL, &err), &err);
+    mal_weights_publish(c->edit.ws, (int64_t)c->batch + 1);
+    mal_weights_use(c->edit.ws, (int64_t)c->batch + 1);
+    for (size_t m = 0; m < mal_model_n_edited(c->edit.model); m++) {
+        const struct mal_linear *lin = mal_model_edit(c->edit.model, m);
         float *t = malloc((size_t)(lin->d_in * lin->d_out) * sizeof *t);
-        assert_done(mal_weights_read_shift(c->ws, m, t, &err), &err);
+        assert_done(mal_weights_read_shift(c->edit.ws, m, t, &err), &err);
         c->shift[c->batch][m] = t;
     }
     if (norms) {
@@ -134,54 +72,30 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms,
     mal_delta_finish(&delta);
 }
 
-static struct mal_backend *shared; /* by all cases, which stay open together */
-
-static void open_case(struct edit_case *c) {
-    char path[2 * GOLDEN_PATH];
-    struct mal_error err = {0};
-    snprintf(path, sizeof path, "%s/model", c->at.dir);
-    if (!shared) assert_done(mal_backend_create(&shared, test_device(), &err), &err);
-    c->be = shared;
-    assert_done(mal_model_open(&c->model, path, c->be, &err), &err);
-    assert_done(mal_tokenizer_open(&c->tok, path, &err), &err);
-    snprintf(path, sizeof path, "%s/editor.safetensors", c->at.dir);
-    assert_done(mal_editor_open(&c->editor, path, &err), &err);
-    assert_done(mal_editor_bind(c->editor, c->model, &err), &err);
-    snprintf(path, sizeof path, "%s/facts.json", c->at.dir);
-    assert_done(mal_facts_load(&c->facts, &c->n_facts, path, &err), &err);
-    snprintf(path, sizeof path, "%s/expected.safetensors", c->at.dir);
-    assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
-    assert_done(mal_weights_create(&c->ws, c->model, MAX_BATCHES, &err), &err);
-    assert_true(mal_model_n_edited(c->model) <= MAX_MODULES);
-}
-
 static void run_case(struct edit_case *c) {
-    if (c->model) return;
-    open_case(c);
+    if (c->edit.model) return;
+    golden_edit_open(&c->edit, MAX_BATCHES);
     struct mal_error err = {0};
-    const json_t *batches = json_object_get(c->at.expected, "batches");
+    const json_t *batches = json_object_get(c->edit.at.expected, "batches");
     c->n_batches = json_array_size(batches);
-    c->sequential = strstr(golden_text(c->at.expected, "case"), "sequential") != NULL;
+    c->sequential =
+        strstr(golden_text(c->edit.at.expected, "case"), "sequential") != NULL;
     assert_in_range(c->n_batches, 1, MAX_BATCHES);
-    c->logits[0][0] = logits_of(c, false);
-    c->logits[1][0] = logits_of(c, true);
-    measures_of(c, &c->before);
+    golden_edit_listen(&c->edit, false);
     struct mal_normalizer *norms = NULL;
-    if (c->editor->method->running) {
-        norms = mal_editor_norms(c->editor, &err);
+    if (c->edit.editor->method->running) {
+        norms = mal_editor_norms(c->edit.editor, &err);
         assert_non_null(norms);
     }
     size_t at = 0;
     for (c->batch = 0; c->batch < c->n_batches; c->batch++) {
         size_t n = (size_t)json_integer_value(json_array_get(batches, c->batch));
-        run_batch(c, norms, c->facts + at, n);
+        run_batch(c, norms, at, n);
         at += n;
     }
-    assert_int_equal(at, c->n_facts);
-    mal_norms_free(norms, c->editor->n_shapes);
-    c->logits[0][1] = logits_of(c, false);
-    c->logits[1][1] = logits_of(c, true);
-    measures_of(c, &c->after);
+    assert_int_equal(at, c->edit.n_facts);
+    mal_norms_free(norms, c->edit.editor->n_shapes);
+    golden_edit_listen(&c->edit, true);
 }
 
 /* ---- Checks ---- */
@@ -240,17 +154,17 @@ static void check_prompt(const json_t *tokens, const struct mal_example *e, size
 static void test_ids(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    const json_t *tokens = json_object_get(c->at.expected, "tokens");
-    for (size_t i = 0; i < c->n_facts; i++) {
+    const json_t *tokens = json_object_get(c->edit.at.expected, "tokens");
+    for (size_t i = 0; i < c->edit.n_facts; i++) {
         const json_t *of_fact = json_array_get(tokens, i);
         struct mal_example e = {0};
-        example_of(c, &c->facts[i], false, &e);
+        golden_edit_example(&c->edit, i, false, &e);
         check_example(json_object_get(of_fact, "edit"), &e, i, "edit");
         if (json_object_get(of_fact, "ft"))
             check_prompt(json_object_get(of_fact, "ft"), &e, i);
         mal_example_finish(&e);
         if (!json_object_get(of_fact, "unrelated")) continue;
-        example_of(c, &c->facts[i], true, &e);
+        golden_edit_example(&c->edit, i, true, &e);
         check_example(json_object_get(of_fact, "unrelated"), &e, i, "unrelated");
         mal_example_finish(&e);
     }
@@ -259,7 +173,7 @@ static void test_ids(void **state) {
 /* "<what>.[<batch>.]<module>" */
 static void tensor_name(const struct edit_case *c, const char *what, size_t batch,
                         size_t module, char out[256]) {
-    const char *name = mal_model_edit(c->model, module)->name;
+    const char *name = mal_model_edit(c->edit.model, module)->name;
     if (c->sequential) {
         snprintf(out, 256, "%s.%zu.%s", what, batch, name);
     } else {
@@ -271,13 +185,13 @@ static void tensor_name(const struct edit_case *c, const char *what, size_t batc
 static void check_rows(struct edit_case *c, enum mal_observed what, const char *letter,
                        double tolerance) {
     run_case(c);
-    for (size_t b = 0; c->editor->method->keyed && b < c->n_batches; b++) {
-        for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
+    for (size_t b = 0; c->edit.editor->method->keyed && b < c->n_batches; b++) {
+        for (size_t m = 0; m < mal_model_n_edits(c->edit.model); m++) {
             char name[256];
             int64_t n = 0;
             tensor_name(c, letter, b, m, name);
-            float *expected = golden_raw(c->tensors, name, &n);
-            const struct mal_linear *lin = mal_model_edit(c->model, m);
+            float *expected = golden_raw(c->edit.tensors, name, &n);
+            const struct mal_linear *lin = mal_model_edit(c->edit.model, m);
             int64_t width = what == MAL_OBSERVED_KEYS ? lin->d_in : lin->d_out;
             assert_int_equal(n, c->rows[b][m] * width);
             double distance = golden_distance(c->seen[what][b][m], expected, n);
@@ -301,7 +215,7 @@ static void test_gradients(void **state) {
 static void test_differences(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    if (!c->editor->method->solves) return; /* has none */
+    if (!c->edit.editor->method->solves) return; /* has none */
     check_rows(c, MAL_OBSERVED_DIFFERENCES, "D", 1e-4);
 }
 
@@ -309,10 +223,10 @@ static void check_norm(struct edit_case *c, size_t batch, const char *part,
                        const float *ours) {
     char name[256];
     int64_t n = 0;
-    const struct mal_editor_shape *shape = &c->editor->shapes[0];
+    const struct mal_editor_shape *shape = &c->edit.editor->shapes[0];
     snprintf(name, sizeof name, "normalizer.%zu.(%lld, %lld).%s", batch,
              (long long)shape->d_in, (long long)shape->d_out, part);
-    float *expected = golden_raw(c->tensors, name, &n);
+    float *expected = golden_raw(c->edit.tensors, name, &n);
     assert_int_equal(n, shape->size);
     double distance = golden_distance(ours, expected, n);
     free(expected);
@@ -331,27 +245,12 @@ static void test_statistics(void **state) {
 static void test_shifts(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    const json_t *tolerances =
-        json_object_get(json_object_get(c->at.expected, "tolerance"), "shift");
     for (size_t b = 0; b < c->n_batches; b++) {
-        for (size_t m = 0; m < mal_model_n_edited(c->model); m++) {
+        for (size_t m = 0; m < mal_model_n_edited(c->edit.model); m++) {
             char name[256];
-            int64_t n = 0;
             tensor_name(c, "shift64", b, m, name);
-            double *expected = golden_raw(c->tensors, name, &n);
-            double limit =
-                json_number_value(json_object_get(tolerances, name + strlen("shift64.")));
-            double sum = 0, norm = 0;
-            for (int64_t i = 0; i < n; i++) {
-                double before = b > 0 ? (double)c->shift[b - 1][m][i] : 0;
-                double d = (double)c->shift[b][m][i] - before - expected[i];
-                sum += d * d;
-                norm += expected[i] * expected[i];
-            }
-            free(expected);
-            if (!(sqrt(sum / norm) <= limit)) {
-                fail_msg("%s: distance %g above %g", name, sqrt(sum / norm), limit);
-            }
+            golden_edit_check_shift(&c->edit, name, c->shift[b][m],
+                                    b > 0 ? c->shift[b - 1][m] : NULL);
         }
     }
 }
@@ -359,50 +258,23 @@ static void test_shifts(void **state) {
 static void test_logits(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    static const char *const names[2][2] = {
-        {"logits.edit.base", "logits.edit.edited"},
-        {"logits.unrelated.base", "logits.unrelated.edited"}};
-    double limit = json_number_value(
-        json_object_get(json_object_get(c->at.expected, "tolerance"), "logits"));
-    for (int i = 0; i < 4; i++) {
-        const char *name = names[i / 2][i % 2];
-        int64_t n = 0;
-        float *expected = golden_raw(c->tensors, name, &n);
-        double error = golden_logit_error(c->logits[i / 2][i % 2], expected, n);
-        free(expected);
-        if (!(error <= limit)) fail_msg("%s: error %g above %g", name, error, limit);
-    }
-}
-
-static void check_measures(const struct edit_case *c, const char *key,
-                           const struct mal_measures *m) {
-    const json_t *expected = json_object_get(c->at.expected, key);
-    const double ours[] = {m->tf_es, m->tf_gs, m->tf_ls};
-    const char *const names[] = {"es", "gs", "ls"};
-    for (size_t i = 0; i < 3; i++) {
-        double theirs = json_number_value(json_object_get(expected, names[i]));
-        if (fabs(ours[i] - theirs) > 1e-6) {
-            fail_msg("%s %s: %g, expected %g", key, names[i], ours[i], theirs);
-        }
-    }
+    golden_edit_check_logits(&c->edit);
 }
 
 static void test_measures(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    check_measures(c, "before", &c->before);
-    check_measures(c, "after", &c->after);
+    golden_edit_check_measures(&c->edit);
 }
 
 /* Of methods that train: every mini-batch's, pass by pass. */
 static void test_losses(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    const json_t *expected = json_object_get(c->at.expected, "losses"), *pass;
-    double limit = json_number_value(
-        json_object_get(json_object_get(c->at.expected, "tolerance"), "losses"));
+    const json_t *expected = json_object_get(c->edit.at.expected, "losses"), *pass;
     size_t i, k, n = 0;
-    if (c->editor->method->keyed) return;
+    if (c->edit.editor->method->keyed) return;
+    double limit = golden_edit_tolerance(&c->edit, "losses", NULL);
     json_array_foreach (expected, i, pass) {
         const json_t *one;
         json_array_foreach (pass, k, one) {
@@ -442,16 +314,8 @@ static void close_case(void *arg) {
         free(c->norm_mean[b]);
         free(c->norm_std[b]);
     }
-    for (int i = 0; i < 4; i++)
-        free(c->logits[i / 2][i % 2]);
     free(c->losses);
-    mal_facts_free(c->facts, c->n_facts);
-    mal_weights_destroy(c->ws);
-    mal_editor_close(c->editor);
-    mal_tokenizer_close(c->tok);
-    mal_model_close(c->model);
-    mal_safetensors_close(c->tensors);
-    json_decref(c->at.expected);
+    golden_edit_close(&c->edit);
     free(c);
 }
 
@@ -467,6 +331,6 @@ int main(void) {
     size_t n =
         golden_find(is_edit_case, sizeof(struct edit_case), cases, GOLDEN_MAX_CASES);
     int failed = golden_run("edits", cases, n, checks, N_CHECKS, close_case);
-    mal_backend_destroy(shared);
+    mal_backend_destroy(golden_backend);
     return failed;
 }

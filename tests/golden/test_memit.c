@@ -1,58 +1,30 @@
 /* test_memit.c - MEMIT against its authors' code, step by step: texts and where their
  * subjects end, each step's loss, values, keys, residuals, shifts, logits, measures. */
-#include "golden.h"
+#include "golden_edit.h"
 
-#include "core/editor/edit.h"
 #include "core/editor/memit_impl.h"
-#include "core/eval.h"
-#include "core/weights_state.h"
-#include "tests/unit/test_device.h"
 
-enum { MAX_MODULES = 16, MAX_STEPS = 64, N_TERMS = 2 /* facts that have them */ };
+enum { MAX_STEPS = 64, N_TERMS = 2 /* facts that have them */ };
 
 struct memit_case {
-    struct golden_case at;
-    struct mal_safetensors *tensors;
-    struct mal_model *model;
-    struct mal_tokenizer *tok;
-    struct mal_editor *editor;
-    struct mal_weights_state *ws;
-    struct mal_fact *facts;
+    struct golden_edit edit;
     struct mal_memit_fact *texts; /* (n_facts) */
-    size_t n_facts;
 
     float *z; /* (n_facts, C) */
     int64_t *steps;
     struct mal_memit_terms terms[N_TERMS][MAX_STEPS];
     float *keys[MAX_MODULES], *residuals[MAX_MODULES], *shift[MAX_MODULES];
-    float *logits[2][2]; /* edit, unrelated; base, edited */
-    struct mal_measures before, after;
 };
-
-static struct mal_backend *shared; /* by all cases, which stay open together */
 
 /* ---- Running a case ---- */
 
 static void open_case(struct memit_case *c) {
-    char path[2 * GOLDEN_PATH];
     struct mal_error err = {0};
-    snprintf(path, sizeof path, "%s/model", c->at.dir);
-    if (!shared) assert_done(mal_backend_create(&shared, test_device(), &err), &err);
-    assert_done(mal_model_open(&c->model, path, shared, &err), &err);
-    assert_done(mal_tokenizer_open(&c->tok, path, &err), &err);
-    snprintf(path, sizeof path, "%s/editor.safetensors", c->at.dir);
-    assert_done(mal_editor_open(&c->editor, path, &err), &err);
-    assert_done(mal_editor_bind(c->editor, c->model, &err), &err);
-    snprintf(path, sizeof path, "%s/facts.json", c->at.dir);
-    assert_done(mal_facts_load(&c->facts, &c->n_facts, path, &err), &err);
-    snprintf(path, sizeof path, "%s/expected.safetensors", c->at.dir);
-    assert_done(mal_safetensors_open(&c->tensors, path, &err), &err);
-    assert_done(mal_weights_create(&c->ws, c->model, 1, &err), &err);
-    assert_in_range(mal_model_n_edits(c->model), 1, MAX_MODULES);
-    c->texts = mal_calloc(c->n_facts, sizeof *c->texts);
-    for (size_t i = 0; i < c->n_facts; i++) {
-        assert_done(mal_memit_fact_init(&c->texts[i], c->editor->own, c->model, c->tok,
-                                        &c->facts[i], &err),
+    golden_edit_open(&c->edit, 1);
+    c->texts = mal_calloc(c->edit.n_facts, sizeof *c->texts);
+    for (size_t i = 0; i < c->edit.n_facts; i++) {
+        assert_done(mal_memit_fact_init(&c->texts[i], c->edit.editor->own, c->edit.model,
+                                        c->edit.tok, &c->edit.facts[i], &err),
                     &err);
     }
 }
@@ -71,16 +43,16 @@ static float *values_of(struct memit_case *c, size_t n, size_t most_facts,
     struct mal_error err = {0};
     struct mal_edit_report report = {0};
     struct mal_memit_values values = {
-        .model = c->model,
-        .block = mal_model_edit(c->model, c->editor->n_modules - 1)->block,
-        .hyper = c->editor->hyper,
+        .model = c->edit.model,
+        .block = mal_model_edit(c->edit.model, c->edit.editor->n_modules - 1)->block,
+        .hyper = c->edit.editor->hyper,
         .facts = c->texts,
         .n = n,
         .most_facts = most_facts,
         .report = &report,
         .watch = watched,
         .watch_arg = c};
-    size_t width = (size_t)mal_model_info(c->model)->n_channels;
+    size_t width = (size_t)mal_model_info(c->edit.model)->n_channels;
     float *z = malloc(n * width * sizeof *z);
     assert_done(mal_memit_find_values(&values, z, &err), &err);
     return z;
@@ -89,11 +61,11 @@ static float *values_of(struct memit_case *c, size_t n, size_t most_facts,
 static void observe(void *arg, enum mal_observed what, size_t m, int64_t rows,
                     const float *data) {
     struct memit_case *c = arg;
-    const struct mal_linear *lin = mal_model_edit(c->model, m);
+    const struct mal_linear *lin = mal_model_edit(c->edit.model, m);
     bool keys = what == MAL_OBSERVED_KEYS;
     size_t n = (size_t)(rows * (keys ? lin->d_in : lin->d_out));
     float *copy = malloc(n * sizeof *copy);
-    mal_backend_download(shared, copy, data, n * sizeof *copy);
+    mal_backend_download(c->edit.be, copy, data, n * sizeof *copy);
     *(keys ? &c->keys[m] : &c->residuals[m]) = copy;
 }
 
@@ -101,8 +73,8 @@ static void observe(void *arg, enum mal_observed what, size_t m, int64_t rows,
 static bool read_between(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct memit_case *c = arg;
     (void)stage, (void)done, (void)total;
-    mal_weights_lend(c->ws, 0);
-    mal_weights_give_back(c->ws);
+    mal_weights_lend(c->edit.ws, 0);
+    mal_weights_give_back(c->edit.ws);
     return true;
 }
 
@@ -112,80 +84,29 @@ static void edit(struct memit_case *c) {
         .arg = c, .observe = observe, .tick = read_between, .slice_tokens = 40};
     struct mal_delta delta = {0};
     struct mal_edit_report report = {0};
-    struct mal_edit_task task = {.model = c->model,
-                                 .tok = c->tok,
-                                 .editor = c->editor,
-                                 .facts = c->facts,
-                                 .n_facts = c->n_facts,
-                                 .progress = &progress,
-                                 .report = &report};
-    assert_done(mal_memit_edit_to(&task, c->texts, c->n_facts, c->z, &delta, &err), &err);
-    assert_done(mal_weights_prepare(c->ws, &delta, NULL, NULL, &err), &err);
-    mal_weights_publish(c->ws, 1);
-    mal_weights_use(c->ws, 1);
-    for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
-        const struct mal_linear *lin = mal_model_edit(c->model, m);
+    struct mal_edit_task task = golden_edit_task(&c->edit, 0, c->edit.n_facts, &report);
+    task.progress = &progress;
+    assert_done(mal_memit_edit_to(&task, c->texts, c->edit.n_facts, c->z, &delta, &err),
+                &err);
+    assert_done(mal_weights_prepare(c->edit.ws, &delta, NULL, NULL, &err), &err);
+    mal_weights_publish(c->edit.ws, 1);
+    mal_weights_use(c->edit.ws, 1);
+    for (size_t m = 0; m < mal_model_n_edits(c->edit.model); m++) {
+        const struct mal_linear *lin = mal_model_edit(c->edit.model, m);
         c->shift[m] = malloc((size_t)(lin->d_in * lin->d_out) * sizeof(float));
-        assert_done(mal_weights_read_shift(c->ws, m, c->shift[m], &err), &err);
+        assert_done(mal_weights_read_shift(c->edit.ws, m, c->shift[m], &err), &err);
     }
     mal_delta_finish(&delta);
 }
 
-static float *logits_of(const struct memit_case *c, bool unrelated) {
-    struct mal_example *examples = mal_calloc(c->n_facts, sizeof *examples);
-    struct mal_packed packed = {0};
-    struct mal_error err = {0};
-    for (size_t i = 0; i < c->n_facts; i++) {
-        const struct mal_fact *f = &c->facts[i];
-        assert_done(mal_example_init(&examples[i], c->model, c->tok,
-                                     unrelated ? f->unrelated[0].prompt : f->prompt,
-                                     unrelated ? f->unrelated[0].target : f->target,
-                                     f->join, &err),
-                    &err);
-    }
-    assert_done(mal_examples_pack(examples, NULL, c->n_facts, &packed, &err), &err);
-    size_t n = (size_t)(packed.n_labels * mal_model_info(c->model)->n_outputs);
-    float *logits = malloc(n * sizeof *logits);
-    assert_done(mal_model_score(c->model, &packed.batch,
-                                &(struct mal_row_scores){.logits = logits}, &err),
-                &err);
-    mal_packed_finish(&packed);
-    mal_examples_free(examples, c->n_facts);
-    return logits;
-}
-
-static void measures_of(const struct memit_case *c, struct mal_measures *out) {
-    struct mal_error err = {0};
-    struct mal_score *scores = NULL;
-    size_t n = 0;
-    assert_done(mal_score_facts(c->model, c->tok, c->facts, c->n_facts, NULL, NULL,
-                                &scores, &n, &err),
-                &err);
-    mal_measures_of(c->facts, c->n_facts, scores, out);
-    mal_scores_free(scores, n);
-}
-
 static void run_case(struct memit_case *c) {
-    if (c->model) return;
+    if (c->edit.model) return;
     open_case(c);
-    c->steps = calloc(c->n_facts, sizeof *c->steps);
-    c->z = values_of(c, c->n_facts, 0, watch);
-    for (int i = 0; i < 2; i++)
-        c->logits[i][0] = logits_of(c, i > 0);
-    measures_of(c, &c->before);
+    c->steps = calloc(c->edit.n_facts, sizeof *c->steps);
+    c->z = values_of(c, c->edit.n_facts, 0, watch);
+    golden_edit_listen(&c->edit, false);
     edit(c);
-    for (int i = 0; i < 2; i++)
-        c->logits[i][1] = logits_of(c, i > 0);
-    measures_of(c, &c->after);
-}
-
-static double tolerance(const struct memit_case *c, const char *what,
-                        const char *module) {
-    const json_t *found =
-        json_object_get(json_object_get(c->at.expected, "tolerance"), what);
-    if (module) found = json_object_get(found, module);
-    assert_true(json_is_number(found));
-    return json_number_value(found);
+    golden_edit_listen(&c->edit, true);
 }
 
 /* ---- Texts ---- */
@@ -219,10 +140,10 @@ static void check_rewrite(const json_t *expected, const struct mal_example *e, i
 static void test_texts(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    for (size_t i = 0; i < c->n_facts; i++) {
+    for (size_t i = 0; i < c->edit.n_facts; i++) {
         const struct mal_memit_fact *fact = &c->texts[i];
         const json_t *tokens = json_object_get(
-            json_array_get(json_object_get(c->at.expected, "tokens"), i), "memit");
+            json_array_get(json_object_get(c->edit.at.expected, "tokens"), i), "memit");
         const json_t *rewrites = json_object_get(tokens, "rewrite"),
                      *keys = json_object_get(tokens, "keys"),
                      *about = json_object_get(tokens, "kl");
@@ -244,10 +165,10 @@ static void test_texts(void **state) {
 static void test_steps(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    const json_t *steps = json_object_get(c->at.expected, "steps");
-    const json_t *terms = json_object_get(c->at.expected, "terms");
-    double limit = tolerance(c, "terms", NULL);
-    for (size_t i = 0; i < c->n_facts; i++)
+    const json_t *steps = json_object_get(c->edit.at.expected, "steps");
+    const json_t *terms = json_object_get(c->edit.at.expected, "terms");
+    double limit = golden_edit_tolerance(&c->edit, "terms", NULL);
+    for (size_t i = 0; i < c->edit.n_facts; i++)
         assert_int_equal(c->steps[i], json_integer_value(json_array_get(steps, i)));
     for (size_t i = 0; i < json_array_size(terms); i++) {
         const json_t *of_fact = json_array_get(terms, i);
@@ -279,11 +200,12 @@ static double worst_row(const float *a, const float *b, size_t rows, int64_t n) 
 static void test_values(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    int64_t n = 0, width = mal_model_info(c->model)->n_channels;
-    float *expected = golden_raw(c->tensors, "z", &n);
-    assert_int_equal(n, (int64_t)c->n_facts * width);
-    double distance = worst_row(c->z, expected, c->n_facts, width);
-    if (!(distance <= tolerance(c, "z", NULL))) fail_msg("z: distance %g", distance);
+    int64_t n = 0, width = mal_model_info(c->edit.model)->n_channels;
+    float *expected = golden_raw(c->edit.tensors, "z", &n);
+    assert_int_equal(n, (int64_t)c->edit.n_facts * width);
+    double distance = worst_row(c->z, expected, c->edit.n_facts, width);
+    if (!(distance <= golden_edit_tolerance(&c->edit, "z", NULL)))
+        fail_msg("z: distance %g", distance);
     free(expected);
 }
 
@@ -292,29 +214,24 @@ static void test_whole(void **state) {
     struct memit_case *c = *state;
     if (strcmp(test_device(), "cpu") != 0) return; /* which takes its time */
     run_case(c);
-    mal_weights_use(c->ws, 0);
-    float *alone = values_of(c, c->n_facts, 1, NULL);
-    double distance =
-        worst_row(alone, c->z, c->n_facts, mal_model_info(c->model)->n_channels);
+    mal_weights_use(c->edit.ws, 0);
+    float *alone = values_of(c, c->edit.n_facts, 1, NULL);
+    double distance = worst_row(alone, c->z, c->edit.n_facts,
+                                mal_model_info(c->edit.model)->n_channels);
     if (!(distance <= 2e-5)) fail_msg("z of single facts: distance %g", distance);
     free(alone);
 
     struct mal_error err = {0};
     struct mal_delta delta = {0};
     struct mal_edit_report report;
-    struct mal_edit_task task = {.model = c->model,
-                                 .tok = c->tok,
-                                 .editor = c->editor,
-                                 .facts = c->facts,
-                                 .n_facts = c->n_facts,
-                                 .report = &report};
+    struct mal_edit_task task = golden_edit_task(&c->edit, 0, c->edit.n_facts, &report);
     assert_done(mal_edit_run(&task, &delta, &err), &err);
-    struct mal_hash hash = mal_weights_hash(c->ws, 1);
-    assert_done(mal_weights_try(c->ws, 0, &delta, NULL, NULL, &err), &err);
-    assert_done(mal_weights_seal(c->ws, NULL, NULL, &err), &err);
-    struct mal_hash again = mal_weights_prepared_hash(c->ws);
+    struct mal_hash hash = mal_weights_hash(c->edit.ws, 1);
+    assert_done(mal_weights_try(c->edit.ws, 0, &delta, NULL, NULL, &err), &err);
+    assert_done(mal_weights_seal(c->edit.ws, NULL, NULL, &err), &err);
+    struct mal_hash again = mal_weights_prepared_hash(c->edit.ws);
     assert_memory_equal(&hash, &again, sizeof hash);
-    mal_weights_discard(c->ws);
+    mal_weights_discard(c->edit.ws);
     mal_delta_finish(&delta);
 }
 
@@ -323,14 +240,14 @@ static void test_whole(void **state) {
 static void check_rows(struct memit_case *c, const char *letter, const char *what,
                        float *const *got) {
     run_case(c);
-    for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
-        const char *module = mal_model_edit(c->model, m)->name;
+    for (size_t m = 0; m < mal_model_n_edits(c->edit.model); m++) {
+        const char *module = mal_model_edit(c->edit.model, m)->name;
         char name[256];
         int64_t n = 0;
         snprintf(name, sizeof name, "%s.%s", letter, module);
-        float *expected = golden_raw(c->tensors, name, &n);
+        float *expected = golden_raw(c->edit.tensors, name, &n);
         double distance = golden_distance(got[m], expected, n);
-        double limit = tolerance(c, what, module);
+        double limit = golden_edit_tolerance(&c->edit, what, module);
         free(expected);
         if (!(distance <= limit))
             fail_msg("%s: distance %g above %g", name, distance, limit);
@@ -350,28 +267,17 @@ static void test_residuals(void **state) {
 static void test_shifts(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    for (size_t m = 0; m < mal_model_n_edits(c->model); m++) {
-        const char *module = mal_model_edit(c->model, m)->name;
+    for (size_t m = 0; m < mal_model_n_edits(c->edit.model); m++) {
         char name[256];
-        int64_t n = 0;
-        snprintf(name, sizeof name, "shift64.%s", module);
-        double *expected = golden_raw(c->tensors, name, &n), sum = 0, norm = 0;
-        for (int64_t i = 0; i < n; i++) {
-            double d = (double)c->shift[m][i] - expected[i];
-            sum += d * d;
-            norm += expected[i] * expected[i];
-        }
-        double limit = tolerance(c, "shift", module);
-        free(expected);
-        if (!(sqrt(sum / norm) <= limit))
-            fail_msg("%s: distance %g above %g", name, sqrt(sum / norm), limit);
+        snprintf(name, sizeof name, "shift64.%s", mal_model_edit(c->edit.model, m)->name);
+        golden_edit_check_shift(&c->edit, name, c->shift[m], NULL);
     }
 }
 
 /* ---- An editor made anew ---- */
 
 static void check_moments(const struct memit_case *c, const struct mal_memit *made) {
-    const struct mal_memit *want = c->editor->own;
+    const struct mal_memit *want = c->edit.editor->own;
     for (size_t m = 0; m < want->n_modules; m++) {
         int64_t d = want->d_in[m];
         double distance = golden_distance(made->mom2[m], want->mom2[m], d * d);
@@ -383,31 +289,33 @@ static void check_moments(const struct memit_case *c, const struct mal_memit *ma
 static void test_making(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    mal_weights_use(c->ws, 0);
+    mal_weights_use(c->edit.ws, 0);
     const char *names[MAX_MODULES];
     char path[2 * GOLDEN_PATH];
     struct mal_error err = {0};
     struct mal_preserve_texts texts = {0};
     struct mal_memit *made[2];
     struct mal_editor *editors[2];
-    for (size_t m = 0; m < c->editor->n_modules; m++)
-        names[m] = c->editor->modules[m].name;
-    snprintf(path, sizeof path, "%s/mom2_texts.json", c->at.dir);
-    assert_done(mal_preserve_texts_load(&texts, path, c->model, c->tok, &err), &err);
+    for (size_t m = 0; m < c->edit.editor->n_modules; m++)
+        names[m] = c->edit.editor->modules[m].name;
+    snprintf(path, sizeof path, "%s/mom2_texts.json", c->edit.at.dir);
+    assert_done(mal_preserve_texts_load(&texts, path, c->edit.model, c->edit.tok, &err),
+                &err);
     for (size_t i = 0; i < 2; i++) {
         int64_t n_tokens = 0;
-        assert_done(mal_editor_create_direct(&editors[i], c->editor->method, c->model,
-                                             names, c->editor->n_modules, NULL, &err),
+        assert_done(mal_editor_create_direct(&editors[i], c->edit.editor->method,
+                                             c->edit.model, names,
+                                             c->edit.editor->n_modules, NULL, &err),
                     &err);
         struct mal_method_sample sample = {
-            .tok = c->tok, .texts = &texts, .n_contexts = 7, .seed = 3 + i};
-        assert_done(mal_memit_measure(editors[i], c->model, &sample, &n_tokens, &err),
-                    &err);
+            .tok = c->edit.tok, .texts = &texts, .n_contexts = 7, .seed = 3 + i};
+        assert_done(
+            mal_memit_measure(editors[i], c->edit.model, &sample, &n_tokens, &err), &err);
         made[i] = editors[i]->own;
         check_moments(c, made[i]);
-        assert_int_equal(n_tokens,
-                         json_integer_value(json_object_get(
-                             json_object_get(c->at.expected, "sizes"), "mom2_tokens")));
+        assert_int_equal(
+            n_tokens, json_integer_value(json_object_get(
+                          json_object_get(c->edit.at.expected, "sizes"), "mom2_tokens")));
         assert_int_equal(made[i]->n_contexts, 8);
         assert_string_equal(made[i]->contexts[0], "{}");
     }
@@ -420,18 +328,18 @@ static void test_making(void **state) {
     struct mal_editor *poor;
     int64_t n_tokens = 0;
     texts.n = 1;
-    assert_done(mal_editor_create_direct(&poor, c->editor->method, c->model, names,
-                                         c->editor->n_modules, NULL, &err),
+    assert_done(mal_editor_create_direct(&poor, c->edit.editor->method, c->edit.model,
+                                         names, c->edit.editor->n_modules, NULL, &err),
                 &err);
-    struct mal_method_sample few = {.tok = c->tok, .texts = &texts};
-    assert_false(mal_memit_measure(poor, c->model, &few, &n_tokens, &err));
+    struct mal_method_sample few = {.tok = c->edit.tok, .texts = &texts};
+    assert_false(mal_memit_measure(poor, c->edit.model, &few, &n_tokens, &err));
     assert_int_equal(err.status, MAL_INVALID);
     assert_non_null(strstr(err.text, "too few"));
     mal_editor_close(poor);
     mal_editor_close(editors[0]);
     mal_editor_close(editors[1]);
     mal_preserve_texts_finish(&texts);
-    mal_weights_use(c->ws, 1);
+    mal_weights_use(c->edit.ws, 1);
 }
 
 /* ---- What the model says then ---- */
@@ -439,36 +347,13 @@ static void test_making(void **state) {
 static void test_logits(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    static const char *const names[2][2] = {
-        {"logits.edit.base", "logits.edit.edited"},
-        {"logits.unrelated.base", "logits.unrelated.edited"}};
-    for (int i = 0; i < 4; i++) {
-        const char *name = names[i / 2][i % 2];
-        int64_t n = 0;
-        float *expected = golden_raw(c->tensors, name, &n);
-        double error = golden_logit_error(c->logits[i / 2][i % 2], expected, n);
-        free(expected);
-        if (!(error <= tolerance(c, "logits", NULL))) fail_msg("%s: %g", name, error);
-    }
-}
-
-static void check_measures(const struct memit_case *c, const char *key,
-                           const struct mal_measures *m) {
-    const json_t *expected = json_object_get(c->at.expected, key);
-    const double ours[] = {m->tf_es, m->tf_gs, m->tf_ls};
-    static const char *const names[] = {"es", "gs", "ls"};
-    for (size_t i = 0; i < 3; i++) {
-        double theirs = json_number_value(json_object_get(expected, names[i]));
-        if (fabs(ours[i] - theirs) <= 1e-6) continue;
-        fail_msg("%s %s: %g, expected %g", key, names[i], ours[i], theirs);
-    }
+    golden_edit_check_logits(&c->edit);
 }
 
 static void test_measures(void **state) {
     struct memit_case *c = *state;
     run_case(c);
-    check_measures(c, "before", &c->before);
-    check_measures(c, "after", &c->after);
+    golden_edit_check_measures(&c->edit);
 }
 
 /* ---- Finding cases ---- */
@@ -488,18 +373,10 @@ static void close_case(void *arg) {
         free(c->residuals[m]);
         free(c->shift[m]);
     }
-    for (int i = 0; i < 4; i++)
-        free(c->logits[i / 2][i % 2]);
     free(c->z);
     free(c->steps);
-    mal_memit_facts_free(c->texts, c->n_facts);
-    mal_facts_free(c->facts, c->n_facts);
-    mal_weights_destroy(c->ws);
-    mal_editor_close(c->editor);
-    mal_tokenizer_close(c->tok);
-    mal_model_close(c->model);
-    mal_safetensors_close(c->tensors);
-    json_decref(c->at.expected);
+    mal_memit_facts_free(c->texts, c->edit.n_facts);
+    golden_edit_close(&c->edit);
     free(c);
 }
 
@@ -513,6 +390,6 @@ int main(void) {
     size_t n =
         golden_find(is_memit_case, sizeof(struct memit_case), cases, GOLDEN_MAX_CASES);
     int failed = golden_run("memit", cases, n, checks, N_CHECKS, close_case);
-    mal_backend_destroy(shared);
+    mal_backend_destroy(golden_backend);
     return failed;
 }
