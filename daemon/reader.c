@@ -15,6 +15,7 @@ bool mal_reader_settle(struct mal_worker *worker, struct mal_error *err) {
            worker->reader_err.status == MAL_OK)
         pthread_cond_wait(&worker->asked, &worker->lock);
     worker->waiting = false;
+    worker->beat_ms = mal_monotonic_ms(); /* not as long ago as the wait was long */
     bool failed = worker->reader_err.status != MAL_OK;
     if (failed) *err = worker->reader_err;
     pthread_mutex_unlock(&worker->lock);
