@@ -29,9 +29,11 @@ bool mal_worker_reads_wait(const struct mal_worker *worker) {
 /* False: it is to end. */
 static bool wait_for_reads(struct mal_worker *worker) {
     pthread_mutex_lock(&worker->lock);
+    worker->read_beat_ms = 0;
     while (!worker->reads && !worker->stop)
         pthread_cond_wait(&worker->read_asked, &worker->lock);
     bool stop = worker->stop;
+    if (!stop) worker->read_beat_ms = mal_monotonic_ms();
     pthread_mutex_unlock(&worker->lock);
     return !stop;
 }
@@ -47,6 +49,7 @@ static void *reader_main(void *arg) {
         if (ok) continue;
         pthread_mutex_lock(&worker->lock);
         worker->reader_err = err; /* the worker ends with it */
+        worker->read_beat_ms = 0;
         pthread_cond_signal(&worker->asked);
         pthread_mutex_unlock(&worker->lock);
         break;
