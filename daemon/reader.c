@@ -15,6 +15,7 @@ bool mal_reader_settle(struct mal_worker *worker, struct mal_error *err) {
            worker->reader_err.status == MAL_OK)
         pthread_cond_wait(&worker->asked, &worker->lock);
     worker->waiting = false;
+    worker->beat_ms = mal_monotonic_ms(); /* not as long ago as the wait was long */
     bool failed = worker->reader_err.status != MAL_OK;
     if (failed) *err = worker->reader_err;
     pthread_mutex_unlock(&worker->lock);
@@ -28,9 +29,11 @@ bool mal_worker_reads_wait(const struct mal_worker *worker) {
 /* False: it is to end. */
 static bool wait_for_reads(struct mal_worker *worker) {
     pthread_mutex_lock(&worker->lock);
+    worker->read_beat_ms = 0;
     while (!worker->reads && !worker->stop)
         pthread_cond_wait(&worker->read_asked, &worker->lock);
     bool stop = worker->stop;
+    if (!stop) worker->read_beat_ms = mal_monotonic_ms();
     pthread_mutex_unlock(&worker->lock);
     return !stop;
 }
@@ -46,6 +49,7 @@ static void *reader_main(void *arg) {
         if (ok) continue;
         pthread_mutex_lock(&worker->lock);
         worker->reader_err = err; /* the worker ends with it */
+        worker->read_beat_ms = 0;
         pthread_cond_signal(&worker->asked);
         pthread_mutex_unlock(&worker->lock);
         break;

@@ -71,6 +71,7 @@ static bool stops(struct mal_worker *worker) {
     if (!worker->beside) return mal_worker_stopping(worker);
     pthread_mutex_lock(&worker->lock);
     bool stop = worker->stop;
+    worker->read_beat_ms = mal_monotonic_ms();
     pthread_mutex_unlock(&worker->lock);
     return stop;
 }

@@ -307,9 +307,11 @@ bool mal_worker_stopping(struct mal_worker *worker) {
 
 int64_t mal_worker_silence_ms(struct mal_worker *worker) {
     pthread_mutex_lock(&worker->lock);
-    int64_t ms = worker->waiting ? 0 : mal_monotonic_ms() - worker->beat_ms;
+    int64_t now = mal_monotonic_ms();
+    int64_t ms = worker->waiting ? 0 : now - worker->beat_ms;
+    int64_t read_ms = worker->read_beat_ms ? now - worker->read_beat_ms : 0;
     pthread_mutex_unlock(&worker->lock);
-    return ms;
+    return read_ms > ms ? read_ms : ms;
 }
 
 static bool is_joinable(const struct mal_queued_job *job) {

@@ -56,8 +56,8 @@ void mal_worker_stop(struct mal_worker *worker);
 /* After `ended`, or before the loop ever ran. Closes the engine. Takes NULL. */
 void mal_worker_destroy(struct mal_worker *worker);
 
-/* How long its thread has been in one slice of work, or in waiting for the writer; 0
- * while there is nothing to do. Any thread. */
+/* How long its thread has been in one slice of work, or in waiting for the writer, or the
+ * thread of reads in one step; 0 while there is nothing to do. Any thread. */
 int64_t mal_worker_silence_ms(struct mal_worker *worker);
 
 /* ---- Jobs; any thread ---- */

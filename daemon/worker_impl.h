@@ -57,6 +57,7 @@ struct mal_worker {
     pthread_cond_t read_asked;
     struct mal_error reader_err; /* under the lock: the device failed there */
     uint64_t n_answered;         /* reads so far, also under the lock */
+    int64_t read_beat_ms;        /* and when it last came by between two steps; 0: idle */
 
     struct mal_idle idle;
     struct mal_evaluating evaluating;

@@ -16,6 +16,8 @@
  *     rollback    to the base and back again
  *     generate:N  32 tokens after N prompts at once
  *     train:N     steps of training with N facts each
+ *     reads:N     answers that a second thread gives, by itself and while N facts are
+ *                 taught, with and without the ticks' wait for them
  *
  * A JSON line for each; what a case lacks memory for says so and the others go on. */
 #include <getopt.h>
@@ -27,14 +29,25 @@
 #include "core/model/generate.h"
 #include "gpu_edit.h"
 
-/* ---- Opening ---- */
+/* ---- Ticks ---- */
+
+/* All ticks of an edit come after the stream was synchronised, so that the host's clock
+ * sees the device's time, and a read that a tick waits for has the device to itself; only
+ * a copy of weights that are hashed next may be under way. */
+static void note_time(struct edit_bench *e, enum mal_stage stage) {
+    double seconds = mal_clock_seconds() - e->last_tick;
+    if (seconds > e->longest[stage]) e->longest[stage] = seconds;
+}
 
 static bool listen(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct edit_bench *e = arg;
     size_t bytes = mal_backend_bytes(e->be);
     (void)done, (void)total;
+    note_time(e, stage);
     e->stage = (int)stage;
     if (bytes > e->peak_bytes) e->peak_bytes = bytes;
+    if (e->reading) settle_reads(e->reading);
+    e->last_tick = mal_clock_seconds();
     return true;
 }
 
@@ -42,10 +55,18 @@ static void listen_apply(void *arg) {
     (void)listen(arg, MAL_STAGE_APPLY, 0, 0);
 }
 
+static void listen_hash(void *arg) {
+    (void)listen(arg, MAL_STAGE_HASH, 0, 0);
+}
+
 struct mal_progress edit_progress(struct edit_bench *e) {
     e->peak_bytes = mal_backend_bytes(e->be);
+    memset(e->longest, 0, sizeof e->longest);
+    e->last_tick = mal_clock_seconds();
     return (struct mal_progress){.tick = listen, .arg = e, .slice_tokens = e->slice};
 }
+
+/* ---- Opening ---- */
 
 static bool make_model(struct edit_bench *e, struct mal_error *err) {
     char path[600];
@@ -138,9 +159,10 @@ static bool return_to(struct edit_bench *e, int64_t version, struct mal_error *e
 
 static bool seal(struct edit_bench *e, struct mal_edit_report *report,
                  struct mal_error *err) {
-    if (!mal_weights_seal(e->ws, listen_apply, e, err)) return false;
+    if (!mal_weights_seal(e->ws, listen_hash, e, err)) return false;
     report->seconds[MAL_STAGE_HASH] += mal_weights_hash_seconds(e->ws);
     publish(e);
+    note_time(e, MAL_STAGE_HASH);
     return true;
 }
 
@@ -268,15 +290,16 @@ static void report_edit(struct edit_bench *e, const char *name, size_t n,
     mal_hash_hex(&weights, hash);
     edit_floors(e, o->form, &o->report, least);
     print_line(json_pack(
-        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s}", "case", name,
-        "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens, "input_tokens",
-        (json_int_t)o->report.n_input_tokens, "loss", o->report.loss, "total_seconds",
-        o->seconds, "seconds", stages_json(o->report.seconds), "floor",
-        stages_json(least), "parts", parts_json(o->parts), "rounds",
-        (json_int_t)o->rounds, "correct", (json_int_t)o->correct, "encoding",
+        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s,s:s*}", "case",
+        name, "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens,
+        "input_tokens", (json_int_t)o->report.n_input_tokens, "loss", o->report.loss,
+        "total_seconds", o->seconds, "seconds", stages_json(o->report.seconds), "floor",
+        stages_json(least), "longest", stages_json(e->longest), "parts",
+        parts_json(o->parts), "rounds", (json_int_t)o->rounds, "correct",
+        (json_int_t)o->correct, "encoding",
         mal_encoding_name(mal_delta_encoding(&o->delta)), "delta_bytes",
         (json_int_t)mal_delta_bytes(&o->delta), "peak_device_bytes",
-        (json_int_t)e->peak_bytes, "weights", hash));
+        (json_int_t)e->peak_bytes, "weights", hash, "beside", e->beside));
 }
 
 /* One that does not fit into memory, say, leaves the others. */
@@ -313,7 +336,7 @@ static void run_edit(struct edit_bench *e, const char *name, size_t n) {
     double begin = mal_clock_seconds();
     ok =
         ok && (once ? edit_once(e, n, &o, &err) : edit_in_system(e, n, shared, &o, &err));
-    o.seconds = mal_clock_seconds() - begin;
+    e->edit_seconds = o.seconds = mal_clock_seconds() - begin;
     if (ok)
         report_edit(e, name, n, &o);
     else

@@ -9,6 +9,8 @@
 #include "gpu_bench.h"
 #include "gpu_model.h"
 
+struct reading;
+
 struct edit_bench {
     const char *device, *dir;
     struct gpu_model_shape shape;
@@ -26,15 +28,22 @@ struct edit_bench {
     struct mal_joint *joint; /* of the cases "joint" that follow each other */
     size_t n_joint;          /* facts in it */
     size_t peak_bytes;       /* of device memory, as far as ticks show */
-    _Atomic int stage; /* enum mal_stage of the last tick */
+    _Atomic int stage;       /* enum mal_stage of the last tick */
     int n_failed;
+
+    struct reading *reading;      /* each tick waits for its reads; NULL: for none */
+    const char *beside;           /* what else runs, in words; NULL: nothing */
+    double last_tick;             /* when it ended */
+    double longest[MAL_N_STAGES]; /* seconds from tick to tick, by the second's stage */
+    double edit_seconds;          /* of the last edit */
 };
 
 /* How an edit solves: added to the live weights in one pass, in a system of its own, or
  * in that of all facts. */
 enum edit_form { EDIT_ONCE, EDIT_ALONE, EDIT_JOINT };
 
-/* Ticks as the product has them; the peak of the memory begins anew. */
+/* Ticks as the product has them; the peak of the memory and the longest time between two
+ * ticks begin anew. */
 struct mal_progress edit_progress(struct edit_bench *e);
 
 /* least (MAL_N_STAGES): the seconds that each stage takes at least on this device, 0
@@ -42,7 +51,12 @@ struct mal_progress edit_progress(struct edit_bench *e);
 void edit_floors(const struct edit_bench *e, enum edit_form form,
                  const struct mal_edit_report *report, double *least);
 
-/* Reads beside nothing, then beside teach(e, "alone", n). */
+/* Waits until the reads that have been asked for by now are answered, as the daemon does
+ * at each tick (mal_reader_settle()). */
+void settle_reads(struct reading *reading);
+
+/* teach(e, "alone", n) without reads; reads beside nothing; reads beside that, first
+ * without waiting for them. */
 void run_reads(struct edit_bench *e, size_t n,
                void (*teach)(struct edit_bench *e, const char *name, size_t n),
                void (*report_error)(struct edit_bench *e, const char *name, size_t n,

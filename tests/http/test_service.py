@@ -9,7 +9,7 @@ import threading
 import time
 
 import harness
-from harness import Case, Daemon, MODEL_ARGS, PATIENCE, main, only_fake
+from harness import Case, Daemon, MODEL_ARGS, PATIENCE, main, only_fake, wait_until
 
 WATCHDOG_MS = 400
 # Becomes the daemon, with a socket as descriptor 3 and LISTEN_PID as a service manager sets it.
@@ -27,6 +27,22 @@ def held():
             yield file, lambda: open(file, "w").close()
         finally:
             open(file, "w").close()
+
+
+@contextlib.contextmanager
+def asking(d, prompt):
+    """A completion meanwhile; the status of its answer, once there is one."""
+    statuses = []
+    thread = threading.Thread(target=lambda: statuses.append(d.complete(prompt).status))
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        thread.join()
+
+
+def is_asked(d):
+    return b"malmend_reads_waiting 1\n" in d.get("/metrics").body
 
 
 class Manager:
@@ -147,6 +163,43 @@ class Notify(Own):
             release()
             d.wait_job(job)
         manager.wait_line("WATCHDOG=1", n + 2)
+
+    @only_fake
+    def test_watchdog_of_reads(self):
+        """A read that was stuck on a thread of its own fed the watchdog for ever: the worker waits for
+        it, or for work. One that takes its steps may take long, and so may the change that waits."""
+        manager = Manager()
+        d = self.daemon(manager, WATCHDOG_USEC=str(WATCHDOG_MS * 1000), MAL_FAKE_READS_BESIDE="1")
+        manager.wait_line("WATCHDOG=1", 3)
+        with held() as (edit, release_edit), held() as (file, release):
+            job = d.edit({"prompt": "held: " + edit, "target": "b"}).json["id"]
+            d.wait_job(job, "running")
+            with asking(d, "held: " + file) as answers:
+                wait_until(lambda: is_asked(d))
+                manager.wait_line("WATCHDOG=1", manager.count("WATCHDOG=1") + 8)
+                release_edit()
+                manager.wait_line("WATCHDOG=1", manager.count("WATCHDOG=1") + 4)
+                self.assertEqual(d.get("/v1/jobs/" + job).json["state"], "running", "it waits for the read")
+                release()
+            self.assertEqual(answers, [200])
+            d.wait_job(job)
+        with held() as (file, release), asking(d, "stuck: " + file) as answers:
+            manager.wait_silence("WATCHDOG=1", 2 * WATCHDOG_MS)
+            n = manager.count("WATCHDOG=1")
+            release()
+        self.assertEqual(answers, [200])
+        manager.wait_line("WATCHDOG=1", n + 2)
+
+    @only_fake
+    def test_read_without_end(self):
+        """A change waits for a read as long as the client does at most."""
+        manager = Manager()
+        d = self.daemon(manager, "--request-timeout", "1", MAL_FAKE_READS_BESIDE="1")
+        with held() as (file, _), asking(d, "held: " + file) as answers:
+            wait_until(lambda: is_asked(d))
+            d.apply({"prompt": "a", "target": "b"})
+            wait_until(lambda: answers)
+        self.assertNotEqual(answers, [200])
 
     def test_watchdog_of_another(self):
         manager = Manager()

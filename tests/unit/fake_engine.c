@@ -324,7 +324,8 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     size_t n_facts = batch->n;
     double begin = mal_clock_seconds();
     *out = (struct mal_change){.passes = true};
-    fake_stuck(facts, n_facts);
+    for (size_t i = 0; i < n_facts; i++)
+        fake_stuck(facts[i].prompt);
     if (!work(facts, n_facts, progress, err)) return false;
     out->report.seconds[MAL_STAGE_FORWARD] = mal_clock_seconds() - begin;
     if (bad_target(facts, n_facts, "fail:numeric")) {
