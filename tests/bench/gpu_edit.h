@@ -26,7 +26,7 @@ struct edit_bench {
     struct mal_joint *joint; /* of the cases "joint" that follow each other */
     size_t n_joint;          /* facts in it */
     size_t peak_bytes;       /* of device memory, as far as ticks show */
-    _Atomic int stage; /* enum mal_stage of the last tick */
+    _Atomic int stage;       /* enum mal_stage of the last tick */
     int n_failed;
 };
 
@@ -45,6 +45,11 @@ void edit_floors(const struct edit_bench *e, enum edit_form form,
 /* Reads beside nothing, then beside teach(e, "alone", n). */
 void run_reads(struct edit_bench *e, size_t n,
                void (*teach)(struct edit_bench *e, const char *name, size_t n),
+               void (*report_error)(struct edit_bench *e, const char *name, size_t n,
+                                    const struct mal_error *err));
+/* With its own editor and edit modules: afterwards all is as at the beginning, the base
+ * live and no other version there; e->ws NULL: that failed. */
+void run_memit(struct edit_bench *e, size_t n,
                void (*report_error)(struct edit_bench *e, const char *name, size_t n,
                                     const struct mal_error *err));
 void run_train(struct edit_bench *e, size_t n,
