@@ -9,7 +9,7 @@
 #include "core/alloc.h"
 
 /* Input tokens of one pass, times the device's breadth: tens of milliseconds. */
-enum { SLICE_TOKENS = 1024 };
+enum { SLICE_TOKENS = 512 };
 
 static int64_t slice_tokens(const struct mal_model *model) {
     return SLICE_TOKENS * mal_backend_breadth(mal_model_backend(model));

@@ -18,6 +18,7 @@
  *     train:N     steps of training with N facts each
  *     reads:N     answers that a second thread gives, by itself and while N facts are
  *                 taught, with and without the ticks' wait for them
+ *     memit:N     N facts by MEMIT and, extrapolated, 16,384; begins and ends at the base
  *
  * A JSON line for each; what a case lacks memory for says so and the others go on. */
 #include <getopt.h>
@@ -462,6 +463,7 @@ static void run_case(struct edit_bench *e, const char *text) {
     if (strcmp(name, "generate") == 0) run_generate(e, facts);
     if (strcmp(name, "reads") == 0) run_reads(e, facts, run_edit, report_error);
     if (strcmp(name, "train") == 0) run_train(e, facts, report_error);
+    if (strcmp(name, "memit") == 0) run_memit(e, facts, report_error);
 }
 
 /* Facts that the cases need at most; joint ones are others each time. */
@@ -548,7 +550,7 @@ int main(int argc, char **argv) {
     struct mal_error err = {0};
     bool ok = open_all(&e, &err);
     if (!ok) fprintf(stderr, "bench_gpu_edit: %s\n", err.text);
-    for (int i = optind; ok && i < argc; i++)
+    for (int i = optind; ok && e.ws && i < argc; i++)
         run_case(&e, argv[i]);
     close_all(&e);
     return ok && e.n_failed == 0 ? 0 : 1;

@@ -61,6 +61,11 @@ void run_reads(struct edit_bench *e, size_t n,
                void (*teach)(struct edit_bench *e, const char *name, size_t n),
                void (*report_error)(struct edit_bench *e, const char *name, size_t n,
                                     const struct mal_error *err));
+/* With its own editor and edit modules: afterwards all is as at the beginning, the base
+ * live and no other version there; e->ws NULL: that failed. */
+void run_memit(struct edit_bench *e, size_t n,
+               void (*report_error)(struct edit_bench *e, const char *name, size_t n,
+                                    const struct mal_error *err));
 void run_train(struct edit_bench *e, size_t n,
                void (*report_error)(struct edit_bench *e, const char *name, size_t n,
                                     const struct mal_error *err));

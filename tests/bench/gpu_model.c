@@ -273,6 +273,15 @@ static char *question(uint64_t *seed, int tokens) {
     return word(seed, most - 2 - 4 + (int)mal_random_below(seed, 9));
 }
 
+/* Four letters, or as many as there are, that end three before the prompt does: zsRE's
+ * subjects are about so long, and so far from the end. */
+static char *subject(const char *prompt) {
+    size_t n = strlen(prompt), end = n > 3 ? n - 3 : n, from = end > 4 ? end - 4 : 0;
+    char text[8];
+    snprintf(text, sizeof text, "%.*s", (int)(end - from), prompt + from);
+    return mal_strdup(text);
+}
+
 bool gpu_model_facts(struct mal_fact **out, size_t n, int tokens, struct mal_error *err) {
     uint64_t seed = 11;
     struct mal_fact *facts = mal_calloc(n, sizeof *facts);
@@ -286,11 +295,13 @@ bool gpu_model_facts(struct mal_fact **out, size_t n, int tokens, struct mal_err
         fact->unrelated = mal_calloc(1, sizeof *fact->unrelated);
         ok = ok && fact->prompt && fact->target && fact->rephrases && fact->unrelated;
         if (!ok) break;
+        fact->subject = subject(fact->prompt);
         fact->n_rephrases = fact->n_unrelated = 1;
         fact->rephrases[0] = question(&seed, tokens);
         fact->unrelated[0].prompt = question(&seed, tokens);
         fact->unrelated[0].target = answer(&seed);
-        ok = fact->rephrases[0] && fact->unrelated[0].prompt && fact->unrelated[0].target;
+        ok = fact->subject && fact->rephrases[0] && fact->unrelated[0].prompt &&
+             fact->unrelated[0].target;
     }
     if (ok) {
         *out = facts;

@@ -22,7 +22,7 @@ bool gpu_model_write(const char *dir, const struct gpu_model_shape *shape,
 bool gpu_model_fill(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 
 /* n facts whose texts have `tokens` tokens on average, 3 or 4 of the answer, with a
- * rephrase and an unrelated prompt each. *out: mal_facts_free(). */
+ * subject, a rephrase and an unrelated prompt each. *out: mal_facts_free(). */
 bool gpu_model_facts(struct mal_fact **out, size_t n, int tokens,
                      struct mal_error *err) MAL_CHECK;
 
