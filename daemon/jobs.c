@@ -24,7 +24,7 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct mal_run *run = arg;
     mal_status_progress(run->worker->o.status, stage, done, total);
     (void)mal_worker_turn(run->worker, MAL_WORK_CHANGES); /* so far */
-    if (!mal_worker_serve_reads(run->worker, &run->read_err)) return false;
+    if (!mal_worker_share(run->worker, &run->read_err)) return false;
     return !mal_worker_stopping(run->worker);
 }
 

@@ -237,6 +237,18 @@ bool mal_worker_answer_reads(struct mal_worker *worker, struct mal_error *err) {
     return ok;
 }
 
+/* Of what reads take, between two rounds of them, while others wait. */
+static const double WORK_PER_READ = 0.5;
+
+bool mal_worker_share(struct mal_worker *worker, struct mal_error *err) {
+    double now = mal_clock_seconds();
+    if (now - worker->served_at < WORK_PER_READ * worker->served_for) return true;
+    bool ok = mal_worker_serve_reads(worker, err);
+    worker->served_at = mal_clock_seconds();
+    worker->served_for = worker->served_at - now;
+    return ok;
+}
+
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) {
     if (worker->beside) return mal_reader_settle(worker, err);
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_READS);

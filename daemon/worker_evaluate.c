@@ -34,7 +34,7 @@ void mal_evaluate_finish(struct mal_worker *worker) {
 
 static bool go_on(void *arg) {
     struct mal_run *run = arg;
-    return mal_worker_serve_reads(run->worker, &run->read_err) &&
+    return mal_worker_share(run->worker, &run->read_err) &&
            !mal_worker_stopping(run->worker);
 }
 

@@ -64,6 +64,7 @@ struct mal_worker {
 
     enum mal_work work; /* what the thread does since work_since */
     double work_since;
+    double served_at, served_for; /* when the last round of reads ended, its seconds */
 
     struct mal_task ready_task, change_task, end_task;
     struct mal_error end_err; /* why the thread ended */
@@ -167,6 +168,9 @@ void mal_worker_announce(struct mal_worker *worker); /* `changed`, soon */
 /* Answers the reads that wait now, not those that come meanwhile; or lets their own
  * thread do so. False: the device failed. */
 bool mal_worker_serve_reads(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* The same between two slices of a change: but where the next reads wait already, the
+ * change goes on for half the time that the last ones took, so that it ends, too. */
+bool mal_worker_share(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
 /* Under the lock: whether there is a reason for that call. */
 bool mal_worker_reads_wait(const struct mal_worker *worker);
 /* What either thread does with them. */

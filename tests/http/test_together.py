@@ -32,6 +32,33 @@ class Post(threading.Thread):
         self.answer = self.d.call("POST", self.path, self.body, self.headers)
 
 
+def busy(d, work):
+    """Seconds of the worker."""
+    name = 'malmend_worker_busy_seconds_total{work="%s"} ' % work
+    lines = d.get("/metrics").body.decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+@only_fake
+class Shared(Case):
+    def test_reads_leave_time_for_changes(self):
+        """Clients that ask without a pause had a read before every slice, however short: an edit of
+        many slices took as many answers."""
+        held = Held(self, self.d)
+        held.begin()
+        before = {work: busy(self.d, work) for work in ("changes", "reads")}
+        threads = [threading.Thread(target=lambda: [self.d.complete("slow: 30") for _ in range(15)])
+                   for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(harness.PATIENCE)
+        spent = {work: busy(self.d, work) - before[work] for work in before}
+        held.end()
+        self.assertGreater(spent["reads"], 15 * 0.03)
+        self.assertGreater(spent["changes"], 0.3 * spent["reads"])
+
+
 @only_fake
 class Together(Case):
     ARGS = ("--max-queue", "40")

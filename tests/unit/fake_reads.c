@@ -36,6 +36,7 @@ static struct answer answer_of(const json_t *table, const struct mal_generation 
     struct answer answer;
     char *prompt = prompt_text(gen);
     fake_stuck(prompt);
+    fake_slow(prompt);
     const char *target = json_string_value(json_object_get(table, prompt));
     if (!strcmp(prompt, "tokens:")) {
         snprintf(answer.text, sizeof answer.text, "%zu", n_tokens);

@@ -4,5 +4,7 @@
 
 /* A prompt "stuck: FILE" takes one slice, or step, until there is that file. */
 void fake_stuck(const char *prompt);
+/* "slow: N ..." takes N milliseconds. */
+void fake_slow(const char *prompt);
 
 #endif
