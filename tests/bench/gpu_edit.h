@@ -52,7 +52,7 @@ void edit_floors(const struct edit_bench *e, enum edit_form form,
                  const struct mal_edit_report *report, double *least);
 
 /* Waits until the reads that have been asked for by now are answered, as the daemon does
- * at each tick (mal_reader_settle()). */
+ * at each tick (mal_worker_share()). */
 void settle_reads(struct reading *reading);
 
 /* teach(e, "alone", n) without reads; reads beside nothing; reads beside that, first
