@@ -74,8 +74,8 @@ struct mal_memit_values {
 };
 
 /* v* of each fact, z (n, C) host memory. Many facts go together: as many as fill a pass
- * of progress->slice_tokens rows, and whose kept states take a quarter of the memory that
- * is free. */
+ * of progress->slice_tokens rows, and whose kept states and pass take half of the memory
+ * that is free. */
 bool mal_memit_find_values(const struct mal_memit_values *values, float *z,
                            struct mal_error *err) MAL_CHECK;
 

@@ -9,8 +9,8 @@
 #include "core/editor/memit_impl.h"
 #include "core/model/cut.h"
 
-/* Of what is kept of a group, where free memory is not known. */
-static const size_t most_kept = (size_t)1 << 30;
+/* Of what is kept of a group and its pass, where free memory is not known. */
+static const size_t most_bytes = (size_t)1 << 30;
 
 static const double low_enough = 0.05; /* a loss that ends a fact's descent */
 
@@ -76,9 +76,10 @@ static int64_t most_rows(const struct mal_memit_values *values) {
 static bool take_facts(struct group *g, struct mal_error *err) {
     const struct mal_memit_values *values = g->values;
     size_t left = values->n - g->first, most = values->most_facts, n_texts = 0;
-    size_t room = mal_backend_available(mal_model_backend(values->model)) / 4;
     int64_t rows = 0;
-    if (room == 0) room = most_kept;
+    mal_model_drop_scratch(values->model); /* of the group before */
+    size_t room = mal_backend_available(mal_model_backend(values->model)) / 2;
+    if (room == 0) room = most_bytes;
     if (most > 0 && most < left) left = most;
     for (size_t i = 0; i < left; i++)
         n_texts += values->facts[g->first + i].n + 1;
@@ -93,7 +94,7 @@ static bool take_facts(struct group *g, struct mal_error *err) {
             rows += g->texts[i].n - g->texts[i].at;
         struct mal_cut_bytes need =
             mal_cut_bytes(values->model, values->block, g->texts, end);
-        if (g->n > 0 && need.kept > room) break;
+        if (g->n > 0 && need.kept + need.pass > room) break;
         g->start[g->n + 1] = g->n_texts = end;
     }
     return true;
