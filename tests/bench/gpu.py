@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 
+import gpu_large
 import gpu_serve
 
 HERE = os.path.dirname(os.path.realpath(__file__))
@@ -23,8 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(HERE))  # of the sources, or of what gpu_
 PACKED = os.path.join(ROOT, "pack.json")
 
 # Seconds that each part may take: together they stay below ten minutes.
-LIMITS = {"parity": 90, "ops": 75, "torch": 60, "edit": 165, "model": 45, "sanitize": 100,
-          "serve": 60}
+LIMITS = {"parity": 75, "ops": 40, "torch": 40, "edit": 140, "model": 40, "sanitize": 95,
+          "serve": 35, "large": 130}
 JOBS = 6  # tests at once
 # What holds to the same limits where operands of products are rounded.
 ALIKE = ["test_act", "test_attention", "test_gemm_bf16", "test_kl", "test_normalizer", "test_rope", "test_rows64", "test_train_ops",
@@ -408,8 +409,12 @@ def serve(programs, options, deadline):
     return gpu_serve.serve(programs, options, deadline, ROOT)
 
 
-PARTS = {"parity": parity, "ops": ops, "torch": torch_ops, "edit": edit, "serve": serve, "model": torch_model,
-         "sanitize": sanitize}
+def large(programs, options, deadline):
+    return gpu_large.large(programs, options, deadline, ROOT)
+
+
+PARTS = {"parity": parity, "ops": ops, "torch": torch_ops, "edit": edit, "serve": serve, "large": large,
+         "model": torch_model, "sanitize": sanitize}
 
 
 # ---- What came of it ----
@@ -475,7 +480,7 @@ def print_lines(part):
 
 def print_summary(results):
     """The longest first, so that the end of the output says the most."""
-    order = ["ops", "torch", "model", "edit", "sanitize", "serve", "parity"]
+    order = ["ops", "torch", "model", "edit", "sanitize", "large", "serve", "parity"]
     for name in [name for name in order if name in results["parts"]]:
         part = results["parts"][name]
         print(f"{name}: {'ok' if part['ok'] else 'NOT WELL'}, {part['seconds']:.1f} s"
@@ -486,6 +491,8 @@ def print_summary(results):
             print_parity(part["result"])
         elif name == "sanitize":
             print_sanitize(part["result"])
+        elif name == "large":
+            print(*gpu_large.lines(part["result"]), sep="\n")
         elif name == "serve":
             print("  " + json.dumps(part["result"])[:1500])
         else:
@@ -528,6 +535,8 @@ def main():
     parser.add_argument("--build", help="the build directory; not where it is packed")
     parser.add_argument("--device", default="cuda:0", help="cuda:N; cpu: a small run, to see that it works")
     parser.add_argument("--cases", help="of bench_gpu_edit")
+    parser.add_argument("--facts", type=int, default=0, help="of large: at its end so many more in one request")
+    parser.add_argument("--repair-rounds", type=int, default=0, help="of large's daemon")
     parser.add_argument("--describe", action="store_true", help="what gpu_pack.sh is to pack")
     options = parser.parse_args()
     if options.describe:

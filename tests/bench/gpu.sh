@@ -1,10 +1,11 @@
 #!/bin/sh
 # Everything that needs a GPU, without anybody looking on, in less than ten minutes: tests on the device, the
-# products and single operations against PyTorch, whole edits at GPT-J 6B's size, the daemon, compute-sanitizer.
+# products and single operations against PyTorch, whole edits at GPT-J 6B's size, the daemon with the demo model and
+# at that size, compute-sanitizer.
 #
 #   gpu.sh [--build DIR] [--device cuda:0] [PART...]
 #
-# PART: parity ops torch edit serve model sanitize (gpu.py says what each is); all without. From a folder that gpu_pack.sh
+# PART: parity ops torch edit serve large model sanitize (gpu.py says what each is); all without. From a folder that gpu_pack.sh
 # made nothing is built; otherwise DIR (build/gpu) is brought up to date. One JSON file goes to $OUT, or to
 # results/ beside this script. Exit code 0: all went well.
 set -eu

@@ -47,12 +47,13 @@ ninja -C "$build" $wanted >&2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 pack=$work/malmend-gpu
-mkdir -p "$pack/bin" "$pack/lib" "$pack/tests/bench" "$pack/tests/golden"
+mkdir -p "$pack/bin" "$pack/lib" "$pack/tests/bench" "$pack/tests/cli" "$pack/tests/golden"
 echo "$describe" >"$pack/pack.json"
 for program in $wanted; do
     strip -o "$pack/bin/$(basename "$program")" "$build/$program"
 done
-cp "$here/gpu.sh" "$here/gpu.py" "$here/gpu_serve.py" "$here/torch_ops.py" "$pack/tests/bench/"
+cp "$here/gpu.sh" "$here/gpu.py" "$here/gpu_large.py" "$here/gpu_serve.py" "$here/torch_ops.py" "$pack/tests/bench/"
+cp "$root/tests/cli/sparse.py" "$pack/tests/cli/"
 ln -s tests/bench/gpu.sh "$pack/gpu.sh"
 cp -a "$root/tests/golden/cases" "$root/tests/golden/tokenizer" "$pack/tests/golden/"
 cp -a "$root/tests/demo" "$pack/tests/"

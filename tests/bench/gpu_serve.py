@@ -16,24 +16,27 @@ MODEL, EDITOR = "tests/demo/model", "tests/demo/editor.safetensors"
 
 
 class Daemon:
-    def __init__(self, programs, root, state, device, deadline, *more):
+    def __init__(self, programs, root, state, device, deadline, *more, model=MODEL, editor=EDITOR):
         self.deadline = deadline
         self.log = open(os.path.join(state, "log"), "ab+")
-        begin = self.log.tell()
+        self.begin = self.log.tell()
         self.process = subprocess.Popen(
-            [programs.path("malmend"), "serve", "--model", MODEL, "--editor", EDITOR, "--device", device,
+            [programs.path("malmend"), "serve", "--model", model, "--editor", editor, "--device", device,
              "--db", os.path.join(state, "db"), "--listen", "127.0.0.1:0", "--no-scrub", *more],
             cwd=root, env=programs.environment(), stderr=self.log, stdin=subprocess.DEVNULL)
         self.url = None
         while not self.url or not self.ready():
             if self.process.poll() is not None or deadline.left() < 1:
-                raise RuntimeError("not ready: " + self.said(begin)[-600:])
-            found = re.search(r'"address":"([^"]*:\d+)"', self.said(begin))
+                words = self.said()[-600:]
+                self.kill()
+                raise RuntimeError("not ready: " + words)
+            found = re.search(r'"address":"([^"]*:\d+)"', self.said())
             self.url = self.url or found and "http://" + found.group(1)
             time.sleep(0.02)
 
-    def said(self, begin):
-        self.log.seek(begin)
+    def said(self):
+        """What this process logged."""
+        self.log.seek(self.begin)
         return self.log.read().decode(errors="replace")
 
     def ready(self):
@@ -68,13 +71,18 @@ class Daemon:
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+        self.log.close()
+
+
+def read_once(daemon, prompt):
+    begin = time.monotonic()
+    daemon.call("/v1/completions", {"model": "live", "max_tokens": 8, "prompt": prompt})
+    return time.monotonic() - begin
 
 
 def reads(daemon, prompt, stop, times):
     while not stop.is_set():
-        begin = time.monotonic()
-        daemon.call("/v1/completions", {"model": "live", "max_tokens": 8, "prompt": prompt})
-        times.append(time.monotonic() - begin)
+        times.append(read_once(daemon, prompt))
 
 
 def percentiles(times):
@@ -103,7 +111,6 @@ def between_slices(programs, root, state, device, deadline, facts):
                 "editing": while_reading(daemon, prompt, lambda: daemon.job("/v1/edits", {"facts": facts}))}
     finally:
         daemon.kill()
-        daemon.log.close()
 
 
 def story(programs, root, state, device, deadline, facts):
@@ -128,7 +135,6 @@ def story(programs, root, state, device, deadline, facts):
         out["forward"] = daemon.hash(forward) == daemon.hash(live)
     finally:
         daemon.kill()
-        daemon.log.close()
     return out
 
 
