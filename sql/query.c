@@ -200,9 +200,22 @@ static void roll_back(struct mal_store *store) {
     if (!run_plain(store, MAL_SQL_ROLLBACK, &ignored)) return;
 }
 
-static bool begin(struct mal_store *store, struct mal_error *err) {
+/* Takes effect between transactions only. */
+static bool set_staging(struct mal_store *store, bool staging, struct mal_error *err) {
+    if (store->staging == staging) return true;
+    if (!mal_store_exec(store,
+                        staging ? "PRAGMA synchronous = NORMAL"
+                                : "PRAGMA synchronous = FULL",
+                        err))
+        return false;
+    store->staging = staging;
+    return true;
+}
+
+static bool begin(struct mal_store *store, bool staging, struct mal_error *err) {
     assert(!store->reader);
-    if (!mal_store_check_files(store, err)) return false;
+    if (!mal_store_check_files(store, err) || !set_staging(store, staging, err))
+        return false;
     if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
     roll_back(store); /* it may fail with the transaction already open */
     return false;
@@ -215,7 +228,12 @@ static bool end(struct mal_store *store, bool done, struct mal_error *err) {
 }
 
 bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
-    return store->together || begin(store, err);
+    return store->together || begin(store, false, err);
+}
+
+bool mal_stage_begin(struct mal_store *store, struct mal_error *err) {
+    assert(!store->together);
+    return begin(store, true, err);
 }
 
 /* What is left of one that failed among others their end takes away. */
@@ -225,7 +243,7 @@ bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) {
 
 bool mal_store_begin_together(struct mal_store *store, struct mal_error *err) {
     assert(!store->together);
-    store->together = begin(store, err);
+    store->together = begin(store, false, err);
     return store->together;
 }
 

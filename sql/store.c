@@ -66,14 +66,15 @@ static bool use_wal(struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
-enum { CHECKPOINT_PAGES = 1000 };
+/* Of the log, and of one that chunks go to: each checkpoint waits for the disk twice. */
+enum { CHECKPOINT_PAGES = 1000, STAGING_PAGES = 16000 };
 
 /* SQLite's own hook does the same, and drops what a checkpoint says. One that lacks room
  * or memory, or waits for readers, is made after a later commit; another failure is the
  * disk's. The commit itself stands. */
 static int after_commit(void *arg, sqlite3 *db, const char *name, int pages) {
     struct mal_store *store = arg;
-    if (pages < CHECKPOINT_PAGES) return SQLITE_OK;
+    if (pages < (store->staging ? STAGING_PAGES : CHECKPOINT_PAGES)) return SQLITE_OK;
     int rc = sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
     if (rc != SQLITE_OK && mal_store_status(store, rc) == MAL_IO)
         mal_store_fail(store, rc, &store->broken);

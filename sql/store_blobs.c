@@ -1,8 +1,8 @@
 /* store_blobs.c - deltas and other large things of a version, in chunks.
  *
  * A commit a chunk keeps the write-ahead log small: in one transaction 805 MB took three
- * times as long, most of it in the checkpoint. Chunks of a version without a row are
- * nobody's. */
+ * times as long, most of it in the checkpoint. These commits are not synced: chunks of a
+ * version without a row are nobody's, and the row's commit syncs the log they are in. */
 #include "sql/store_impl.h"
 
 #include <inttypes.h>
@@ -43,7 +43,7 @@ bool mal_store_stage_blob(struct mal_store *store, int64_t version,
         blob->bytes / MAL_STORE_CHUNK_BYTES + (blob->bytes % MAL_STORE_CHUNK_BYTES != 0);
     int64_t id = 0;
     for (uint64_t i = 0; i == 0 || i < n_chunks; i++) {
-        if (!mal_tx_begin(store, err)) return false;
+        if (!mal_stage_begin(store, err)) return false;
         bool done = (i > 0 || insert_blob(store, version, blob, &id, err)) &&
                     (n_chunks == 0 || insert_chunk(store, id, blob, i, err));
         if (!mal_tx_end(store, done, err)) {

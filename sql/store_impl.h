@@ -32,6 +32,7 @@ struct mal_store {
     int lock_fd; /* -1: holds no lock (readers) */
     bool reader;
     bool together; /* what is a transaction elsewhere is part of one that is open */
+    bool staging;  /* commits are not synced, mal_stage_begin() */
     struct mal_error broken;                      /* of a checkpoint */
     struct mal_store_file files[MAL_STORE_FILES]; /* of the writer */
     sqlite3_stmt *stmts[MAL_N_SQL];
@@ -135,6 +136,9 @@ int mal_take_word(struct mal_query *q, int (*from_name)(const char *));
 bool mal_query_taken(struct mal_query *q, struct mal_error *err) MAL_CHECK;
 
 bool mal_tx_begin(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+/* The same, but what is committed is not durable before the next commit of the other
+ * kind. Not among others. */
+bool mal_stage_begin(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* Commits when `done`, otherwise rolls back; returns whether it is committed. */
 bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) MAL_CHECK;
 

@@ -29,7 +29,7 @@ bool mal_store_stage_values(struct mal_store *store, int64_t version,
     for (size_t i = 0; i < n;) {
         uint64_t bytes = 0;
         bool done = true;
-        if (!mal_tx_begin(store, err)) return false;
+        if (!mal_stage_begin(store, err)) return false;
         for (; done && i < n && bytes < MAL_STORE_CHUNK_BYTES; i++) {
             done = insert_values(store, version, &values[i], err);
             bytes += values[i].bytes;
