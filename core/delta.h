@@ -39,6 +39,8 @@ bool mal_delta_factors_pay(int64_t d_in, int64_t d_out, int64_t rank);
 uint64_t mal_delta_bytes(const struct mal_delta *delta);
 enum mal_encoding
 mal_delta_encoding(const struct mal_delta *delta); /* DENSE if any part is */
+/* out (n_parts) := SHA-256 of each part's data; parts side by side. */
+void mal_delta_data_hashes(const struct mal_delta *delta, struct mal_hash *out);
 /* SHA-256 over the parts in order: (module, encoding, d_in, d_out, rank, SHA-256 of
  * data). */
 bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,

@@ -153,6 +153,8 @@ static bool next_item(struct mal_scoring *s, struct mal_score_item *out) {
         if (s->item > fact->n_rephrases + fact->n_unrelated) {
             s->fact++;
             s->item = 0;
+        } else if (s->item == 0 && s->known && s->known[s->fact].tokens) {
+            s->item++;
         } else if (item_at(fact, s->item++, out)) {
             return true;
         }
@@ -225,6 +227,7 @@ void mal_scoring_finish(struct mal_scoring *s) {
     *s = (struct mal_scoring){0};
 }
 
+/* Into those of to[0 .. n) that are not there yet. */
 static bool score_all(struct mal_scoring *s, struct mal_model *model,
                       const struct mal_tokenizer *tok, bool (*tick)(void *),
                       void *tick_arg, struct mal_score *to, struct mal_error *err) {
@@ -233,25 +236,36 @@ static bool score_all(struct mal_scoring *s, struct mal_model *model,
     while (true) {
         if (!mal_scoring_next(s, model, tok, &slice, &n, err)) return false;
         if (n == 0) return true;
-        memcpy(to, slice, n * sizeof *to);
-        to += n;
+        for (size_t i = 0; i < n; i++) {
+            while (to->tokens)
+                to++;
+            *to = slice[i];
+        }
         mal_free(slice);
         if (tick && !tick(tick_arg)) return mal_fail(err, MAL_CANCELLED, "cancelled");
     }
 }
 
 bool mal_score_facts(struct mal_model *model, const struct mal_tokenizer *tok,
-                     const struct mal_fact *facts, size_t n_facts, bool (*tick)(void *),
-                     void *tick_arg, struct mal_score **out, size_t *out_n,
-                     struct mal_error *err) {
-    struct mal_scoring scoring = {.facts = facts, .n_facts = n_facts};
+                     const struct mal_fact *facts, size_t n_facts,
+                     struct mal_score *known, bool (*tick)(void *), void *tick_arg,
+                     struct mal_score **out, size_t *out_n, struct mal_error *err) {
+    struct mal_scoring scoring = {.facts = facts, .n_facts = n_facts, .known = known};
     size_t n = 0;
     for (size_t i = 0; i < n_facts; i++)
         n += mal_fact_n_items(&facts[i]);
-    struct mal_score *scores = mal_calloc(n, sizeof *scores);
+    struct mal_score *scores = mal_calloc(n, sizeof *scores), *at = scores;
+    for (size_t i = 0; scores && known && i < n_facts; i++) {
+        *at = known[i];
+        at += mal_fact_n_items(&facts[i]);
+    }
     bool ok = (scores || mal_fail(err, MAL_NO_MEMORY, "scores")) &&
               score_all(&scoring, model, tok, tick, tick_arg, scores, err);
     mal_scoring_finish(&scoring);
+    for (size_t i = 0; known && i < n_facts; i++) {
+        if (!scores) mal_free(known[i].tokens);
+        known[i].tokens = NULL;
+    }
     if (!ok) {
         mal_scores_free(scores, n);
         return false;

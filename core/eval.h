@@ -63,8 +63,9 @@ size_t mal_fact_n_items(const struct mal_fact *fact);
 struct mal_scoring {
     const struct mal_fact *facts; /* (n_facts), borrowed */
     size_t n_facts;
-    size_t fact, item;            /* what is tokenized next */
-    struct mal_example *examples; /* (n) tokenized and not scored yet, owned */
+    const struct mal_score *known; /* as below; NULL: none is */
+    size_t fact, item;             /* what is tokenized next */
+    struct mal_example *examples;  /* (n) tokenized and not scored yet, owned */
     size_t n, room;
 };
 
@@ -74,10 +75,13 @@ bool mal_scoring_next(struct mal_scoring *scoring, struct mal_model *model,
                       size_t *out_n, struct mal_error *err) MAL_CHECK;
 void mal_scoring_finish(struct mal_scoring *scoring);
 
-/* All slices. */
+/* All slices. known (n_facts; NULL: none is): scores of the facts' own prompts on these
+ * weights, which go over into *out or, on an error, are freed; where there are no tokens
+ * it is not known. */
 bool mal_score_facts(struct mal_model *model, const struct mal_tokenizer *tok,
-                     const struct mal_fact *facts, size_t n_facts, bool (*tick)(void *),
-                     void *tick_arg, struct mal_score **out, size_t *out_n,
+                     const struct mal_fact *facts, size_t n_facts,
+                     struct mal_score *known, bool (*tick)(void *), void *tick_arg,
+                     struct mal_score **out, size_t *out_n,
                      struct mal_error *err) MAL_CHECK;
 
 struct mal_mean {

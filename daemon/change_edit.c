@@ -119,10 +119,23 @@ static bool supersede(struct mal_joint_run *run, struct mal_error *err) {
     return ok;
 }
 
+/* known (batch->n) := how the prompts of the facts taught were verified last. */
+static void take_scores(struct mal_joint_run *run, const struct mal_batch_edit *batch,
+                        struct mal_score *known) {
+    const struct mal_fact_set *set = &run->taught;
+    for (size_t i = 0, k = 0; i < set->n; i++, k++) {
+        struct mal_score *score = &run->repair.scores[set->of[i].first_text];
+        while (batch->seqs[k] != set->of[i].seq)
+            k++; /* it was superseded in the batch */
+        known[k] = *score;
+        score->tokens = NULL;
+    }
+}
+
 static bool edit_in_system(struct mal_engine *engine, struct mal_store *store,
                            const struct mal_batch_edit *batch,
                            const struct mal_progress *progress, struct mal_change *change,
-                           struct mal_error *err) {
+                           struct mal_score *known, struct mal_error *err) {
     struct mal_joint_run run = {.engine = engine,
                                 .store = store,
                                 .progress = progress,
@@ -132,6 +145,7 @@ static bool edit_in_system(struct mal_engine *engine, struct mal_store *store,
               mal_joint_run_teach(&run, err) && (!run.joint || supersede(&run, err)) &&
               mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
               mal_joint_run_keep(&run, err);
+    if (ok) take_scores(&run, batch, known);
     mal_joint_run_finish(&run);
     return ok;
 }
@@ -159,15 +173,18 @@ static bool make(struct mal_engine *engine, struct mal_store *store,
     struct mal_measured measured = {0};
     bool system =
         engine->joint || (engine->repair_rounds > 0 && engine->editor->method->solves);
-    bool ok = (system ? edit_in_system(engine, store, batch, progress, change, err)
+    struct mal_score *known = mal_calloc(batch->n + 1, sizeof *known);
+    if (!known) return mal_fail(err, MAL_NO_MEMORY, "scores");
+    bool ok = (system ? edit_in_system(engine, store, batch, progress, change, known, err)
                       : edit_once(engine, batch, progress, change, err)) &&
               mal_change_seal(engine, progress, change, err) &&
-              mal_measured_make(&measured, engine, batch->facts, batch->n, agreement,
-                                batch->gate, progress, change, err) &&
+              mal_measured_make(&measured, engine, batch->facts, batch->n, known,
+                                agreement, batch->gate, progress, change, err) &&
               add_results(change, batch, measured.scores, err) &&
               mal_measured_report(&measured, batch, batch->gate, change, err) &&
               mal_change_fill_row(engine, store, true, change, err);
     mal_measured_finish(&measured);
+    mal_scores_free(known, batch->n);
     return ok;
 }
 

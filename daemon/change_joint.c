@@ -234,14 +234,10 @@ static int32_t most_rounds(const int32_t *rounds, size_t n) {
     return most;
 }
 
-/* Adds a fact's values as the change left them; texts it did not touch keep theirs. */
-static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
-                      size_t first_number, struct mal_error *err) {
-    struct mal_set_fact *of = &set->of[i];
-    struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
-    bool ok = set == &run->others ? mal_fact_set_load(set, i, &source, err)
-                                  : mal_fact_set_clear(set, i, run->system, err);
-    if (!ok) return false;
+/* A fact's values as the change left them; texts it did not touch keep theirs. */
+static void copy_values(const struct mal_joint_run *run, const struct mal_fact_set *set,
+                        size_t i, size_t first_number) {
+    const struct mal_set_fact *of = &set->of[i];
     for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++) {
         size_t number = run->repair.numbers[first_number + t];
         if (number == SIZE_MAX) continue;
@@ -249,8 +245,34 @@ static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_
                mal_joint_values(run->solving, number),
                mal_joint_n_values(run->system, &set->texts[t]) * sizeof *of->values);
     }
+}
+
+static bool add_values(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
+                       struct mal_error *err) {
+    struct mal_set_fact *of = &set->of[i];
     return mal_change_add_value(run->change, of->seq, set->facts[i].id, &of->values,
                                 of->n_values, err);
+}
+
+static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
+                      size_t first_number, struct mal_error *err) {
+    struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
+    if (!mal_fact_set_load(set, i, &source, err)) return false;
+    copy_values(run, set, i, first_number);
+    return add_values(run, set, i, err);
+}
+
+/* The values of all facts taught: of a large batch gigabytes, whose pages are new. */
+static bool keep_taught(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_fact_set *set = &run->taught;
+    for (size_t i = 0; i < set->n; i++)
+        if (!mal_fact_set_clear(set, i, run->system, err)) return false;
+#pragma omp parallel for schedule(static) if (set->n > 64)
+    for (size_t i = 0; i < set->n; i++)
+        copy_values(run, set, i, 0);
+    for (size_t i = 0; i < set->n; i++)
+        if (!add_values(run, set, i, err)) return false;
+    return true;
 }
 
 static bool is_touched(const struct mal_repair *repair, const struct mal_set_fact *of,
@@ -279,11 +301,12 @@ static bool keep_other(struct mal_joint_run *run, size_t i, struct mal_error *er
 bool mal_joint_run_keep(struct mal_joint_run *run, struct mal_error *err) {
     struct mal_fact_set *taught = &run->taught;
     run->change->n_rounds = run->repair.n_rounds;
-    if (!mal_change_room(run->change, taught->n + run->others.n, err)) return false;
+    if (!mal_change_room(run->change, taught->n + run->others.n, err) ||
+        (run->joint && !keep_taught(run, err)))
+        return false;
     for (size_t i = 0; i < taught->n; i++) {
         const struct mal_set_fact *of = &taught->of[i];
         int32_t rounds = most_rounds(run->repair.rounds + of->first_text, of->n_texts);
-        if (run->joint && !keep_fact(run, taught, i, 0, err)) return false;
         if (!mal_change_add_result(run->change, taught->facts[i].id,
                                    &run->repair.scores[of->first_text], rounds, err))
             return false;

@@ -216,7 +216,7 @@ static bool measure(struct mal_engine *engine, const struct mal_fact_set *set,
     struct mal_verify_tick tick = {.progress = progress};
     struct mal_score *scores = NULL;
     size_t n = 0;
-    bool ok = mal_score_facts(engine->model, engine->tok, set->facts, set->n,
+    bool ok = mal_score_facts(engine->model, engine->tok, set->facts, set->n, NULL,
                               mal_verify_tick, &tick, &scores, &n, err);
     if (ok) mal_measures_of(set->facts, set->n, scores, out);
     ok = ok && mal_agreement_measure(agreement, engine->model, engine->tok,

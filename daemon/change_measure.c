@@ -87,15 +87,15 @@ static bool measure_perplexity(struct mal_engine *engine, const struct mal_gate 
 }
 
 bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
-                       const struct mal_fact *facts, size_t n,
+                       const struct mal_fact *facts, size_t n, struct mal_score *known,
                        const struct mal_agreement *agreement, const struct mal_gate *gate,
                        const struct mal_progress *progress, struct mal_change *change,
                        struct mal_error *err) {
     struct mal_verify_tick tick = {.progress = progress};
     double begin = mal_clock_seconds();
     *out = (struct mal_measured){0};
-    bool ok = mal_score_facts(engine->model, engine->tok, facts, n, mal_verify_tick,
-                              &tick, &out->scores, &out->n_scores, err);
+    bool ok = mal_score_facts(engine->model, engine->tok, facts, n, known,
+                              mal_verify_tick, &tick, &out->scores, &out->n_scores, err);
     if (ok) mal_measures_of(facts, n, out->scores, &change->measures);
     ok = ok &&
          mal_agreement_measure(agreement, engine->model, engine->tok, mal_verify_tick,

@@ -11,9 +11,10 @@ struct mal_measured {
 };
 
 /* Measures the sealed weights, which are in use: fills change->measures and the gate's
- * verdict. mal_measured_finish() also after a failure. */
+ * verdict. `known` as for mal_score_facts(). mal_measured_finish() also after a failure.
+ */
 bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
-                       const struct mal_fact *facts, size_t n,
+                       const struct mal_fact *facts, size_t n, struct mal_score *known,
                        const struct mal_agreement *agreement, const struct mal_gate *gate,
                        const struct mal_progress *progress, struct mal_change *change,
                        struct mal_error *err) MAL_CHECK;

@@ -90,7 +90,7 @@ static bool measure(struct mal_workbench *wb, const struct mal_fact *facts, size
                     struct mal_measures *out, struct mal_error *err) {
     struct mal_score *scores = NULL;
     size_t n_scores = 0;
-    if (!mal_score_facts(wb->model, wb->tok, facts, n, NULL, NULL, &scores, &n_scores,
+    if (!mal_score_facts(wb->model, wb->tok, facts, n, NULL, NULL, NULL, &scores, &n_scores,
                          err)) {
         return false;
     }

@@ -97,7 +97,7 @@ static bool score_slice(struct run *run, const struct slice *slice,
     struct mal_score *items = NULL;
     size_t n = 0;
     if (!mal_score_facts(run->wb->model, run->wb->tok, run->plan->facts + slice->first,
-                         slice->n, NULL, NULL, &items, &n, err))
+                         slice->n, NULL, NULL, NULL, &items, &n, err))
         return false;
     struct mal_score *to = scores + run->out->first_item[slice->first];
     clear_scores(to, n);

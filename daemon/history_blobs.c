@@ -26,10 +26,9 @@ bool mal_blob_read(struct mal_store *store, int64_t version,
 
 bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
                     const char *header_json, const void *data, size_t bytes,
-                    struct mal_error *err) {
+                    const struct mal_hash *hash, struct mal_error *err) {
     char hex[MAL_HASH_HEX];
-    struct mal_hash hash = mal_hash_of(data, bytes);
-    mal_hash_hex(&hash, hex);
+    mal_hash_hex(hash, hex);
     struct mal_blob blob = {.name = name,
                             .header_json = header_json,
                             .data = data,
@@ -152,7 +151,8 @@ bool mal_history_keyframe(struct mal_store *store, int64_t version, struct mal_d
 }
 
 static bool stage_part(struct mal_store *writer, int64_t version,
-                       const struct mal_delta_part *part, struct mal_error *err) {
+                       const struct mal_delta_part *part, const struct mal_hash *hash,
+                       struct mal_error *err) {
     char name[256], header[256];
     snprintf(name, sizeof name, MAL_BLOB_DELTA "%s", part->module);
     snprintf(header, sizeof header,
@@ -162,31 +162,43 @@ static bool stage_part(struct mal_store *writer, int64_t version,
              (long long)part->d_out, (long long)part->rank, part->norm,
              part->rounding_error);
     return mal_blob_stage(writer, version, name, header, part->data,
-                          mal_delta_part_bytes(part), err);
+                          mal_delta_part_bytes(part), hash, err);
 }
 
 static bool stage_keyframe(struct mal_store *writer, int64_t version,
-                           const struct mal_delta_part *part, struct mal_error *err) {
+                           const struct mal_delta_part *part, const struct mal_hash *hash,
+                           struct mal_error *err) {
     char name[256], header[64];
     snprintf(name, sizeof name, MAL_BLOB_KEYFRAME "%s", part->module);
     snprintf(header, sizeof header, "{\"d_in\":%lld,\"d_out\":%lld}",
              (long long)part->d_in, (long long)part->d_out);
     return mal_blob_stage(writer, version, name, header, part->data,
-                          mal_delta_part_bytes(part), err);
+                          mal_delta_part_bytes(part), hash, err);
+}
+
+/* All parts, each by `stage_one`. */
+static bool
+stage_delta(struct mal_store *writer, int64_t version, const struct mal_delta *delta,
+            bool (*stage_one)(struct mal_store *, int64_t, const struct mal_delta_part *,
+                              const struct mal_hash *, struct mal_error *),
+            struct mal_error *err) {
+    struct mal_hash *hashes = mal_calloc(delta->n_parts + 1, sizeof *hashes);
+    if (!hashes) return mal_fail(err, MAL_NO_MEMORY, "hashes of a delta");
+    mal_delta_data_hashes(delta, hashes);
+    bool ok = true;
+    for (size_t i = 0; ok && i < delta->n_parts; i++)
+        ok = stage_one(writer, version, &delta->parts[i], &hashes[i], err);
+    mal_free(hashes);
+    return ok;
 }
 
 bool mal_history_stage(struct mal_store *writer, int64_t version,
                        const struct mal_history_parts *parts, struct mal_error *err) {
-    const struct mal_delta *delta = parts->delta, *keyframe = parts->keyframe;
-    for (size_t i = 0; i < delta->n_parts; i++) {
-        if (!stage_part(writer, version, &delta->parts[i], err)) return false;
-    }
-    for (size_t i = 0; keyframe && i < keyframe->n_parts; i++) {
-        if (!stage_keyframe(writer, version, &keyframe->parts[i], err)) return false;
-    }
-    if (parts->norms &&
-        !mal_history_stage_norms(writer, version, parts->editor, parts->norms, err)) {
+    if (!stage_delta(writer, version, parts->delta, stage_part, err) ||
+        (parts->keyframe &&
+         !stage_delta(writer, version, parts->keyframe, stage_keyframe, err)) ||
+        (parts->norms &&
+         !mal_history_stage_norms(writer, version, parts->editor, parts->norms, err)))
         return false;
-    }
     return mal_history_stage_values(writer, version, parts->values, parts->n_values, err);
 }

@@ -18,9 +18,10 @@ bool mal_blob_read(struct mal_store *store, int64_t version,
 bool mal_blob_read_part(struct mal_store *store, int64_t version,
                         const struct mal_blob_row *blob, struct mal_delta_part *part,
                         struct mal_error *err) MAL_CHECK;
+/* `hash` is the data's. */
 bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
                     const char *header_json, const void *data, size_t bytes,
-                    struct mal_error *err) MAL_CHECK;
+                    const struct mal_hash *hash, struct mal_error *err) MAL_CHECK;
 
 /* Where the way from the base to the row's version comes from, into *version: its parent,
  * or where it rolled back to. */

@@ -50,8 +50,9 @@ static bool stage_norm(struct mal_store *writer, int64_t version,
     memcpy(data + 1 + 2 * row, norm->std, row * sizeof *data);
     char name[64];
     norm_name(shape, name);
-    bool ok =
-        mal_blob_stage(writer, version, name, "{}", data, floats * sizeof *data, err);
+    size_t bytes = floats * sizeof *data;
+    struct mal_hash hash = mal_hash_of(data, bytes);
+    bool ok = mal_blob_stage(writer, version, name, "{}", data, bytes, &hash, err);
     mal_free(data);
     return ok;
 }

@@ -23,6 +23,7 @@ static bool hash_list(const struct mal_history_value *values, size_t n,
 
 bool mal_history_hash_values(struct mal_history_value *values, size_t n,
                              char out[MAL_HASH_HEX], struct mal_error *err) {
+#pragma omp parallel for schedule(dynamic, 16) if (n > 16)
     for (size_t i = 0; i < n; i++) {
         struct mal_hash hash = mal_hash_of(values[i].data, values[i].bytes);
         mal_hash_hex(&hash, values[i].sha256);

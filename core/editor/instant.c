@@ -47,7 +47,7 @@ static bool take_given(struct making *making, struct mal_error *err) {
     }
     struct mal_score *scores = NULL;
     size_t n_scores = 0;
-    if (!mal_score_facts(making->model, making->tok, facts, n, tick,
+    if (!mal_score_facts(making->model, making->tok, facts, n, NULL, tick,
                          (void *)making->progress, &scores, &n_scores, err)) {
         return false;
     }

@@ -88,8 +88,8 @@ static bool measure(struct search *search, struct mal_measures *out,
                     struct mal_error *err) {
     struct mal_score *scores = NULL;
     size_t n = 0;
-    if (!mal_score_facts(search->model, search->tok, search->facts, search->n_facts, tick,
-                         search, &scores, &n, err)) {
+    if (!mal_score_facts(search->model, search->tok, search->facts, search->n_facts, NULL,
+                         tick, search, &scores, &n, err)) {
         return false;
     }
     mal_measures_of(search->facts, search->n_facts, scores, out);

@@ -111,7 +111,7 @@ static inline void golden_edit_listen(struct golden_edit *e, bool after) {
     size_t n = 0;
     e->logits[0][after] = golden_edit_logits(e, false);
     e->logits[1][after] = golden_edit_logits(e, true);
-    assert_done(mal_score_facts(e->model, e->tok, e->facts, e->n_facts, NULL, NULL,
+    assert_done(mal_score_facts(e->model, e->tok, e->facts, e->n_facts, NULL, NULL, NULL,
                                 &scores, &n, &err),
                 &err);
     mal_measures_of(e->facts, e->n_facts, scores, after ? &e->after : &e->before);

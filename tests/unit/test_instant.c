@@ -68,7 +68,8 @@ static bool teaches(const struct mal_editor *with, const struct mal_fact *fact) 
     assert_ok(mal_weights_create(&ws, model, 0, &err), &err);
     assert_ok(mal_weights_prepare(ws, &delta, NULL, NULL, &err), &err);
     mal_weights_use_prepared(ws);
-    assert_ok(mal_score_facts(model, tok, fact, 1, NULL, NULL, &score, &n, &err), &err);
+    assert_ok(mal_score_facts(model, tok, fact, 1, NULL, NULL, NULL, &score, &n, &err),
+              &err);
     bool correct = score[0].correct;
     mal_scores_free(score, n);
     mal_delta_finish(&delta);
@@ -118,7 +119,8 @@ static void test_right_already(void **state) {
     struct mal_error err = {0};
     struct mal_score *scores = NULL;
     size_t n = 0;
-    assert_ok(mal_score_facts(model, tok, facts, 1, NULL, NULL, &scores, &n, &err), &err);
+    assert_ok(mal_score_facts(model, tok, facts, 1, NULL, NULL, NULL, &scores, &n, &err),
+              &err);
     assert_true(scores[0].correct);
     mal_scores_free(scores, n);
 
@@ -167,9 +169,9 @@ static void test_made_up(void **state) {
     struct mal_score *scores = NULL;
     size_t n_scores = 0;
     struct mal_measures m;
-    assert_ok(
-        mal_score_facts(model, tok, facts[0], n[0], NULL, NULL, &scores, &n_scores, &err),
-        &err);
+    assert_ok(mal_score_facts(model, tok, facts[0], n[0], NULL, NULL, NULL, &scores,
+                              &n_scores, &err),
+              &err);
     mal_measures_of(facts[0], n[0], scores, &m);
     mal_scores_free(scores, n_scores);
     assert_true(m.dec_es < 0.1);  /* the endings are others' */
