@@ -38,7 +38,7 @@ static bool bert_configure(struct mal_model *model, struct mal_error *err) {
                         "%s: position_embedding_type \"%s\" is not supported",
                         mal_checkpoint_config_path(model->ckpt), positions);
     }
-    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+    if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
         return false;
     model->decoder.norms = MAL_NORM_AFTER;

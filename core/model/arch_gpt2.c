@@ -22,7 +22,7 @@ static bool read_scales(struct mal_model *model, struct mal_error *err) {
 static bool gpt2_configure(struct mal_model *model, struct mal_error *err) {
     if (!mal_config_sizes_gpt(model, err)) return false;
     if (!mal_config_refuse(model, "add_cross_attention", err)) return false;
-    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+    if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
         return false;
     model->decoder.causal = true;

@@ -11,7 +11,7 @@ static bool gptj_configure(struct mal_model *model, struct mal_error *err) {
     int64_t rotated = 64;
     if (!mal_config_size_opt(model, "rotary_dim", &rotated, err)) return false;
     if (!mal_config_rotary(model, "rotary_dim", rotated, true, err)) return false;
-    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+    if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
         return false;
     model->decoder.causal = true;

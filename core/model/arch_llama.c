@@ -36,7 +36,7 @@ static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_erro
     if (!mal_config_eps(model, "rms_norm_eps", 1e-6, err)) return false;
     if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
     if (!mal_config_rotary(model, "head_dim", model->head_size, false, err)) return false;
-    if (!mal_open_stack(&model->decoder, model->info.n_layers,
+    if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
         return false;
     model->decoder.causal = true;

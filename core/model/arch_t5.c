@@ -67,8 +67,8 @@ static bool read_buckets(struct mal_model *model, struct mal_error *err) {
 static bool open_stacks(struct mal_model *model, int64_t n_encoder, int64_t n_decoder,
                         struct mal_error *err) {
     model->decoder.causal = true;
-    return mal_open_stack(&model->encoder, n_encoder, 1, err) &&
-           mal_open_stack(&model->decoder, n_decoder, 1, err);
+    return mal_open_stack(model, &model->encoder, n_encoder, 1, err) &&
+           mal_open_stack(model, &model->decoder, n_decoder, 1, err);
 }
 
 static bool t5_configure(struct mal_model *model, struct mal_error *err) {

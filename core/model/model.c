@@ -17,8 +17,13 @@ enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
 /* ---- Opening ---- */
 
-bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
-                    struct mal_error *err) {
+bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
+                    float scale, struct mal_error *err) {
+    if ((uint64_t)n > mal_checkpoint_count(model->ckpt))
+        return mal_fail(err, MAL_INVALID,
+                        "%s: %lld blocks, the checkpoint has %zu tensors",
+                        mal_checkpoint_config_path(model->ckpt), (long long)n,
+                        mal_checkpoint_count(model->ckpt));
     stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
     if (!stack->blocks) return mal_fail(err, MAL_NO_MEMORY, "model blocks");
     stack->n = n;

@@ -114,9 +114,10 @@ static inline int64_t mal_qkv_width(const struct mal_model *model) {
 
 /* ---- For arch->configure ---- */
 
-/* n blocks, zero but for the scale of their attention. */
-bool mal_open_stack(struct mal_stack *stack, int64_t n, float scale,
-                    struct mal_error *err) MAL_CHECK;
+/* n blocks, zero but for the scale of their attention; as many as the checkpoint has
+ * tensors at most. */
+bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
+                    float scale, struct mal_error *err) MAL_CHECK;
 
 /* model->rotary, `size` channels of each head being rotated. Asks for the memory that
  * mal_derive_rotary() fills. */

@@ -272,6 +272,8 @@ static const struct {
     {RANDOM_BERT, "{\"type_vocab_size\":0}", {"type_vocab_size", "0"}},
     {RANDOM_BERT, "{\"type_vocab_size\":3}", {"token_type_embeddings", "(3, 12)"}},
     {RANDOM_GPT2, "{\"add_cross_attention\":true}", {"add_cross_attention", "not"}},
+    {RANDOM_GPT2, "{\"n_layer\":7777771}", {"7777771 blocks", "tensors"}},
+    {RANDOM_T5, "{\"num_decoder_layers\":1234567}", {"1234567 blocks", "tensors"}},
     {RANDOM_GPT2, "{\"eos_token_id\":23}", {"eos_token_id", "23"}},
     {RANDOM_GPT2, "{\"eos_token_id\":[1,-2]}", {"eos_token_id", "23"}},
     {RANDOM_GPT2, "{\"eos_token_id\":\"</s>\"}", {"eos_token_id", "23"}},
