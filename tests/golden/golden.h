@@ -168,7 +168,8 @@ struct golden_check {
 
 enum { GOLDEN_MAX_CASES = 64, GOLDEN_MAX_CHECKS = 10 };
 
-/* Runs all checks on all cases, each of which then goes to `close`; the exit code. */
+/* Runs all checks on all cases, each of which then goes to `close`; the exit code. With
+ * MAL_GOLDEN_LIST set it only says which cases there are. */
 static inline int golden_run(const char *group, void **cases, size_t n_cases,
                              const struct golden_check *checks, size_t n_checks,
                              void (*close_case)(void *)) {
@@ -178,6 +179,9 @@ static inline int golden_run(const char *group, void **cases, size_t n_cases,
         fprintf(stderr, "no cases of %s found\n", group);
         return 1;
     }
+    for (size_t i = 0; getenv("MAL_GOLDEN_LIST") && i < n_cases; i++)
+        puts(((const struct golden_case *)cases[i])->dir);
+    if (getenv("MAL_GOLDEN_LIST")) return 0;
     for (size_t i = 0; i < n_cases * n_checks; i++) {
         const struct golden_case *c = cases[i / n_checks];
         snprintf(names[i], sizeof names[i], "%.80s: %s", golden_text(c->expected, "case"),
