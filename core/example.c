@@ -110,6 +110,20 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
     return false;
 }
 
+static bool append(int32_t **list, int32_t *n, int32_t id, struct mal_error *err) {
+    int32_t *grown = mal_realloc(*list, ((size_t)*n + 1) * sizeof *grown);
+    if (!grown) return mal_fail(err, MAL_NO_MEMORY, "tokens of a text");
+    grown[(*n)++] = id;
+    *list = grown;
+    return true;
+}
+
+bool mal_example_end(struct mal_example *example, int32_t eos, struct mal_error *err) {
+    int32_t last = example->target[example->n_target - 1];
+    return append(&example->ids, &example->n, last, err) &&
+           append(&example->target, &example->n_target, eos, err);
+}
+
 bool mal_example_open(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       struct mal_error *err) {

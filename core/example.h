@@ -40,6 +40,9 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       const char *target, const char *join,
                       struct mal_error *err) MAL_CHECK;
+/* A causal model's: one target more, after the others. */
+bool mal_example_end(struct mal_example *example, int32_t eos,
+                     struct mal_error *err) MAL_CHECK;
 /* A prompt alone: the row that begins the answer is there, and predicts no particular
  * token. */
 bool mal_example_open(struct mal_example *out, const struct mal_model *model,

@@ -51,7 +51,7 @@ static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
     double loss = 1;
     bool ok = mal_tune_begin(&tune, task, &way, err);
     for (int64_t i = 0; ok && i < way.n_passes && !(loss < CLOSE); i++) {
-        ok = mal_tune_pass(&tune, &loss, NULL, err);
+        ok = mal_tune_pass(&tune, &loss, err);
         if (i == 0) task->report->loss = loss;
     }
     ok = ok && mal_draft_delta(&tune.draft, out, err);

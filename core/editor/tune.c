@@ -43,12 +43,25 @@ static bool open_state(struct mal_tune *tune, struct mal_error *err) {
     return true;
 }
 
+/* A text that fills the model's context already goes without. */
+static bool end_texts(struct mal_tune *tune, struct mal_error *err) {
+    const struct mal_model_info *info = mal_model_info(tune->task->model);
+    if (info->kind != MAL_MODEL_CAUSAL || info->eos < 0) return true;
+    for (size_t i = 0; i < tune->n_texts; i++) {
+        if (tune->texts[i].n < mal_longest_text(info) &&
+            !mal_example_end(&tune->texts[i], info->eos, err))
+            return false;
+    }
+    return true;
+}
+
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
                     const struct mal_tune_way *way, struct mal_error *err) {
     double begin = mal_clock_seconds();
     *tune = (struct mal_tune){.task = task, .way = *way};
     if (!mal_examples_of_facts(task->model, task->tok, task->facts, task->n_facts,
-                               &tune->texts, &tune->n_texts, err))
+                               &tune->texts, &tune->n_texts, err) ||
+        (way->ends && !end_texts(tune, err)))
         return false;
     task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
     tune->total =
@@ -86,9 +99,7 @@ void mal_tune_finish(struct mal_tune *tune) {
 struct minibatch {
     const size_t *order; /* (n) */
     size_t n;
-    int64_t n_targets;
     double loss;
-    int64_t right;
 };
 
 static const struct mal_example *text_at(const struct mal_tune *tune,
@@ -114,19 +125,17 @@ static size_t slice_length(const struct mal_tune *tune, const struct minibatch *
 static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
                         size_t n, struct mal_error *err) {
     bool prompts = tune->way.loss == MAL_TUNE_PROMPTS;
-    double over = prompts ? (double)batch->n : (double)batch->n_targets, loss = 0;
+    double over = (double)batch->n, loss = 0;
     struct mal_packed packed = {0};
-    int64_t right = 0;
     float *counts = mal_malloc(n * sizeof *counts);
     if (!counts) return mal_fail(err, MAL_NO_MEMORY, "texts");
     for (size_t k = 0; k < n; k++)
         counts[k] = 1 / (float)text_at(tune, batch, i + k)->n_target;
     struct mal_learn what = {.as_stored = true,
                              .loss_scale = (float)(1 / over),
-                             .counts = prompts ? counts : NULL,
+                             .counts = counts,
                              .dw = tune->grad,
-                             .loss = &loss,
-                             .right = &right};
+                             .loss = &loss};
     const size_t *order = batch->order + i;
     bool ok = (prompts ? mal_examples_pack_prompts(tune->texts, order, n, &packed, err)
                        : mal_examples_pack(tune->texts, order, n, &packed, err));
@@ -136,7 +145,6 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
     mal_packed_finish(&packed);
     mal_free(counts);
     batch->loss += loss / over;
-    batch->right += right;
     return ok;
 }
 
@@ -145,8 +153,6 @@ static bool measure(struct mal_tune *tune, struct minibatch *batch,
                     struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
     double begin = mal_clock_seconds();
-    for (size_t i = 0; i < batch->n; i++)
-        batch->n_targets += text_at(tune, batch, i)->n_target;
     for (size_t i = 0; i < tune->draft.n; i++) {
         mal_backend_zero(tune->draft.be, tune->grad[i],
                          n_elements(tune, i) * sizeof(float));
@@ -198,10 +204,8 @@ static bool step(struct mal_tune *tune, struct mal_error *err) {
     return mal_backend_sync(tune->draft.be, err);
 }
 
-bool mal_tune_pass(struct mal_tune *tune, double *loss, int64_t *n_right,
-                   struct mal_error *err) {
+bool mal_tune_pass(struct mal_tune *tune, double *loss, struct mal_error *err) {
     double sum = 0;
-    if (n_right) *n_right = 0;
     for (size_t i = 0, n; i < tune->n_texts; i += n) {
         size_t left = tune->n_texts - i;
         n = left < tune->way.batch ? left : tune->way.batch;
@@ -209,7 +213,6 @@ bool mal_tune_pass(struct mal_tune *tune, double *loss, int64_t *n_right,
         if (!measure(tune, &batch, err)) return false;
         if (!(batch.loss < tune->way.close_enough) && !step(tune, err)) return false;
         sum += batch.loss * (double)n;
-        if (n_right) *n_right += batch.right;
     }
     *loss = sum / (double)tune->n_texts;
     return true;

@@ -12,15 +12,16 @@
 #include "core/example.h"
 #include "core/trunk.h"
 
-/* What a mini-batch's loss is. */
+/* What a mini-batch's loss is: the mean over texts of the mean of -log p over a text's
+ * target tokens, */
 enum mal_tune_loss {
-    MAL_TUNE_TOKENS, /* mean of -log p over target tokens, each after those before it */
-    MAL_TUNE_PROMPTS /* mean over texts of the mean of -log p over target tokens, all of
-                      * them at the prompt's last row; causal models only */
+    MAL_TUNE_TEXTS,  /* each after those before it */
+    MAL_TUNE_PROMPTS /* all of them at the prompt's last row; causal models only */
 };
 
 struct mal_tune_way {
     enum mal_tune_loss loss;
+    bool ends;        /* causal models: a text's last target is the end of text */
     int64_t n_passes; /* over the texts, at most: for ticks */
     size_t batch;     /* texts of a mini-batch */
     double lr, decay; /* Adam's other numbers are 0.9, 0.999 and 1e-8 */
@@ -45,10 +46,8 @@ struct mal_tune {
 bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
                     const struct mal_tune_way *way, struct mal_error *err) MAL_CHECK;
 /* One pass over the texts in their order, a step after each mini-batch. *loss: their
- * mean, *n_right (may be NULL): target tokens that were the most probable, each as its
- * mini-batch was met. A loss that is not finite is MAL_NUMERIC. */
-bool mal_tune_pass(struct mal_tune *tune, double *loss, int64_t *n_right,
-                   struct mal_error *err) MAL_CHECK;
+ * mean, each as its mini-batch was met. A loss that is not finite is MAL_NUMERIC. */
+bool mal_tune_pass(struct mal_tune *tune, double *loss, struct mal_error *err) MAL_CHECK;
 void mal_tune_finish(struct mal_tune *tune); /* takes a zeroed one */
 
 #endif

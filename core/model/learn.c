@@ -62,20 +62,6 @@ static bool set_ones(const struct mal_pass *pass, struct mal_error *err) {
     return true;
 }
 
-static bool count_right(const struct mal_pass *pass, const struct mal_head_buffers *head,
-                        int64_t *out, struct mal_error *err) {
-    size_t n = (size_t)pass->n_head;
-    int32_t *rank = mal_malloc(n * sizeof *rank);
-    if (!rank) return mal_fail(err, MAL_NO_MEMORY, "ranks");
-    mal_backend_download(pass->be, rank, head->rank, n * sizeof *rank);
-    bool ok = mal_backend_sync(pass->be, err);
-    *out = 0;
-    for (size_t i = 0; ok && i < n; i++)
-        *out += rank[i] == 1;
-    mal_free(rank);
-    return ok;
-}
-
 static bool run(struct mal_model *model, const struct mal_learn *learn,
                 const struct mal_rows *rows, struct mal_pass *pass,
                 const struct mal_head_buffers *head, struct mal_error *err) {
@@ -98,7 +84,6 @@ static bool run(struct mal_model *model, const struct mal_learn *learn,
         for (size_t i = 0; i < n; i++)
             *learn->loss += (double)counts[i] * (learn->keep ? 1 : -1) * (double)host[i];
     }
-    if (ok && learn->right) ok = count_right(pass, head, learn->right, err);
     mal_free(counts);
     mal_free(host);
     return ok;

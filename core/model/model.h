@@ -190,15 +190,13 @@ bool mal_model_measure(struct mal_model *model, const struct mal_batch *batch,
  * sequence s count counts[s] times (NULL: once). dw[m] of each module, and of each bias
  * that is edited, fp32, device memory of the caller, is added to: (d_in, d_out) or, with
  * `as_stored`, oriented as the weight is. `loss` (may be NULL): the sum without
- * loss_scale; `right` (may be NULL; not with `keep`): labels that are the most probable
- * token at their row; host. */
+ * loss_scale, host. */
 struct mal_learn {
     bool keep, as_stored;
     float loss_scale;
     const float *counts; /* (n_seqs), host */
     float *const *dw;
     double *loss;
-    int64_t *right;
 };
 
 bool mal_model_learn(struct mal_model *model, const struct mal_batch *batch,

@@ -45,7 +45,8 @@ BLOCKS = [{"block": share} for share in (0, 1 / 3, 2 / 3, 1)]
 SEARCH = {
     "ft": [[{"lr": 2e-3, "norm_constraint": 0}, {"lr": 8e-3, "norm_constraint": 0},
             {"lr": 8e-3, "norm_constraint": 5e-2}], BLOCKS, [{"steps": 100}]],
-    "locft-bf": [BLOCKS, [{"lr": 3e-4}, {"lr": 3e-3}, {"lr": 1e-2}]],
+    "locft-bf": [[{"lr": 1e-3, "epochs": 40, "batch_size": 8}], BLOCKS,
+                 [{"lr": 3e-4}, {"lr": 3e-3}, {"lr": 1e-2}]],
     "memit": [[{"mom2_weight": 100}, {"mom2_weight": 1}],
               [{"v_steps": 100, "clamp": 4, "v_weight_decay": 0}]],
 }

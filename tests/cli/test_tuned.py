@@ -32,7 +32,7 @@ class Editors(Lab):
         for method, block, numbers in (
                 ("ft", 0, {"lr": 5e-4, "steps": 25, "weight_decay": 0, "norm_constraint": 5e-4,
                            "batch_size": 64}),
-                ("locft-bf", 1, {"lr": 1e-3, "epochs": 40, "weight_decay": 0, "batch_size": 8,
+                ("locft-bf", 1, {"lr": 5e-4, "epochs": 25, "weight_decay": 0, "batch_size": 100,
                                  "seed": 0})):
             out = self.dir / method
             said = self.json("init-editor", "--model", self.model, "--method", method, "--out", out)

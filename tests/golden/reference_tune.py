@@ -1,6 +1,6 @@
 """Fine-tuning methods as plain PyTorch: autograd through transformers' models and torch.optim.Adam. FT
 is the MEMIT authors' (every target token predicted at the prompt's last position), LocFT-BF the usual
-loss in shuffled mini-batches. `Tuning(case, torch.float32)` is what the fixtures are compared with; the
+loss, text by text and with the end of text, in shuffled mini-batches. `Tuning(case, torch.float32)` is what the fixtures are compared with; the
 same in float64 says how far off fp32 itself is. Nothing here is shared with the C code."""
 import json
 import os
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
-from models import IGNORED, Texts, load_model
+from models import IGNORED, Texts, load_model, read_config
 from reference import cut, oriented
 
-CLOSE = 1e-2  # FT: no step below it
+CLOSE = 1e-2  # no step of a mini-batch below it, the end of a pass below it
 
 
 class TuneCase:
@@ -32,6 +32,19 @@ class TuneCase:
             ids, labels = example["edit"]["ids"], example["edit"]["labels"]
             n = sum(label != IGNORED for label in labels)
             example["ft"] = {"ids": ids[:len(ids) - n + 1], "targets": labels[len(labels) - n:]}
+        self.end = self.end_of_text() if self.method == "locft-bf" else None
+
+    def end_of_text(self):
+        end = read_config(self.model_dir).get("eos_token_id")
+        end = end[0] if isinstance(end, list) else end
+        return None if self.texts.kind in ("bert", "t5") else end
+
+    def taught(self, i):
+        """Fact i as it is trained on."""
+        text = self.examples[i]["edit"]
+        if self.end is None:
+            return text
+        return {"ids": text["ids"] + text["labels"][-1:], "labels": text["labels"] + [self.end]}
 
 
 class Shuffle:
@@ -74,19 +87,19 @@ class Tuning:
         inputs, _ = self.case.texts.pad([{"ids": t["ids"], "labels": []} for t in texts])
         logits = self.model(**inputs).logits
         log_p = [F.log_softmax(logits[k, len(t["ids"]) - 1], -1) for k, t in enumerate(texts)]
-        return torch.stack([-row[t["targets"]].mean() for row, t in zip(log_p, texts)]).mean(), False
+        return torch.stack([-row[t["targets"]].mean() for row, t in zip(log_p, texts)]).mean()
 
-    def token_loss(self, facts):
-        """And whether every token is right."""
-        inputs, labels = self.case.texts.pad([self.case.examples[i]["edit"] for i in facts])
+    def text_loss(self, facts):
+        """LocFT-BF's: the mean of the texts' means."""
+        inputs, labels = self.case.texts.pad([self.case.taught(i) for i in facts])
         logits = self.model(**inputs).logits
         if self.case.texts.kind == "bert":
-            rows, wanted = logits[..., 0], labels.to(self.dtype)
-            loss = F.binary_cross_entropy_with_logits(rows, wanted)
-            return loss, bool(((rows > 0) == (wanted == 1)).all())
-        at = labels != IGNORED
-        loss = F.cross_entropy(logits[at], labels[at])
-        return loss, bool((logits[at].argmax(-1) == labels[at]).all())
+            return F.binary_cross_entropy_with_logits(logits[..., 0], labels.to(self.dtype))
+        losses = []
+        for rows, wanted in zip(logits, labels):
+            at = wanted != IGNORED
+            losses.append(F.cross_entropy(rows[at], wanted[at]))
+        return torch.stack(losses).mean()
 
     # ---- training ----
 
@@ -95,13 +108,14 @@ class Tuning:
         for name, p in self.parameters.items() if bound else []:
             p.data = torch.maximum(torch.minimum(p.data, self.old[name] + bound), self.old[name] - bound)
 
-    def ft(self):
-        hyper = self.case.hyper
-        for _ in range(hyper["steps"]):
+    def passes(self, n, loss_of, shuffle):
+        order = list(range(len(self.case.facts)))
+        for _ in range(n):
             losses, total = [], 0
-            for facts in cut(list(range(len(self.case.facts))), hyper["batch_size"]):
+            shuffle(order)
+            for facts in cut(order, self.case.hyper["batch_size"]):
                 self.optimizer.zero_grad()
-                loss, _ = self.prompt_loss(facts)
+                loss = loss_of(facts)
                 if loss.item() >= CLOSE:
                     loss.backward()
                     self.optimizer.step()
@@ -112,22 +126,12 @@ class Tuning:
             if total / len(self.case.facts) < CLOSE:
                 return
 
+    def ft(self):
+        return self.passes(self.case.hyper["steps"], self.prompt_loss, lambda order: None)
+
     def locft_bf(self):
-        hyper, everything = self.case.hyper, list(range(len(self.case.facts)))
-        shuffle, order = Shuffle(hyper["seed"]), everything[:]
-        for _ in range(hyper["epochs"]):
-            losses, right = [], True
-            shuffle(order)
-            for facts in cut(order, hyper["batch_size"]):
-                self.optimizer.zero_grad()
-                loss, good = self.token_loss(facts)
-                loss.backward()
-                self.optimizer.step()
-                losses.append(loss.item())
-                right = right and good
-            yield losses
-            if right and self.token_loss(everything)[1]:
-                return
+        hyper = self.case.hyper
+        return self.passes(hyper["epochs"], self.text_loss, Shuffle(hyper["seed"]))
 
     def edit(self):
         """The losses, pass by pass; the shift of every parameter, (d_in, d_out)."""
