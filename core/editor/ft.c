@@ -17,8 +17,6 @@ static const struct mal_hyper fields[N_HYPER] = {
     [BOUND] = {"norm_constraint", 0, 1e9}, /* 0: none */
     [BATCH] = {"batch_size", 1, 1e9, true}};
 
-static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
-
 /* The authors' for GPT-J, and for GPT-2 XL, which others are taken for. */
 static void begin(const struct mal_model_info *info, double *hyper) {
     bool gptj = strcmp(info->architecture, "gptj") == 0;
@@ -45,18 +43,8 @@ static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
                                .batch = (size_t)hyper[BATCH],
                                .lr = hyper[LR],
                                .decay = hyper[DECAY],
-                               .bound = hyper[BOUND],
-                               .close_enough = CLOSE};
-    struct mal_tune tune;
-    double loss = 1;
-    bool ok = mal_tune_begin(&tune, task, &way, err);
-    for (int64_t i = 0; ok && i < way.n_passes && !(loss < CLOSE); i++) {
-        ok = mal_tune_pass(&tune, &loss, err);
-        if (i == 0) task->report->loss = loss;
-    }
-    ok = ok && mal_draft_delta(&tune.draft, out, err);
-    mal_tune_finish(&tune);
-    return ok;
+                               .bound = hyper[BOUND]};
+    return mal_tune_edit(task, &way, out, err);
 }
 
 const struct mal_method mal_method_ft = {.name = "ft",

@@ -7,7 +7,6 @@
 #include "core/editor/editor_impl.h"
 #include "core/editor/hyper.h"
 #include "core/editor/tune.h"
-#include "core/random.h"
 
 enum { LR, EPOCHS, DECAY, BATCH, SEED, N_HYPER };
 
@@ -16,8 +15,6 @@ static const struct mal_hyper fields[N_HYPER] = {[LR] = {"lr", 0, 1e3},
                                                  [DECAY] = {"weight_decay", 0, 1e3},
                                                  [BATCH] = {"batch_size", 1, 1e9, true},
                                                  [SEED] = {"seed", 0, 9e15, true}};
-
-static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
 
 /* The authors', of models of 7 and 8 G parameters. */
 static void begin(const struct mal_model_info *info, double *hyper) {
@@ -37,41 +34,18 @@ static bool choose(const struct mal_model *model, const char ***out, size_t *out
     return mal_model_mlp_outputs(model, block, 1, out, out_n, err);
 }
 
-static void shuffle(struct mal_tune *tune, uint64_t *random) {
-    for (size_t i = tune->n_texts; i > 1; i--) { /* Fisher and Yates */
-        size_t j = mal_random_below(random, i), text = tune->order[j];
-        tune->order[j] = tune->order[i - 1];
-        tune->order[i - 1] = text;
-    }
-}
-
-static bool train(struct mal_tune *tune, struct mal_error *err) {
-    const struct mal_edit_task *task = tune->task;
-    uint64_t random = (uint64_t)task->editor->hyper[SEED];
-    double loss = 1;
-    for (int64_t i = 0; i < tune->way.n_passes && !(loss < CLOSE); i++) {
-        shuffle(tune, &random);
-        if (!mal_tune_pass(tune, &loss, err)) return false;
-        if (i == 0) task->report->loss = loss;
-    }
-    return true;
-}
-
 static bool edit(const struct mal_edit_task *task, struct mal_delta *out,
                  struct mal_error *err) {
     const double *hyper = task->editor->hyper;
     struct mal_tune_way way = {.loss = MAL_TUNE_TEXTS,
                                .ends = true,
+                               .shuffled = true,
+                               .seed = (uint64_t)hyper[SEED],
                                .n_passes = (int64_t)hyper[EPOCHS],
                                .batch = (size_t)hyper[BATCH],
                                .lr = hyper[LR],
-                               .decay = hyper[DECAY],
-                               .close_enough = CLOSE};
-    struct mal_tune tune;
-    bool ok = mal_tune_begin(&tune, task, &way, err) && train(&tune, err) &&
-              mal_draft_delta(&tune.draft, out, err);
-    mal_tune_finish(&tune);
-    return ok;
+                               .decay = hyper[DECAY]};
+    return mal_tune_edit(task, &way, out, err);
 }
 
 const struct mal_method mal_method_locft_bf = {.name = "locft-bf",

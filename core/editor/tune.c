@@ -5,25 +5,42 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/editor/draft.h"
 #include "core/editor/edit_rows.h"
+#include "core/random.h"
 
 enum { SLICE_TOKENS = 1024 }; /* of a pass, times the device's breadth */
 
-/* ---- Their life ---- */
+static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
 
-static size_t n_elements(const struct mal_tune *tune, size_t i) {
+struct tune {
+    const struct mal_edit_task *task; /* borrowed, as the next */
+    const struct mal_tune_way *way;
+    struct mal_example *texts; /* (n_texts), owned: what the facts teach */
+    size_t n_texts;
+    size_t *order; /* (n_texts), owned */
+    struct mal_draft draft;
+    struct mal_trunk *trunk;        /* of the texts, owned */
+    float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
+    int64_t n_steps;                /* of Adam, made */
+    int64_t done, total;            /* mini-batches, for ticks */
+};
+
+/* ---- Its life ---- */
+
+static size_t n_elements(const struct tune *tune, size_t i) {
     const struct mal_linear *lin = tune->draft.tensors[i].lin;
     return (size_t)(lin->d_in * lin->d_out);
 }
 
-static float *zeros(const struct mal_tune *tune, size_t i) {
+static float *zeros(const struct tune *tune, size_t i) {
     size_t bytes = n_elements(tune, i) * sizeof(float);
     float *mem = mal_backend_alloc(tune->draft.be, bytes);
     if (mem) mal_backend_zero(tune->draft.be, mem, bytes);
     return mem;
 }
 
-static bool open_state(struct mal_tune *tune, struct mal_error *err) {
+static bool open_state(struct tune *tune, struct mal_error *err) {
     size_t n = tune->draft.n;
     tune->grad = mal_calloc(n, sizeof *tune->grad);
     tune->mean = mal_calloc(n, sizeof *tune->mean);
@@ -44,7 +61,7 @@ static bool open_state(struct mal_tune *tune, struct mal_error *err) {
 }
 
 /* A text that fills the model's context already goes without. */
-static bool end_texts(struct mal_tune *tune, struct mal_error *err) {
+static bool end_texts(struct tune *tune, struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(tune->task->model);
     if (info->kind != MAL_MODEL_CAUSAL || info->eos < 0) return true;
     for (size_t i = 0; i < tune->n_texts; i++) {
@@ -55,15 +72,16 @@ static bool end_texts(struct mal_tune *tune, struct mal_error *err) {
     return true;
 }
 
-bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
-                    const struct mal_tune_way *way, struct mal_error *err) {
-    double begin = mal_clock_seconds();
-    *tune = (struct mal_tune){.task = task, .way = *way};
+/* On an error, too, finish(). */
+static bool begin(struct tune *tune, struct mal_error *err) {
+    const struct mal_edit_task *task = tune->task;
+    const struct mal_tune_way *way = tune->way;
+    double start = mal_clock_seconds();
     if (!mal_examples_of_facts(task->model, task->tok, task->facts, task->n_facts,
                                &tune->texts, &tune->n_texts, err) ||
         (way->ends && !end_texts(tune, err)))
         return false;
-    task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - begin;
+    task->report->seconds[MAL_STAGE_TOKENIZE] += mal_clock_seconds() - start;
     tune->total =
         way->n_passes * (int64_t)((tune->n_texts + way->batch - 1) / way->batch);
     tune->order = mal_calloc(tune->n_texts, sizeof *tune->order);
@@ -77,13 +95,13 @@ bool mal_tune_begin(struct mal_tune *tune, const struct mal_edit_task *task,
            mal_draft_begin(&tune->draft, task->model, err) && open_state(tune, err);
 }
 
-static void free_all(const struct mal_tune *tune, float **mem) {
+static void free_all(const struct tune *tune, float **mem) {
     for (size_t i = 0; mem && i < tune->draft.n; i++)
         mal_backend_free(tune->draft.be, mem[i]);
     mal_free(mem);
 }
 
-void mal_tune_finish(struct mal_tune *tune) {
+static void finish(struct tune *tune) {
     free_all(tune, tune->grad);
     free_all(tune, tune->mean);
     free_all(tune, tune->square);
@@ -91,7 +109,6 @@ void mal_tune_finish(struct mal_tune *tune) {
     mal_trunk_destroy(tune->trunk);
     mal_examples_free(tune->texts, tune->n_texts);
     mal_free(tune->order);
-    *tune = (struct mal_tune){0};
 }
 
 /* ---- Gradients ---- */
@@ -102,13 +119,13 @@ struct minibatch {
     double loss;
 };
 
-static const struct mal_example *text_at(const struct mal_tune *tune,
+static const struct mal_example *text_at(const struct tune *tune,
                                          const struct minibatch *batch, size_t i) {
     return &tune->texts[batch->order[i]];
 }
 
 /* How many of the mini-batch's texts from the i-th on make one pass. */
-static size_t slice_length(const struct mal_tune *tune, const struct minibatch *batch,
+static size_t slice_length(const struct tune *tune, const struct minibatch *batch,
                            size_t i) {
     const struct mal_progress *progress = tune->task->progress;
     int64_t tokens = 0, most = progress ? progress->slice_tokens : 0;
@@ -122,9 +139,9 @@ static size_t slice_length(const struct mal_tune *tune, const struct minibatch *
 }
 
 /* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
-static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
-                        size_t n, struct mal_error *err) {
-    bool prompts = tune->way.loss == MAL_TUNE_PROMPTS;
+static bool learn_slice(struct tune *tune, struct minibatch *batch, size_t i, size_t n,
+                        struct mal_error *err) {
+    bool prompts = tune->way->loss == MAL_TUNE_PROMPTS;
     double over = (double)batch->n, loss = 0;
     struct mal_packed packed = {0};
     float *counts = mal_malloc(n * sizeof *counts);
@@ -149,8 +166,7 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
 }
 
 /* The loss of the mini-batch and its gradient. */
-static bool measure(struct mal_tune *tune, struct minibatch *batch,
-                    struct mal_error *err) {
+static bool measure(struct tune *tune, struct minibatch *batch, struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
     double begin = mal_clock_seconds();
     for (size_t i = 0; i < tune->draft.n; i++) {
@@ -179,7 +195,7 @@ static bool measure(struct mal_tune *tune, struct minibatch *batch,
 
 /* ---- Steps ---- */
 
-static bool step(struct mal_tune *tune, struct mal_error *err) {
+static bool step(struct tune *tune, struct mal_error *err) {
     tune->n_steps++;
     for (size_t i = 0; i < tune->draft.n; i++) {
         const struct mal_draft_tensor *t = &tune->draft.tensors[i];
@@ -189,14 +205,14 @@ static bool step(struct mal_tune *tune, struct mal_error *err) {
                                          .m = tune->mean[i],
                                          .v = tune->square[i],
                                          .g = tune->grad[i],
-                                         .lr = tune->way.lr,
+                                         .lr = tune->way->lr,
                                          .beta1 = 0.9,
                                          .beta2 = 0.999,
                                          .eps = 1e-8,
                                          .grad_scale = 1,
                                          .t = tune->n_steps,
-                                         .decay = tune->way.decay,
-                                         .bound = tune->way.bound,
+                                         .decay = tune->way->decay,
+                                         .bound = tune->way->bound,
                                          .w = t->before,
                                          .w_dtype = t->lin->w_dtype});
         mal_draft_round(&tune->draft, i);
@@ -204,16 +220,43 @@ static bool step(struct mal_tune *tune, struct mal_error *err) {
     return mal_backend_sync(tune->draft.be, err);
 }
 
-bool mal_tune_pass(struct mal_tune *tune, double *loss, struct mal_error *err) {
+/* ---- Passes ---- */
+
+static void shuffle(struct tune *tune, uint64_t *random) {
+    for (size_t i = tune->n_texts; i > 1; i--) { /* Fisher and Yates */
+        size_t j = mal_random_below(random, i), text = tune->order[j];
+        tune->order[j] = tune->order[i - 1];
+        tune->order[i - 1] = text;
+    }
+}
+
+/* *loss: the texts' mean, each as its mini-batch was met. */
+static bool pass(struct tune *tune, double *loss, struct mal_error *err) {
     double sum = 0;
     for (size_t i = 0, n; i < tune->n_texts; i += n) {
         size_t left = tune->n_texts - i;
-        n = left < tune->way.batch ? left : tune->way.batch;
+        n = left < tune->way->batch ? left : tune->way->batch;
         struct minibatch batch = {.order = tune->order + i, .n = n};
         if (!measure(tune, &batch, err)) return false;
-        if (!(batch.loss < tune->way.close_enough) && !step(tune, err)) return false;
+        if (!(batch.loss < CLOSE) && !step(tune, err)) return false;
         sum += batch.loss * (double)n;
     }
     *loss = sum / (double)tune->n_texts;
     return true;
+}
+
+bool mal_tune_edit(const struct mal_edit_task *task, const struct mal_tune_way *way,
+                   struct mal_delta *out, struct mal_error *err) {
+    struct tune tune = {.task = task, .way = way};
+    uint64_t random = way->seed;
+    double loss = 1;
+    bool ok = begin(&tune, err);
+    for (int64_t i = 0; ok && i < way->n_passes && !(loss < CLOSE); i++) {
+        if (way->shuffled) shuffle(&tune, &random);
+        ok = pass(&tune, &loss, err);
+        if (ok && i == 0) task->report->loss = loss;
+    }
+    ok = ok && mal_draft_delta(&tune.draft, out, err);
+    finish(&tune);
+    return ok;
 }
