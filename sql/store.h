@@ -306,7 +306,8 @@ void mal_store_strings_free(char **strings, size_t n);
 
 /* Blobs of a version not yet published ("delta/<module>", "normalizer/<shape>", later keyframes
  * and Gram matrices): staged in chunks of 8 MiB, a commit each, invisible until the version is
- * published, which makes them durable. `header_json` says what it is (encoding, sizes, rounding error). */
+ * published, which makes them durable. `header_json` says what it is (encoding, sizes, rounding
+ * error). */
 struct mal_blob {
     const char *name;
     const char *header_json;

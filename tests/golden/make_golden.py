@@ -17,7 +17,7 @@ from make_models import known_probes, write_model
 from make_training import make_training_cases
 from make_memit import make_memit_cases
 from make_tuning import make_tuning_cases
-from reference import Case, Pipeline, logit_error, relative, shape_name, shapes_of
+from reference import Case, Pipeline, logit_errors, relative, shape_name, shapes_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJ, FC = "transformer.h.{}.mlp.c_proj", "transformer.h.{}.mlp.c_fc"
@@ -128,21 +128,14 @@ def expected_tensors(run, run64, sequential):
 
 def reference_errors(run, run64, sequential):
     """What fp32 itself loses, the smallest margin of an argmax, and whether it is safe."""
-    shift, cond, logits, margin, safe = {}, {}, {}, float("inf"), True
+    shift, cond = {}, {}
+    logits, margin, safe = logit_errors(run, run64)
     for b, (got, got64) in enumerate(zip(run["batches"], run64["batches"])):
         dot = f"{b}." if sequential else ""
         shift.update({dot + m: relative(s, got64["shift"][m]) for m, s in got["shift"].items()})
         cond.update({dot + m: c for m, c in got64["cond"].items()})
         safe = safe and all(4 * relative(x, got64[letter][m]) <= ROWS
                             for letter in "UG" for m, x in got[letter].items())
-    for what in ("edit", "rephrase", "unrelated"):
-        for moment, key in (("before", "base"), ("after", "edited")):
-            a, b = run[moment][what][0], run64[moment][what][0]
-            logits[f"{what}.{key}"] = logit_error(a, b)
-            top = b.topk(2).values if b.shape[1] > 1 else torch.cat((b.abs(), 0 * b), 1)
-            gap = (top[:, 0] - top[:, 1]).min().item()
-            margin = min(margin, gap)
-            safe = safe and gap >= 4 * (a - b).abs().max().item()
     return {"shift_error": shift, "logit_error": logits, "margin": margin, "cond": cond}, safe
 
 

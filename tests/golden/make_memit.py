@@ -14,7 +14,7 @@ import torch
 import world
 from files import save, write_json, write_rows
 from make_models import known_probes, write_model
-from reference import logit_error, relative
+from reference import logit_errors, measures, relative
 from reference_memit import LOW, Memit, MemitCase, moments_of
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -53,14 +53,6 @@ def write_inputs(folder, spec, seed):
     return n
 
 
-def measures(scored):
-    out = {}
-    for key, what in (("es", "edit"), ("gs", "rephrase"), ("ls", "unrelated")):
-        share = scored[what][1]
-        out[key], out[key + "_per_fact"] = sum(share) / len(share), share
-    return out
-
-
 def term_error(run, run64):
     return max(abs(a[k] - b[k]) / (1e-3 + abs(b[k])) for x, y in zip(run["terms"], run64["terms"])
                for a, b in zip(x, y) for k in a)
@@ -71,15 +63,7 @@ def reference_errors(run, run64):
     error = {"z": max(relative(a, b) for a, b in zip(run["z"], run64["z"])), "terms": term_error(run, run64)}
     for what in ("k", "resid", "shift"):
         error[what] = {name: relative(x, run64[what][name]) for name, x in run[what].items()}
-    logits, margin, safe = {}, float("inf"), True
-    for what in ("edit", "rephrase", "unrelated"):
-        for moment, key in (("before", "base"), ("after", "edited")):
-            a, b = run[moment][what][0], run64[moment][what][0]
-            logits[f"{what}.{key}"] = logit_error(a, b)
-            top = b.topk(2).values
-            gap = (top[:, 0] - top[:, 1]).min().item()
-            margin = min(margin, gap)
-            safe = safe and gap >= 4 * (a - b).abs().max().item()
+    logits, margin, safe = logit_errors(run, run64)
     stop = min(abs(t["loss"] - LOW) for terms in run64["terms"] for t in terms)
     worst = max(error["z"], error["terms"], *(e for w in ("k", "resid", "shift") for e in error[w].values()))
     return {"error": error, "logit_error": logits, "margin": margin, "cond": run64["cond"],

@@ -13,7 +13,7 @@ import torch
 import world
 from files import save, write_rows
 from make_models import known_probes
-from reference import cut, logit_error, relative
+from reference import cut, logit_errors, measures, relative
 from reference_tune import CLOSE, TuneCase, Tuning, loss_error
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -63,26 +63,10 @@ def write_inputs(folder, spec, seed):
           "hyper": json.dumps(spec["hyper"])})
 
 
-def measures(scored):
-    out = {}
-    for key, what in (("es", "edit"), ("gs", "rephrase"), ("ls", "unrelated")):
-        share = scored[what][1]
-        out[key], out[key + "_per_fact"] = sum(share) / len(share), share
-    return out
-
-
 def reference_errors(run, run64):
     """What fp32 itself loses, the smallest margin of an argmax, and whether it is safe."""
     shift = {name: relative(x, run64["shift"][name]) for name, x in run["shift"].items()}
-    logits, margin, safe = {}, float("inf"), True
-    for what in ("edit", "rephrase", "unrelated"):
-        for moment, key in (("before", "base"), ("after", "edited")):
-            a, b = run[moment][what][0], run64[moment][what][0]
-            logits[f"{what}.{key}"] = logit_error(a, b)
-            top = b.topk(2).values if b.shape[1] > 1 else torch.cat((b.abs(), 0 * b), 1)
-            gap = (top[:, 0] - top[:, 1]).min().item()
-            margin = min(margin, gap)
-            safe = safe and gap >= 4 * (a - b).abs().max().item()
+    logits, margin, safe = logit_errors(run, run64)
     return {"shift_error": shift, "loss_error": loss_error(run, run64), "logit_error": logits,
             "margin": margin}, safe
 

@@ -253,3 +253,26 @@ def relative(a, b):
 
 def logit_error(a, b):
     return ((a.double() - b.double()).abs() / (1 + b.double().abs())).max().item()
+
+
+def logit_errors(run, run64):
+    """Of all that a model is asked before and after: errors by name, the smallest margin of an argmax, and
+    whether every margin is wide beside what fp32 loses."""
+    errors, margin, safe = {}, float("inf"), True
+    for what in ("edit", "rephrase", "unrelated"):
+        for moment, key in (("before", "base"), ("after", "edited")):
+            a, b = run[moment][what][0], run64[moment][what][0]
+            errors[f"{what}.{key}"] = logit_error(a, b)
+            top = b.topk(2).values if b.shape[1] > 1 else torch.cat((b.abs(), 0 * b), 1)
+            gap = (top[:, 0] - top[:, 1]).min().item()
+            margin = min(margin, gap)
+            safe = safe and gap >= 4 * (a - b).abs().max().item()
+    return errors, margin, safe
+
+
+def measures(scored):
+    out = {}
+    for key, what in (("es", "edit"), ("gs", "rephrase"), ("ls", "unrelated")):
+        share = scored[what][1]
+        out[key], out[key + "_per_fact"] = sum(share) / len(share), share
+    return out
