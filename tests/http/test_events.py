@@ -377,9 +377,13 @@ class Times(unittest.TestCase):
 
     @only_fake
     def test_while_loading(self):
-        d = Daemon(ready=False, env={"MAL_FAKE_LOAD_MS": "500"})
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        loaded = directory.name + "/loaded"
+        d = Daemon(ready=False, env={"MAL_FAKE_LOAD_HELD": loaded})
         with Stream(d) as stream:
             self.assertEqual(stream.block().fields["id"], "0")
+            open(loaded, "w", encoding="utf-8").close()
             first = stream.event()
             self.assertEqual((first.id, first.event, first.data["kind"]), (1, "version", "base"))
         d.wait_log("ready")
