@@ -81,6 +81,17 @@ bool mal_file_read(char **out, size_t *out_bytes, const char *path, size_t max_b
     return true;
 }
 
+char *mal_file_beside(const char *path, const char *suffix) {
+    size_t n = strlen(path), rest = strlen(suffix) + 1;
+    while (n > 1 && path[n - 1] == '/')
+        n--;
+    char *beside = mal_malloc(n + rest);
+    if (!beside) return NULL;
+    memcpy(beside, path, n);
+    memcpy(beside + n, suffix, rest);
+    return beside;
+}
+
 char *mal_file_base(const char *path) {
     size_t n = strlen(path);
     while (n > 1 && path[n - 1] == '/')

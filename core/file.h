@@ -13,6 +13,10 @@ bool mal_file_read(char **out, size_t *out_bytes, const char *path, size_t max_b
 /* "dir/name", owned by the caller: mal_free(). NULL: out of memory. */
 char *mal_file_join(const char *dir, const char *name);
 
+/* "path" and a suffix, slashes at the path's end aside: a file beside another. Owned by
+ * the caller: mal_free(). NULL: out of memory. */
+char *mal_file_beside(const char *path, const char *suffix);
+
 /* The last part of a path, slashes at its end aside; owned by the caller: mal_free().
  * NULL: out of memory. */
 char *mal_file_base(const char *path);

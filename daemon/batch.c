@@ -30,15 +30,37 @@ static void batch_finish(struct mal_job_batch *batch) {
 
 /* ---- Taking jobs ---- */
 
-/* The jobs at the head of the queue, as far as they may run together. */
+static bool is_joinable(const struct mal_queued_job *job) {
+    return job->kind == MAL_JOB_EDIT;
+}
+
+int64_t mal_worker_until_batch(const struct mal_worker *worker) {
+    const struct mal_queued_job *head = worker->jobs;
+    if (!head) return -1;
+    if (!is_joinable(head) || mal_worker_cut_off(worker)) return 0;
+    int64_t facts = 0;
+    for (const struct mal_queued_job *job = head; job; job = job->next) {
+        facts += job->n_facts;
+        if (!is_joinable(job) || facts >= worker->o.max_batch_facts) return 0;
+    }
+    int64_t left = head->since_ms + worker->o.batch_window_ms - mal_monotonic_ms();
+    return left > 0 ? left : 0;
+}
+
+/* The jobs at the head of the queue, as far as they may run together; a batch that was
+ * cut off is the same again. */
 static void take_jobs(struct mal_worker *worker, struct mal_job_batch *batch) {
     struct mal_queued_job **last = &batch->jobs;
     int64_t facts = 0;
     pthread_mutex_lock(&worker->lock);
+    size_t again = mal_worker_cut_off(worker);
+    mal_worker_cut_off_forget(worker);
     while (worker->jobs) {
         struct mal_queued_job *job = worker->jobs;
-        bool edit = job->kind == MAL_JOB_EDIT;
-        if (batch->n_jobs && (!edit || facts + job->n_facts > worker->o.max_batch_facts))
+        bool edit = is_joinable(job);
+        if (again ? batch->n_jobs == again
+                  : batch->n_jobs &&
+                        (!edit || facts + job->n_facts > worker->o.max_batch_facts))
             break;
         worker->jobs = job->next;
         if (!worker->jobs) worker->last_job = &worker->jobs;
@@ -300,6 +322,7 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     int64_t before = mal_engine_live(worker->engine);
     bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
               run_jobs(worker, &batch, 0, batch.n_jobs, err);
+    if (ok) mal_worker_resume_done(worker);
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
     double seconds = mal_clock_seconds() - start;
     mal_histogram_add(&worker->o.metrics->batches[kind], seconds);

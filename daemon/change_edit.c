@@ -22,6 +22,7 @@ static bool edit_once(struct mal_engine *engine, const struct mal_batch_edit *ba
                                  .facts = batch->facts,
                                  .n_facts = batch->n,
                                  .progress = progress,
+                                 .resume = batch->resume,
                                  .report = &change->report};
     if (!mal_edit_run(&task, &change->delta, err)) return false;
     double begin = mal_clock_seconds();

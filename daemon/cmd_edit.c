@@ -3,8 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "core/alloc.h"
 #include "core/clock.h"
+#include "core/editor/resume.h"
+#include "core/file.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/measures.h"
@@ -15,7 +19,7 @@
 struct values {
     char *model, *editor, *data, *facts, *out, *save_model, *preserve, *device;
     int64_t repair_rounds;
-    double preserve_weight, repair_tau;
+    double preserve_weight, repair_tau, save_every;
     bool verify, json;
 };
 
@@ -41,6 +45,10 @@ static const struct mal_option options[] = {
      MAL_HELP_REPAIR_ROUNDS, 0, 1000},
     {"repair-tau", MAL_OPTION_REAL, offsetof(struct values, repair_tau), "P", "0.9",
      MAL_HELP_REPAIR_TAU, 0, 1},
+    {"save-every", MAL_OPTION_DURATION, offsetof(struct values, save_every), "S", "30",
+     "An edit that fine-tunes is saved so often as OUT.state (or DIR.state), until it is "
+     "done; the same command goes on from there.",
+     .min = 0, .max = 1e6},
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
@@ -84,6 +92,39 @@ static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     return true;
 }
 
+/* ---- Going on after a kill ---- */
+
+static void tell(void *arg, enum mal_resume_event what, int64_t done, int64_t total,
+                 const struct mal_error *why) {
+    const struct mal_resume *resume = arg;
+    if (what == MAL_RESUMED)
+        fprintf(stderr, "goes on after %lld of %lld mini-batches: %s\n", (long long)done,
+                (long long)total, resume->path);
+    if (what == MAL_RESUME_UNREAD)
+        fprintf(stderr, "begins anew: %s\n", why->text);
+    if (what == MAL_RESUME_UNSAVED)
+        fprintf(stderr, "not saved: %s\n", why->text);
+}
+
+/* Of an edit that is written somewhere; *out's path owned, NULL: it is not. */
+static bool open_resume(struct mal_workbench *wb, const struct values *v,
+                        struct mal_resume *out, struct mal_error *err) {
+    const char *written = v->out ? v->out : v->save_model;
+    bool whole = wb->editor->method->keyed; /* in one go */
+    *out = (struct mal_resume){.seconds = v->save_every, .tell = tell, .arg = out};
+    if (!written || whole) return true;
+    if (!mal_workbench_fingerprint(wb, err)) return false;
+    out->run = wb->base_model;
+    out->path = mal_file_beside(written, ".state");
+    return out->path || mal_fail(err, MAL_NO_MEMORY, "options");
+}
+
+/* `done`: what it came to is written. */
+static void close_resume(struct mal_resume *resume, bool done) {
+    if (done && resume->path) (void)unlink(resume->path);
+    mal_free((char *)resume->path);
+}
+
 /* ---- Working ---- */
 
 static bool measure(struct mal_workbench *wb, const struct mal_fact *facts, size_t n,
@@ -100,10 +141,11 @@ static bool measure(struct mal_workbench *wb, const struct mal_fact *facts, size
 }
 
 static bool teach(struct mal_workbench *wb, const struct values *v,
-                  const struct mal_fact *facts, size_t n, struct outcome *outcome,
-                  struct mal_error *err) {
+                  const struct mal_resume *resume, const struct mal_fact *facts, size_t n,
+                  struct outcome *outcome, struct mal_error *err) {
     struct mal_teacher_options how = {.max_rounds = v->repair_rounds,
-                                          .tau = v->repair_tau};
+                                      .tau = v->repair_tau,
+                                      .resume = resume->path ? resume : NULL};
     struct ticker ticker = {.json = v->json};
     struct mal_progress progress = {tick, &ticker};
     struct mal_teacher *teacher = NULL;
@@ -122,11 +164,14 @@ static bool edit(struct mal_workbench *wb, const struct values *v,
                  struct mal_error *err) {
     bool ok = !v->verify || measure(wb, facts, n, &outcome->before, err);
     ok = ok && mal_workbench_preserve(wb, v->preserve, v->preserve_weight, v->json, err);
-    ok = ok && teach(wb, v, facts, n, outcome, err);
+    struct mal_resume resume = {0};
+    ok = ok && open_resume(wb, v, &resume, err) &&
+         teach(wb, v, &resume, facts, n, outcome, err);
     ok = ok && (!v->verify || measure(wb, facts, n, &outcome->after, err));
     double begin = mal_clock_seconds();
     ok = ok && (!v->out || mal_workbench_write_delta(wb, v->out, err));
     ok = ok && (!v->save_model || mal_workbench_save_model(wb, v->save_model, err));
+    close_resume(&resume, ok);
     outcome->taught.report.seconds[MAL_STAGE_PERSIST] = mal_clock_seconds() - begin;
     return ok;
 }

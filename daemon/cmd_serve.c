@@ -20,7 +20,7 @@ struct values {
     int64_t repair_rounds, verify_limit, consolidate_after, joint_memory;
     double preserve_weight, repair_tau;
     bool no_scrub;
-    double request_timeout, retain_age;
+    double request_timeout, retain_age, save_every;
     char *probes, *suites;
     struct mal_gate_limits gate;
     bool check_config, json;
@@ -162,6 +162,10 @@ static const struct mal_option options[] = {
      "With less free where the database is, new edits are answered 507 and queued ones wait. "
      "0: until the disk is full.",
      .min = 0, .max = 1e18},
+    {"save-every", MAL_OPTION_DURATION, AT(save_every), "S", "30",
+     "An edit that fine-tunes is saved so often as DB.state, beside the database, and goes "
+     "on from there after a restart.",
+     .min = 0, .max = 1e6},
     {"check-config", MAL_OPTION_FLAG, AT(check_config), NULL, NULL,
      "Do not serve: look at all options and files, whether they fit each other and the "
      "database, and print with what the daemon would run. Exit code 0: it would start; 1: "
@@ -249,6 +253,7 @@ int mal_cmd_serve(int argc, char **argv) {
         .retain_age = by_age ? v.retain_age : 0,
         .min_free_disk = v.min_free_disk,
         .request_timeout = v.request_timeout,
+        .save_every = v.save_every,
         .preserve = v.preserve,
         .preserve_weight = v.preserve_weight,
         .repair_rounds = v.repair_rounds,

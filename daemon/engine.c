@@ -322,6 +322,11 @@ int64_t mal_engine_live(const struct mal_engine *engine) {
     return mal_weights_live(engine->ws);
 }
 
+void mal_engine_live_hash(const struct mal_engine *engine, char out[MAL_HASH_HEX]) {
+    struct mal_hash hash = mal_weights_hash(engine->ws, mal_weights_live(engine->ws));
+    mal_hash_hex(&hash, out);
+}
+
 bool mal_engine_has(const struct mal_engine *engine, int64_t version) {
     return mal_weights_has(engine->ws, version);
 }

@@ -96,6 +96,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
 /* ---- Changes ---- */
 
 struct mal_history_value;
+struct mal_resume;
 
 /* A prepared change: its version row, what is stored with it, and what it measured. */
 struct mal_change {
@@ -143,6 +144,7 @@ struct mal_batch_edit {
     const struct mal_gate *own;  /* (n_jobs) limits for the job's own facts; NULL: none */
     const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
     size_t n_rejected;
+    const struct mal_resume *resume; /* as in struct mal_edit_task */
 };
 
 /* What the unrelated prompts of a batch's facts, and the daemon's probes, are answered on
@@ -245,6 +247,7 @@ void mal_evaluation_close(struct mal_evaluation *evaluation); /* takes NULL */
 /* ---- Reads: on any version in memory ---- */
 
 int64_t mal_engine_live(const struct mal_engine *engine);
+void mal_engine_live_hash(const struct mal_engine *engine, char out[MAL_HASH_HEX]);
 bool mal_engine_has(const struct mal_engine *engine, int64_t version); /* readable now */
 /* Versions in memory, ascending; returns how many, at most `max` written. */
 size_t mal_engine_versions(const struct mal_engine *engine, int64_t *out, size_t max);

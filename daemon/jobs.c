@@ -172,7 +172,8 @@ static bool part_of(const struct editing *e, const size_t *indices, size_t n,
                                          .n = n,
                                          .first = out->first,
                                          .n_jobs = 1,
-                                         .gate = &e->gate};
+                                         .gate = &e->gate,
+                                         .resume = e->whole.resume};
     return true;
 }
 
@@ -285,13 +286,17 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
                                   .first = first,
                                   .n_jobs = n_jobs},
                         .progress = &progress};
-    bool ok = mal_worker_need_editor(worker, e.whole.facts, n, &progress, err);
+    struct mal_resume resume = {0};
+    e.whole.resume = &resume;
+    bool ok = mal_worker_resume_init(worker, batch, &resume, err) &&
+              mal_worker_need_editor(worker, e.whole.facts, n, &progress, err);
     if (ok && n_jobs == batch->n_jobs) warn_of_size(worker, n);
     ok = ok && read_gates(&e, err) &&
          mal_engine_ask(worker->engine, e.whole.facts, n, &progress, &e.agreement, err) &&
          edit(&e, err);
     if (!ok && run.read_err.status != MAL_OK) *err = run.read_err;
     mal_agreement_finish(&e.agreement);
+    mal_worker_resume_finish(&resume);
     mal_free(e.own);
     mal_free(first);
     return ok;

@@ -7,6 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "daemon/auth.h"
 #include "daemon/daemon.h"
@@ -33,7 +34,8 @@ struct life {
     struct mal_retention *retention;
     struct mal_disk *disk;
     struct mal_suites suites;
-    char *cache; /* where an editor made on the spot is kept, owned */
+    char *cache;  /* where an editor made on the spot is kept, owned */
+    char *resume; /* where a batch that takes long is saved, owned */
     char address[MAL_ADDRESS_BYTES];
     bool own_address; /* bound here, not inherited */
     struct mal_notify *notify;
@@ -245,6 +247,8 @@ static bool start_worker(struct life *life, struct mal_error *err) {
     struct mal_worker_options options = {
         .engine = mal_serve_engine_options(o, life->cache),
         .db = o->db,
+        .resume_path = life->resume,
+        .save_every = o->save_every,
         .data = o->data,
         .max_queue = o->max_queue,
         .max_batch_facts = o->max_batch_facts,
@@ -291,14 +295,8 @@ static bool make_keepers(struct life *life, struct mal_error *err) {
 
 char *mal_serve_editor_path(const struct mal_serve_options *options,
                             struct mal_error *err) {
-    static const char suffix[] = ".editor.safetensors";
-    size_t bytes = strlen(options->db) + sizeof suffix;
-    char *path = mal_malloc(bytes);
-    if (path) {
-        (void)snprintf(path, bytes, "%s%s", options->db, suffix);
-    } else {
-        mal_fail(err, MAL_NO_MEMORY, "editor");
-    }
+    char *path = mal_file_beside(options->db, ".editor.safetensors");
+    if (!path) (void)mal_fail(err, MAL_NO_MEMORY, "editor");
     return path;
 }
 
@@ -307,6 +305,8 @@ static bool look(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     life->cache = mal_serve_editor_path(o, err);
     if (!life->cache) return false;
+    life->resume = mal_file_beside(o->db, ".state");
+    if (!life->resume) return mal_fail(err, MAL_NO_MEMORY, "options");
     struct mal_engine_options engine = mal_serve_engine_options(o, life->cache);
     if (!mal_engine_look(&engine, err)) return false;
     if (!mal_suites_load(&life->suites, o->suites, (size_t)o->max_queue, err))
@@ -383,6 +383,7 @@ static void finish(struct life *life) {
     mal_store_close(life->store);
     mal_suites_finish(&life->suites);
     mal_free(life->cache);
+    mal_free(life->resume);
     mal_notify_destroy(life->notify);
     if (life->own_address) mal_listen_forget(life->address);
 }

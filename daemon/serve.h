@@ -16,11 +16,11 @@ struct mal_serve_options {
     int64_t max_connections, max_event_streams;
     int64_t max_per_address; /* -1: 64, and no limit for addresses of this machine */
     int64_t keyframe_every, retain_bytes,
-        min_free_disk;                  /* 0: never, no limit, no least */
-    double request_timeout, retain_age; /* seconds; age 0: any */
-    const char *probes;                 /* NULL: none */
-    const char *preserve;               /* NULL: what the editor carries */
-    const char *suites;                 /* directory; NULL: none */
+        min_free_disk;                              /* 0: never, no limit, no least */
+    double request_timeout, retain_age, save_every; /* seconds; age 0: any */
+    const char *probes;                             /* NULL: none */
+    const char *preserve;                           /* NULL: what the editor carries */
+    const char *suites;                             /* directory; NULL: none */
     double preserve_weight, repair_tau;
     int64_t repair_rounds, verify_limit, joint_memory, consolidate_after;
     bool no_scrub;

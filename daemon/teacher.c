@@ -112,6 +112,7 @@ static bool teach_once(struct mal_teacher *teacher, const struct mal_fact *facts
                                  .facts = facts,
                                  .n_facts = n,
                                  .progress = progress,
+                                 .resume = teacher->o.resume,
                                  .report = &out->report};
     bool ok = mal_edit_run(&task, &delta, err);
     double begin = mal_clock_seconds();

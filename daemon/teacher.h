@@ -10,6 +10,7 @@ struct mal_teacher_options {
     bool joint;         /* all facts so far in one system; else each batch by itself */
     int64_t max_rounds; /* of repair, where the method solves */
     double tau;
+    const struct mal_resume *resume; /* as in struct mal_edit_task */
 };
 
 struct mal_teacher;

@@ -287,11 +287,10 @@ bool mal_training_open(struct mal_training *training,
                        const struct mal_training_options *options,
                        struct mal_error *err) {
     struct mal_fact *facts = NULL;
-    size_t n = 0, bytes = strlen(options->out) + sizeof ".state";
+    size_t n = 0;
     *training = (struct mal_training){.o = options};
-    training->state = mal_malloc(bytes);
+    training->state = mal_file_beside(options->out, ".state");
     if (!training->state) return mal_fail(err, MAL_NO_MEMORY, "path of the state");
-    snprintf(training->state, bytes, "%s.state", options->out);
     bool ok = open_all(training, &facts, &n, err);
     mal_facts_free(facts, n);
     return ok;

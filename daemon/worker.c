@@ -285,6 +285,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
         mal_version_row_finish(&row);
         tell_delta_bytes(worker);
     }
+    mal_worker_resume_load(worker);
     return mal_writer_call(worker->o.writer, requeue, &worker->n_requeued, err) &&
            refill_queue(worker, err) && mal_reader_start(worker, err);
 }
@@ -312,25 +313,6 @@ int64_t mal_worker_silence_ms(struct mal_worker *worker) {
     int64_t read_ms = worker->read_beat_ms ? now - worker->read_beat_ms : 0;
     pthread_mutex_unlock(&worker->lock);
     return read_ms > ms ? read_ms : ms;
-}
-
-static bool is_joinable(const struct mal_queued_job *job) {
-    return job->kind == MAL_JOB_EDIT;
-}
-
-/* Under the lock: milliseconds until the head of the queue should run, -1: nothing waits.
- */
-static int64_t until_batch(const struct mal_worker *worker) {
-    const struct mal_queued_job *head = worker->jobs;
-    if (!head) return -1;
-    if (!is_joinable(head)) return 0;
-    int64_t facts = 0;
-    for (const struct mal_queued_job *job = head; job; job = job->next) {
-        facts += job->n_facts;
-        if (!is_joinable(job) || facts >= worker->o.max_batch_facts) return 0;
-    }
-    int64_t left = head->since_ms + worker->o.batch_window_ms - mal_monotonic_ms();
-    return left > 0 ? left : 0;
 }
 
 /* Under the lock; ms < 0: until something is asked. */
@@ -455,7 +437,7 @@ static void wait_for_work(struct mal_worker *worker, bool *out_idle) {
     pthread_mutex_lock(&worker->lock);
     int64_t ms;
     while (!worker->stop && !mal_worker_reads_wait(worker) && !mal_evaluate_due(worker) &&
-           (ms = until_batch(worker)) != 0) {
+           (ms = mal_worker_until_batch(worker)) != 0) {
         bool idle = ms < 0 && mal_idle_pending(worker);
         wait_asked(worker, idle ? IDLE_MS : ms);
         if (!idle || is_asked(worker)) continue;
@@ -472,7 +454,7 @@ static bool work(struct mal_worker *worker, struct mal_error *err) {
     pthread_mutex_unlock(&worker->lock);
     if (evaluate && !mal_evaluate_step(worker, err)) return false;
     pthread_mutex_lock(&worker->lock);
-    bool batch = !worker->stop && until_batch(worker) == 0;
+    bool batch = !worker->stop && mal_worker_until_batch(worker) == 0;
     pthread_mutex_unlock(&worker->lock);
     if (!batch) return true;
     if (!mal_disk_low(worker->o.disk)) return mal_worker_run_batch(worker, err);
@@ -587,6 +569,7 @@ void mal_worker_destroy(struct mal_worker *worker) {
     free_jobs(worker->evaluations);
     mal_evaluate_finish(worker);
     mal_idle_finish(&worker->idle);
+    mal_worker_cut_off_forget(worker);
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);
     pthread_cond_destroy(&worker->asked);

@@ -24,6 +24,8 @@ struct mal_worker;
 struct mal_worker_options {
     struct mal_engine_options engine;
     const char *db;
+    const char *resume_path; /* where a batch that takes long is saved, */
+    double save_every;       /* and how often, seconds */
     const char *data;  /* facts to make an editor on where there is none; NULL: the first
                         * batch */
     int64_t max_queue; /* facts that may wait */

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "core/editor/resume.h"
 #include "daemon/worker.h"
 
 /* A walk over the live facts of one version, and what followed from it. */
@@ -59,6 +60,10 @@ struct mal_worker {
     uint64_t n_answered;         /* reads so far, also under the lock */
     int64_t read_beat_ms;        /* and when it last came by between two steps; 0: idle */
 
+    /* The jobs of the batch that was saved when the last run ended (worker_resume.c). */
+    char (*cut_off)[MAL_ID_BYTES]; /* (n_cut_off), owned */
+    size_t n_cut_off;
+
     struct mal_idle idle;
     struct mal_evaluating evaluating;
 
@@ -83,6 +88,10 @@ struct mal_job_batch {
     size_t *slots; /* hash table of prompts: index + 1 of a fact, owned */
     size_t n_slots;
 };
+
+/* Under the lock: milliseconds until the head of the queue should run, -1: nothing waits.
+ */
+int64_t mal_worker_until_batch(const struct mal_worker *worker);
 
 /* Jobs that begin, are done, were refused by the gate, have failed. These wait while the
  * disk is full. */
@@ -127,6 +136,21 @@ void mal_worker_count_change(struct mal_worker *worker, const struct mal_change 
 
 /* The joint system's size, into the status. */
 void mal_worker_tell_joint(struct mal_worker *worker);
+
+/* ---- A batch that is cut off (worker_resume.c) ---- */
+
+/* Where an edit of this batch is saved, and its text; mal_worker_resume_finish(). */
+bool mal_worker_resume_init(struct mal_worker *worker, const struct mal_job_batch *batch,
+                            struct mal_resume *out, struct mal_error *err) MAL_CHECK;
+void mal_worker_resume_finish(struct mal_resume *resume); /* takes a zeroed one */
+/* The batch has ended: nothing is to be resumed. What fails is logged. */
+void mal_worker_resume_done(struct mal_worker *worker);
+/* While loading: which jobs a batch that was cut off was of. What fails is logged. */
+void mal_worker_resume_load(struct mal_worker *worker);
+/* Under the lock: how many jobs at the head of the queue are to be that batch again; 0:
+ * there is none, or they are not the same any more. */
+size_t mal_worker_cut_off(const struct mal_worker *worker);
+void mal_worker_cut_off_forget(struct mal_worker *worker);
 
 /* ---- Evaluations (worker_evaluate.c) ---- */
 

@@ -5,6 +5,7 @@
 #include "core/delta.h"
 #include "core/editor/editor.h"
 #include "core/editor/preserve.h"
+#include "core/editor/resume.h"
 #include "core/facts.h"
 #include "core/tokenizer/tokenizer.h"
 
@@ -24,6 +25,7 @@ struct mal_edit_task {
     const struct mal_fact *facts;
     size_t n_facts;
     const struct mal_progress *progress; /* NULL: nobody listens */
+    const struct mal_resume *resume;     /* of a method that trains; NULL: nowhere */
     struct mal_edit_report *report;      /* out */
 };
 

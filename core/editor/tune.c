@@ -1,46 +1,26 @@
 /* tune.c - gradients of a mini-batch in slices, and the steps they make. */
-#include "core/editor/tune.h"
-
 #include <math.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
-#include "core/editor/draft.h"
 #include "core/editor/edit_rows.h"
+#include "core/editor/tune_impl.h"
 #include "core/random.h"
 
 enum { SLICE_TOKENS = 1024 }; /* of a pass, times the device's breadth */
 
 static const double CLOSE = 1e-2; /* a loss below gives no step; a pass below ends it */
 
-struct tune {
-    const struct mal_edit_task *task; /* borrowed, as the next */
-    const struct mal_tune_way *way;
-    struct mal_example *texts; /* (n_texts), owned: what the facts teach */
-    size_t n_texts;
-    size_t *order; /* (n_texts), owned */
-    struct mal_draft draft;
-    struct mal_trunk *trunk;        /* of the texts, owned */
-    float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
-    int64_t n_steps;                /* of Adam, made */
-    int64_t done, total;            /* mini-batches, for ticks */
-};
-
 /* ---- Its life ---- */
 
-static size_t n_elements(const struct tune *tune, size_t i) {
-    const struct mal_linear *lin = tune->draft.tensors[i].lin;
-    return (size_t)(lin->d_in * lin->d_out);
-}
-
-static float *zeros(const struct tune *tune, size_t i) {
-    size_t bytes = n_elements(tune, i) * sizeof(float);
+static float *zeros(const struct mal_tune *tune, size_t i) {
+    size_t bytes = mal_tune_elements(tune, i) * sizeof(float);
     float *mem = mal_backend_alloc(tune->draft.be, bytes);
     if (mem) mal_backend_zero(tune->draft.be, mem, bytes);
     return mem;
 }
 
-static bool open_state(struct tune *tune, struct mal_error *err) {
+static bool open_state(struct mal_tune *tune, struct mal_error *err) {
     size_t n = tune->draft.n;
     tune->grad = mal_calloc(n, sizeof *tune->grad);
     tune->mean = mal_calloc(n, sizeof *tune->mean);
@@ -55,13 +35,13 @@ static bool open_state(struct tune *tune, struct mal_error *err) {
         return mal_fail(err, MAL_NO_MEMORY,
                         "module '%s': its gradient and Adam's moments (%zu bytes)",
                         tune->draft.tensors[i].lin->name,
-                        3 * n_elements(tune, i) * sizeof(float));
+                        3 * mal_tune_elements(tune, i) * sizeof(float));
     }
     return true;
 }
 
 /* A text that fills the model's context already goes without. */
-static bool end_texts(struct tune *tune, struct mal_error *err) {
+static bool end_texts(struct mal_tune *tune, struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(tune->task->model);
     if (info->kind != MAL_MODEL_CAUSAL || info->eos < 0) return true;
     for (size_t i = 0; i < tune->n_texts; i++) {
@@ -73,7 +53,7 @@ static bool end_texts(struct tune *tune, struct mal_error *err) {
 }
 
 /* On an error, too, finish(). */
-static bool begin(struct tune *tune, struct mal_error *err) {
+static bool begin(struct mal_tune *tune, struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
     const struct mal_tune_way *way = tune->way;
     double start = mal_clock_seconds();
@@ -95,13 +75,13 @@ static bool begin(struct tune *tune, struct mal_error *err) {
            mal_draft_begin(&tune->draft, task->model, err) && open_state(tune, err);
 }
 
-static void free_all(const struct tune *tune, float **mem) {
+static void free_all(const struct mal_tune *tune, float **mem) {
     for (size_t i = 0; mem && i < tune->draft.n; i++)
         mal_backend_free(tune->draft.be, mem[i]);
     mal_free(mem);
 }
 
-static void finish(struct tune *tune) {
+static void finish(struct mal_tune *tune) {
     free_all(tune, tune->grad);
     free_all(tune, tune->mean);
     free_all(tune, tune->square);
@@ -119,13 +99,13 @@ struct minibatch {
     double loss;
 };
 
-static const struct mal_example *text_at(const struct tune *tune,
+static const struct mal_example *text_at(const struct mal_tune *tune,
                                          const struct minibatch *batch, size_t i) {
     return &tune->texts[batch->order[i]];
 }
 
 /* How many of the mini-batch's texts from the i-th on make one pass. */
-static size_t slice_length(const struct tune *tune, const struct minibatch *batch,
+static size_t slice_length(const struct mal_tune *tune, const struct minibatch *batch,
                            size_t i) {
     const struct mal_progress *progress = tune->task->progress;
     int64_t tokens = 0, most = progress ? progress->slice_tokens : 0;
@@ -139,8 +119,8 @@ static size_t slice_length(const struct tune *tune, const struct minibatch *batc
 }
 
 /* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
-static bool learn_slice(struct tune *tune, struct minibatch *batch, size_t i, size_t n,
-                        struct mal_error *err) {
+static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
+                        size_t n, struct mal_error *err) {
     bool prompts = tune->way->loss == MAL_TUNE_PROMPTS;
     double over = (double)batch->n, loss = 0;
     struct mal_packed packed = {0};
@@ -166,27 +146,27 @@ static bool learn_slice(struct tune *tune, struct minibatch *batch, size_t i, si
 }
 
 /* The loss of the mini-batch and its gradient. */
-static bool measure(struct tune *tune, struct minibatch *batch, struct mal_error *err) {
+static bool measure(struct mal_tune *tune, struct minibatch *batch,
+                    struct mal_error *err) {
     const struct mal_edit_task *task = tune->task;
     double begin = mal_clock_seconds();
     for (size_t i = 0; i < tune->draft.n; i++) {
         mal_backend_zero(tune->draft.be, tune->grad[i],
-                         n_elements(tune, i) * sizeof(float));
+                         mal_tune_elements(tune, i) * sizeof(float));
     }
     for (size_t i = 0, k; i < batch->n; i += k) {
         k = slice_length(tune, batch, i);
         if (!learn_slice(tune, batch, i, k, err) ||
-            !mal_progress_step(task->progress, MAL_STAGE_FORWARD, tune->done, tune->total,
-                               err))
+            !mal_progress_step(task->progress, MAL_STAGE_FORWARD, tune->now.done,
+                               tune->total, err))
             return false;
         mal_draft_use(&tune->draft);
     }
     if (!isfinite(batch->loss)) {
         return mal_fail(err, MAL_NUMERIC,
                         "the loss is %g after %lld steps: a smaller lr may help",
-                        batch->loss, (long long)tune->n_steps);
+                        batch->loss, (long long)tune->now.steps);
     }
-    tune->done++;
     task->report->seconds[MAL_STAGE_FORWARD] += mal_clock_seconds() - begin;
     if (task->progress && task->progress->observe_loss)
         task->progress->observe_loss(task->progress->arg, batch->loss);
@@ -195,12 +175,12 @@ static bool measure(struct tune *tune, struct minibatch *batch, struct mal_error
 
 /* ---- Steps ---- */
 
-static bool step(struct tune *tune, struct mal_error *err) {
-    tune->n_steps++;
+static bool step(struct mal_tune *tune, struct mal_error *err) {
+    tune->now.steps++;
     for (size_t i = 0; i < tune->draft.n; i++) {
         const struct mal_draft_tensor *t = &tune->draft.tensors[i];
         mal_adam_step(tune->draft.be,
-                      &(struct mal_adam){.n = (int64_t)n_elements(tune, i),
+                      &(struct mal_adam){.n = (int64_t)mal_tune_elements(tune, i),
                                          .p = t->shift,
                                          .m = tune->mean[i],
                                          .v = tune->square[i],
@@ -210,7 +190,7 @@ static bool step(struct tune *tune, struct mal_error *err) {
                                          .beta2 = 0.999,
                                          .eps = 1e-8,
                                          .grad_scale = 1,
-                                         .t = tune->n_steps,
+                                         .t = tune->now.steps,
                                          .decay = tune->way->decay,
                                          .bound = tune->way->bound,
                                          .w = t->before,
@@ -222,7 +202,7 @@ static bool step(struct tune *tune, struct mal_error *err) {
 
 /* ---- Passes ---- */
 
-static void shuffle(struct tune *tune, uint64_t *random) {
+static void shuffle(struct mal_tune *tune, uint64_t *random) {
     for (size_t i = tune->n_texts; i > 1; i--) { /* Fisher and Yates */
         size_t j = mal_random_below(random, i), text = tune->order[j];
         tune->order[j] = tune->order[i - 1];
@@ -230,33 +210,49 @@ static void shuffle(struct tune *tune, uint64_t *random) {
     }
 }
 
-/* *loss: the texts' mean, each as its mini-batch was met. */
-static bool pass(struct tune *tune, double *loss, struct mal_error *err) {
-    double sum = 0;
-    for (size_t i = 0, n; i < tune->n_texts; i += n) {
-        size_t left = tune->n_texts - i;
-        n = left < tune->way->batch ? left : tune->way->batch;
-        struct minibatch batch = {.order = tune->order + i, .n = n};
-        if (!measure(tune, &batch, err)) return false;
-        if (!(batch.loss < CLOSE) && !step(tune, err)) return false;
-        sum += batch.loss * (double)n;
+/* The mini-batch that the position is before, and its step. */
+static bool learn_next(struct mal_tune *tune, struct mal_error *err) {
+    struct mal_tune_position *now = &tune->now;
+    size_t left = tune->n_texts - now->at;
+    struct minibatch batch = {.order = tune->order + now->at,
+                              .n = left < tune->way->batch ? left : tune->way->batch};
+    mal_tune_save(tune, false);
+    if (!measure(tune, &batch, err)) {
+        if (err->status == MAL_CANCELLED) mal_tune_save(tune, true);
+        return false;
     }
-    *loss = sum / (double)tune->n_texts;
+    if (!(batch.loss < CLOSE) && !step(tune, err)) return false;
+    now->done++;
+    now->at += batch.n;
+    now->sum += batch.loss * (double)batch.n;
+    return true;
+}
+
+static bool tune_texts(struct mal_tune *tune, struct mal_error *err) {
+    struct mal_tune_position *now = &tune->now;
+    uint64_t random = tune->way->seed;
+    int64_t pass = 0;
+    for (double loss = 1; now->pass < tune->way->n_passes && !(loss < CLOSE);) {
+        for (; tune->way->shuffled && pass <= now->pass; pass++)
+            shuffle(tune, &random);
+        while (now->at < tune->n_texts) {
+            if (!learn_next(tune, err)) return false;
+        }
+        loss = now->sum / (double)tune->n_texts;
+        if (now->pass == 0) now->first = loss;
+        now->pass++;
+        now->at = 0;
+        now->sum = 0;
+    }
     return true;
 }
 
 bool mal_tune_edit(const struct mal_edit_task *task, const struct mal_tune_way *way,
                    struct mal_delta *out, struct mal_error *err) {
-    struct tune tune = {.task = task, .way = way};
-    uint64_t random = way->seed;
-    double loss = 1;
-    bool ok = begin(&tune, err);
-    for (int64_t i = 0; ok && i < way->n_passes && !(loss < CLOSE); i++) {
-        if (way->shuffled) shuffle(&tune, &random);
-        ok = pass(&tune, &loss, err);
-        if (ok && i == 0) task->report->loss = loss;
-    }
-    ok = ok && mal_draft_delta(&tune.draft, out, err);
+    struct mal_tune tune = {.task = task, .way = way};
+    bool ok = begin(&tune, err) && mal_tune_resume(&tune, err) &&
+              tune_texts(&tune, err) && mal_draft_delta(&tune.draft, out, err);
+    task->report->loss = tune.now.first;
     finish(&tune);
     return ok;
 }

@@ -13,9 +13,9 @@ OPTIONS = {
              "no-scrub consolidate-after joint-memory keyframe-every retain-bytes retain-age "
              "min-free-disk probes gate-min-es gate-min-gs gate-min-ls gate-measure "
              "gate-min-agreement gate-max-norm-growth gate-max-perplexity-growth gate-bisect "
-             "suites check-config json config",
+             "suites save-every check-config json config",
     "edit": "model editor data facts out save-model preserve preserve-weight repair-rounds "
-            "repair-tau verify device json",
+            "repair-tau save-every verify device json",
     "eval": "model editor data n-edits batches update preserve preserve-weight repair-rounds "
             "repair-tau reset report per-fact device json",
     "train": "model data out valid method modules n-edits rank blocks meta-lr lr-meta-lr schedule "

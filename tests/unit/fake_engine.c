@@ -474,6 +474,10 @@ int64_t mal_engine_live(const struct mal_engine *e) {
     return e->n_slots ? e->slots[e->n_slots - 1].version : -1;
 }
 
+void mal_engine_live_hash(const struct mal_engine *e, char out[MAL_HASH_HEX]) {
+    strcpy(out, find(e, mal_engine_live(e))->hash);
+}
+
 bool mal_engine_has(const struct mal_engine *e, int64_t version) {
     return find(e, version) != NULL;
 }

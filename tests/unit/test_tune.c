@@ -1,83 +1,6 @@
 /* test_tune.c - fine-tuning as a batch of facts: readers and cancellations between its
  * slices, slices of any size, memory that is out. What it computes is tests/golden's. */
-#include "joint_lab.h"
-
-#include "core/editor/edit.h"
-#include "core/editor/hyper.h"
-#include "core/weights_state.h"
-
-static const char *const cases[] = {"gpt2-ft", "gptj-ft", "gpt2-locft-bf"};
-
-enum { N_CASES = sizeof cases / sizeof *cases };
-
-static struct mal_weights_state *ws;
-
-/* ---- Running a batch ---- */
-
-struct watch {
-    int64_t ticks, cancel_at; /* 0: never */
-    bool reads;
-};
-
-/* What is in use is what is published. */
-static void check_published(void) {
-    for (size_t i = 0; i < mal_model_n_edited(lab.model); i++) {
-        const struct mal_linear *lin = mal_model_edit(lab.model, i);
-        assert_ptr_equal(lin->w, lin->w0);
-        if (lin->bias_of) assert_ptr_equal(lin->bias_of->bias, lin->w0);
-    }
-}
-
-static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
-    struct watch *watch = arg;
-    assert_true(done < total);
-    if (watch->reads) {
-        mal_weights_lend(ws, 0);
-        check_published();
-        mal_weights_give_back(ws);
-    }
-    return ++watch->ticks != watch->cancel_at;
-}
-
-static bool run(struct watch *watch, int64_t slice, struct mal_delta *out,
-                struct mal_error *err) {
-    struct mal_progress progress = {.tick = tick, .arg = watch, .slice_tokens = slice};
-    struct mal_edit_report report;
-    struct mal_edit_task task = {.model = lab.model,
-                                 .tok = lab.tok,
-                                 .editor = lab.editor,
-                                 .facts = lab.facts,
-                                 .n_facts = lab.n_facts,
-                                 .progress = &progress,
-                                 .report = &report};
-    bool ok = mal_edit_run(&task, out, err);
-    check_published();
-    assert_true(!ok || (report.n_tokens > 0 && isfinite(report.loss)));
-    return ok;
-}
-
-static struct mal_hash hash_of(struct mal_delta *delta) {
-    struct mal_error err = {0};
-    struct mal_hash hash;
-    assert_ok(mal_delta_hash(delta, &hash, &err), &err);
-    mal_delta_finish(delta);
-    return hash;
-}
-
-static void assert_same(struct mal_hash a, struct mal_hash b) {
-    assert_memory_equal(a.bytes, b.bytes, sizeof a.bytes);
-}
-
-static void open_case(size_t c) {
-    struct mal_error err = {0};
-    open_lab(cases[c]);
-    assert_ok(mal_weights_create(&ws, lab.model, 1, &err), &err);
-}
-
-static void close_case(void) {
-    mal_weights_destroy(ws);
-    close_lab();
-}
+#include "tune_lab.h"
 
 /* ---- Tests ---- */
 
@@ -87,9 +10,9 @@ static void test_readers(void **state) {
         struct mal_delta delta = {0};
         struct watch alone = {0}, read = {.reads = true};
         open_case(c);
-        assert_ok(run(&alone, 0, &delta, &err), &err);
+        assert_ok(run_tune(&alone, 0, &delta, &err), &err);
         struct mal_hash want = hash_of(&delta);
-        assert_ok(run(&read, 0, &delta, &err), &err);
+        assert_ok(run_tune(&read, 0, &delta, &err), &err);
         assert_same(hash_of(&delta), want);
         assert_int_equal(alone.ticks, read.ticks);
         assert_true(read.ticks > 2);
@@ -103,14 +26,14 @@ static void test_cancelled(void **state) {
         struct mal_delta delta = {0};
         struct watch all = {0};
         open_case(c);
-        assert_ok(run(&all, 0, &delta, &none), &none);
+        assert_ok(run_tune(&all, 0, &delta, &none), &none);
         struct mal_hash want = hash_of(&delta);
         for (int64_t at = 1; at <= all.ticks; at = at < 4 ? at + 1 : at * 2) {
             struct mal_error err = {0};
-            assert_false(run(&(struct watch){.cancel_at = at}, 0, &delta, &err));
+            assert_false(run_tune(&(struct watch){.cancel_at = at}, 0, &delta, &err));
             assert_int_equal(err.status, MAL_CANCELLED);
         }
-        assert_ok(run(&(struct watch){0}, 0, &delta, &none), &none);
+        assert_ok(run_tune(&(struct watch){0}, 0, &delta, &none), &none);
         assert_same(hash_of(&delta), want);
         close_case();
     }
@@ -123,8 +46,8 @@ static void test_slices(void **state) {
         struct mal_delta fine = {0}, whole = {0};
         struct watch small = {0}, large = {0};
         open_case(c);
-        assert_ok(run(&small, 1, &fine, &err), &err);
-        assert_ok(run(&large, 1 << 20, &whole, &err), &err);
+        assert_ok(run_tune(&small, 1, &fine, &err), &err);
+        assert_ok(run_tune(&large, 1 << 20, &whole, &err), &err);
         assert_true(small.ticks > large.ticks);
         assert_int_equal(fine.n_parts, mal_model_n_edited(lab.model));
         assert_int_equal(fine.n_parts, whole.n_parts);
@@ -143,20 +66,13 @@ static void test_slices(void **state) {
     }
 }
 
-static void set_hyper(const char *name, double value) {
-    for (size_t i = 0; i < lab.editor->method->n_hyper; i++) {
-        if (strcmp(lab.editor->method->hyper[i].name, name) == 0)
-            lab.editor->hyper[i] = value;
-    }
-}
-
 /* Weights that stay where they are: nothing changes, not even a sign. */
 static void test_nothing(void **state) {
     struct mal_error err = {0};
     struct mal_delta delta = {0};
     open_case(0);
     set_hyper("lr", 0);
-    assert_ok(run(&(struct watch){0}, 0, &delta, &err), &err);
+    assert_ok(run_tune(&(struct watch){0}, 0, &delta, &err), &err);
     assert_int_equal(delta.n_parts, 0);
     mal_delta_finish(&delta);
     close_case();
@@ -169,7 +85,7 @@ static void test_not_finite(void **state) {
         open_case(c);
         set_hyper("lr", (double)INFINITY);
         set_hyper("norm_constraint", 0);
-        assert_false(run(&(struct watch){0}, 0, &delta, &err));
+        assert_false(run_tune(&(struct watch){0}, 0, &delta, &err));
         assert_int_equal(err.status, MAL_NUMERIC);
         assert_non_null(strstr(err.text, "after 1 steps"));
         close_case();
@@ -184,7 +100,7 @@ static void test_last_step(void **state) {
     set_hyper("lr", (double)INFINITY);
     set_hyper("norm_constraint", 0);
     set_hyper("steps", 1);
-    assert_ok(run(&(struct watch){0}, 0, &delta, &err), &err);
+    assert_ok(run_tune(&(struct watch){0}, 0, &delta, &err), &err);
     assert_false(mal_weights_prepare(ws, &delta, NULL, NULL, &err));
     assert_int_equal(err.status, MAL_NUMERIC);
     mal_delta_finish(&delta);
@@ -193,7 +109,7 @@ static void test_last_step(void **state) {
 
 static bool run_once(const char *path, struct mal_error *err) {
     struct mal_delta delta = {0};
-    bool ok = run(&(struct watch){0}, 0, &delta, err);
+    bool ok = run_tune(&(struct watch){0}, 0, &delta, err);
     mal_delta_finish(&delta);
     return ok;
 }
