@@ -107,6 +107,66 @@ static void test_last_step(void **state) {
     close_case();
 }
 
+/* The target's tokens of one fact, the end of text among them where it is taught. */
+static int64_t targets_of(char *prompt, int64_t *out_n, struct mal_error *err) {
+    static char target[] = "x";
+    struct mal_fact fact = {.prompt = prompt, .target = target};
+    struct mal_fact *facts = lab.facts;
+    size_t n_facts = lab.n_facts;
+    struct mal_example text;
+    struct mal_delta delta = {0};
+    struct watch watch = {0};
+    if (!mal_example_init(&text, lab.model, lab.tok, prompt, target, NULL, err))
+        return -1;
+    *out_n = text.n;
+    mal_example_finish(&text);
+    lab.facts = &fact;
+    lab.n_facts = 1;
+    assert_ok(run_tune(&watch, 0, &delta, err), err);
+    lab.facts = facts;
+    lab.n_facts = n_facts;
+    mal_delta_finish(&delta);
+    return watch.n_tokens;
+}
+
+/* A text that fills the context has no room for its end. */
+static void test_end_of_text(void **state) {
+    struct mal_error err = {0};
+    char prompt[4096] = "a"; /* a byte is a token */
+    int64_t n = 0, targets, before = 0;
+    open_case(2);
+    set_hyper("epochs", 1);
+    while ((targets = targets_of(prompt, &n, &err)) >= 0) {
+        bool fills = n == mal_longest_text(mal_model_info(lab.model));
+        assert_true(before == 0 || targets == before - fills);
+        before = targets;
+        strcat(prompt, "a");
+    }
+    assert_int_equal(err.status, MAL_INVALID);
+    assert_int_equal(n, mal_longest_text(mal_model_info(lab.model)));
+    assert_true(before > 0);
+    close_case();
+}
+
+/* Of two blocks: Llama 3's 22 of 32, Qwen2.5's 6 of 28. */
+static void test_block(void **state) {
+    static const struct {
+        const char *model, *block;
+    } are[] = {{"llama-malmen", "layers.1."}, {"qwen2-malmen", "layers.0."}};
+
+    for (size_t i = 0; i < sizeof are / sizeof *are; i++) {
+        struct mal_error err = {0};
+        const char **names;
+        size_t n;
+        open_lab(are[i].model);
+        assert_ok(mal_method_find("locft-bf")->choose(lab.model, &names, &n, &err), &err);
+        assert_int_equal(n, 1);
+        assert_non_null(strstr(names[0], are[i].block));
+        mal_free(names);
+        close_lab();
+    }
+}
+
 static bool run_once(const char *path, struct mal_error *err) {
     struct mal_delta delta = {0};
     bool ok = run_tune(&(struct watch){0}, 0, &delta, err);
@@ -126,9 +186,10 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_readers),    cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_slices),     cmocka_unit_test(test_nothing),
-        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_last_step),
+        cmocka_unit_test(test_readers),     cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_slices),      cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_last_step),
+        cmocka_unit_test(test_end_of_text), cmocka_unit_test(test_block),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("tune", tests, NULL, NULL);

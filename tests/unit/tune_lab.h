@@ -21,7 +21,8 @@ struct watch {
     int64_t ticks, cancel_at; /* 0: never */
     bool reads;
     const struct mal_resume *resume;
-    double loss; /* out: of the first pass */
+    double loss;      /* out: of the first pass */
+    int64_t n_tokens; /* out: targets */
 };
 
 /* What is in use is what is published. */
@@ -59,6 +60,7 @@ static inline bool run_tune(struct watch *watch, int64_t slice, struct mal_delta
     bool ok = mal_edit_run(&task, out, err);
     check_published();
     watch->loss = report.loss;
+    watch->n_tokens = report.n_tokens;
     assert_true(!ok || (report.n_tokens > 0 && isfinite(report.loss)));
     return ok;
 }
