@@ -53,14 +53,14 @@ static char *norms_json(const struct mal_module_norms *norms, size_t n) {
 /* ---- Values ---- */
 
 bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *id,
-                          float **values, size_t n, struct mal_error *err) {
+                          float **values, size_t bytes, struct mal_error *err) {
     struct mal_history_value *all =
         mal_realloc(change->values, (change->n_values + 1) * sizeof *all);
     char *copy = mal_strdup(id);
     if (all) change->values = all;
     if (all && copy) {
         all[change->n_values++] = (struct mal_history_value){
-            .fact = fact, .id = copy, .data = *values, .bytes = n * sizeof **values};
+            .fact = fact, .id = copy, .data = *values, .bytes = bytes};
     } else {
         mal_free(copy);
         mal_free(*values);

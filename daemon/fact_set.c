@@ -8,6 +8,7 @@
 #include "core/answers.h"
 #include "core/editor/edit_rows.h"
 #include "core/json.h"
+#include "daemon/history.h"
 #include "proto/wire.h"
 
 /* ---- Making ---- */
@@ -190,14 +191,13 @@ bool mal_fact_set_load(struct mal_fact_set *set, size_t i,
         struct mal_hash hash = mal_hash_of(data, bytes);
         mal_hash_hex(&hash, hex);
     }
-    bool ok = data && bytes == of->n_values * sizeof *of->values && !strcmp(hex, sha256);
+    bool ok = (data && !strcmp(hex, sha256)) ||
+              mal_fail(err, MAL_CORRUPT, "missing, or of another hash");
+    ok = ok && mal_history_unpack_values(&data, bytes, of->n_values, err);
     mal_free(sha256);
     if (!ok) {
         mal_free(data);
-        return mal_fail(err, MAL_CORRUPT,
-                        "fact %s: the stored values are missing, of another size or "
-                        "another hash",
-                        set->facts[i].id);
+        return mal_fail_wrap(err, "fact %s: the stored values", set->facts[i].id);
     }
     of->values = data;
     return true;

@@ -69,6 +69,14 @@ struct mal_history_value {
     char sha256[MAL_HASH_HEX]; /* of data */
 };
 
+/* Values as they are stored: in bf16 where that is exact, else in fp32. Packs `n` of them
+ * in place; how many bytes they are then. */
+size_t mal_history_pack_values(float *values, size_t n);
+/* Back. Takes *data over and gives floats, owned; false: neither size is theirs
+ * (MAL_CORRUPT), or memory is out. */
+bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
+                               struct mal_error *err) MAL_CHECK;
+
 /* Fills sha256 of each, in the order of seq, and gives the version row's values_hash:
  * SHA-256 over (id, sha256) of all, "" for none. */
 bool mal_history_hash_values(struct mal_history_value *values, size_t n,

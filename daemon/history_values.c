@@ -4,6 +4,41 @@
 #include "core/alloc.h"
 #include "daemon/history_impl.h"
 
+/* ---- As they are stored ---- */
+
+size_t mal_history_pack_values(float *values, size_t n) {
+    const size_t wide = sizeof(float), narrow = sizeof(uint16_t);
+    char *bytes = (char *)values;
+    uint32_t low = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, bytes + wide * i, sizeof bits);
+        low |= bits & 0xffff;
+    }
+    if (low) return n * wide;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t bits = mal_f32_to_bf16(values[i]);
+        memcpy(bytes + narrow * i, &bits, sizeof bits);
+    }
+    return n * narrow;
+}
+
+bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
+                               struct mal_error *err) {
+    if (bytes == n * sizeof(float)) return true;
+    if (bytes != n * sizeof(uint16_t))
+        return mal_fail(err, MAL_CORRUPT, "%llu bytes, not %zu values",
+                        (unsigned long long)bytes, n);
+    float *values = mal_malloc(n * sizeof *values);
+    if (!values) return mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+    mal_to_f32(values, *data, MAL_BF16, n);
+    mal_free(*data);
+    *data = values;
+    return true;
+}
+
+/* ---- Hashes ---- */
+
 /* Over (id, sha256) of each. */
 static bool hash_list(const struct mal_history_value *values, size_t n,
                       char out[MAL_HASH_HEX], struct mal_error *err) {
@@ -30,6 +65,8 @@ bool mal_history_hash_values(struct mal_history_value *values, size_t n,
     }
     return hash_list(values, n, out, err);
 }
+
+/* ---- Staging ---- */
 
 bool mal_history_stage_values(struct mal_store *writer, int64_t version,
                               const struct mal_history_value *values, size_t n,

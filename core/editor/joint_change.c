@@ -9,8 +9,12 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/round.h"
 
-enum { KEEP_PARALLEL = 1 << 22 }; /* bytes from which threads share a copy */
+enum {
+    KEEP_PARALLEL = 1 << 22, /* bytes from which threads share a copy */
+    ROUND_SLICE = 1 << 22    /* differences rounded at a time */
+};
 
 static const struct mal_linear *module_at(const struct mal_joint *joint, size_t m) {
     return mal_model_edit(joint->model, m);
@@ -230,6 +234,29 @@ static bool add_keys(struct mal_joint_change *change, const struct mal_joint_gro
 
 /* ---- Teaching ---- */
 
+/* Whether a module's differences are rounded to bf16: where its weights are, as coarsely.
+ * What is stored of them is half as much then. */
+static bool is_coarse(const struct mal_joint *joint, size_t m) {
+    return module_at(joint, m)->dtype == MAL_BF16;
+}
+
+static bool round_values(struct mal_joint *joint, size_t m, int64_t n, float *d,
+                         struct mal_error *err) {
+    struct mal_backend *be = joint->be;
+    int64_t slice = n < ROUND_SLICE ? n : ROUND_SLICE;
+    if (n == 0 || !is_coarse(joint, m)) return true;
+    void *coarse = mal_backend_alloc(be, (size_t)slice * sizeof(uint16_t));
+    if (!coarse) return mal_fail(err, MAL_NO_MEMORY, "value differences");
+    for (int64_t i = 0, k; i < n; i += k) {
+        k = n - i < slice ? n - i : slice;
+        mal_convert(be, k, coarse, MAL_BF16, d + i, MAL_F32);
+        mal_convert(be, k, d + i, MAL_F32, coarse, MAL_BF16);
+    }
+    bool ok = mal_backend_sync(be, err);
+    mal_backend_free(be, coarse);
+    return ok;
+}
+
 /* The differences d (n, d_out) of a module into the texts' values. */
 static bool keep_values(struct mal_joint_change *change, size_t first_text, size_t m,
                         int64_t n, const float *d, struct mal_error *err) {
@@ -262,8 +289,9 @@ static bool take_module(struct mal_joint_change *change, struct mal_joint_group 
                         struct mal_error *err) {
     struct mal_joint *joint = change->joint;
     int64_t n = mal_edit_rows_n(&group->rows, m), d_out = module_at(joint, m)->d_out;
-    const float *d = group->rows.g[m];
-    if (!mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
+    float *d = group->rows.g[m];
+    if (!round_values(joint, m, n * d_out, d, err) ||
+        !mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
         return false;
     if (!keep_values(change, first_text, m, n, d, err)) return false;
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
@@ -384,32 +412,68 @@ bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *t
 
 /* ---- Improving ---- */
 
-/* The differences in rows->g of one module, into values and residuals. */
-static bool add_module(struct mal_joint_change *change, const struct mal_edit_rows *rows,
-                       const size_t *texts, size_t n, size_t m, struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
-    const struct mal_linear *lin = module_at(joint, m);
-    int64_t total = mal_edit_rows_n(rows, m);
-    if (!mal_joint_check_finite(joint, m, "value differences", total * lin->d_out,
-                                rows->g[m], err))
-        return false;
-    float *d = mal_malloc((size_t)(total * lin->d_out) * sizeof *d);
-    if (!d) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
-    mal_backend_download(joint->be, d, rows->g[m],
-                         (size_t)(total * lin->d_out) * sizeof *d);
-    bool ok = mal_backend_sync(joint->be, err);
-    for (size_t i = 0; ok && i < n; i++) {
-        const struct mal_joint_text *text = &change->texts[texts[i]];
-        int64_t row = rows->first_row[lin->of_source][i] * lin->d_out;
-        int64_t k = rows_of(joint, &text->example, m);
-        float *values = text->values + values_at(joint, &text->example, m);
-        for (int64_t j = 0; j < k * lin->d_out; j++)
-            values[j] += d[row + j];
-        add_values(joint, 1, rows->g[m] + row, k, lin->d_out,
-                   text->group->r[m] + first_row(joint, text, m) * lin->d_out);
+/* Texts that are improved, in one module. */
+struct improving {
+    struct mal_joint_change *change;
+    const struct mal_edit_rows *rows;
+    const size_t *texts; /* (n) */
+    size_t n, m;
+};
+
+/* values := values + d, rounded to what they are stored in; d := that, old := what they
+ * were. Both (rows, d_out) on the host. */
+static void move_values(const struct improving *im, float *d, float *old) {
+    const struct mal_joint *joint = im->change->joint;
+    const struct mal_linear *lin = module_at(joint, im->m);
+    bool coarse = is_coarse(joint, im->m);
+    for (size_t i = 0; i < im->n; i++) {
+        const struct mal_joint_text *text = &im->change->texts[im->texts[i]];
+        int64_t row = im->rows->first_row[lin->of_source][i] * lin->d_out;
+        int64_t n = rows_of(joint, &text->example, im->m) * lin->d_out;
+        float *values = text->values + values_at(joint, &text->example, im->m);
+        for (int64_t j = 0; j < n; j++) {
+            float x = values[j] + d[row + j];
+            old[row + j] = values[j];
+            values[j] = d[row + j] = coarse ? round_to_bf16(x) : x;
+        }
     }
+}
+
+/* r += alpha x of all texts, x (rows, d_out) on the host. */
+static bool add_all_values(const struct improving *im, double alpha, const float *x,
+                           struct mal_error *err) {
+    struct mal_joint *joint = im->change->joint;
+    const struct mal_linear *lin = module_at(joint, im->m);
+    float *d = im->rows->g[im->m];
+    mal_backend_upload(joint->be, d, x,
+                       (size_t)(mal_edit_rows_n(im->rows, im->m) * lin->d_out) *
+                           sizeof *d);
+    for (size_t i = 0; i < im->n; i++) {
+        const struct mal_joint_text *text = &im->change->texts[im->texts[i]];
+        int64_t row = im->rows->first_row[lin->of_source][i] * lin->d_out;
+        add_values(joint, alpha, d + row, rows_of(joint, &text->example, im->m),
+                   lin->d_out,
+                   text->group->r[im->m] + first_row(joint, text, im->m) * lin->d_out);
+    }
+    return mal_backend_sync(joint->be, err);
+}
+
+/* The differences in rows->g of the module, into values and residuals. */
+static bool improve_module(const struct improving *im, struct mal_error *err) {
+    struct mal_joint *joint = im->change->joint;
+    size_t n =
+        (size_t)(mal_edit_rows_n(im->rows, im->m) * module_at(joint, im->m)->d_out);
+    if (!mal_joint_check_finite(joint, im->m, "value differences", (int64_t)n,
+                                im->rows->g[im->m], err))
+        return false;
+    float *d = mal_malloc(2 * n * sizeof *d), *old = d + n;
+    if (!d) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", im->n);
+    mal_backend_download(joint->be, d, im->rows->g[im->m], n * sizeof *d);
+    bool ok = mal_backend_sync(joint->be, err);
+    if (ok) move_values(im, d, old);
+    ok = ok && add_all_values(im, 1, d, err) && add_all_values(im, -1, old, err);
     mal_free(d);
-    return ok && mal_backend_sync(joint->be, err);
+    return ok;
 }
 
 bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *diffs,
@@ -429,7 +493,7 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
         ok = mal_edit_rows_measure(&rows, err);
         for (size_t m = 0; ok && m < joint->n_modules; m++) {
             ok = mal_edit_diffs_run(diffs, &rows, m, err) &&
-                 add_module(change, &rows, texts, n, m, err);
+                 improve_module(&(struct improving){change, &rows, texts, n, m}, err);
         }
         mal_edit_rows_finish(&rows);
     }

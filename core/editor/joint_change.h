@@ -8,7 +8,8 @@
  * (mal_joint_add_keys()).
  *
  * The values of a text are its value differences d (rows, d_out) of each edit module, one
- * after the other: fp32 in host memory. They are state: repair makes them so. */
+ * after the other: fp32 in host memory, and of a module whose weights are bf16 rounded to
+ * that before the system takes them on. They are state: repair makes them so. */
 #ifndef MAL_JOINT_CHANGE_H
 #define MAL_JOINT_CHANGE_H
 

@@ -2,6 +2,9 @@
  * the chain that covers them. */
 #include "store_fixture.h"
 
+#include <math.h>
+
+#include "core/alloc.h"
 #include "core/hash.h"
 #include "daemon/history.h"
 
@@ -96,6 +99,29 @@ static void values_are_hashed(void **state) {
     finish(store, &place);
 }
 
+/* Two bytes each where that loses nothing, and the same numbers again. */
+static void values_are_packed(void **state) {
+    static const float numbers[] = {0,         -0.0F,       1,       -3.140625F,
+                                    0x1p-133F, 0x1.fep127F, INFINITY};
+
+    enum { N = sizeof numbers / sizeof *numbers };
+
+    for (int fine = 0; fine < 2; fine++) {
+        float want[N];
+        void *data = mal_malloc(sizeof want);
+        memcpy(want, numbers, sizeof want);
+        if (fine) want[3] = 0x1.000002p0F;
+        memcpy(data, want, sizeof want);
+        size_t bytes = mal_history_pack_values(data, N);
+        assert_int_equal(bytes, fine ? sizeof want : sizeof want / 2);
+        assert_done(mal_history_unpack_values(&data, bytes, N, &err));
+        assert_memory_equal(data, want, sizeof want);
+        assert_fails(MAL_CORRUPT, "bytes, not 7 values",
+                     mal_history_unpack_values(&data, bytes + 1, N, &err));
+        mal_free(data);
+    }
+}
+
 /* Old chains, without values, hold; with values, they are covered. */
 static void chain_covers_values(void **state) {
     struct mal_version_row row = version_row(1, -1);
@@ -182,6 +208,7 @@ static void statistics_as_of_a_version(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(values_are_packed),
         cmocka_unit_test(values_are_hashed),
         cmocka_unit_test(chain_covers_values),
         cmocka_unit_test(statistics_as_of_a_version),

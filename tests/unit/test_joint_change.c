@@ -176,11 +176,21 @@ static void test_keys(void **state) {
         check_keys(names[i]);
 }
 
+/* What is rounded is what the system holds, takes back and gives up. */
+static void test_coarse(void **state) {
+    static const char name[] = "gpt2-malmen-mixed-shapes";
+    coarse = true;
+    check_removal(name);
+    check_mixed(name);
+    check_repair(name);
+    check_keys(name);
+    coarse = false;
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_removal),
-        cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_repair),
+        cmocka_unit_test(test_coarse), cmocka_unit_test(test_removal),
+        cmocka_unit_test(test_mixed),  cmocka_unit_test(test_repair),
         cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests_name("joint_change", tests, NULL, NULL);

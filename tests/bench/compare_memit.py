@@ -1,0 +1,88 @@
+"""MEMIT's search for values (v*) of many facts: together, one at a time, and one at a time as its authors
+publish it, in turn on the same facts with the same threads.
+
+    make_model.py DIR --kind gpt2 --data DATA
+    compare_memit.py DIR --malmend BINARY --bench BINARY --data DATA [--facts 64] [--runs 3] [--out FILE]
+
+Facts are CounterFact's; the model has random weights, on which no fact ends early: all take the published
+25 steps. Figures are medians."""
+import argparse
+import datetime
+import json
+import os
+import statistics
+import sys
+
+from measure import processor, run
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def write_facts(data, path, n):
+    with open(os.path.join(data, "counterfact/counterfact-edit.json"), encoding="utf-8") as file:
+        records = [r for r in json.load(file) if r["subject"] in r["prompt"]][:n]
+    facts = [{"prompt": r["prompt"], "target": r["target_new"], "subject": r["subject"]} for r in records]
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(facts, file)
+    return facts
+
+
+def median(results, key):
+    return statistics.median(lines[-1][key] for lines, _, _ in results)
+
+
+def summary(results):
+    return {"seconds": round(median(results, "seconds"), 2),
+            "processor_seconds": round(median(results, "processor_seconds"), 2),
+            "seconds_per_fact": round(median(results, "seconds_per_fact"), 4),
+            "steps": results[0][0][-1]["steps"], "nll": round(results[0][0][-1]["nll"], 4),
+            "peak_bytes": max(bytes_ for _, _, bytes_ in results)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("directory")
+    parser.add_argument("--malmend", required=True)
+    parser.add_argument("--bench", required=True)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--facts", type=int, default=64)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out")
+    args = parser.parse_args()
+    env = dict(os.environ, OMP_NUM_THREADS=str(args.threads))
+    model, editor, path = (os.path.join(args.directory, name)
+                           for name in ("model", "memit.safetensors", "facts-memit.json"))
+    facts = write_facts(args.data, path, args.facts)
+    texts = os.path.join(args.directory, "preserve.txt")
+    with open(texts, "w", encoding="utf-8") as file:
+        file.writelines(fact["prompt"] + "\n" for fact in write_facts(args.data, path + ".more", 2000))
+    if not os.path.exists(editor):
+        run([args.malmend, "init-editor", "--model", model, "--method", "memit", "--preserve", texts,
+             "--out", editor, "--device", "cpu", "--json"], env)
+    n = str(len(facts))
+    commands = {"together": [args.bench, model, editor, path, n, "0", "cpu"],
+                "one_at_a_time": [args.bench, model, editor, path, n, "1", "cpu"],
+                "published": [sys.executable, os.path.join(HERE, "torch_memit.py"), model, editor, path, n]}
+    results = {name: [] for name in commands}
+    for _ in range(args.runs):
+        for name, command in commands.items():
+            results[name].append(run(command, env))
+    report = {"date": datetime.date.today().isoformat(), "processor": processor(),
+              "threads": args.threads, "runs": args.runs,
+              "command": "compare_memit.py " + " ".join(sys.argv[2:]), "facts": len(facts),
+              **{name: summary(result) for name, result in results.items()}}
+    seconds = {name: report[name]["seconds"] for name in commands}
+    report["ratios"] = {"published / together": round(seconds["published"] / seconds["together"], 2),
+                        "published / one_at_a_time":
+                            round(seconds["published"] / seconds["one_at_a_time"], 2),
+                        "one_at_a_time / together":
+                            round(seconds["one_at_a_time"] / seconds["together"], 2)}
+    print(json.dumps(report, indent=1))
+    if args.out:
+        with open(args.out, "w", encoding="utf-8") as file:
+            json.dump(report, file, indent=1)
+            file.write("\n")
+
+
+main()

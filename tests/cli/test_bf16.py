@@ -1,0 +1,74 @@
+"""A model in bf16: facts' values are stored in two bytes each, and facts are held, repaired, taken back
+and brought back by them as by four."""
+import sqlite3
+import struct
+
+import harness
+from harness import main
+from lab import DEMO, MODEL, MODULES, change_safetensors, copy_model
+from life_lab import A, B, Life
+from test_serve import roll_back, version
+
+
+def narrow(_, tensors):
+    """Half precision to bf16."""
+    for name, (_, shape, data) in tensors.items():
+        values = struct.unpack(f"<{len(data) // 2}e", data)
+        wide = struct.pack(f"<{len(values)}f", *values)
+        out = bytearray(len(data))
+        out[0::2], out[1::2] = wide[2::4], wide[3::4]
+        tensors[name] = "BF16", shape, bytes(out)
+
+
+class Values(Life):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.model = copy_model(MODEL, cls.dir / "model")
+        change_safetensors(cls.model / "model.safetensors", narrow)
+        cls.editor_file = cls.dir / "editor"
+        cls.ok(cls(), "init-editor", "--model", cls.model, "--method", "malmen", "--blocks", 0, "--data",
+               DEMO / "facts/train.ndjson", "--n-edits", 32, "--modules", ",".join(MODULES), "--out",
+               cls.editor_file)
+
+    def sizes(self, d):
+        """By fact, of all that is stored."""
+        with sqlite3.connect(f"file:{d.db}?mode=ro", uri=True) as db:
+            return db.execute("SELECT fact, length(data) FROM fact_values ORDER BY fact, version") \
+                .fetchall()
+
+    def test_values(self):
+        d = self.serve()  # the model as it is, in half precision
+        self.teach(d, A)
+        wide = self.sizes(d)
+        self.use(self.editor_file, self.model)
+        self.addCleanup(self.use, DEMO / "editor.safetensors")
+        d = self.serve(name="bf16")
+        job, ids = self.teach(d, A)
+        self.assertEqual(self.sizes(d), [(fact, n // 2) for fact, n in wide])
+        self.assertEqual(job["result"]["measures"]["decoded"]["es"], 1)
+        base = self.say(d, A, "base")
+        taught = self.say(d, A)
+        self.assertEqual(taught, [f["target"] for f in A])
+        self.teach(d, B)
+        d.kill()
+        d.start()  # the system is made again, of what is stored
+        self.retract(d, *ids[:2])
+        self.retract(d, *ids[2:4], mode="drop")
+        said = self.say(d, A)
+        self.assertEqual(said[:2], base[:2])
+        self.assertEqual(said[4:], taught[4:])
+        back = roll_back(d, 2)
+        self.assertEqual(back["weights_hash"], version(d, 2)["weights_hash"])
+        self.assertEqual(self.say(d, A)[:4], taught[:4])
+        self.retract(d, *ids, *[f["id"] for f in self.facts(d, state="live") if f["id"] not in ids])
+        self.assertEqual(version(d, d.get("/v1/status").json["live_version"])["weights_hash"],
+                         version(d, 0)["weights_hash"], "nothing is left of them")
+        report = self.json("verify", "--db", d.db, "--model", self.model)
+        self.assertEqual(report["chain_hash"], version(d, report["versions"] - 1)["chain_hash"])
+
+
+del Life  # a base, not a test of its own
+
+if __name__ == "__main__":
+    main()
