@@ -5,9 +5,7 @@
 
 #include <stdint.h>
 
-#include "core/error.h"
-
-struct mal_safetensors;
+#include "core/state_file.h"
 
 enum mal_resume_event {
     MAL_RESUMED,        /* the edit goes on after `done` of `total` mini-batches */
@@ -29,11 +27,8 @@ struct mal_resume {
     void *arg;
 };
 
-/* The file, if it is such a one: it has the metadata "format", "run", and "work", by
- * which the method knows its edit. Without it MAL_NOT_FOUND. */
-bool mal_resume_open(struct mal_safetensors **out, const char *path,
-                     struct mal_error *err) MAL_CHECK;
-extern const char mal_resume_format[];
+/* The file's, which has as "work" what the method knows its edit by. */
+extern const struct mal_state_kind mal_resume_kind;
 /* Its "run"; owned: mal_free(). */
 bool mal_resume_run(const char *path, char **out, struct mal_error *err) MAL_CHECK;
 

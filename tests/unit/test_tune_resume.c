@@ -231,7 +231,7 @@ static void do_harm(const char *path, const struct harm *harm) {
 static void test_bad_files(void **state) {
     static const struct harm harms[] = {
         {"malmend-edit-1", "malmend-edit-9", .says = "not the state of an edit"},
-        {"\"work\"", "\"Work\"", .says = "not the state of an edit"},
+        {"\"work\"", "\"Work\"", .says = "'work' is missing"},
         {"\"pass\"", "\"Pass\"", .says = "'pass' is not a count"},
         {"\"sum\"", "\"Sum\"", .says = "'sum' is not a number"},
         {"\"first\"", "\"First\"", .says = "'first' is not a number"},
