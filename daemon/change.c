@@ -21,7 +21,7 @@ void mal_change_finish(struct mal_change *change) {
     mal_free(change->facts);
     for (size_t i = 0; i < change->n_values; i++) {
         mal_free((char *)change->values[i].id);
-        mal_free((void *)change->values[i].data);
+        mal_free(change->values[i].data);
     }
     mal_free(change->values);
     for (size_t i = 0; i < change->n_results; i++)
@@ -53,14 +53,14 @@ static char *norms_json(const struct mal_module_norms *norms, size_t n) {
 /* ---- Values ---- */
 
 bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *id,
-                          float **values, size_t bytes, struct mal_error *err) {
+                          float **values, size_t n, struct mal_error *err) {
     struct mal_history_value *all =
         mal_realloc(change->values, (change->n_values + 1) * sizeof *all);
     char *copy = mal_strdup(id);
     if (all) change->values = all;
     if (all && copy) {
         all[change->n_values++] = (struct mal_history_value){
-            .fact = fact, .id = copy, .data = *values, .bytes = bytes};
+            .fact = fact, .id = copy, .data = *values, .bytes = n * sizeof **values};
     } else {
         mal_free(copy);
         mal_free(*values);
@@ -74,10 +74,11 @@ static int by_seq(const void *a, const void *b) {
     return (x->fact > y->fact) - (x->fact < y->fact);
 }
 
-static bool hash_values(struct mal_change *change, struct mal_error *err) {
+static bool seal_values(struct mal_change *change, struct mal_error *err) {
     char hash[MAL_HASH_HEX] = "";
     if (change->n_values > 0)
         qsort(change->values, change->n_values, sizeof *change->values, by_seq);
+    mal_history_pack_values(change->values, change->n_values);
     if (!mal_history_hash_values(change->values, change->n_values, hash, err))
         return false;
     change->row.values_hash = mal_strdup(hash);
@@ -108,7 +109,7 @@ bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
                                                : mal_weights_norms(engine->ws, 0);
     struct mal_hash delta;
     char hex[MAL_HASH_HEX];
-    if (!mal_delta_hash(&change->delta, &delta, err) || !hash_values(change, err))
+    if (!mal_delta_hash(&change->delta, &delta, err) || !seal_values(change, err))
         return false;
 
     mal_hash_hex(&weights, hex);

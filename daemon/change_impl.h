@@ -48,9 +48,9 @@ bool mal_change_add_result(struct mal_change *change, const char *id,
                            const struct mal_score *score, int32_t rounds,
                            struct mal_error *err) MAL_CHECK;
 
-/* Takes over *values, packed (mal_history_pack_values()), whether it succeeds or not. */
+/* Takes over *values, whether it succeeds or not. */
 bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *id,
-                          float **values, size_t bytes, struct mal_error *err) MAL_CHECK;
+                          float **values, size_t n, struct mal_error *err) MAL_CHECK;
 
 /* ---- A change of the joint system (change_joint.c) ---- */
 

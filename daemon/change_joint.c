@@ -247,15 +247,11 @@ static void copy_values(const struct mal_joint_run *run, const struct mal_fact_s
     }
 }
 
-static void pack(struct mal_set_fact *of) {
-    of->packed = mal_history_pack_values(of->values, of->n_values);
-}
-
 static bool add_values(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
                        struct mal_error *err) {
     struct mal_set_fact *of = &set->of[i];
     return mal_change_add_value(run->change, of->seq, set->facts[i].id, &of->values,
-                                of->packed, err);
+                                of->n_values, err);
 }
 
 static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
@@ -263,7 +259,6 @@ static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
     if (!mal_fact_set_load(set, i, &source, err)) return false;
     copy_values(run, set, i, first_number);
-    pack(&set->of[i]);
     return add_values(run, set, i, err);
 }
 
@@ -273,10 +268,8 @@ static bool keep_taught(struct mal_joint_run *run, struct mal_error *err) {
     for (size_t i = 0; i < set->n; i++)
         if (!mal_fact_set_clear(set, i, run->system, err)) return false;
 #pragma omp parallel for schedule(static) if (set->n > 64)
-    for (size_t i = 0; i < set->n; i++) {
+    for (size_t i = 0; i < set->n; i++)
         copy_values(run, set, i, 0);
-        pack(&set->of[i]);
-    }
     for (size_t i = 0; i < set->n; i++)
         if (!add_values(run, set, i, err)) return false;
     return true;

@@ -13,7 +13,7 @@ struct mal_set_fact {
     bool decoded; /* what is known of it: the model gives its target */
     size_t first_text, n_texts;
     float *values; /* of its texts, one after the other, owned; NULL: not loaded */
-    size_t n_values, packed; /* packed: bytes that they are, to be stored; 0: not yet */
+    size_t n_values;
 };
 
 struct mal_fact_set {

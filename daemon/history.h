@@ -60,20 +60,19 @@ bool mal_history_norms(struct mal_store *store, int64_t version,
 
 /* ---- Staging ---- */
 
-/* Value differences of one fact; all borrowed. */
+/* Value differences of one fact; all borrowed: fp32, or packed. */
 struct mal_history_value {
     int64_t fact; /* seq */
     const char *id;
-    const void *data;
+    void *data;
     size_t bytes;
     char sha256[MAL_HASH_HEX]; /* of data */
 };
 
-/* Values as they are stored: in bf16 where that is exact, else in fp32. Packs `n` of them
- * in place; how many bytes they are then. */
-size_t mal_history_pack_values(float *values, size_t n);
-/* Back. Takes *data over and gives floats, owned; false: neither size is theirs
- * (MAL_CORRUPT), or memory is out. */
+/* Packs each in place, as it is stored: in bf16 where that is exact, else in fp32. */
+void mal_history_pack_values(struct mal_history_value *values, size_t n);
+/* `n` numbers that were packed. Takes *data over and gives floats, owned; false: neither
+ * size is theirs (MAL_CORRUPT), or memory is out. */
 bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
                                struct mal_error *err) MAL_CHECK;
 

@@ -6,21 +6,28 @@
 
 /* ---- As they are stored ---- */
 
-size_t mal_history_pack_values(float *values, size_t n) {
-    const size_t wide = sizeof(float), narrow = sizeof(uint16_t);
-    char *bytes = (char *)values;
+static void pack(struct mal_history_value *value) {
+    const size_t wide = sizeof(float), narrow = sizeof(uint16_t), n = value->bytes / wide;
+    const float *values = value->data;
+    char *bytes = value->data;
     uint32_t low = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
         memcpy(&bits, bytes + wide * i, sizeof bits);
         low |= bits & 0xffff;
     }
-    if (low) return n * wide;
+    if (low) return;
     for (size_t i = 0; i < n; i++) {
         uint16_t bits = mal_f32_to_bf16(values[i]);
         memcpy(bytes + narrow * i, &bits, sizeof bits);
     }
-    return n * narrow;
+    value->bytes = n * narrow;
+}
+
+void mal_history_pack_values(struct mal_history_value *values, size_t n) {
+#pragma omp parallel for schedule(dynamic, 16) if (n > 16)
+    for (size_t i = 0; i < n; i++)
+        pack(&values[i]);
 }
 
 bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,

@@ -55,10 +55,10 @@ static bool check(struct mal_store *store, int64_t version, size_t *n,
 static void values_are_hashed(void **state) {
     struct place place;
     struct mal_store *store = make(&place);
-    char hash[MAL_HASH_HEX], hex[MAL_HASH_HEX];
+    char hash[MAL_HASH_HEX], hex[MAL_HASH_HEX], xy[] = "xy", z[] = "z";
     struct mal_history_value values[] = {
-        {.fact = 2, .id = "job.1", .data = "xy", .bytes = 2},
-        {.fact = 4, .id = "job.3", .data = "z", .bytes = 1}};
+        {.fact = 2, .id = "job.1", .data = xy, .bytes = 2},
+        {.fact = 4, .id = "job.3", .data = z, .bytes = 1}};
     assert_done(mal_history_hash_values(values, 0, hash, &err));
     assert_string_equal(hash, "");
     stage_and_publish(store, values, 2, 1, "job");
@@ -112,12 +112,13 @@ static void values_are_packed(void **state) {
         memcpy(want, numbers, sizeof want);
         if (fine) want[3] = 0x1.000002p0F;
         memcpy(data, want, sizeof want);
-        size_t bytes = mal_history_pack_values(data, N);
-        assert_int_equal(bytes, fine ? sizeof want : sizeof want / 2);
-        assert_done(mal_history_unpack_values(&data, bytes, N, &err));
+        struct mal_history_value value = {.data = data, .bytes = sizeof want};
+        mal_history_pack_values(&value, 1);
+        assert_int_equal(value.bytes, fine ? sizeof want : sizeof want / 2);
+        assert_done(mal_history_unpack_values(&data, value.bytes, N, &err));
         assert_memory_equal(data, want, sizeof want);
         assert_fails(MAL_CORRUPT, "bytes, not 7 values",
-                     mal_history_unpack_values(&data, bytes + 1, N, &err));
+                     mal_history_unpack_values(&data, value.bytes + 1, N, &err));
         mal_free(data);
     }
 }
