@@ -90,14 +90,13 @@ static bool take_ids(struct mal_worker *worker, const json_t *run) {
 
 void mal_worker_resume_load(struct mal_worker *worker) {
     struct mal_error why = {0};
+    const char *path = worker->o.resume_path;
     char *text = NULL;
-    if (mal_resume_run(worker->o.resume_path, &text, &why)) {
-        json_t *run = json_loads(text, 0, NULL);
-        if (!take_ids(worker, run))
-            (void)mal_fail(&why, MAL_CORRUPT, "%s: it names no jobs",
-                           worker->o.resume_path);
-        json_decref(run);
-    }
+    json_t *run = NULL;
+    if (mal_resume_run(path, &text, &why) && mal_json_read(&run, text, path, &why) &&
+        !take_ids(worker, run))
+        (void)mal_fail(&why, MAL_CORRUPT, "%s: it names no jobs", path);
+    json_decref(run);
     mal_free(text);
     if (why.status != MAL_OK && why.status != MAL_NOT_FOUND)
         tell(NULL, MAL_RESUME_UNREAD, 0, 0, &why);

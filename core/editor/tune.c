@@ -157,7 +157,7 @@ static bool measure(struct mal_tune *tune, struct minibatch *batch,
     for (size_t i = 0, k; i < batch->n; i += k) {
         k = slice_length(tune, batch, i);
         if (!learn_slice(tune, batch, i, k, err) ||
-            !mal_progress_step(task->progress, MAL_STAGE_FORWARD, tune->now.done,
+            !mal_progress_step(task->progress, MAL_STAGE_FORWARD, mal_tune_done(tune),
                                tune->total, err))
             return false;
         mal_draft_use(&tune->draft);
@@ -222,7 +222,6 @@ static bool learn_next(struct mal_tune *tune, struct mal_error *err) {
         return false;
     }
     if (!(batch.loss < CLOSE) && !step(tune, err)) return false;
-    now->done++;
     now->at += batch.n;
     now->sum += batch.loss * (double)batch.n;
     return true;

@@ -5,6 +5,7 @@
 #include "core/editor/draft.h"
 #include "core/editor/tune.h"
 #include "core/example.h"
+#include "core/hash.h"
 
 /* Before which mini-batch it is, and what the passes came to so far. */
 struct mal_tune_position {
@@ -12,7 +13,6 @@ struct mal_tune_position {
     size_t at;     /* of the pass's order, a multiple of way->batch */
     double sum;    /* of this pass's losses, by text */
     double first;  /* mean loss of the first pass, once there is one */
-    int64_t done;  /* mini-batches, for ticks */
     int64_t steps; /* of Adam, made */
 };
 
@@ -25,15 +25,23 @@ struct mal_tune {
     struct mal_draft draft;
     struct mal_trunk *trunk;        /* of the texts, owned */
     float **grad, **mean, **square; /* per tensor of the draft, as it is stored; device */
-    struct mal_tune_position now, saved;
-    int64_t total;       /* mini-batches, for ticks */
-    double saved_at;     /* when that was, or the tuning began */
-    double save_seconds; /* that it took */
+    struct mal_tune_position now;
+    int64_t total;           /* mini-batches, for ticks */
+    char work[MAL_HASH_HEX]; /* which tuning it is; with task->resume */
+    int64_t saved;           /* mini-batches made when it was saved last */
+    double saved_at;         /* when that was, or the tuning began */
+    double save_seconds;     /* that it took */
 };
 
 static inline size_t mal_tune_elements(const struct mal_tune *tune, size_t i) {
     const struct mal_linear *lin = tune->draft.tensors[i].lin;
     return (size_t)(lin->d_in * lin->d_out);
+}
+
+/* Mini-batches made, for ticks. */
+static inline int64_t mal_tune_done(const struct mal_tune *tune) {
+    int64_t batch = (int64_t)tune->way->batch, n = (int64_t)tune->n_texts;
+    return tune->now.pass * ((n + batch - 1) / batch) + (int64_t)tune->now.at / batch;
 }
 
 /* ---- In a file (tune_state.c); without task->resume neither does anything ---- */

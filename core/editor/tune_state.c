@@ -9,7 +9,6 @@
 #include "core/editor/resume.h"
 #include "core/editor/tune_impl.h"
 #include "core/file.h"
-#include "core/hash.h"
 
 enum { NUMBER = 40, SHARE = 20 };
 
@@ -42,8 +41,7 @@ static void hash_text(struct mal_hasher *hasher, const struct mal_example *text)
 }
 
 /* Of texts, numbers and tensors. */
-static bool hash_work(const struct mal_tune *tune, char out[MAL_HASH_HEX],
-                      struct mal_error *err) {
+static bool hash_work(struct mal_tune *tune, struct mal_error *err) {
     struct mal_hasher *hasher;
     if (!mal_hasher_create(&hasher, err)) return false;
     hash_way(hasher, tune->way);
@@ -57,7 +55,7 @@ static bool hash_work(const struct mal_tune *tune, char out[MAL_HASH_HEX],
         mal_hasher_add_u64(hasher, (uint64_t)lin->d_out);
     }
     struct mal_hash hash = mal_hasher_end(hasher);
-    mal_hash_hex(&hash, out);
+    mal_hash_hex(&hash, tune->work);
     mal_hasher_destroy(hasher);
     return true;
 }
@@ -65,7 +63,8 @@ static bool hash_work(const struct mal_tune *tune, char out[MAL_HASH_HEX],
 static void tell(const struct mal_tune *tune, enum mal_resume_event what,
                  const struct mal_error *why) {
     const struct mal_resume *resume = tune->task->resume;
-    if (resume->tell) resume->tell(resume->arg, what, tune->now.done, tune->total, why);
+    if (resume->tell)
+        resume->tell(resume->arg, what, mal_tune_done(tune), tune->total, why);
 }
 
 /* ---- Writing ---- */
@@ -89,17 +88,16 @@ static bool save(const struct mal_tune *tune, struct mal_error *err) {
     const struct mal_resume *resume = tune->task->resume;
     const struct mal_tune_position *p = &tune->now;
     struct mal_state state;
-    char work[MAL_HASH_HEX], pass[NUMBER], at[NUMBER], steps[NUMBER], sum[NUMBER],
-        first[NUMBER];
+    char pass[NUMBER], at[NUMBER], steps[NUMBER], sum[NUMBER], first[NUMBER];
     snprintf(pass, sizeof pass, "%" PRId64, p->pass);
     snprintf(at, sizeof at, "%zu", p->at);
     snprintf(steps, sizeof steps, "%" PRId64, p->steps);
     snprintf(sum, sizeof sum, "%a", p->sum);
     snprintf(first, sizeof first, "%a", p->first);
-    const struct mal_st_meta metadata[] = {{"work", work}, {"pass", pass},
-                                           {"at", at},     {"steps", steps},
-                                           {"sum", sum},   {"first", first}};
-    bool ok = list_items(tune, &state, err) && hash_work(tune, work, err) &&
+    const struct mal_st_meta metadata[] = {{"work", tune->work}, {"pass", pass},
+                                           {"at", at},           {"steps", steps},
+                                           {"sum", sum},         {"first", first}};
+    bool ok = list_items(tune, &state, err) &&
               mal_state_write(&state, resume->path, &mal_resume_kind, resume->run,
                               metadata, sizeof metadata / sizeof *metadata, err);
     mal_state_finish(&state);
@@ -110,10 +108,10 @@ void mal_tune_save(struct mal_tune *tune, bool now) {
     const struct mal_resume *resume = tune->task->resume;
     struct mal_error why = {0};
     double begin = mal_clock_seconds(), since = begin - tune->saved_at;
-    if (!resume || tune->now.done == tune->saved.done) return;
+    if (!resume || mal_tune_done(tune) == tune->saved) return;
     if (!now && (since < resume->seconds || since < SHARE * tune->save_seconds)) return;
     bool ok = save(tune, &why);
-    tune->saved = tune->now;
+    tune->saved = mal_tune_done(tune);
     tune->saved_at = mal_clock_seconds();
     tune->save_seconds = tune->saved_at - begin;
     tell(tune, ok ? MAL_RESUME_SAVED : MAL_RESUME_UNSAVED, &why);
@@ -132,20 +130,18 @@ static bool read_loss(const struct mal_safetensors *file, const char *key, doubl
 static bool read_position(const struct mal_safetensors *file, const struct mal_tune *tune,
                           struct mal_tune_position *out, struct mal_error *err) {
     const struct mal_tune_way *way = tune->way;
-    int64_t batch = (int64_t)way->batch, n = (int64_t)tune->n_texts,
-            per_pass = (n + batch - 1) / batch, at;
+    int64_t n = (int64_t)tune->n_texts, at;
     struct mal_tune_position p = {0};
     if (!mal_state_count(file, "pass", way->n_passes - 1, &p.pass, err) ||
         !mal_state_count(file, "at", n - 1, &at, err) ||
         !mal_state_count(file, "steps", tune->total, &p.steps, err) ||
         !read_loss(file, "sum", &p.sum, err) || !read_loss(file, "first", &p.first, err))
         return false;
-    if (at % batch) {
+    if (at % (int64_t)way->batch) {
         return mal_fail(err, MAL_CORRUPT, "%s: metadata 'at' is in a mini-batch",
                         mal_file_shown(mal_safetensors_path(file)));
     }
     p.at = (size_t)at;
-    p.done = p.pass * per_pass + at / batch;
     *out = p;
     return true;
 }
@@ -153,11 +149,10 @@ static bool read_position(const struct mal_safetensors *file, const struct mal_t
 static bool is_same(const struct mal_tune *tune, const struct mal_safetensors *file,
                     bool *out, struct mal_error *err) {
     const char *run, *work;
-    char want[MAL_HASH_HEX];
     if (!mal_state_text(file, "run", &run, err) ||
-        !mal_state_text(file, "work", &work, err) || !hash_work(tune, want, err))
+        !mal_state_text(file, "work", &work, err))
         return false;
-    *out = !strcmp(run, tune->task->resume->run) && !strcmp(work, want);
+    *out = !strcmp(run, tune->task->resume->run) && !strcmp(work, tune->work);
     return true;
 }
 
@@ -172,7 +167,8 @@ static bool take_over(struct mal_tune *tune, const struct mal_safetensors *file,
     if (!ok) return false;
     for (size_t i = 0; position.steps > 0 && i < tune->draft.n; i++)
         mal_draft_round(&tune->draft, i);
-    tune->now = tune->saved = position;
+    tune->now = position;
+    tune->saved = mal_tune_done(tune);
     return mal_backend_sync(tune->draft.be, err);
 }
 
@@ -205,6 +201,7 @@ bool mal_tune_resume(struct mal_tune *tune, struct mal_error *err) {
     bool same = false;
     tune->saved_at = mal_clock_seconds();
     if (!tune->task->resume) return true;
+    if (!hash_work(tune, err)) return false;
     if (load(tune, &same, &why)) {
         if (same) tell(tune, MAL_RESUMED, NULL);
         return true;
@@ -213,6 +210,7 @@ bool mal_tune_resume(struct mal_tune *tune, struct mal_error *err) {
         *err = why;
         return false;
     }
-    if (why.status != MAL_NOT_FOUND) tell(tune, MAL_RESUME_UNREAD, &why);
+    if (why.status == MAL_NOT_FOUND) return true;
+    tell(tune, MAL_RESUME_UNREAD, &why);
     return begin_anew(tune, err);
 }
