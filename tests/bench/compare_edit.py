@@ -16,7 +16,7 @@ import sys
 import numpy
 from safetensors.numpy import load_file
 
-from measure import processor, run
+from measure import processor, run, write_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 EDIT = ("tokenize", "forward", "backward", "hypernet", "gram", "solve", "apply", "hash")
@@ -80,10 +80,7 @@ def main():
                            "memory": round(a["peak_bytes"] / b["peak_bytes"], 2)}}
         report["cases"].append(case)
         print(json.dumps(case, indent=1))
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
+    write_report(report, args.out)
 
 
 main()

@@ -15,7 +15,7 @@ import os
 import statistics
 import sys
 
-from measure import processor, run
+from measure import processor, run, write_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -34,7 +34,8 @@ def summary(results):
     return {"seconds": round(median(results, "seconds"), 2),
             "processor_seconds": round(median(results, "processor_seconds"), 2),
             "seconds_per_fact": round(median(results, "seconds_per_fact"), 4),
-            "steps_per_fact": results[0][0][-1]["steps"] / results[0][0][-1]["facts"], "nll": round(results[0][0][-1]["nll"], 4),
+            "steps_per_fact": results[0][0][-1]["steps"] / results[0][0][-1]["facts"],
+            "nll": round(results[0][0][-1]["nll"], 4),
             "peak_bytes": max(bytes_ for _, _, bytes_ in results)}
 
 
@@ -84,10 +85,7 @@ def main():
                         (("published", "together"), ("published", "one_at_a_time"),
                          ("one_at_a_time", "together"))}
     print(json.dumps(report, indent=1))
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
+    write_report(report, args.out)
 
 
 main()

@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 
-from measure import processor, run
+from measure import processor, run, write_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 KINDS = ("bert", "gpt2", "gptj", "llama", "qwen2", "t5")
@@ -178,10 +178,7 @@ def main():
         report["cases"].append(case)
         print(json.dumps(case, indent=1), flush=True)
     print_table(report["cases"])
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
+    write_report(report, args.out)
 
 
 main()

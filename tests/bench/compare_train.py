@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 
-from measure import processor, run
+from measure import processor, run, write_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 MICRO_BATCH, EDITOR_BATCH, META_LR, LOC_COEF = 32, 1024, 1e-5, 1
@@ -97,10 +97,7 @@ def main():
                            "memory": round(a["peak_bytes"] / b["peak_bytes"], 2)}}
         report["cases"].append(case)
         print(json.dumps(case, indent=1))
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
+    write_report(report, args.out)
 
 
 main()

@@ -25,6 +25,15 @@ def run(command, env):
     return [json.loads(line) for line in out.strip().splitlines()], wall, usage.ru_maxrss * 1024
 
 
+def write_report(report, path):
+    """As JSON, where a path is given."""
+    if not path:
+        return
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(report, file, indent=1)
+        file.write("\n")
+
+
 def processor():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         for line in file:

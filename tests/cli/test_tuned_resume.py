@@ -64,13 +64,18 @@ class Command(CutOff):
 
 @each(METHODS)
 class Served(CutOff):
+    def saved(self, n):
+        """A daemon that has saved its batch of two jobs, or has ended it; the jobs."""
+        d = self.serve("--save-every", "0", *TOGETHER, name=f"db{n}")
+        jobs = [d.edit(fact).json["id"] for fact in FACTS[:2]]
+        wait_until(lambda: any(e["event"] in ("edit saved", "version published") and
+                               e.get("version") != 0 for e in d.log))
+        return d, jobs
+
     def check(self, method, passes):
         """The batch is the same again, though another job waits by then."""
         def cut(_, n):
-            d = self.serve("--save-every", "0", *TOGETHER, name=f"db{n}")
-            jobs = [d.edit(fact).json["id"] for fact in FACTS[:2]]
-            wait_until(lambda: any(e["event"] in ("edit saved", "version published") and
-                                   e.get("version") != 0 for e in d.log))
+            d, jobs = self.saved(n)
             jobs += [d.edit(fact).json["id"] for fact in FACTS[2:4]]
             if method == "ft":
                 d.kill()
@@ -93,10 +98,7 @@ class Served(CutOff):
     def test_other_jobs(self):
         """One of the jobs was withdrawn: what was saved is of no use, and nobody is kept from work."""
         def cut(_, n):
-            d = self.serve("--save-every", "0", *TOGETHER, name=f"db{n}")
-            jobs = [d.edit(fact).json["id"] for fact in FACTS[:2]]
-            wait_until(lambda: any(e["event"] in ("edit saved", "version published") and
-                                   e.get("version") != 0 for e in d.log))
+            d, jobs = self.saved(n)
             d.kill()
             return (d, jobs) if d.db.with_suffix(".state").exists() else None
         _, (d, jobs) = self.long_enough("ft", "steps", cut)
