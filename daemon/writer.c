@@ -1,4 +1,5 @@
-/* writer.c - the queue of writes and the thread behind it. */
+/* writer.c - the queue of writes and the thread behind it, and the one that copies the
+ * log. */
 #include "daemon/writer.h"
 
 #include <pthread.h>
@@ -15,15 +16,25 @@ struct mal_writer {
     void (*fatal)(void *arg, const struct mal_error *err);
     void *fatal_arg;
     struct mal_metrics *metrics;
-    pthread_t thread;
+    pthread_t thread, copier;
     pthread_mutex_t lock;
-    pthread_cond_t asked;
+    pthread_cond_t asked, grown;
     struct mal_write *first, **last;
     size_t n_waiting;
     _Atomic uint64_t n_commits;
     bool stop;
+    bool long_log;           /* it is to be copied */
+    bool told;               /* fatal has been called */
     struct mal_error broken; /* the writer's thread only */
 };
+
+static void tell_fatal(struct mal_writer *writer, const struct mal_error *err) {
+    pthread_mutex_lock(&writer->lock);
+    bool told = writer->told;
+    writer->told = true;
+    pthread_mutex_unlock(&writer->lock);
+    if (!told) writer->fatal(writer->fatal_arg, err);
+}
 
 /* What fails for the request's sake, and what fails for the database's. */
 static void count(struct mal_writer *writer, const struct mal_write *write,
@@ -39,7 +50,9 @@ static void count(struct mal_writer *writer, const struct mal_write *write,
 }
 
 static bool is_broken(struct mal_writer *writer, struct mal_error *err) {
-    if (writer->broken.status == MAL_OK) return false;
+    if (writer->broken.status == MAL_OK &&
+        mal_store_sound(writer->store, &writer->broken))
+        return false;
     mal_fail(err, MAL_IO, "the database has failed: %s", writer->broken.text);
     return true;
 }
@@ -83,9 +96,8 @@ static void run(struct mal_writer *writer, struct mal_write *list) {
             run_write(writer, p);
     }
     atomic_fetch_add(&writer->n_commits, 1);
-    if (!was_broken && (writer->broken.status != MAL_OK ||
-                        !mal_store_sound(writer->store, &writer->broken)))
-        writer->fatal(writer->fatal_arg, &writer->broken);
+    if (!was_broken && writer->broken.status != MAL_OK)
+        tell_fatal(writer, &writer->broken);
     double seconds = mal_clock_seconds() - begin;
     while (list) {
         struct mal_write *write = list;
@@ -95,6 +107,8 @@ static void run(struct mal_writer *writer, struct mal_write *list) {
         write->done(write);
     }
 }
+
+/* ---- Taking turns ---- */
 
 /* Under the lock: the first that waits and, where it shares, those after it that do. */
 static struct mal_write *take(struct mal_writer *writer, size_t *out_n) {
@@ -111,25 +125,91 @@ static struct mal_write *take(struct mal_writer *writer, size_t *out_n) {
     return list;
 }
 
+/* Under the lock, which it gives up meanwhile. */
+static void run_waiting(struct mal_writer *writer) {
+    while (writer->first) {
+        size_t n;
+        struct mal_write *list = take(writer, &n);
+        pthread_mutex_unlock(&writer->lock);
+        run(writer, list);
+        pthread_mutex_lock(&writer->lock);
+        writer->n_waiting -= n;
+    }
+}
+
+/* Between the chunks of one that stages: the others that wait. */
+static bool run_others(void *arg, struct mal_error *err) {
+    struct mal_writer *writer = arg;
+    pthread_mutex_lock(&writer->lock);
+    run_waiting(writer);
+    pthread_mutex_unlock(&writer->lock);
+    return !is_broken(writer, err);
+}
+
 static void *writer_main(void *arg) {
     struct mal_writer *writer = arg;
     pthread_mutex_lock(&writer->lock);
     while (true) {
-        if (writer->first) {
-            size_t n;
-            struct mal_write *list = take(writer, &n);
-            pthread_mutex_unlock(&writer->lock);
-            run(writer, list);
-            pthread_mutex_lock(&writer->lock);
-            writer->n_waiting -= n;
-        } else if (writer->stop) {
-            break;
-        } else {
-            pthread_cond_wait(&writer->asked, &writer->lock);
-        }
+        run_waiting(writer);
+        if (writer->stop) break;
+        pthread_cond_wait(&writer->asked, &writer->lock);
     }
     pthread_mutex_unlock(&writer->lock);
     return NULL;
+}
+
+/* ---- Copying the log ---- */
+
+static void on_long_log(void *arg) {
+    struct mal_writer *writer = arg;
+    pthread_mutex_lock(&writer->lock);
+    writer->long_log = true;
+    pthread_cond_signal(&writer->grown);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+static void *copier_main(void *arg) {
+    struct mal_writer *writer = arg;
+    pthread_mutex_lock(&writer->lock);
+    while (!writer->stop) {
+        if (!writer->long_log) {
+            pthread_cond_wait(&writer->grown, &writer->lock);
+            continue;
+        }
+        writer->long_log = false;
+        pthread_mutex_unlock(&writer->lock);
+        struct mal_error err = {0};
+        if (!mal_store_copy_log(writer->store, &err)) tell_fatal(writer, &err);
+        pthread_mutex_lock(&writer->lock);
+    }
+    pthread_mutex_unlock(&writer->lock);
+    return NULL;
+}
+
+/* ---- Creation ---- */
+
+static void stop(struct mal_writer *writer) {
+    pthread_mutex_lock(&writer->lock);
+    writer->stop = true;
+    pthread_cond_signal(&writer->asked);
+    pthread_cond_signal(&writer->grown);
+    pthread_mutex_unlock(&writer->lock);
+}
+
+static void release(struct mal_writer *writer) {
+    mal_store_between(writer->store, NULL, NULL);
+    pthread_cond_destroy(&writer->grown);
+    pthread_cond_destroy(&writer->asked);
+    pthread_mutex_destroy(&writer->lock);
+    mal_free(writer);
+}
+
+static bool start_threads(struct mal_writer *writer) {
+    if (pthread_create(&writer->thread, NULL, writer_main, writer)) return false;
+    if (!pthread_create(&writer->copier, NULL, copier_main, writer)) return true;
+    stop(writer);
+    pthread_join(writer->thread, NULL);
+    return false;
 }
 
 bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
@@ -145,26 +225,26 @@ bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
     writer->last = &writer->first;
     pthread_mutex_init(&writer->lock, NULL);
     pthread_cond_init(&writer->asked, NULL);
-    if (pthread_create(&writer->thread, NULL, writer_main, writer)) {
-        pthread_cond_destroy(&writer->asked);
-        pthread_mutex_destroy(&writer->lock);
-        mal_free(writer);
-        return mal_fail(err, MAL_NO_MEMORY, "store writer: no thread");
+    pthread_cond_init(&writer->grown, NULL);
+    bool ok = mal_store_share_log(store, on_long_log, writer, err);
+    mal_store_between(store, run_others, writer);
+    if (ok && !start_threads(writer))
+        ok = mal_fail(err, MAL_NO_MEMORY, "store writer: no thread");
+    if (ok) {
+        *out = writer;
+    } else {
+        release(writer);
     }
-    *out = writer;
-    return true;
+    return ok;
 }
 
 void mal_writer_destroy(struct mal_writer *writer) {
     if (!writer) return;
-    pthread_mutex_lock(&writer->lock);
-    writer->stop = true;
-    pthread_cond_signal(&writer->asked);
-    pthread_mutex_unlock(&writer->lock);
+    stop(writer);
+    mal_store_stop_copying(writer->store);
     pthread_join(writer->thread, NULL);
-    pthread_cond_destroy(&writer->asked);
-    pthread_mutex_destroy(&writer->lock);
-    mal_free(writer);
+    pthread_join(writer->copier, NULL);
+    release(writer);
 }
 
 void mal_writer_begin(struct mal_writer *writer, struct mal_write *write) {

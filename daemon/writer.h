@@ -1,9 +1,10 @@
 /* writer.h - the thread that owns the one writing store handle.
  *
- * Every SQL write is a function run there, in the order of asking; those that wait
- * together and may share a transaction are made durable by one commit. After an MAL_IO
- * nothing more is written: `fatal` is called once, and the process is to stop and
- * recover. */
+ * Every SQL write is a function run there, in the order of asking, but for one that
+ * stages a version: others are run between its chunks. Those that wait together and may
+ * share a transaction are made durable by one commit. A second thread copies the log into
+ * the database. After an MAL_IO nothing more is written: `fatal` is called once, on
+ * either thread, and the process is to stop and recover. */
 #ifndef MAL_WRITER_H
 #define MAL_WRITER_H
 

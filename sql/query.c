@@ -200,12 +200,14 @@ static void roll_back(struct mal_store *store) {
     if (!run_plain(store, MAL_SQL_ROLLBACK, &ignored)) return;
 }
 
-/* Takes effect between transactions only. */
+/* Takes effect between transactions only. A chunk's pages are kept until its commit: of
+ * each one that is written after others have had to be, SQLite looks through the whole
+ * log. */
 static bool set_staging(struct mal_store *store, bool staging, struct mal_error *err) {
     if (store->staging == staging) return true;
     if (!mal_store_exec(store,
-                        staging ? "PRAGMA synchronous = NORMAL"
-                                : "PRAGMA synchronous = FULL",
+                        staging ? "PRAGMA synchronous = NORMAL; PRAGMA cache_spill = OFF"
+                                : "PRAGMA synchronous = FULL; PRAGMA cache_spill = ON",
                         err))
         return false;
     store->staging = staging;
@@ -216,15 +218,18 @@ static bool begin(struct mal_store *store, bool staging, struct mal_error *err) 
     assert(!store->reader);
     if (!mal_store_check_files(store, err) || !set_staging(store, staging, err))
         return false;
+    mal_log_enter(store);
     if (run_plain(store, MAL_SQL_BEGIN, err)) return true;
     roll_back(store); /* it may fail with the transaction already open */
+    mal_log_leave(store);
     return false;
 }
 
 static bool end(struct mal_store *store, bool done, struct mal_error *err) {
-    if (done && run_plain(store, MAL_SQL_COMMIT, err)) return true;
-    roll_back(store);
-    return false;
+    done = done && run_plain(store, MAL_SQL_COMMIT, err);
+    if (!done) roll_back(store);
+    mal_log_leave(store);
+    return done;
 }
 
 bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
@@ -233,7 +238,12 @@ bool mal_tx_begin(struct mal_store *store, struct mal_error *err) {
 
 bool mal_stage_begin(struct mal_store *store, struct mal_error *err) {
     assert(!store->together);
+    store->log.growing = true;
     return begin(store, true, err);
+}
+
+bool mal_stage_pause(struct mal_store *store, struct mal_error *err) {
+    return !store->between || store->between(store->between_arg, err);
 }
 
 /* What is left of one that failed among others their end takes away. */

@@ -20,6 +20,7 @@ static struct mal_store *new_store(struct mal_error *err) {
         return NULL;
     }
     store->lock_fd = -1;
+    mal_log_init(&store->log);
     return store;
 }
 
@@ -66,21 +67,6 @@ static bool use_wal(struct mal_store *store, struct mal_error *err) {
     return done;
 }
 
-/* Of the log, and of one that chunks go to: each checkpoint waits for the disk twice. */
-enum { CHECKPOINT_PAGES = 1000, STAGING_PAGES = 16000 };
-
-/* SQLite's own hook does the same, and drops what a checkpoint says. One that lacks room
- * or memory, or waits for readers, is made after a later commit; another failure is the
- * disk's. The commit itself stands. */
-static int after_commit(void *arg, sqlite3 *db, const char *name, int pages) {
-    struct mal_store *store = arg;
-    if (pages < (store->staging ? STAGING_PAGES : CHECKPOINT_PAGES)) return SQLITE_OK;
-    int rc = sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-    if (rc != SQLITE_OK && mal_store_status(store, rc) == MAL_IO)
-        mal_store_fail(store, rc, &store->broken);
-    return SQLITE_OK;
-}
-
 /* cell_size_check: a damaged page is reported and not followed. secure_delete, which some
  * builds have on, would write zeros over all that is pruned. */
 static bool set_pragmas(struct mal_store *store, struct mal_error *err) {
@@ -113,7 +99,7 @@ bool mal_store_open(struct mal_store **out, const char *path, struct mal_error *
     if (!look(store, &schema, err)) goto fail;
     if (!mal_store_connect(store, SQLITE_OPEN_READWRITE, err)) goto fail;
     if (!set_pragmas(store, err)) goto fail;
-    sqlite3_wal_hook(store->db, after_commit, store);
+    mal_log_hook(store);
     if (!mal_store_migrate(store, err)) goto fail;
     /* After the migrations: rebuilding a table is only possible without. */
     if (!mal_store_exec(store, "PRAGMA foreign_keys = ON", err)) goto fail;
@@ -175,6 +161,7 @@ void mal_store_disconnect(struct mal_store *store) {
 
 void mal_store_close(struct mal_store *store) {
     if (!store) return;
+    mal_log_finish(&store->log);
     mal_store_disconnect(store);
     if (store->lock_fd >= 0) close(store->lock_fd);
     mal_free(store->path);
@@ -205,10 +192,12 @@ bool mal_store_set_meta(struct mal_store *store, const char *key, const char *va
     assert(!store->reader);
     struct mal_query q;
     int64_t n;
+    if (!mal_tx_begin(store, err)) return false;
     mal_query_open(&q, store, MAL_SQL_SET_META);
     mal_bind_text(&q, key);
     mal_bind_text(&q, value);
-    if (!mal_query_run(&q, &n, err)) return false;
+    bool done = mal_query_run(&q, &n, err);
+    if (!mal_tx_end(store, done, err)) return false;
     if (n == 1) return true;
 
     char *there = NULL;
@@ -223,12 +212,6 @@ bool mal_store_set_meta(struct mal_store *store, const char *key, const char *va
 }
 
 /* ---- Health ---- */
-
-bool mal_store_sound(const struct mal_store *store, struct mal_error *err) {
-    if (store->broken.status == MAL_OK) return true;
-    *err = store->broken;
-    return false;
-}
 
 /* What SQLite says of a page that it could not look at for want of memory (7), or of a
  * whole tree: then a heading, and nothing under it. */

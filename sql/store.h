@@ -1,11 +1,12 @@
 /* store.h - the durable state: jobs, facts, versions, deltas, in one SQLite database.
  *
  * Everything answered 202 is here; a batch is applied exactly once because its version, its jobs'
- * and its facts' states change in one transaction. Exactly one connection writes and checkpoints
- * (SQLite before 3.51.3 can lose a WAL otherwise); readers are separate, read-only handles. A
- * handle belongs to one thread at a time. Strings in are borrowed for the call. Times are
- * milliseconds since 1970 UTC. After MAL_IO from a write the process must stop and recover: never
- * retry on the same handle. The narrow interface is what another database would implement. */
+ * and its facts' states change in one transaction. Exactly one connection writes and one copies the
+ * log into the database, by turns where SQLite before 3.51.3 could lose a log otherwise
+ * (store_log.c); readers are separate, read-only handles. A handle belongs to one thread at a time.
+ * Strings in are borrowed for the call. Times are milliseconds since 1970 UTC. After MAL_IO from a
+ * write the process must stop and recover: never retry on the same handle. The narrow interface is
+ * what another database would implement. */
 #ifndef MAL_STORE_H
 #define MAL_STORE_H
 
@@ -138,7 +139,25 @@ bool mal_store_get_meta(struct mal_store *store, const char *key, char **out,
 
 /* False: the disk failed when a commit, which stands, was to be copied from the log into the
  * database. As MAL_IO from a write: stop and recover. */
-bool mal_store_sound(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
+bool mal_store_sound(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+
+/* From now on the log is copied into the database by mal_store_copy_log() alone, on a thread and a
+ * connection of its own, so that writes wait neither for that nor for its syncs. `wake` is called
+ * by the writer's thread, within a commit, when it is time. What is staged for a version is copied
+ * when the version is published, unless the log takes more than a quarter of the room that is left
+ * on its disk. */
+bool mal_store_share_log(struct mal_store *writer, void (*wake)(void *arg), void *arg,
+                         struct mal_error *err) MAL_CHECK;
+/* Any one other thread. False as for mal_store_sound(); what lacks room or memory, or is still read,
+ * is left for the next time. */
+bool mal_store_copy_log(struct mal_store *writer, struct mal_error *err) MAL_CHECK;
+/* Any thread: one that is under way is given up. */
+void mal_store_stop_copying(struct mal_store *writer);
+
+/* `between` is called in the middle of staging, after each chunk's commit, and may write; false
+ * ends the staging with its error. NULL: nothing. */
+void mal_store_between(struct mal_store *writer, bool (*between)(void *arg, struct mal_error *err),
+                       void *arg);
 
 /* Between begin and end all that is written is one transaction: durable when `end` returns
  * true, which it does only if asked to (`done`), else none of it is there. A write that

@@ -1,8 +1,8 @@
 /* store_blobs.c - deltas and other large things of a version, in chunks.
  *
- * A commit a chunk keeps the write-ahead log small: in one transaction 805 MB took three
- * times as long, most of it in the checkpoint. These commits are not synced: chunks of a
- * version without a row are nobody's, and the row's commit syncs the log they are in. */
+ * A commit a chunk, so that other writes need not wait for the whole. These commits are
+ * not synced: chunks of a version without a row are nobody's, and the row's commit syncs
+ * the log they are in. */
 #include "sql/store_impl.h"
 
 #include <inttypes.h>
@@ -50,6 +50,7 @@ bool mal_store_stage_blob(struct mal_store *store, int64_t version,
             return mal_fail_wrap(err, "version %" PRId64 ", blob '%s'", version,
                                  blob->name);
         }
+        if (!mal_stage_pause(store, err)) return false;
     }
     return true;
 }
@@ -73,6 +74,7 @@ static bool delete_staged(struct mal_store *store, int64_t version,
 
 bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) {
     if (!mal_tx_begin(store, err)) return false;
+    store->log.growing = false;
     return mal_tx_end(store, delete_staged(store, version, err), err);
 }
 

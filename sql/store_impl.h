@@ -7,6 +7,7 @@
 #ifndef MAL_STORE_IMPL_H
 #define MAL_STORE_IMPL_H
 
+#include <pthread.h>
 #include <sqlite3.h>
 #include <sys/types.h>
 
@@ -26,6 +27,24 @@ struct mal_store_file {
 
 enum { MAL_STORE_FILES = 3 }; /* database, log, the log's index */
 
+/* The write-ahead log of a writer, and who copies it into the database (store_log.c). */
+struct mal_store_log {
+    sqlite3 *copier; /* NULL: the writer's own connection copies */
+    void (*wake)(void *arg);
+    void *arg;
+    int fd; /* of the log, -1: none */
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool taken;   /* by a transaction, or by who copies */
+    bool wanted;  /* by who copies, and comes first */
+    bool growing; /* chunks are staged for a version that is not there yet */
+    bool unsure;  /* a checkpoint has failed since the last commit */
+    int pages;    /* after the last commit */
+    int copied;   /* as many of the first ones are in the database */
+    int64_t page_bytes;
+    struct mal_error broken; /* of copying */
+};
+
 struct mal_store {
     sqlite3 *db;
     char *path;  /* absolute, owned */
@@ -33,7 +52,9 @@ struct mal_store {
     bool reader;
     bool together; /* what is a transaction elsewhere is part of one that is open */
     bool staging;  /* commits are not synced, mal_stage_begin() */
-    struct mal_error broken;                      /* of a checkpoint */
+    struct mal_store_log log;                          /* of the writer */
+    bool (*between)(void *arg, struct mal_error *err); /* mal_store_between() */
+    void *between_arg;
     struct mal_store_file files[MAL_STORE_FILES]; /* of the writer */
     sqlite3_stmt *stmts[MAL_N_SQL];
     /* Jobs up to this seq have ended, so many in each state (store_counts.c). */
@@ -87,6 +108,16 @@ int64_t mal_store_newest_schema(void);
 /* Brings an inspected database to the newest schema, a transaction a step. */
 bool mal_store_migrate(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 
+/* ---- The log (store_log.c) ---- */
+
+void mal_log_init(struct mal_store_log *log);
+void mal_log_finish(struct mal_store_log *log);
+/* From here on commits are noticed, and a log that is long enough is copied. */
+void mal_log_hook(struct mal_store *store);
+/* Around each transaction of the writer. */
+void mal_log_enter(struct mal_store *store);
+void mal_log_leave(struct mal_store *store);
+
 /* ---- Queries (query.c) ---- */
 
 /* sqlite's error `rc` with the database's path; always false. */
@@ -139,6 +170,8 @@ bool mal_tx_begin(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* The same, but what is committed is not durable before the next commit of the other
  * kind. Not among others. */
 bool mal_stage_begin(struct mal_store *store, struct mal_error *err) MAL_CHECK;
+/* After such a commit: lets others write, if there is anybody. */
+bool mal_stage_pause(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* Commits when `done`, otherwise rolls back; returns whether it is committed. */
 bool mal_tx_end(struct mal_store *store, bool done, struct mal_error *err) MAL_CHECK;
 

@@ -186,8 +186,10 @@ bool mal_store_requeue_running(struct mal_store *store, int64_t *out_n,
                                struct mal_error *err) {
     assert(!store->reader);
     struct mal_query q;
+    if (!mal_tx_begin(store, err)) return false;
     mal_query_open(&q, store, MAL_SQL_REQUEUE);
-    return mal_query_run(&q, out_n, err);
+    bool done = mal_query_run(&q, out_n, err);
+    return mal_tx_end(store, done, err);
 }
 
 /* ---- Reading ---- */

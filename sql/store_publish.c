@@ -216,6 +216,7 @@ bool mal_store_publish(struct mal_store *store, const struct mal_publish *publis
     assert(row->weights_hash && row->chain_hash && row->delta_hash && row->encoding);
     int64_t live = 0;
     if (!mal_tx_begin(store, err)) return false;
+    store->log.growing = false; /* its commit is the first after which it is copied */
     if (!mal_tx_end(store, publish_all(store, publish, &live, err), err)) {
         return mal_fail_wrap(err, "version %" PRId64, row->version);
     }

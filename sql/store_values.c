@@ -37,6 +37,7 @@ bool mal_store_stage_values(struct mal_store *store, int64_t version,
         if (!mal_tx_end(store, done, err)) {
             return mal_fail_wrap(err, "version %" PRId64, version);
         }
+        if (!mal_stage_pause(store, err)) return false;
     }
     return true;
 }

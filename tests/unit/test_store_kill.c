@@ -1,6 +1,6 @@
 /* test_store_kill.c - a writer is killed at random moments, again and again: what it had
  * acknowledged is there, batches are applied once, nothing half staged is left. */
-#include "store_fixture.h"
+#include "store_copier.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -169,6 +169,8 @@ static void write_until_killed(const char *path, int fd, int64_t next_job) {
     struct mal_store *store = NULL;
     int64_t n;
     must(mal_store_open(&store, path, &err), &err);
+    static struct copier copier; /* every other time its log is copied beside it */
+    if (draw(2)) must(copier_start(&copier, store, &err), &err);
     must(mal_store_requeue_running(store, &n, &err), &err);
     for (;;) {
         if (draw(20) == 0) {

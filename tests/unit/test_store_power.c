@@ -25,7 +25,13 @@ static void copy_file(const char *from, const char *to) {
     if (out >= 0) close(out);
 }
 
+static void (*at_sync)(void); /* before it */
+
 static void note_sync(int fd) {
+    void (*before)(void) = at_sync;
+    at_sync = NULL;
+    if (before) before();
+    at_sync = before;
     char link[64], path[256];
     snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
     ssize_t n = readlink(link, path, sizeof path - 1);
@@ -105,7 +111,19 @@ static void check_after(void **state, int64_t version, const char *data) {
     }
 }
 
-static void staged_then_published(void **state) {
+static void never(void *arg) {}
+
+/* In the middle of copying. */
+static struct now {
+    void **state;
+    const char *data;
+} now;
+
+static void check_now(void) {
+    check_after(now.state, 1, now.data);
+}
+
+static void stage_and_publish(void **state, bool shared) {
     struct mal_store *store = open_store(path_of(state));
     const char *prompts[N_FACTS] = {"p", "q", "r"};
     char *data = malloc(BLOB_BYTES), hash[65];
@@ -116,6 +134,7 @@ static void staged_then_published(void **state) {
     }
     memset(hash, 'a', 64);
     hash[64] = '\0';
+    if (shared) assert_done(mal_store_share_log(store, never, NULL, &err));
     watch(state);
     assert_done(publish(store, 0, -1, NULL, &err));
     assert_done(add_job(store, "a", N_FACTS, prompts, &err));
@@ -124,7 +143,11 @@ static void staged_then_published(void **state) {
     struct mal_blob blob = {"delta/m", "{}", data, BLOB_BYTES, hash};
     long before = n_syncs;
     assert_done(mal_store_stage_blob(store, 1, &blob, &err));
-    assert_in_range(n_syncs - before, 2, 8); /* checkpoints, not the dozen commits */
+    if (shared) {
+        assert_int_equal(n_syncs, before);
+    } else {
+        assert_in_range(n_syncs - before, 2, 8); /* checkpoints, not the dozen commits */
+    }
     check_after(state, 0, data);
 
     struct mal_fact_values values[N_FACTS];
@@ -139,6 +162,13 @@ static void staged_then_published(void **state) {
     struct mal_publish p = {.row = &row, .jobs = &job, .n_jobs = 1, .now_ms = 3000};
     assert_done(mal_store_publish(store, &p, &err));
     check_after(state, 1, data);
+    if (shared) {
+        at_sync = check_now;
+        now = (struct now){state, data};
+        assert_done(mal_store_copy_log(store, &err));
+        at_sync = NULL;
+        check_after(state, 1, data);
+    }
 
     /* and what is answered for after it */
     assert_done(add_job(store, "b", N_FACTS, prompts, &err));
@@ -147,8 +177,17 @@ static void staged_then_published(void **state) {
     free(data);
 }
 
+static void staged_then_published(void **state) {
+    stage_and_publish(state, false);
+}
+
+static void copied_by_another(void **state) {
+    stage_and_publish(state, true);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(staged_then_published, place_set_up, forget)};
+        cmocka_unit_test_setup_teardown(staged_then_published, place_set_up, forget),
+        cmocka_unit_test_setup_teardown(copied_by_another, place_set_up, forget)};
     return cmocka_run_group_tests_name("power", tests, NULL, NULL);
 }

@@ -64,7 +64,10 @@ static void held(struct mal_write *write) {}
 
 static void on_fatal(void *arg, const struct mal_error *err) {
     assert_int_equal(err->status, MAL_IO);
+    pthread_mutex_lock(&now.lock);
     now.n_fatal++;
+    pthread_cond_broadcast(&now.changed);
+    pthread_mutex_unlock(&now.lock);
 }
 
 static int on_commit(void *arg) {
@@ -298,6 +301,71 @@ static void disk_that_recovers(void **state) {
     lab_close(&lab);
 }
 
+/* ---- Large writes ---- */
+
+static char chunks[5 * MAL_STORE_CHUNK_BYTES / 2];
+
+static bool stage(struct mal_store *store, void *arg, struct mal_error *err) {
+    struct mal_blob blob = {"delta/x", "{}", chunks, sizeof chunks, "ff"};
+    return mal_store_stage_blob(store, 0, &blob, err) && publish(store, 0, -1, NULL, err);
+}
+
+/* What is asked for after it does not wait for its end. */
+static void others_go_between_chunks(void **state) {
+    struct lab lab;
+    struct ask large = {.write = {.fn = stage, .committed = committed, .done = done}};
+    lab_open(&lab, state);
+    mal_writer_begin(now.writer, &large.write);
+    ask(&lab, "a", true);
+    ask(&lab, "b", false);
+    go(&lab);
+    pthread_mutex_lock(&now.lock);
+    while (!large.done)
+        pthread_cond_wait(&now.changed, &now.lock);
+    pthread_mutex_unlock(&now.lock);
+    assert_true(large.write.ok);
+    assert_int_equal(large.done, 3);
+    lab_close(&lab);
+}
+
+/* Only what is written to the database itself. */
+static ssize_t fail_database(int fd, const void *data, size_t bytes, off_t offset) {
+    char link[64], path[256];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, path, sizeof path - 1);
+    path[n > 0 ? n : 0] = '\0';
+    if (!strstr(path, "facts.db") || strstr(path, "facts.db-"))
+        return pwrite(fd, data, bytes, offset);
+    errno = EIO;
+    return -1;
+}
+
+static void log_that_cannot_be_copied(void **state) {
+    struct lab lab;
+    struct ask large = {.write = {.fn = stage, .committed = committed, .done = done}};
+    sqlite3_vfs *vfs = sqlite3_vfs_find(NULL);
+    lab_open(&lab, state);
+    vfs->xSetSystemCall(vfs, "pwrite", (sqlite3_syscall_ptr)fail_database);
+    vfs->xSetSystemCall(vfs, "pwrite64", (sqlite3_syscall_ptr)fail_database);
+    mal_writer_begin(now.writer, &large.write);
+    pthread_mutex_lock(&now.lock);
+    now.may_go = true;
+    pthread_cond_broadcast(&now.changed);
+    while (!large.done || !now.n_fatal)
+        pthread_cond_wait(&now.changed, &now.lock);
+    pthread_mutex_unlock(&now.lock);
+    assert_true(large.write.ok);
+    vfs->xSetSystemCall(vfs, NULL, NULL);
+
+    /* Though it no longer fails. */
+    now.n_done = 0;
+    ask(&lab, "a", false);
+    go(&lab);
+    assert_int_equal(lab.asks[0].write.err.status, MAL_IO);
+    assert_int_equal(now.n_fatal, 1);
+    lab_close(&lab);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(are_one_commit),
@@ -308,6 +376,8 @@ int main(void) {
         PLACE_TEST(full_disk),
         PLACE_TEST(bad_disk),
         PLACE_TEST(disk_that_recovers),
+        PLACE_TEST(others_go_between_chunks),
+        PLACE_TEST(log_that_cannot_be_copied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
