@@ -1,9 +1,10 @@
-/* blas.c - calls into OpenBLAS that its C header does not cover, and how its threads
- * wait. */
+/* blas.c - calls into OpenBLAS that its C header does not cover, how its threads wait,
+ * and which of its kernels are used. */
 #include "core/cpu/blas.h"
 
 #include <assert.h>
 #include <limits.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,44 @@ void dsyevd_(const char *jobz, const char *uplo, const blasint *n, double *a,
              const blasint *lda, double *w, double *work, const blasint *n_work,
              blasint *iwork, const blasint *n_iwork, blasint *info);
 
+/* ---- Kernels ---- */
+
+/* Of an OpenBLAS that has kernels for several processors. */
+void gotoblas_dynamic_init(void) __attribute__((weak));
+void gotoblas_dynamic_quit(void) __attribute__((weak));
+
+/* A processor newer than the library is "Prescott" to it, which had no AVX. */
+static const char *better_kernels(void) {
+    if (strcmp(openblas_get_corename(), "Prescott") != 0) return NULL;
+#ifdef __x86_64__
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl"))
+        return "SKYLAKEX";
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return "HASWELL";
+#endif
+    return NULL;
+}
+
+static void choose(void) {
+    static const char variable[] = "OPENBLAS_CORETYPE";
+    if (getenv(variable) || !gotoblas_dynamic_init || !gotoblas_dynamic_quit) return;
+    const char *kernels = better_kernels();
+    if (!kernels || setenv(variable, kernels, 1) != 0) return;
+    gotoblas_dynamic_quit();
+    gotoblas_dynamic_init();
+    unsetenv(variable);
+}
+
+void mal_cpu_choose_kernels(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
+}
+
 /* ---- How threads wait ---- */
 
 void mal_cpu_prepare(char **argv) {
     static const char variable[] = "OMP_WAIT_POLICY";
+    mal_cpu_choose_kernels();
     if (getenv(variable) || setenv(variable, "passive", 1) != 0) return;
     execv("/proc/self/exe", argv);
 }

@@ -8,8 +8,14 @@
 
 #include <cblas.h>
 
-/* First thing in main(): OpenMP reads its settings when it is loaded, so this sets
- * OMP_WAIT_POLICY=passive, unless it is set, and executes the program again (same process id).
+/* OpenBLAS takes a processor that is newer than itself for one without AVX (its 0.3.21 an Emerald
+ * Rapids: a sixth of the speed). Chooses kernels by what the processor says it has, unless
+ * OPENBLAS_CORETYPE does, and only once. Before any call into the library; changes the environment
+ * for a moment, so that first call is for main(), or for a thread that is alone. */
+void mal_cpu_choose_kernels(void);
+
+/* First thing in main(): chooses the kernels. OpenMP reads its settings when it is loaded, so this
+ * sets OMP_WAIT_POLICY=passive, unless it is set, and executes the program again (same process id).
  * Threads that spin while they wait take the processor from the HTTP threads and from whatever
  * else the machine runs. Goes on with what there is where that is not possible. */
 void mal_cpu_prepare(char **argv);
