@@ -28,6 +28,7 @@ struct mal_weights_state {
     struct mal_backend *be;  /* borrowed */
     size_t n_modules;
     int keep;
+    enum mal_digest_form form;
     /* What other threads look at: they read it, and its owner changes it, under the lock.
      */
     pthread_mutex_t lock;

@@ -137,7 +137,7 @@ static bool digest_planes(struct mal_weights_state *ws, struct version *v,
         digests[n++] =
             (struct mal_digest){.linear = lin, .w = plane_weight(v->planes[m], lin)};
     }
-    bool ok = mal_digest_weights(ws->be, digests, n, tick, tick_arg, err);
+    bool ok = mal_digest_weights(ws->be, ws->form, digests, n, tick, tick_arg, err);
     for (size_t m = 0, i = 0; ok && m < ws->n_modules; m++) {
         if (!fresh[m]) continue;
         struct plane *plane = v->planes[m];
@@ -436,6 +436,12 @@ static struct version *make_base(struct mal_weights_state *ws, struct mal_error 
 
 bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model, int keep,
                         struct mal_error *err) {
+    return mal_weights_create_in_form(out, model, keep, MAL_DIGEST_PIECES, err);
+}
+
+bool mal_weights_create_in_form(struct mal_weights_state **out, struct mal_model *model,
+                                int keep, enum mal_digest_form form,
+                                struct mal_error *err) {
     assert(keep >= 0 && mal_model_n_edited(model) > 0);
     struct mal_weights_state *ws = mal_calloc(1, sizeof *ws);
     if (!ws) return mal_fail(err, MAL_NO_MEMORY, "weights");
@@ -443,6 +449,7 @@ bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model,
     ws->be = mal_model_backend(model);
     ws->n_modules = mal_model_n_edited(model);
     ws->keep = keep;
+    ws->form = form;
     pthread_mutex_init(&ws->lock, NULL);
     ws->capacity = (size_t)keep + MAX_EMPTY + 3; /* base, live, and the one that comes */
     ws->versions = mal_calloc(ws->capacity, sizeof(struct version *));
@@ -482,6 +489,10 @@ void mal_weights_destroy(struct mal_weights_state *ws) {
 
 struct mal_model *mal_weights_model(const struct mal_weights_state *ws) {
     return ws->model;
+}
+
+enum mal_digest_form mal_weights_form(const struct mal_weights_state *ws) {
+    return ws->form;
 }
 
 int64_t mal_weights_live(const struct mal_weights_state *ws) {

@@ -12,6 +12,7 @@
 
 #include "core/delta.h"
 #include "core/model/model.h"
+#include "core/weights_digest.h"
 
 struct mal_weights_state;
 
@@ -27,10 +28,15 @@ struct mal_module_norms {
  * costs nothing). */
 bool mal_weights_create(struct mal_weights_state **out, struct mal_model *model, int keep,
                         struct mal_error *err) MAL_CHECK;
+/* The same where versions are hashed as an older database has them. */
+bool mal_weights_create_in_form(struct mal_weights_state **out, struct mal_model *model,
+                                int keep, enum mal_digest_form form,
+                                struct mal_error *err) MAL_CHECK;
 void mal_weights_destroy(
     struct mal_weights_state *ws); /* takes NULL; the model reads base again */
 
 struct mal_model *mal_weights_model(const struct mal_weights_state *ws);
+enum mal_digest_form mal_weights_form(const struct mal_weights_state *ws);
 int64_t mal_weights_live(const struct mal_weights_state *ws);
 bool mal_weights_has(const struct mal_weights_state *ws, int64_t version);
 /* Hash and norms of a version in memory. */

@@ -144,6 +144,7 @@ bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
         .parent = -1, .kind = MAL_VERSION_BASE, .created_ms = now_ms, .to_version = -1};
     change.base_model = mal_strdup(engine->base_model);
     change.modules_json = mal_strdup(engine->modules_json);
+    change.form = mal_weights_form(engine->ws);
     bool ok = (change.base_model && change.modules_json) ||
               mal_fail(err, MAL_NO_MEMORY, "version");
     if (!ok || !mal_change_fill_row(engine, NULL, false, &change, err)) {
@@ -245,7 +246,8 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                  row->kind == MAL_VERSION_CONSOLIDATION;
     if (change->base_model &&
         (!mal_store_set_meta(writer, "base_model", change->base_model, err) ||
-         !mal_store_set_meta(writer, "modules", change->modules_json, err))) {
+         !mal_store_set_meta(writer, "modules", change->modules_json, err) ||
+         !mal_history_note_digest_form(writer, change->form, err))) {
         return false;
     }
     struct mal_history_parts parts = {.delta = &change->delta,

@@ -152,7 +152,10 @@ static bool check_version(struct walk *walk, int64_t version, struct mal_error *
 
 static bool check_all(struct walk *walk, const struct values *v, struct mal_error *err) {
     int64_t last = -1;
+    enum mal_digest_form form;
     if (!mal_store_check(walk->store, err)) return false;
+    if (!mal_history_digest_form(walk->store, &form, err))
+        return mal_fail_wrap(err, "%s", v->db);
     if (!mal_store_last_version(walk->store, &last, err)) return false;
     mal_bar_start(&walk->bar, "versions", last + 1, v->json);
     for (int64_t version = 0; version <= last; version++) {

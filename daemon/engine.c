@@ -177,7 +177,8 @@ static bool open_parts(struct mal_engine *engine,
         return false;
     }
     mal_hash_hex(&hash, engine->base_model);
-    return mal_weights_create(&engine->ws, engine->model, options->keep_versions, err) &&
+    return mal_weights_create_in_form(&engine->ws, engine->model, options->keep_versions,
+                                      options->form, err) &&
            mal_engine_open_reads(engine, options->read_stream, err);
 }
 

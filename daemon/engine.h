@@ -21,16 +21,17 @@ struct mal_engine;
 
 struct mal_engine_options {
     const char *model_dir;
-    const char *editor_path;  /* NULL: none is given */
-    const char *cache_path;   /* where an editor made on the spot is, or will be */
-    const char *modules_json; /* what the database was made with; NULL: not yet */
-    const char *device;       /* "auto", "cpu", "cuda:N" */
-    int keep_versions;        /* in memory beside live and base */
-    const char *read_stream;  /* "on", "off"; "auto": where that is another processor */
-    const char *update;       /* "joint", "sequential"; NULL: what the editor is for */
-    const char *preserve;     /* file of texts to preserve; NULL: those of the editor */
-    double preserve_weight;   /* as mal_preserve_create()'s share */
-    int64_t repair_rounds;    /* at most, where the method solves */
+    const char *editor_path;   /* NULL: none is given */
+    const char *cache_path;    /* where an editor made on the spot is, or will be */
+    const char *modules_json;  /* what the database was made with; NULL: not yet */
+    enum mal_digest_form form; /* how it hashes weights */
+    const char *device;        /* "auto", "cpu", "cuda:N" */
+    int keep_versions;         /* in memory beside live and base */
+    const char *read_stream;   /* "on", "off"; "auto": where that is another processor */
+    const char *update;        /* "joint", "sequential"; NULL: what the editor is for */
+    const char *preserve;      /* file of texts to preserve; NULL: those of the editor */
+    double preserve_weight;    /* as mal_preserve_create()'s share */
+    int64_t repair_rounds;     /* at most, where the method solves */
     double repair_tau;
     int64_t verify_limit; /* live facts that a change looks at beside its own */
     size_t joint_memory;  /* bytes of the joint system; 0: no bound */
@@ -107,7 +108,8 @@ struct mal_change {
     size_t n_norms;
     const struct mal_editor *editor; /* borrowed; NULL: there is none */
     char *base_model,
-        *modules_json; /* version 0: what the database is made with; owned */
+        *modules_json;         /* version 0: what the database is made with; owned */
+    enum mal_digest_form form; /* version 0: how it hashes weights */
     struct mal_history_value *values; /* (n_values), what they point at owned; hashed, in
                                        * the order of seq, once the row is filled */
     size_t n_values;

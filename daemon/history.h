@@ -96,6 +96,15 @@ bool mal_history_stage(struct mal_store *writer, int64_t version,
                        const struct mal_history_parts *parts,
                        struct mal_error *err) MAL_CHECK;
 
+/* ---- How weights are hashed ---- */
+
+/* What the database says; one without versions will be hashed in pieces. */
+bool mal_history_digest_form(struct mal_store *store, enum mal_digest_form *out,
+                             struct mal_error *err) MAL_CHECK;
+/* Says so, before its first version. */
+bool mal_history_note_digest_form(struct mal_store *writer, enum mal_digest_form form,
+                                  struct mal_error *err) MAL_CHECK;
+
 /* ---- Checks ---- */
 
 /* What the database was made with ("base_model", "modules") must be ours, else

@@ -39,5 +39,8 @@ bool mal_workbench_open_database(struct mal_workbench *wb, struct mal_store *sto
     if (!mal_history_check_meta(store, "base_model", wb->base_model, err)) {
         return mal_fail_wrap(err, "%s", db);
     }
-    return set_edits(wb, store, err) && mal_weights_create(&wb->ws, wb->model, keep, err);
+    enum mal_digest_form form;
+    if (!mal_history_digest_form(store, &form, err)) return mal_fail_wrap(err, "%s", db);
+    return set_edits(wb, store, err) &&
+           mal_weights_create_in_form(&wb->ws, wb->model, keep, form, err);
 }

@@ -8,6 +8,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "daemon/history.h"
 #include "daemon/log.h"
 #include "daemon/worker_impl.h"
 
@@ -253,11 +254,13 @@ static void tell_delta_bytes(struct mal_worker *worker) {
     }
 }
 
-/* The modules stay those the database was made with. */
+/* The modules stay those the database was made with, and so do its hashes. */
 static bool open_engine(struct mal_worker *worker, struct mal_error *err) {
     struct mal_engine_options options = worker->o.engine;
     char *modules = NULL;
     if (!mal_store_open_reader(&worker->store, worker->o.db, err)) return false;
+    if (!mal_history_digest_form(worker->store, &options.form, err))
+        return mal_fail_wrap(err, "%s", worker->o.db);
     if (!mal_store_get_meta(worker->store, "modules", &modules, err)) return false;
     options.modules_json = modules;
     bool ok = mal_engine_open(&worker->engine, &options, err);

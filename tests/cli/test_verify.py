@@ -1,7 +1,9 @@
 """malmend verify, and serve, on databases that are whole and that are not."""
 import json
+import os
 import shutil
 import sqlite3
+from pathlib import Path
 
 import harness
 from harness import main
@@ -128,6 +130,56 @@ class Damage(Base):
         bad = self.copy(change)
         self.verify_fails(bad, [f"version {version}"])
         self.serve_fails(bad, [f"version {version}"])
+
+
+class Form(Base):
+    """How the database hashes weights."""
+
+    def test_unknown(self):
+        bad = self.copy(sql("UPDATE meta SET value = 'halves' WHERE key = 'weights_hash'"))
+        self.verify_fails(bad, ["hashes weights: halves"])
+        self.serve_fails(bad, [str(bad), "hashes weights: halves"])
+
+    def test_not_said(self):
+        bad = self.copy(sql("DELETE FROM meta WHERE key = 'weights_hash'"))
+        self.verify_fails(bad, ["hashes weights: (nothing)"])
+        self.serve_fails(bad, [str(bad), "hashes weights: (nothing)"])
+
+    def test_another(self):
+        bad = self.copy(sql("UPDATE meta SET value = 'whole' WHERE key = 'weights_hash'"))
+        self.fails("verify", "--db", bad, "--model", self.model, says=[bad, "version 0"])
+        self.serve_fails(bad, ["version 5"])
+
+    def test_whole_tensors(self):
+        """As databases were made before there were pieces: they keep that, and are served on."""
+        home = self.dir / "before"
+        home.mkdir()
+        with sqlite3.connect(home / "db", isolation_level=None) as db:
+            schemas = sorted((Path(os.environ["MAL_SOURCE_ROOT"]) / "sql").glob("0*.sql"))
+            for schema in schemas:
+                db.executescript(schema.read_text())
+            db.execute("INSERT INTO meta VALUES ('weights_hash', 'whole')")
+            db.execute("PRAGMA application_id = 0x6d616c6d")
+            db.execute(f"PRAGMA user_version = {len(schemas)}")
+        d = harness.Daemon(directory=str(home))
+        for fact in FACTS[:2]:
+            d.apply(fact)
+        job = d.call("POST", "/v1/rollbacks", {"to_version": 1}).json["id"]
+        self.assertEqual(d.wait_job(job)["state"], "applied")
+        d.kill()
+        d.start()
+        versions = [d.get(f"/v1/versions/{i}").json for i in range(4)]
+        d.close()
+        self.assertEqual(versions[3]["weights_hash"], versions[1]["weights_hash"])
+        self.ok("verify", "--db", home / "db", "--model", self.model)
+        self.ok("export", "--db", home / "db", "--model", self.model, "--version", "2",
+                "--format", "safetensors", "--out", self.dir / "whole.safetensors")
+        with sqlite3.connect(self.db) as db:
+            in_pieces = db.execute("SELECT delta_hash, weights_hash FROM versions "
+                                   "WHERE version <= 2 ORDER BY version").fetchall()
+        for version, (delta, weights) in zip(versions, in_pieces):
+            self.assertEqual(version["delta"]["hash"], delta)
+            self.assertNotEqual(version["weights_hash"], weights)
 
 
 class Whole(Base):

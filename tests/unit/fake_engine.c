@@ -21,6 +21,7 @@
 #include "core/tensor.h"
 #include "daemon/engine.h"
 #include "daemon/engine_export.h"
+#include "daemon/history.h"
 #include "daemon/probes.h"
 #include "fake_engine.h"
 #include "fake_measure.h"
@@ -434,7 +435,9 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                             .data = staged_table,
                             .bytes = strlen(staged_table),
                             .sha256 = change->row.delta_hash};
-    if (!change->row.version && !mal_store_set_meta(writer, "base_model", "fake", err)) {
+    if (!change->row.version &&
+        (!mal_store_set_meta(writer, "base_model", "fake", err) ||
+         !mal_history_note_digest_form(writer, MAL_DIGEST_PIECES, err))) {
         return false;
     }
     if (!mal_store_stage_blob(writer, change->row.version, &blob, err)) return false;

@@ -147,10 +147,19 @@ static void test_bits(void **state) {
 
 /* The weights hash is what core/README.md section 4 says, from bytes as the checkpoint
  * has them. */
-static void test_hash_definition(void **state) {
+/* Of tensors of one piece; longer ones are test_weights_digest's. */
+static struct mal_hash tensor_hash(const void *data, size_t bytes,
+                                   enum mal_digest_form form) {
+    struct mal_hash hash = mal_hash_of(data, bytes);
+    return form == MAL_DIGEST_WHOLE ? hash : mal_hash_of(hash.bytes, sizeof hash.bytes);
+}
+
+static void check_definition(enum mal_digest_form form) {
     struct made_model made;
     struct mal_error err = {0};
-    struct mal_weights_state *ws = make_state(&made, 2);
+    struct mal_weights_state *ws;
+    make(&made);
+    assert_ok(mal_weights_create_in_form(&ws, &made.model, 2, form, &err), &err);
     publish(ws, 5, 1);
     static const char *const sorted[] = {"h.0.fc", "h.0.proj", "h.1.proj"};
     struct mal_hasher *hasher;
@@ -163,7 +172,7 @@ static void test_hash_definition(void **state) {
         char narrow[256];
         assert_ok(mal_weights_read(ws, 1, (size_t)lin->edit, w, &err), &err);
         mal_from_f32(narrow, w, lin->dtype, n);
-        struct mal_hash tensor = mal_hash_of(narrow, bytes);
+        struct mal_hash tensor = tensor_hash(narrow, bytes, form);
         mal_hasher_add_text(hasher, lin->name);
         mal_hasher_add_text(hasher, mal_dtype_name(lin->dtype));
         mal_hasher_add_u64(hasher, 2);
@@ -175,6 +184,11 @@ static void test_hash_definition(void **state) {
     mal_hasher_destroy(hasher);
     mal_weights_destroy(ws);
     made_finish(&made);
+}
+
+static void test_hash_definition(void **state) {
+    check_definition(MAL_DIGEST_PIECES);
+    check_definition(MAL_DIGEST_WHOLE);
 }
 
 /* The order in which modules are declared is no part of the hash. */
@@ -198,46 +212,6 @@ static void test_hash_order(void **state) {
 }
 
 /* ---- Tensors longer than a slice ---- */
-
-static void test_long_tensors(void **state) {
-    struct made_model made;
-    struct mal_error err = {0};
-    struct mal_weights_state *ws;
-    static const char *const names[] = {"long", "short"};
-    made_init(&made);
-    made_add(&made, "long", 1200, 1000, false, MAL_BF16); /* over two slices */
-    made_add(&made, "short", 2, 2, false, MAL_F32);
-    made_edit(&made, names, 2);
-    assert_ok(mal_weights_create(&ws, &made.model, 0, &err), &err);
-    size_t n = 1200 * 1000;
-    float *w = mal_malloc(n * sizeof *w);
-    uint16_t *narrow = mal_malloc(n * sizeof *narrow);
-    struct mal_hasher *hasher;
-    assert_ok(mal_hasher_create(&hasher, &err), &err);
-    for (size_t m = 0; m < 2; m++) {
-        const struct mal_linear *lin = mal_model_edit(&made.model, m);
-        size_t size = (size_t)(lin->d_in * lin->d_out);
-        from_device(w, lin->w, (int64_t)size);
-        const void *bytes = w;
-        if (lin->dtype == MAL_BF16) {
-            mal_from_f32(narrow, w, MAL_BF16, size);
-            bytes = narrow;
-        }
-        struct mal_hash tensor = mal_hash_of(bytes, size * mal_dtype_size(lin->dtype));
-        mal_hasher_add_text(hasher, lin->name);
-        mal_hasher_add_text(hasher, mal_dtype_name(lin->dtype));
-        mal_hasher_add_u64(hasher, 2);
-        mal_hasher_add_u64(hasher, (uint64_t)lin->d_in);
-        mal_hasher_add_u64(hasher, (uint64_t)lin->d_out);
-        mal_hasher_add(hasher, tensor.bytes, sizeof tensor.bytes);
-    }
-    assert_same_hash(mal_hasher_end(hasher), mal_weights_hash(ws, 0));
-    mal_hasher_destroy(hasher);
-    mal_free(w);
-    mal_free(narrow);
-    mal_weights_destroy(ws);
-    made_finish(&made);
-}
 
 /* ---- Return, replay, keeping ---- */
 
@@ -585,13 +559,13 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bits),       cmocka_unit_test(test_hash_definition),
-        cmocka_unit_test(test_hash_order), cmocka_unit_test(test_long_tensors),
-        cmocka_unit_test(test_return),     cmocka_unit_test(test_replay),
-        cmocka_unit_test(test_try),        cmocka_unit_test(test_keep),
-        cmocka_unit_test(test_untouched),  cmocka_unit_test(test_negative_zero),
-        cmocka_unit_test(test_prepared),   cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_held),       cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_bits),          cmocka_unit_test(test_hash_definition),
+        cmocka_unit_test(test_hash_order),    cmocka_unit_test(test_return),
+        cmocka_unit_test(test_replay),        cmocka_unit_test(test_try),
+        cmocka_unit_test(test_keep),          cmocka_unit_test(test_untouched),
+        cmocka_unit_test(test_negative_zero), cmocka_unit_test(test_prepared),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_held),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("weights_state", tests, NULL, NULL);
 }
