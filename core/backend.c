@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/cpu/blas.h"
 #include "cuda/cuda.h"
 #include "mal_config.h"
 
@@ -78,6 +79,7 @@ static bool matches(const char *device, const char *name, int *index) {
 
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) {
+    mal_cpu_choose_kernels(); /* some of a GPU's factorisations are the host's, too */
     for (size_t i = 0; i < sizeof constructors / sizeof constructors[0]; i++) {
         int index;
         if (matches(device, constructors[i].name, &index))

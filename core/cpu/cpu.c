@@ -80,7 +80,6 @@ static const struct mal_backend_ops cpu_ops = {
 bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) {
     if (bf16 && !mal_cpu_has_bf16())
         return mal_fail(err, MAL_DEVICE, "cpu:bf16: this processor has no bf16 products");
-    mal_cpu_choose_kernels();
     struct mal_cpu *cpu = mal_calloc(1, sizeof *cpu);
     if (!cpu) return mal_fail(err, MAL_NO_MEMORY, "device cpu");
 
