@@ -55,24 +55,21 @@ enum mal_encoding mal_delta_encoding(const struct mal_delta *delta) {
     return encoding;
 }
 
-void mal_delta_data_hashes(const struct mal_delta *delta, struct mal_hash *out) {
+void mal_delta_hash_data(struct mal_delta *delta) {
 #pragma omp parallel for schedule(dynamic) if (delta->n_parts > 1)
     for (size_t i = 0; i < delta->n_parts; i++) {
-        const struct mal_delta_part *part = &delta->parts[i];
-        out[i] = mal_hash_of(part->data, mal_delta_part_bytes(part));
+        struct mal_delta_part *part = &delta->parts[i];
+        if (!part->hashed)
+            part->hash = mal_hash_of(part->data, mal_delta_part_bytes(part));
+        part->hashed = true;
     }
 }
 
-bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,
+bool mal_delta_hash(struct mal_delta *delta, struct mal_hash *out,
                     struct mal_error *err) {
     struct mal_hasher *hasher = NULL;
-    struct mal_hash *data = mal_calloc(delta->n_parts + 1, sizeof *data);
-    if (!data) return mal_fail(err, MAL_NO_MEMORY, "hash of a delta");
-    if (!mal_hasher_create(&hasher, err)) {
-        mal_free(data);
-        return false;
-    }
-    mal_delta_data_hashes(delta, data);
+    if (!mal_hasher_create(&hasher, err)) return false;
+    mal_delta_hash_data(delta);
     for (size_t i = 0; i < delta->n_parts; i++) {
         const struct mal_delta_part *part = &delta->parts[i];
         assert(i == 0 || strcmp(delta->parts[i - 1].module, part->module) < 0);
@@ -81,11 +78,10 @@ bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,
         mal_hasher_add_u64(hasher, (uint64_t)part->d_in);
         mal_hasher_add_u64(hasher, (uint64_t)part->d_out);
         mal_hasher_add_u64(hasher, (uint64_t)part->rank);
-        mal_hasher_add(hasher, data[i].bytes, sizeof data[i].bytes);
+        mal_hasher_add(hasher, part->hash.bytes, sizeof part->hash.bytes);
     }
     *out = mal_hasher_end(hasher);
     mal_hasher_destroy(hasher);
-    mal_free(data);
     return true;
 }
 

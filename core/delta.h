@@ -24,6 +24,8 @@ struct mal_delta_part {
                             * dense (d_in, d_out); what is stored, little endian */
     double norm;           /* Frobenius norm of S before rounding */
     double rounding_error; /* ||stored - S|| / ||S|| */
+    struct mal_hash hash;  /* SHA-256 of data, where it is known */
+    bool hashed;
 };
 
 struct mal_delta {
@@ -39,11 +41,11 @@ bool mal_delta_factors_pay(int64_t d_in, int64_t d_out, int64_t rank);
 uint64_t mal_delta_bytes(const struct mal_delta *delta);
 enum mal_encoding
 mal_delta_encoding(const struct mal_delta *delta); /* DENSE if any part is */
-/* out (n_parts) := SHA-256 of each part's data; parts side by side. */
-void mal_delta_data_hashes(const struct mal_delta *delta, struct mal_hash *out);
+/* The hash of each part's data that is not known yet; parts side by side. */
+void mal_delta_hash_data(struct mal_delta *delta);
 /* SHA-256 over the parts in order: (module, encoding, d_in, d_out, rank, SHA-256 of
  * data). */
-bool mal_delta_hash(const struct mal_delta *delta, struct mal_hash *out,
+bool mal_delta_hash(struct mal_delta *delta, struct mal_hash *out,
                     struct mal_error *err) MAL_CHECK;
 void mal_delta_finish(struct mal_delta *delta); /* takes a zeroed one */
 

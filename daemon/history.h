@@ -83,8 +83,8 @@ bool mal_history_hash_values(struct mal_history_value *values, size_t n,
 
 /* What is stored with a version; all borrowed. */
 struct mal_history_parts {
-    const struct mal_delta *delta;
-    const struct mal_delta *keyframe;       /* mal_weights_read_keyframe(); NULL: none */
+    struct mal_delta *delta;                /* the hash of its data is taken, or made */
+    struct mal_delta *keyframe;             /* mal_weights_read_keyframe(); NULL: none */
     const struct mal_editor *editor;        /* of norms */
     const struct mal_normalizer *norms;     /* (n_shapes); NULL: none. UltraEdit's go with
                                              * every     edit, consolidation and keyframe */

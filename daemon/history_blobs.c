@@ -91,7 +91,9 @@ bool mal_blob_read_part(struct mal_store *store, int64_t version,
     part->module = mal_strdup(strchr(blob->name, '/') + 1);
     part->data = mal_malloc(blob->bytes);
     if (!part->module || !part->data) return mal_fail(err, MAL_NO_MEMORY, "delta");
-    return mal_blob_read(store, version, blob, part->data, err);
+    if (!mal_blob_read(store, version, blob, part->data, err)) return false;
+    part->hashed = mal_hash_from_hex(&part->hash, blob->sha256);
+    return true;
 }
 
 static bool read_parts(struct mal_store *store, int64_t version, const char *prefix,
@@ -117,7 +119,7 @@ static bool read_parts(struct mal_store *store, int64_t version, const char *pre
 }
 
 static bool check_delta_hash(struct mal_store *store, int64_t version,
-                             const struct mal_delta *delta, struct mal_error *err) {
+                             struct mal_delta *delta, struct mal_error *err) {
     struct mal_version_row row = {0};
     struct mal_hash hash;
     char hex[MAL_HASH_HEX] = "";
@@ -151,8 +153,7 @@ bool mal_history_keyframe(struct mal_store *store, int64_t version, struct mal_d
 }
 
 static bool stage_part(struct mal_store *writer, int64_t version,
-                       const struct mal_delta_part *part, const struct mal_hash *hash,
-                       struct mal_error *err) {
+                       const struct mal_delta_part *part, struct mal_error *err) {
     char name[256], header[256];
     snprintf(name, sizeof name, MAL_BLOB_DELTA "%s", part->module);
     snprintf(header, sizeof header,
@@ -162,33 +163,29 @@ static bool stage_part(struct mal_store *writer, int64_t version,
              (long long)part->d_out, (long long)part->rank, part->norm,
              part->rounding_error);
     return mal_blob_stage(writer, version, name, header, part->data,
-                          mal_delta_part_bytes(part), hash, err);
+                          mal_delta_part_bytes(part), &part->hash, err);
 }
 
 static bool stage_keyframe(struct mal_store *writer, int64_t version,
-                           const struct mal_delta_part *part, const struct mal_hash *hash,
-                           struct mal_error *err) {
+                           const struct mal_delta_part *part, struct mal_error *err) {
     char name[256], header[64];
     snprintf(name, sizeof name, MAL_BLOB_KEYFRAME "%s", part->module);
     snprintf(header, sizeof header, "{\"d_in\":%lld,\"d_out\":%lld}",
              (long long)part->d_in, (long long)part->d_out);
     return mal_blob_stage(writer, version, name, header, part->data,
-                          mal_delta_part_bytes(part), hash, err);
+                          mal_delta_part_bytes(part), &part->hash, err);
 }
 
 /* All parts, each by `stage_one`. */
 static bool
-stage_delta(struct mal_store *writer, int64_t version, const struct mal_delta *delta,
+stage_delta(struct mal_store *writer, int64_t version, struct mal_delta *delta,
             bool (*stage_one)(struct mal_store *, int64_t, const struct mal_delta_part *,
-                              const struct mal_hash *, struct mal_error *),
+                              struct mal_error *),
             struct mal_error *err) {
-    struct mal_hash *hashes = mal_calloc(delta->n_parts + 1, sizeof *hashes);
-    if (!hashes) return mal_fail(err, MAL_NO_MEMORY, "hashes of a delta");
-    mal_delta_data_hashes(delta, hashes);
     bool ok = true;
+    mal_delta_hash_data(delta);
     for (size_t i = 0; ok && i < delta->n_parts; i++)
-        ok = stage_one(writer, version, &delta->parts[i], &hashes[i], err);
-    mal_free(hashes);
+        ok = stage_one(writer, version, &delta->parts[i], err);
     return ok;
 }
 

@@ -106,8 +106,7 @@ static void prepare(struct history *h, const struct mal_version_row *row,
 }
 
 static void store_version(struct history *h, struct mal_version_row *row,
-                          const struct mal_delta *delta,
-                          const struct mal_delta *keyframe) {
+                          struct mal_delta *delta, struct mal_delta *keyframe) {
     char weights[MAL_HASH_HEX], hex[MAL_HASH_HEX];
     struct mal_hash hash, of_weights = mal_weights_prepared_hash(h->ws);
     assert_done(mal_delta_hash(delta, &hash, &err));
