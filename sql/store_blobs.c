@@ -73,8 +73,8 @@ static bool delete_staged(struct mal_store *store, int64_t version,
 }
 
 bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) {
-    if (!mal_tx_begin(store, err)) return false;
     store->log.growing = false;
+    if (!mal_tx_begin(store, err)) return false;
     return mal_tx_end(store, delete_staged(store, version, err), err);
 }
 
