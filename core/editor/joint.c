@@ -227,13 +227,15 @@ bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,
 }
 
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
-                        int sign, const struct mal_pace *pace, struct mal_error *err) {
+                        int sign, const struct mal_pace *pace, struct mal_joined *out,
+                        struct mal_error *err) {
     int64_t d_in = mal_model_edit(joint->model, m)->d_in;
     int64_t depth = mal_backend_slice_fma(joint->be) / (d_in * d_in / 2 + 1);
     if (depth < MIN_DEPTH) depth = MIN_DEPTH;
     if (!mal_joint_check_finite(joint, m, "keys", n * d_in, u, err)) return false;
     if (joint->alone) return true;
-    mal_joint_factor_add(joint, m, u, n, sign);
+    struct mal_joined joined = mal_joint_factor_add(joint, m, u, n, sign);
+    if (out) *out = joined;
     for (int64_t i = 0; i < n; i += depth) {
         int64_t k = n - i < depth ? n - i : depth;
         mal_syrk64(joint->be, d_in, k, sign, u + i * d_in, d_in, true, 1, joint->a[m],
@@ -259,7 +261,7 @@ bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examp
     for (size_t m = 0; ok && m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
         ok = mal_joint_add_rows(joint, m, rows.u[m], mal_edit_rows_n(&rows, m), sign,
-                                &pace, err);
+                                &pace, NULL, err);
     }
     if (ok) joint->whole = true;
     mal_edit_rows_finish(&rows);

@@ -46,6 +46,7 @@ static void free_group(struct mal_joint *joint, struct mal_joint_group *group) {
     for (size_t m = 0; group->r && m < joint->n_modules; m++)
         mal_backend_free(joint->be, group->r[m]);
     mal_free(group->r);
+    mal_free(group->joined);
     mal_free(group->values);
     mal_edit_rows_finish(&group->rows);
     mal_free(group);
@@ -152,8 +153,12 @@ static struct mal_joint_group *add_group(struct mal_joint_change *change,
         return NULL;
     group->rows.trunk = change->trunk;
     group->r = mal_calloc(joint->n_modules, sizeof *group->r);
-    if (!group->r) mal_fail(err, MAL_NO_MEMORY, "change");
-    for (size_t m = 0; group->r && m < joint->n_modules; m++) {
+    group->joined = mal_calloc(joint->n_modules, sizeof *group->joined);
+    if (!group->r || !group->joined) {
+        mal_fail(err, MAL_NO_MEMORY, "change");
+        return NULL;
+    }
+    for (size_t m = 0; m < joint->n_modules; m++) {
         int64_t rows = mal_edit_rows_n(&group->rows, m);
         size_t bytes = (size_t)(rows * module_at(joint, m)->d_out) * sizeof(double);
         group->r[m] = mal_backend_alloc(joint->be, bytes);
@@ -164,7 +169,7 @@ static struct mal_joint_group *add_group(struct mal_joint_change *change,
         }
         mal_backend_zero(joint->be, group->r[m], bytes);
     }
-    return group->r ? group : NULL;
+    return group;
 }
 
 static void add_seconds(struct mal_edit_report *to, const struct mal_edit_report *from) {
@@ -229,7 +234,8 @@ static bool add_keys(struct mal_joint_change *change, const struct mal_joint_gro
                      struct mal_error *err) {
     return add_fitted(change, group, m, -sign, pace, err) &&
            mal_joint_add_rows(change->joint, m, group->rows.u[m],
-                              mal_edit_rows_n(&group->rows, m), sign, pace, err);
+                              mal_edit_rows_n(&group->rows, m), sign, pace,
+                              &group->joined[m], err);
 }
 
 /* ---- Teaching ---- */

@@ -10,6 +10,7 @@ struct mal_joint_group {
     struct mal_joint_group *next;
     struct mal_edit_rows rows; /* u; g is gone once r is there */
     double **r;                /* per module (rows, d_out), device, owned */
+    struct mal_joined *joined; /* per module: u in the factor; owned */
     float *values;             /* of its texts one after another, owned; or NULL */
 };
 

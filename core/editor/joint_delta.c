@@ -44,14 +44,16 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
     struct mal_backend *be = change->joint->be;
     const double *r;
     int64_t row = 0;
+    if (!mal_joint_begin_solve(change->joint, m, pace, err)) return false;
     for (const struct mal_joint_group *g = change->groups; g; g = g->next) {
         int64_t rows = mal_edit_rows_n(&g->rows, m);
-        mal_convert(be, rows * lin->d_in, b->q + row * lin->d_in, MAL_F64, g->rows.u[m],
-                    MAL_F32);
+        if (!mal_joint_first_half(change->joint, m, pace, &g->joined[m], g->rows.u[m],
+                                  rows, b->q + row * lin->d_in, err))
+            return false;
         row += rows;
     }
     size_t mark = mal_arena_mark(&change->scratch);
-    if (!mal_joint_solve_rows(change->joint, m, pace, n, b->q, &change->scratch, err))
+    if (!mal_joint_second_half(change->joint, m, pace, n, b->q, &change->scratch, err))
         return false;
     mal_arena_reset(&change->scratch, mark);
     if (!mal_orthonormalise(pace, n, lin->d_in, b->q, &b->qr, &r, err)) return false;

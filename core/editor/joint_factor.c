@@ -2,6 +2,8 @@
  * then costs triangular solves with its rows, not a factorisation. */
 #include "core/editor/joint_impl.h"
 
+#include <assert.h>
+
 enum { SHARE = 16 /* of the order: rows that may join */ };
 
 int64_t mal_joint_room(int64_t n) {
@@ -20,19 +22,22 @@ static double *rows_since(const struct mal_joint_factor *factor, int64_t d_in) {
     return factor->l + d_in * d_in;
 }
 
-void mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
-                          int sign) {
+struct mal_joined mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u,
+                                       int64_t n, int sign) {
+    const struct mal_joined nowhere = {0};
     struct mal_joint_factor *factor = factor_of(joint, m);
     int64_t d_in = order(joint, m);
-    if (factor->module != (int64_t)m || n == 0) return;
+    if (factor->module != (int64_t)m || n == 0) return nowhere;
     if (sign < 0 || factor->n + n > mal_joint_room(d_in)) {
         factor->module = -1;
-        return;
+        return nowhere;
     }
+    struct mal_joined joined = {.made = factor->made, .row = factor->n};
     double *w = rows_since(factor, d_in) + factor->n * d_in;
     mal_convert(joint->be, n * d_in, w, MAL_F64, u, MAL_F32);
     mal_trsm64(joint->be, true, true, n, d_in, factor->l, d_in, w, d_in);
     factor->n += n;
+    return joined;
 }
 
 static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
@@ -41,6 +46,7 @@ static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *
     struct mal_joint_factor *factor = factor_of(joint, m);
     factor->module = -1;
     factor->n = 0;
+    factor->made++;
     mal_backend_copy(joint->be, factor->l, joint->a[m],
                      (size_t)(lin->d_in * lin->d_in) * sizeof(double));
     if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor->l,
@@ -120,13 +126,31 @@ static bool correct(const struct mal_joint *joint, const struct mal_joint_factor
     return mal_pace_gemm64(pace, &product, err);
 }
 
-bool mal_joint_solve_rows(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
-                          int64_t n, double *b, struct mal_arena *scratch,
-                          struct mal_error *err) {
+bool mal_joint_begin_solve(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                           struct mal_error *err) {
+    return factor_of(joint, m)->module == (int64_t)m || factorise(joint, m, pace, err);
+}
+
+bool mal_joint_first_half(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                          const struct mal_joined *joined, const float *u, int64_t n,
+                          double *b, struct mal_error *err) {
     const struct mal_joint_factor *factor = factor_of(joint, m);
     int64_t d_in = order(joint, m);
-    if (factor->module != (int64_t)m && !factorise(joint, m, pace, err)) return false;
-    if (!mal_cholesky_half_rows(pace, true, d_in, n, factor->l, b, err)) return false;
+    assert(factor->module == (int64_t)m);
+    if (joined->made == factor->made) {
+        mal_backend_copy(joint->be, b, rows_since(factor, d_in) + joined->row * d_in,
+                         (size_t)(n * d_in) * sizeof *b);
+        return true;
+    }
+    mal_convert(joint->be, n * d_in, b, MAL_F64, u, MAL_F32);
+    return mal_cholesky_half_rows(pace, true, d_in, n, factor->l, b, err);
+}
+
+bool mal_joint_second_half(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                           int64_t n, double *b, struct mal_arena *scratch,
+                           struct mal_error *err) {
+    const struct mal_joint_factor *factor = factor_of(joint, m);
+    int64_t d_in = order(joint, m);
     if (factor->n > 0) {
         struct buffers buffers = place(scratch, d_in, n);
         if (!correct(joint, factor, pace, n, b, &buffers, err)) return false;

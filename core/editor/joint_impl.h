@@ -14,6 +14,13 @@ struct mal_joint_factor {
     int64_t module; /* -1: none */
     double *l;      /* device, owned, with the room for w */
     int64_t n;      /* rows of w */
+    int64_t made; /* how often: rows that joined one of before are not in this one's w */
+};
+
+/* Where rows of keys are in w: from `row` on, while the factor is the one made then. */
+struct mal_joined {
+    int64_t made; /* 0: nowhere */
+    int64_t row;
 };
 
 struct mal_joint {
@@ -50,9 +57,10 @@ double mal_joint_ridge(const struct mal_editor *editor, size_t m); /* e^lamda */
 bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
                       struct mal_error *err) MAL_CHECK;
 /* a += sign u'u over rows of keys, in slices; the module's factor is out of date then. A
- * key that is NaN or infinite is MAL_NUMERIC, and nothing is added. */
+ * key that is NaN or infinite is MAL_NUMERIC, and nothing is added. *out (may be NULL):
+ * where they are in the factor. */
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
-                        int sign, const struct mal_pace *pace,
+                        int sign, const struct mal_pace *pace, struct mal_joined *out,
                         struct mal_error *err) MAL_CHECK;
 
 /* ---- Factors (joint_factor.c) ---- */
@@ -61,16 +69,24 @@ bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64
  * their own small system to cost next to nothing. */
 int64_t mal_joint_room(int64_t n);
 /* Rows of keys joined the module's system, or left it (sign -1). */
-void mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
-                          int sign);
+struct mal_joined mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u,
+                                       int64_t n, int sign);
 /* The Cholesky factor of a module's system as it is, until the next call or change. */
 bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
                       const double **out, struct mal_error *err) MAL_CHECK;
-/* b (n, d_in) := b A^-1, with the factor that is there where only few rows joined since.
- * Takes its scratch from the arena, which must have mal_joint_solve_bytes() left. */
-bool mal_joint_solve_rows(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
-                          int64_t n, double *b, struct mal_arena *scratch,
-                          struct mal_error *err) MAL_CHECK;
+/* u A^-1 of rows of keys, in two halves, with the factor that is there where only few
+ * rows joined since; begin makes one where there is none. First: b (n, d_in) := u l'^-1,
+ * which rows that joined the factor have in it already. */
+bool mal_joint_begin_solve(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                           struct mal_error *err) MAL_CHECK;
+bool mal_joint_first_half(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                          const struct mal_joined *joined, const float *u, int64_t n,
+                          double *b, struct mal_error *err) MAL_CHECK;
+/* Second: b (n, d_in) := (u l'^-1) -> u A^-1. Takes its scratch from the arena, which
+ * must have mal_joint_solve_bytes() left. */
+bool mal_joint_second_half(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
+                           int64_t n, double *b, struct mal_arena *scratch,
+                           struct mal_error *err) MAL_CHECK;
 size_t mal_joint_solve_bytes(int64_t d_in, int64_t n);
 
 bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,

@@ -32,11 +32,13 @@ static void close_joint(struct mal_joint *joint) {
     made_finish(&made);
 }
 
-static void add(struct mal_joint *joint, int64_t n, uint64_t seed, int sign) {
+static struct mal_joined add(struct mal_joint *joint, int64_t n, uint64_t seed,
+                             int sign) {
     struct mal_error err = {0};
+    struct mal_joined joined;
     struct mal_pace pace = {.be = test_backend()};
     float *host = random_floats(n * D_IN, 1, seed), *u = on_device(host, n * D_IN);
-    assert_ok(mal_joint_add_rows(joint, 0, u, n, sign, &pace, &err), &err);
+    assert_ok(mal_joint_add_rows(joint, 0, u, n, sign, &pace, &joined, &err), &err);
     for (int64_t r = 0; r < n; r++)
         for (int64_t i = 0; i < D_IN; i++)
             for (int64_t j = 0; j < D_IN; j++)
@@ -44,23 +46,30 @@ static void add(struct mal_joint *joint, int64_t n, uint64_t seed, int sign) {
                     sign * (double)host[r * D_IN + i] * (double)host[r * D_IN + j];
     free_device(u);
     mal_free(host);
+    return joined;
 }
 
-/* x A = b for what comes out. */
-static void solve(struct mal_joint *joint) {
+/* x A = the n rows of a seed, for what comes out; not given the rows themselves where
+ * they have joined the factor. */
+static void solve_rows(struct mal_joint *joint, int n, uint64_t seed,
+                       struct mal_joined joined) {
     struct mal_backend *be = test_backend();
     struct mal_error err = {0};
     struct mal_pace pace = {.be = be};
     struct mal_arena scratch = {.be = be};
-    float *b = random_floats(SOLVED * D_IN, 1, 99), *dev_b = on_device(b, SOLVED * D_IN);
+    float *b = random_floats(n * D_IN, 1, seed), *dev_b = on_device(b, n * D_IN);
     double x[SOLVED * D_IN], *dev_x = mal_backend_alloc(be, sizeof x);
-    assert_ok(mal_arena_reserve(&scratch, mal_joint_solve_bytes(D_IN, SOLVED), &err),
+    assert_true(n <= SOLVED);
+    assert_ok(mal_arena_reserve(&scratch, mal_joint_solve_bytes(D_IN, n), &err), &err);
+    assert_ok(mal_joint_begin_solve(joint, 0, &pace, &err), &err);
+    bool there = joined.made == joint->factors[0].made;
+    assert_ok(mal_joint_first_half(joint, 0, &pace, &joined, there ? NULL : dev_b, n,
+                                   dev_x, &err),
               &err);
-    mal_convert(be, SOLVED * D_IN, dev_x, MAL_F64, dev_b, MAL_F32);
-    assert_ok(mal_joint_solve_rows(joint, 0, &pace, SOLVED, dev_x, &scratch, &err), &err);
-    mal_backend_download(be, x, dev_x, sizeof x);
+    assert_ok(mal_joint_second_half(joint, 0, &pace, n, dev_x, &scratch, &err), &err);
+    mal_backend_download(be, x, dev_x, (size_t)(n * D_IN) * sizeof *x);
     assert_ok(mal_backend_sync(be, &err), &err);
-    for (int r = 0; r < SOLVED; r++) {
+    for (int r = 0; r < n; r++) {
         for (int i = 0; i < D_IN; i++) {
             double sum = 0;
             for (int j = 0; j < D_IN; j++)
@@ -73,6 +82,10 @@ static void solve(struct mal_joint *joint) {
     mal_backend_free(be, dev_x);
     free_device(dev_b);
     mal_free(b);
+}
+
+static void solve(struct mal_joint *joint) {
+    solve_rows(joint, SOLVED, 99, (struct mal_joined){0});
 }
 
 static void few_rows_join(void **state) {
@@ -124,9 +137,34 @@ static void the_factor_is_up_to_date(void **state) {
     close_joint(joint);
 }
 
+/* Rows that joined have their first half in the factor, until there is another one. */
+static void what_joined_is_half_solved(void **state) {
+    struct mal_joint *joint = open_joint();
+    struct mal_joined first = add(joint, 40, 1, 1);
+    assert_int_equal(first.made, 0); /* there was no factor */
+    solve_rows(joint, 5, 1, first);
+    struct mal_joined a = add(joint, 3, 2, 1), b = add(joint, 6, 3, 1);
+    assert_int_equal(a.row, 0);
+    assert_int_equal(b.row, 3);
+    assert_int_equal(joint->factors[0].made, a.made);
+    solve_rows(joint, 6, 3, b);
+    solve_rows(joint, 3, 2, a);
+    solve_rows(joint, 3, 2, a); /* it is still there */
+    assert_int_equal(joint->factors[0].n, 9);
+    add(joint, 1, 4, 1);
+    add(joint, 1, 4, -1);
+    solve_rows(joint, 3, 2, a); /* by another factor */
+    assert_true(joint->factors[0].made > a.made);
+    add(joint, 5, 5, 1); /* where they were are others now */
+    solve_rows(joint, 3, 2, a);
+    solve_rows(joint, 6, 3, b);
+    close_joint(joint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_rows_join),
+        cmocka_unit_test(what_joined_is_half_solved),
         cmocka_unit_test(the_factor_is_up_to_date),
     };
     return cmocka_run_group_tests_name("joint_factor", tests, NULL, NULL);
