@@ -13,9 +13,6 @@
 /* Elements of a tensor in one round, times the device's breadth: whole pieces. */
 enum { SLICE = 1 << 19 };
 
-/* Bytes of the checkpoint that a core works on at a time. */
-enum { PIECE = MAL_DIGEST_PIECE };
-
 struct lane {
     struct mal_hasher *hasher;
     char *raw[2];  /* a round of w_dtype, and the one after it */
@@ -63,7 +60,7 @@ static bool begin_lane(struct digesting *d, size_t i, char **raw, struct mal_err
     *raw += 2 * bytes;
     lane->wide = lin->w_dtype == MAL_F32 ? NULL : mal_malloc(n * sizeof(float));
     lane->narrow = same ? NULL : mal_malloc(n * mal_dtype_size(lin->dtype));
-    lane->piece = PIECE / (int64_t)mal_dtype_size(lin->dtype);
+    lane->piece = MAL_DIGEST_PIECE / (int64_t)mal_dtype_size(lin->dtype);
     lane->hashes = mal_calloc(n_pieces(lane, d->slice), sizeof *lane->hashes);
     lane->sums = mal_calloc(n_pieces(lane, d->slice), sizeof *lane->sums);
     if ((!lane->wide && lin->w_dtype != MAL_F32) || (!lane->narrow && !same) ||
@@ -175,7 +172,7 @@ static void hash_whole(const struct digesting *d, size_t i, int half, int64_t n)
 
 /* Of a round that is there: all pieces side by side, what comes of them in order. */
 static void digest_round(const struct digesting *d, int64_t from, int half) {
-    const size_t most = (size_t)(d->slice / (PIECE / (int64_t)sizeof(float)));
+    const size_t most = (size_t)(d->slice / (MAL_DIGEST_PIECE / (int64_t)sizeof(float)));
     const bool whole = d->form == MAL_DIGEST_WHOLE;
 #pragma omp parallel for schedule(dynamic)
     for (size_t task = 0; task < 2 * d->n * most; task++) { /* the longer ones first */

@@ -26,6 +26,10 @@ static char *concat(const char *a, const char *b, const char *c) {
     return text;
 }
 
+char *mal_store_beside(const char *path, const char *suffix) {
+    return concat(path, suffix, "");
+}
+
 /* ---- Path and lock ---- */
 
 bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_error *err) {
@@ -79,7 +83,7 @@ static bool take_lock(struct mal_store *store, const char *lock, bool *out_used,
 }
 
 bool mal_store_lock(struct mal_store *store, bool *out_used, struct mal_error *err) {
-    char *lock = concat(store->path, ".lock", "");
+    char *lock = mal_store_beside(store->path, ".lock");
     if (!lock) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
     bool done = take_lock(store, lock, out_used, err);
     mal_free(lock);
@@ -106,7 +110,7 @@ bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missi
 
     /* SQLite would delete it, and with it what may be the only copy of the last versions.
      */
-    char *wal = concat(store->path, "-wal", "");
+    char *wal = mal_store_beside(store->path, "-wal");
     if (!wal) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
     bool orphan = stat(wal, &wal_info) == 0 && wal_info.st_size > 0;
     if (orphan) mal_fail(err, MAL_CORRUPT, "'%s' is there without its database", wal);
@@ -128,7 +132,7 @@ bool mal_store_sync_directory(const char *path, struct mal_error *err) {
 bool mal_store_remove(const char *path, struct mal_error *err) {
     static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
     for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
-        char *name = concat(path, suffixes[i], "");
+        char *name = mal_store_beside(path, suffixes[i]);
         if (!name) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
         bool gone = unlink(name) == 0 || errno == ENOENT;
         if (!gone) mal_store_fail_errno(name, errno, err);
@@ -152,7 +156,8 @@ static bool fill(struct mal_store *fresh, struct mal_error *err) {
 }
 
 bool mal_store_create(const struct mal_store *store, struct mal_error *err) {
-    struct mal_store fresh = {.lock_fd = -1, .path = concat(store->path, ".new", "")};
+    struct mal_store fresh = {.lock_fd = -1,
+                              .path = mal_store_beside(store->path, ".new")};
     if (!fresh.path) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
     bool done = mal_store_remove(fresh.path, err) && fill(&fresh, err);
     int rc = sqlite3_close(fresh.db);

@@ -63,6 +63,8 @@ struct mal_store {
 
 /* ---- Files (store_file.c) ---- */
 
+/* The path with a suffix: a file that belongs to it. Owned; NULL: out of memory. */
+char *mal_store_beside(const char *path, const char *suffix);
 /* Fills store->path: absolute, symbolic links followed, so that one database has one
  * lock. */
 bool mal_store_resolve(struct mal_store *store, const char *path,

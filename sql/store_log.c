@@ -15,8 +15,6 @@
 #    define _GNU_SOURCE /* sync_file_range() */
 #endif
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -202,10 +200,8 @@ static bool connect(struct mal_store *store, sqlite3 **out, struct mal_error *er
 }
 
 static int open_log(const struct mal_store *store) {
-    size_t bytes = strlen(store->path) + sizeof "-wal";
-    char *name = mal_malloc(bytes);
+    char *name = mal_store_beside(store->path, "-wal");
     if (!name) return -1;
-    snprintf(name, bytes, "%s-wal", store->path);
     int fd = open(name, O_RDONLY | O_CLOEXEC);
     mal_free(name);
     return fd;

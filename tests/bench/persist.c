@@ -33,15 +33,11 @@ static double now(void) {
 
 /* ---- What is written ---- */
 
-struct facts {
-    const char *job;
-};
-
 static bool get_fact(void *arg, struct mal_store *store, size_t i,
                      struct mal_fact_row *out, struct mal_error *err) {
     static char id[96], prompt[128], target[] = "t", json[] = "{}";
-    const struct facts *facts = arg;
-    snprintf(id, sizeof id, "%s.%zu", facts->job, i);
+    const char *job = arg;
+    snprintf(id, sizeof id, "%s.%zu", job, i);
     snprintf(prompt, sizeof prompt, "What is %s?", id);
     *out = (struct mal_fact_row){
         .id = id, .prompt = prompt, .target = target, .fact_json = json};
@@ -60,8 +56,7 @@ static bool add_job(struct mal_store *store, const char *id, size_t n,
                                   .detail_json = detail};
     struct mal_job_row job = {
         .id = (char *)(uintptr_t)id, .kind = MAL_JOB_EDIT, .to_version = -1};
-    struct facts facts = {id};
-    struct mal_fact_source source = {.n = n, .get = get_fact, .arg = &facts};
+    struct mal_fact_source source = {.n = n, .get = get_fact, .arg = job.id};
     return mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &audit, err);
 }
 

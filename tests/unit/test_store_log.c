@@ -178,6 +178,13 @@ static struct mal_store *shared(void **state) {
     return store;
 }
 
+/* Version 2, with so much staged for it. */
+static void publish_2(struct mal_store *store, size_t bytes) {
+    assert_done(stage(store, 2, bytes, &err));
+    add(store, "b");
+    assert_done(publish(store, 2, -1, "b", &err));
+}
+
 static void version_is_copied_once_it_is_there(void **state) {
     struct mal_store *store = shared(state);
     seen.path = path_of(state);
@@ -229,9 +236,7 @@ static void reader_keeps_a_part_back(void **state) {
     struct mal_store *store = shared(state);
     struct mal_store *reader = open_reader(path_of(state));
     assert_done(mal_store_exec(reader, "BEGIN; SELECT count(*) FROM jobs", &err));
-    assert_done(stage(store, 2, BLOB_BYTES, &err));
-    add(store, "b");
-    assert_done(publish(store, 2, -1, "b", &err));
+    publish_2(store, BLOB_BYTES);
     seen.path = path_of(state);
     seen.n = 0;
     assert_done(mal_store_copy_log(store, &err));
@@ -252,9 +257,7 @@ static void reader_keeps_a_part_back(void **state) {
 
 static void full_disk_is_tried_again(void **state) {
     struct mal_store *store = shared(state);
-    assert_done(stage(store, 2, BLOB_BYTES, &err));
-    add(store, "b");
-    assert_done(publish(store, 2, -1, "b", &err));
+    publish_2(store, BLOB_BYTES);
     fail_writes(20, ENOSPC);
     assert_done(mal_store_copy_log(store, &err));
     assert_done(mal_store_sound(store, &err));
@@ -278,9 +281,7 @@ static void full_disk_is_tried_again(void **state) {
 
 static void bad_disk_is_told(void **state) {
     struct mal_store *store = shared(state);
-    assert_done(stage(store, 2, BLOB_BYTES, &err));
-    add(store, "b");
-    assert_done(publish(store, 2, -1, "b", &err));
+    publish_2(store, BLOB_BYTES);
     fail_writes(20, EIO);
     assert_fails(MAL_IO, path_of(state), mal_store_copy_log(store, &err));
     fail_writes(0, 0);
@@ -299,9 +300,7 @@ static void bad_disk_is_told(void **state) {
 static void copying_is_given_up(void **state) {
     struct mal_store *store = shared(state);
     off_t before = file_bytes(path_of(state));
-    assert_done(stage(store, 2, 4 * BLOB_BYTES, &err));
-    add(store, "b");
-    assert_done(publish(store, 2, -1, "b", &err));
+    publish_2(store, 4 * BLOB_BYTES);
     mal_store_stop_copying(store);
     assert_done(mal_store_copy_log(store, &err));
     assert_done(mal_store_sound(store, &err));
