@@ -8,8 +8,10 @@
 #include "core/json.h"
 #include "daemon/change_impl.h"
 #include "daemon/measures.h"
+#include "daemon/stager.h"
 
 void mal_change_finish(struct mal_change *change) {
+    if (change->stager) mal_stager_drop(change->stager);
     mal_version_row_finish(&change->row);
     mal_delta_finish(&change->delta);
     mal_delta_finish(&change->keyframe);
@@ -52,21 +54,19 @@ static char *norms_json(const struct mal_module_norms *norms, size_t n) {
 
 /* ---- Values ---- */
 
-bool mal_change_add_value(struct mal_change *change, int64_t fact, const char *id,
-                          float **values, size_t n, struct mal_error *err) {
-    struct mal_history_value *all =
-        mal_realloc(change->values, (change->n_values + 1) * sizeof *all);
-    char *copy = mal_strdup(id);
-    if (all) change->values = all;
-    if (all && copy) {
-        all[change->n_values++] = (struct mal_history_value){
-            .fact = fact, .id = copy, .data = *values, .bytes = n * sizeof **values};
-    } else {
-        mal_free(copy);
-        mal_free(*values);
+struct mal_history_value *mal_change_add_values(struct mal_change *change, size_t n,
+                                                struct mal_error *err) {
+    size_t n_all = change->n_values + n;
+    struct mal_history_value *all = mal_realloc(change->values, n_all * sizeof *all);
+    if (!all) {
+        mal_fail(err, MAL_NO_MEMORY, "values of %zu facts", n);
+        return NULL;
     }
-    *values = NULL;
-    return (all && copy) || mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+    struct mal_history_value *added = all + change->n_values;
+    memset(added, 0, n * sizeof *added);
+    change->values = all;
+    change->n_values = n_all;
+    return added;
 }
 
 static int by_seq(const void *a, const void *b) {
@@ -78,7 +78,6 @@ static bool seal_values(struct mal_change *change, struct mal_error *err) {
     char hash[MAL_HASH_HEX] = "";
     if (change->n_values > 0)
         qsort(change->values, change->n_values, sizeof *change->values, by_seq);
-    mal_history_pack_values(change->values, change->n_values);
     if (!mal_history_hash_values(change->values, change->n_values, hash, err))
         return false;
     change->row.values_hash = mal_strdup(hash);
@@ -156,6 +155,13 @@ bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
 }
 
 /* ---- Making it ready ---- */
+
+void mal_change_give_delta(struct mal_change *change) {
+    if (!change->stager || mal_delta_bytes(&change->delta) < MAL_STAGER_LEAST) return;
+    mal_delta_hash_data(&change->delta);
+    mal_stager_delta(change->stager, change->row.version, &change->delta);
+    change->delta_given = true;
+}
 
 static bool take_norms(struct mal_engine *engine, struct mal_normalizer *norms,
                        struct mal_change *change) {
@@ -250,13 +256,13 @@ bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
          !mal_history_note_digest_form(writer, change->form, err))) {
         return false;
     }
-    struct mal_history_parts parts = {.delta = &change->delta,
-                                      .keyframe =
-                                          row->keyframe ? &change->keyframe : NULL,
-                                      .editor = change->editor,
-                                      .norms = running && norms ? change->norms : NULL,
-                                      .values = change->values,
-                                      .n_values = change->n_values};
+    struct mal_history_parts parts = {
+        .delta = change->delta_given ? NULL : &change->delta,
+        .keyframe = row->keyframe ? &change->keyframe : NULL,
+        .editor = change->editor,
+        .norms = running && norms ? change->norms : NULL,
+        .values = change->values,
+        .n_values = change->n_values};
     struct mal_publish publish = {
         .row = row,
         .jobs = jobs,

@@ -176,14 +176,15 @@ static bool make(struct mal_engine *engine, struct mal_store *store,
         engine->joint || (engine->repair_rounds > 0 && engine->editor->method->solves);
     struct mal_score *known = mal_calloc(batch->n + 1, sizeof *known);
     if (!known) return mal_fail(err, MAL_NO_MEMORY, "scores");
-    bool ok = (system ? edit_in_system(engine, store, batch, progress, change, known, err)
-                      : edit_once(engine, batch, progress, change, err)) &&
-              mal_change_seal(engine, progress, change, err) &&
-              mal_measured_make(&measured, engine, batch->facts, batch->n, known,
-                                agreement, batch->gate, progress, change, err) &&
-              add_results(change, batch, measured.scores, err) &&
-              mal_measured_report(&measured, batch, batch->gate, change, err) &&
-              mal_change_fill_row(engine, store, true, change, err);
+    bool ok = system ? edit_in_system(engine, store, batch, progress, change, known, err)
+                     : edit_once(engine, batch, progress, change, err);
+    if (ok) mal_change_give_delta(change);
+    ok = ok && mal_change_seal(engine, progress, change, err) &&
+         mal_measured_make(&measured, engine, batch->facts, batch->n, known, agreement,
+                           batch->gate, progress, change, err) &&
+         add_results(change, batch, measured.scores, err) &&
+         mal_measured_report(&measured, batch, batch->gate, change, err) &&
+         mal_change_fill_row(engine, store, true, change, err);
     mal_measured_finish(&measured);
     mal_scores_free(known, batch->n);
     return ok;
@@ -198,6 +199,7 @@ bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
     mal_change_begin(engine, MAL_VERSION_EDIT, now_ms, &change);
     change.row.n_facts = (int64_t)batch->n;
     change.report.n_facts = batch->n;
+    change.stager = batch->stager;
     change.rejected = batch->rejected;
     change.n_rejected = batch->n_rejected;
     bool ok = mal_change_copy_norms(engine, &change, err) &&

@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "daemon/change_impl.h"
+#include "daemon/stager.h"
 
 /* ---- Opening ---- */
 
@@ -124,12 +125,51 @@ bool mal_joint_run_look(struct mal_joint_run *run, struct mal_error *err) {
 
 /* ---- What changes ---- */
 
+/* A taught fact's values, as they are now. */
+static bool pack_taught(const struct mal_joint_run *run, size_t i,
+                        struct mal_history_value *out) {
+    const struct mal_fact_set *set = &run->taught;
+    out->fact = set->of[i].seq;
+    if (!out->id) out->id = mal_strdup(set->facts[i].id);
+    return out->id && mal_history_pack_values(
+                          out, mal_joint_values(run->solving, set->of[i].first_text),
+                          mal_fact_set_n_values(set, run->system, i));
+}
+
+/* Of a large batch gigabytes, whose pages are new. */
+static bool pack_all_taught(struct mal_joint_run *run, struct mal_error *err) {
+    size_t n = run->taught.n;
+    if (n == 0) return true;
+    struct mal_history_value *values = mal_change_add_values(run->change, n, err);
+    if (!values) return false;
+    bool ok = true;
+#pragma omp parallel for schedule(dynamic, 16) reduction(&& : ok) if (n > 16)
+    for (size_t i = 0; i < n; i++)
+        ok = pack_taught(run, i, &values[i]) && ok;
+    return ok || mal_fail(err, MAL_NO_MEMORY, "values of %zu facts", n);
+}
+
+/* While the system is solved they can be on their way already. */
+static bool give_taught(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_change *change = run->change;
+    size_t n = 0;
+    for (size_t i = 0; i < run->taught.n; i++)
+        n += mal_fact_set_n_values(&run->taught, run->system, i);
+    if (!run->joint || !change->stager || n * sizeof(float) < MAL_STAGER_LEAST)
+        return true;
+    return pack_all_taught(run, err) &&
+           mal_stager_values(change->stager, change->row.version, change->values,
+                             change->n_values, err);
+}
+
 bool mal_joint_run_teach(struct mal_joint_run *run, struct mal_error *err) {
     struct mal_engine *engine = run->engine;
     const struct mal_fact_set *set = &run->taught;
     if (run->joint && !mal_members_reserve(&engine->members, set->n, err)) return false;
     mal_weights_use(engine->ws, run->joint ? 0 : mal_weights_live(engine->ws));
-    if (!mal_joint_teach(run->solving, run->change->norms, set->texts, set->n_texts, err))
+    if (!mal_joint_teach_values(run->solving, run->change->norms, set->texts,
+                                set->n_texts, err) ||
+        !give_taught(run, err) || !mal_joint_teach_keys(run->solving, err))
         return false;
     for (size_t i = 0; run->joint && i < set->n; i++)
         mal_members_note(&engine->members, set->of[i].seq, false, true);
@@ -234,12 +274,30 @@ static int32_t most_rounds(const int32_t *rounds, size_t n) {
     return most;
 }
 
-/* A fact's values as the change left them; texts it did not touch keep theirs. */
-static void copy_values(const struct mal_joint_run *run, const struct mal_fact_set *set,
-                        size_t i, size_t first_number) {
+static bool was_repaired(const struct mal_joint_run *run, const struct mal_set_fact *of) {
+    return most_rounds(run->repair.rounds + of->first_text, of->n_texts) > 0;
+}
+
+/* What was given before the repair is replaced where that changed it. */
+static bool keep_taught(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_history_value *values = run->change->values;
+    if (run->change->n_values == 0) return pack_all_taught(run, err);
+    for (size_t i = 0; i < run->taught.n; i++) {
+        if (!was_repaired(run, &run->taught.of[i])) continue;
+        values[i].replaces = true;
+        if (!pack_taught(run, i, &values[i]))
+            return mal_fail(err, MAL_NO_MEMORY, "values of a fact");
+    }
+    return true;
+}
+
+/* The values of a fact that was there before, as the change left them; texts it did not
+ * touch keep theirs. */
+static void copy_values(const struct mal_joint_run *run, size_t i) {
+    const struct mal_fact_set *set = &run->others;
     const struct mal_set_fact *of = &set->of[i];
     for (size_t t = of->first_text; t < of->first_text + of->n_texts; t++) {
-        size_t number = run->repair.numbers[first_number + t];
+        size_t number = run->repair.numbers[run->taught.n_texts + t];
         if (number == SIZE_MAX) continue;
         memcpy(mal_fact_set_values(set, run->system, t),
                mal_joint_values(run->solving, number),
@@ -247,32 +305,18 @@ static void copy_values(const struct mal_joint_run *run, const struct mal_fact_s
     }
 }
 
-static bool add_values(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
-                       struct mal_error *err) {
-    struct mal_set_fact *of = &set->of[i];
-    return mal_change_add_value(run->change, of->seq, set->facts[i].id, &of->values,
-                                of->n_values, err);
-}
-
-static bool keep_fact(struct mal_joint_run *run, struct mal_fact_set *set, size_t i,
-                      size_t first_number, struct mal_error *err) {
+static bool keep_values(struct mal_joint_run *run, size_t i, struct mal_error *err) {
+    struct mal_fact_set *set = &run->others;
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
     if (!mal_fact_set_load(set, i, &source, err)) return false;
-    copy_values(run, set, i, first_number);
-    return add_values(run, set, i, err);
-}
-
-/* The values of all facts taught: of a large batch gigabytes, whose pages are new. */
-static bool keep_taught(struct mal_joint_run *run, struct mal_error *err) {
-    struct mal_fact_set *set = &run->taught;
-    for (size_t i = 0; i < set->n; i++)
-        if (!mal_fact_set_clear(set, i, run->system, err)) return false;
-#pragma omp parallel for schedule(static) if (set->n > 64)
-    for (size_t i = 0; i < set->n; i++)
-        copy_values(run, set, i, 0);
-    for (size_t i = 0; i < set->n; i++)
-        if (!add_values(run, set, i, err)) return false;
-    return true;
+    copy_values(run, i);
+    struct mal_history_value *value = mal_change_add_values(run->change, 1, err);
+    if (!value) return false;
+    value->fact = set->of[i].seq;
+    value->id = mal_strdup(set->facts[i].id);
+    return (value->id &&
+            mal_history_pack_values(value, set->of[i].values, set->of[i].n_values)) ||
+           mal_fail(err, MAL_NO_MEMORY, "values of a fact");
 }
 
 static bool is_touched(const struct mal_repair *repair, const struct mal_set_fact *of,
@@ -291,7 +335,7 @@ static bool keep_other(struct mal_joint_run *run, size_t i, struct mal_error *er
     const struct mal_score *score = &run->repair.scores[first + of->first_text];
     bool touched = is_touched(&run->repair, of, first);
     if (!score->correct) run->change->n_wrong_others++;
-    if (touched && run->joint && !keep_fact(run, set, i, first, err)) return false;
+    if (touched && run->joint && !keep_values(run, i, err)) return false;
     if (!touched && score->correct == of->decoded) return true;
     int32_t rounds =
         most_rounds(run->repair.rounds + first + of->first_text, of->n_texts);

@@ -98,6 +98,7 @@ bool mal_engine_recover(struct mal_engine *engine, struct mal_store *store,
 
 struct mal_history_value;
 struct mal_resume;
+struct mal_stager;
 
 /* A prepared change: its version row, what is stored with it, and what it measured. */
 struct mal_change {
@@ -110,9 +111,11 @@ struct mal_change {
     char *base_model,
         *modules_json;         /* version 0: what the database is made with; owned */
     enum mal_digest_form form; /* version 0: how it hashes weights */
-    struct mal_history_value *values; /* (n_values), what they point at owned; hashed, in
-                                       * the order of seq, once the row is filled */
+    struct mal_history_value *values; /* (n_values), what they point at owned; in the
+                                       * order of seq once the row is filled */
     size_t n_values;
+    struct mal_stager *stager; /* borrowed; NULL: all is stored when it becomes durable */
+    bool delta_given;          /* to the stager */
     struct mal_edit_report report;
     int64_t n_rounds; /* of repair */
     struct mal_measures measures;
@@ -129,7 +132,9 @@ struct mal_change {
     bool passes; /* the gate's verdict */
 };
 
-void mal_change_finish(struct mal_change *change); /* takes a zeroed one */
+/* What its stager has of it is dropped, unless the version is there. Takes a zeroed one.
+ */
+void mal_change_finish(struct mal_change *change);
 
 bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
                             struct mal_change *out, struct mal_error *err) MAL_CHECK;
@@ -147,6 +152,8 @@ struct mal_batch_edit {
     const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
     size_t n_rejected;
     const struct mal_resume *resume; /* as in struct mal_edit_task */
+    struct mal_stager
+        *stager; /* takes what is stored before the change is made; or NULL */
 };
 
 /* What the unrelated prompts of a batch's facts, and the daemon's probes, are answered on
@@ -215,7 +222,8 @@ bool mal_engine_add_keyframe(struct mal_engine *engine, struct mal_change *chang
                              const struct mal_progress *progress,
                              struct mal_error *err) MAL_CHECK;
 
-/* Stages the blobs and publishes row, jobs and facts, on the writer's handle. */
+/* Stages what its stager, which is settled, does not have, and publishes row, jobs and
+ * facts, on the writer's handle. */
 bool mal_change_persist(struct mal_change *change, struct mal_store *writer,
                         const char *const *jobs, size_t n_jobs,
                         struct mal_error *err) MAL_CHECK;

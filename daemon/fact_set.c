@@ -166,10 +166,16 @@ static size_t n_values(const struct mal_fact_set *set, const struct mal_joint *j
     return n;
 }
 
-bool mal_fact_set_clear(struct mal_fact_set *set, size_t i, const struct mal_joint *joint,
-                        struct mal_error *err) {
+size_t mal_fact_set_n_values(const struct mal_fact_set *set,
+                             const struct mal_joint *joint, size_t i) {
+    return n_values(set, joint, i, set->of[i].n_texts);
+}
+
+/* Zeros. */
+static bool clear(struct mal_fact_set *set, size_t i, const struct mal_joint *joint,
+                  struct mal_error *err) {
     struct mal_set_fact *of = &set->of[i];
-    of->n_values = n_values(set, joint, i, of->n_texts);
+    of->n_values = mal_fact_set_n_values(set, joint, i);
     of->values = mal_calloc(of->n_values, sizeof *of->values);
     return of->values || mal_fail(err, MAL_NO_MEMORY, "values of a fact");
 }
@@ -181,8 +187,8 @@ bool mal_fact_set_load(struct mal_fact_set *set, size_t i,
     uint64_t bytes = 0;
     char *sha256 = NULL;
     if (of->values) return true;
-    if (of->pinned) return mal_fact_set_clear(set, i, source->joint, err);
-    of->n_values = n_values(set, source->joint, i, of->n_texts);
+    if (of->pinned) return clear(set, i, source->joint, err);
+    of->n_values = mal_fact_set_n_values(set, source->joint, i);
     if (!mal_store_read_values(source->store, of->seq, source->path, source->n_path,
                                &data, &bytes, &sha256, err))
         return false;

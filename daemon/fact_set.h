@@ -55,9 +55,9 @@ struct mal_value_source {
     size_t n_path;
 };
 
-/* Zeros into of[i].values, of a fact that has none yet. */
-bool mal_fact_set_clear(struct mal_fact_set *set, size_t i, const struct mal_joint *joint,
-                        struct mal_error *err) MAL_CHECK;
+/* How many floats the values of a fact's texts are. */
+size_t mal_fact_set_n_values(const struct mal_fact_set *set,
+                             const struct mal_joint *joint, size_t i);
 /* Fills of[i].values once: from the store, zeros of a pinned fact. Values that are
  * missing or have another size are MAL_CORRUPT naming the fact. */
 bool mal_fact_set_load(struct mal_fact_set *set, size_t i,

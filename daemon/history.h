@@ -60,41 +60,53 @@ bool mal_history_norms(struct mal_store *store, int64_t version,
 
 /* ---- Staging ---- */
 
-/* Value differences of one fact; all borrowed: fp32, or packed. */
+/* Value differences of one fact, as they are stored. */
 struct mal_history_value {
-    int64_t fact; /* seq */
-    const char *id;
-    void *data;
+    int64_t fact;   /* seq */
+    const char *id; /* borrowed */
+    void *data;     /* packed; NULL: they are staged */
     size_t bytes;
-    char sha256[MAL_HASH_HEX]; /* of data */
+    char sha256[MAL_HASH_HEX]; /* of the data */
+    bool replaces;             /* others that are staged */
 };
 
-/* Packs each in place, as it is stored: in bf16 where that is exact, else in fp32. */
-void mal_history_pack_values(struct mal_history_value *values, size_t n);
+/* Fills data (owned), bytes and sha256: in bf16 where that is exact, else in fp32. False:
+ * out of memory. Any thread. */
+bool mal_history_pack_values(struct mal_history_value *value, const float *values,
+                             size_t n) MAL_CHECK;
 /* `n` numbers that were packed. Takes *data over and gives floats, owned; false: neither
  * size is theirs (MAL_CORRUPT), or memory is out. */
 bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
                                struct mal_error *err) MAL_CHECK;
 
-/* Fills sha256 of each, in the order of seq, and gives the version row's values_hash:
- * SHA-256 over (id, sha256) of all, "" for none. */
-bool mal_history_hash_values(struct mal_history_value *values, size_t n,
+/* The version row's values_hash: SHA-256 over (id, sha256) of all, which are in the order
+ * of seq; "" for none. */
+bool mal_history_hash_values(const struct mal_history_value *values, size_t n,
                              char out[MAL_HASH_HEX], struct mal_error *err) MAL_CHECK;
 
 /* What is stored with a version; all borrowed. */
 struct mal_history_parts {
-    struct mal_delta *delta;                /* the hash of its data is taken, or made */
+    struct mal_delta *delta;                /* the hash of its data is taken, or made;
+                                             * NULL: it is staged */
     struct mal_delta *keyframe;             /* mal_weights_read_keyframe(); NULL: none */
     const struct mal_editor *editor;        /* of norms */
     const struct mal_normalizer *norms;     /* (n_shapes); NULL: none. UltraEdit's go with
                                              * every     edit, consolidation and keyframe */
-    const struct mal_history_value *values; /* (n_values), hashed */
+    const struct mal_history_value *values; /* (n_values) */
     size_t n_values;
 };
 
 bool mal_history_stage(struct mal_store *writer, int64_t version,
                        const struct mal_history_parts *parts,
                        struct mal_error *err) MAL_CHECK;
+
+/* Of that, one part of a delta, whose data is hashed; and values that are not staged. */
+bool mal_history_stage_part(struct mal_store *writer, int64_t version,
+                            const struct mal_delta_part *part,
+                            struct mal_error *err) MAL_CHECK;
+bool mal_history_stage_values(struct mal_store *writer, int64_t version,
+                              const struct mal_history_value *values, size_t n,
+                              struct mal_error *err) MAL_CHECK;
 
 /* ---- How weights are hashed ---- */
 

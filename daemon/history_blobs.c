@@ -152,8 +152,8 @@ bool mal_history_keyframe(struct mal_store *store, int64_t version, struct mal_d
     return read_parts(store, version, MAL_BLOB_KEYFRAME, out, err);
 }
 
-static bool stage_part(struct mal_store *writer, int64_t version,
-                       const struct mal_delta_part *part, struct mal_error *err) {
+bool mal_history_stage_part(struct mal_store *writer, int64_t version,
+                            const struct mal_delta_part *part, struct mal_error *err) {
     char name[256], header[256];
     snprintf(name, sizeof name, MAL_BLOB_DELTA "%s", part->module);
     snprintf(header, sizeof header,
@@ -191,7 +191,8 @@ stage_delta(struct mal_store *writer, int64_t version, struct mal_delta *delta,
 
 bool mal_history_stage(struct mal_store *writer, int64_t version,
                        const struct mal_history_parts *parts, struct mal_error *err) {
-    if (!stage_delta(writer, version, parts->delta, stage_part, err) ||
+    if ((parts->delta &&
+         !stage_delta(writer, version, parts->delta, mal_history_stage_part, err)) ||
         (parts->keyframe &&
          !stage_delta(writer, version, parts->keyframe, stage_keyframe, err)) ||
         (parts->norms &&

@@ -32,8 +32,5 @@ bool mal_history_stage_norms(struct mal_store *writer, int64_t version,
                              const struct mal_editor *editor,
                              const struct mal_normalizer *norms,
                              struct mal_error *err) MAL_CHECK;
-bool mal_history_stage_values(struct mal_store *writer, int64_t version,
-                              const struct mal_history_value *values, size_t n,
-                              struct mal_error *err) MAL_CHECK;
 
 #endif

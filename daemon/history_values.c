@@ -6,28 +6,29 @@
 
 /* ---- As they are stored ---- */
 
-static void pack(struct mal_history_value *value) {
-    const size_t wide = sizeof(float), narrow = sizeof(uint16_t), n = value->bytes / wide;
-    const float *values = value->data;
-    char *bytes = value->data;
+static bool is_coarse(const float *values, size_t n) {
     uint32_t low = 0;
     for (size_t i = 0; i < n; i++) {
         uint32_t bits;
-        memcpy(&bits, bytes + wide * i, sizeof bits);
+        memcpy(&bits, &values[i], sizeof bits);
         low |= bits & 0xffff;
     }
-    if (low) return;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t bits = mal_f32_to_bf16(values[i]);
-        memcpy(bytes + narrow * i, &bits, sizeof bits);
-    }
-    value->bytes = n * narrow;
+    return low == 0;
 }
 
-void mal_history_pack_values(struct mal_history_value *values, size_t n) {
-#pragma omp parallel for schedule(dynamic, 16) if (n > 16)
-    for (size_t i = 0; i < n; i++)
-        pack(&values[i]);
+bool mal_history_pack_values(struct mal_history_value *value, const float *values,
+                             size_t n) {
+    bool coarse = is_coarse(values, n);
+    value->bytes = n * (coarse ? sizeof(uint16_t) : sizeof(float));
+    value->data = mal_malloc(value->bytes);
+    if (!value->data) return false;
+    uint16_t *narrow = value->data;
+    for (size_t i = 0; coarse && i < n; i++)
+        narrow[i] = mal_f32_to_bf16(values[i]);
+    if (!coarse) memcpy(value->data, values, value->bytes);
+    struct mal_hash hash = mal_hash_of(value->data, value->bytes);
+    mal_hash_hex(&hash, value->sha256);
+    return true;
 }
 
 bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
@@ -46,9 +47,8 @@ bool mal_history_unpack_values(void **data, uint64_t bytes, size_t n,
 
 /* ---- Hashes ---- */
 
-/* Over (id, sha256) of each. */
-static bool hash_list(const struct mal_history_value *values, size_t n,
-                      char out[MAL_HASH_HEX], struct mal_error *err) {
+bool mal_history_hash_values(const struct mal_history_value *values, size_t n,
+                             char out[MAL_HASH_HEX], struct mal_error *err) {
     struct mal_hasher *hasher = NULL;
     out[0] = '\0';
     if (n == 0) return true;
@@ -63,33 +63,46 @@ static bool hash_list(const struct mal_history_value *values, size_t n,
     return true;
 }
 
-bool mal_history_hash_values(struct mal_history_value *values, size_t n,
-                             char out[MAL_HASH_HEX], struct mal_error *err) {
-#pragma omp parallel for schedule(dynamic, 16) if (n > 16)
-    for (size_t i = 0; i < n; i++) {
-        struct mal_hash hash = mal_hash_of(values[i].data, values[i].bytes);
-        mal_hash_hex(&hash, values[i].sha256);
-    }
-    return hash_list(values, n, out, err);
+/* ---- Staging ---- */
+
+/* Values that take the place of staged ones. */
+static bool unstage_replaced(struct mal_store *writer, int64_t version,
+                             const struct mal_history_value *values, size_t n,
+                             struct mal_error *err) {
+    int64_t *facts = mal_calloc(n, sizeof *facts);
+    size_t n_facts = 0;
+    if (!facts) return mal_fail(err, MAL_NO_MEMORY, "values of %zu facts", n);
+    for (size_t i = 0; i < n; i++)
+        if (values[i].replaces) facts[n_facts++] = values[i].fact;
+    bool ok =
+        n_facts == 0 || mal_store_unstage_values(writer, version, facts, n_facts, err);
+    mal_free(facts);
+    return ok;
 }
 
-/* ---- Staging ---- */
+static bool stage_rest(struct mal_store *writer, int64_t version,
+                       const struct mal_history_value *values, size_t n,
+                       struct mal_error *err) {
+    struct mal_fact_values *rows = mal_calloc(n, sizeof *rows);
+    size_t n_rows = 0;
+    if (!rows) return mal_fail(err, MAL_NO_MEMORY, "values of %zu facts", n);
+    for (size_t i = 0; i < n; i++) {
+        if (!values[i].data) continue;
+        rows[n_rows++] = (struct mal_fact_values){.fact = values[i].fact,
+                                                  .data = values[i].data,
+                                                  .bytes = values[i].bytes,
+                                                  .sha256 = values[i].sha256};
+    }
+    bool ok = mal_store_stage_values(writer, version, rows, n_rows, err);
+    mal_free(rows);
+    return ok;
+}
 
 bool mal_history_stage_values(struct mal_store *writer, int64_t version,
                               const struct mal_history_value *values, size_t n,
                               struct mal_error *err) {
-    if (n == 0) return true;
-    struct mal_fact_values *rows = mal_calloc(n, sizeof *rows);
-    if (!rows) return mal_fail(err, MAL_NO_MEMORY, "values of %zu facts", n);
-    for (size_t i = 0; i < n; i++) {
-        rows[i] = (struct mal_fact_values){.fact = values[i].fact,
-                                           .data = values[i].data,
-                                           .bytes = values[i].bytes,
-                                           .sha256 = values[i].sha256};
-    }
-    bool ok = mal_store_stage_values(writer, version, rows, n, err);
-    mal_free(rows);
-    return ok;
+    return n == 0 || (unstage_replaced(writer, version, values, n, err) &&
+                      stage_rest(writer, version, values, n, err));
 }
 
 /* ---- Checking ---- */
@@ -126,7 +139,7 @@ static bool check_list(const struct mal_version_row *row,
         values[i].id = rows[i].id;
         strncpy(values[i].sha256, rows[i].sha256, MAL_HASH_HEX - 1);
     }
-    bool ok = hash_list(values, n, hex, err);
+    bool ok = mal_history_hash_values(values, n, hex, err);
     mal_free(values);
     if (!ok || strcmp(hex, row->values_hash) == 0) return ok;
     return mal_fail(

@@ -94,6 +94,12 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
     return true;
 }
 
+/* A change that is not to be published. */
+static void abandon(struct mal_worker *worker) {
+    mal_engine_abandon(worker->engine);
+    mal_stager_drop(worker->stager);
+}
+
 /* ---- Edits ---- */
 
 /* Above that number an editor's step costs what should stay as it was. */
@@ -186,7 +192,7 @@ static bool try_part(void *arg, const size_t *indices, size_t n, bool *passes,
     if (!part_of(e, indices, n, &part, err)) return false;
     bool ok = make(e, &part.batch, &change, &own);
     *passes = ok && change.passes;
-    if (ok) mal_engine_abandon(e->worker->engine);
+    if (ok) abandon(e->worker);
     mal_change_finish(&change);
     part_finish(&part);
     if (ok || own.status == MAL_NUMERIC) return true;
@@ -209,6 +215,7 @@ static bool keep_what_passes(struct editing *e, bool *out_left, struct mal_error
         ok = part_of(e, found.kept, found.n_kept, &part, err);
         part.batch.rejected = rejected;
         part.batch.n_rejected = found.n_rejected;
+        part.batch.stager = e->whole.stager;
         ok = ok && make(e, &part.batch, &change, err) &&
              mal_worker_apply(e->worker, &change, e->ids, 1, e->progress, err);
     }
@@ -255,7 +262,7 @@ static bool edit(struct editing *e, struct mal_error *err) {
         ok = mal_worker_apply(e->worker, &change, e->ids, e->whole.n_jobs, e->progress,
                               err);
     } else if (made) {
-        mal_engine_abandon(e->worker->engine);
+        abandon(e->worker);
         ok = e->whole.n_jobs == 1
                  ? refuse(e, change.results[0], NULL, err)
                  : mal_fail(err, MAL_NUMERIC, "the gate refuses the jobs together");
@@ -284,7 +291,8 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
                                   .seqs = batch->seqs + from,
                                   .n = n,
                                   .first = first,
-                                  .n_jobs = n_jobs},
+                                  .n_jobs = n_jobs,
+                                  .stager = worker->stager},
                         .progress = &progress};
     struct mal_resume resume = {0};
     e.whole.resume = &resume;
@@ -354,7 +362,7 @@ static bool run_consolidation(struct mal_worker *worker,
         return false;
     if (change->passes)
         return mal_worker_apply(worker, change, batch->ids, 1, progress, err);
-    mal_engine_abandon(worker->engine);
+    abandon(worker);
     mal_count_rejection(worker->o.metrics, change->results[0]);
     return mal_worker_reject(worker, MAL_JOB_CONSOLIDATION, batch->ids[0],
                              change->results[0], NULL, err);

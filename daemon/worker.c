@@ -244,7 +244,7 @@ enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work) {
     return before;
 }
 
-static void tell_delta_bytes(struct mal_worker *worker) {
+void mal_worker_tell_delta_bytes(struct mal_worker *worker) {
     int64_t bytes;
     struct mal_error err = {0};
     if (mal_store_delta_bytes(worker->store, &bytes, &err)) {
@@ -286,7 +286,7 @@ static bool load(struct mal_worker *worker, struct mal_error *err) {
         }
         tell_live(worker, row.weights_hash);
         mal_version_row_finish(&row);
-        tell_delta_bytes(worker);
+        mal_worker_tell_delta_bytes(worker);
     }
     mal_worker_resume_load(worker);
     return mal_writer_call(worker->o.writer, requeue, &worker->n_requeued, err) &&
@@ -349,73 +349,6 @@ bool mal_worker_pause(struct mal_worker *worker, int64_t ms, struct mal_error *e
         if (!mal_worker_serve_reads(worker, err)) return false;
     }
     return mal_fail(err, MAL_CANCELLED, "the daemon is stopping");
-}
-
-static void end_persist(struct mal_write *write) {
-    struct mal_worker *worker = write->task.arg;
-    pthread_mutex_lock(&worker->lock);
-    worker->persisted = true;
-    pthread_cond_signal(&worker->asked);
-    pthread_mutex_unlock(&worker->lock);
-}
-
-struct persist {
-    struct mal_change *change;
-    const char *const *jobs;
-    size_t n_jobs;
-};
-
-static bool write_change(struct mal_store *store, void *arg, struct mal_error *err) {
-    const struct persist *p = arg;
-    if (mal_change_persist(p->change, store, p->jobs, p->n_jobs, err)) return true;
-    struct mal_error later = {0};
-    if (err->status != MAL_IO &&
-        !mal_store_unstage(store, p->change->row.version, &later)) {
-        mal_log("warning", "unstage failed", "{s:s}", "detail", later.text);
-    }
-    return false;
-}
-
-/* Waits for a write, answering reads. */
-static bool write_and_serve(struct mal_worker *worker,
-                            bool (*fn)(struct mal_store *, void *, struct mal_error *),
-                            void *arg, struct mal_error *err) {
-    struct mal_write write = {.fn = fn, .arg = arg, .done = end_persist};
-    write.task.arg = worker;
-    worker->persisted = false;
-    mal_writer_begin(worker->o.writer, &write);
-    struct mal_error read_err = {0};
-    bool reads_ok = true;
-    pthread_mutex_lock(&worker->lock);
-    while (!worker->persisted) {
-        if (mal_worker_reads_wait(worker) && reads_ok) {
-            pthread_mutex_unlock(&worker->lock);
-            reads_ok = mal_worker_serve_reads(worker, &read_err);
-            pthread_mutex_lock(&worker->lock);
-        } else {
-            pthread_cond_wait(&worker->asked, &worker->lock);
-        }
-    }
-    pthread_mutex_unlock(&worker->lock);
-    if (!write.ok) *err = write.err;
-    return write.ok;
-}
-
-bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
-                        const char *const *jobs, size_t n_jobs, struct mal_error *err) {
-    struct persist p = {change, jobs, n_jobs};
-    return write_and_serve(worker, write_change, &p, err);
-}
-
-static bool write_prune(struct mal_store *store, void *arg, struct mal_error *err) {
-    return mal_retention_run(arg, store, mal_clock_unix_ms(), err);
-}
-
-void mal_worker_prune(struct mal_worker *worker) {
-    struct mal_error err = {0};
-    if (!write_and_serve(worker, write_prune, worker->o.retention, &err))
-        mal_log("warning", "pruning failed", "{s:s}", "detail", err.text);
-    tell_delta_bytes(worker);
 }
 
 /* So that it is the first that is heard of this thread. */
@@ -537,14 +470,17 @@ bool mal_worker_start(struct mal_worker **out, const struct mal_worker_options *
     pthread_condattr_destroy(&attr);
     pthread_cond_init(&worker->read_asked, NULL);
     pthread_mutex_init(&worker->lock, NULL);
+    bool staging =
+        mal_stager_create(&worker->stager, worker->o.writer, mal_worker_written, worker, err);
     *out = worker; /* before the thread: its tasks may run at once */
-    if (pthread_create(&worker->thread, NULL, worker_main, worker)) {
+    if (!staging || pthread_create(&worker->thread, NULL, worker_main, worker)) {
         *out = NULL;
+        mal_stager_destroy(worker->stager);
         pthread_cond_destroy(&worker->asked);
         pthread_cond_destroy(&worker->read_asked);
         pthread_mutex_destroy(&worker->lock);
         mal_free(worker);
-        return mal_fail(err, MAL_NO_MEMORY, "worker: no thread");
+        return staging && mal_fail(err, MAL_NO_MEMORY, "worker: no thread");
     }
     return true;
 }
@@ -575,6 +511,7 @@ void mal_worker_destroy(struct mal_worker *worker) {
     mal_worker_cut_off_forget(worker);
     mal_store_close(worker->store);
     mal_engine_close(worker->engine);
+    mal_stager_destroy(worker->stager);
     pthread_cond_destroy(&worker->asked);
     pthread_cond_destroy(&worker->read_asked);
     pthread_mutex_destroy(&worker->lock);

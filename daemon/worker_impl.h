@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "core/editor/resume.h"
+#include "daemon/stager.h"
 #include "daemon/worker.h"
 
 /* A walk over the live facts of one version, and what followed from it. */
@@ -36,7 +37,8 @@ struct mal_worker {
     struct mal_worker_options o;
     pthread_t thread;
     struct mal_engine *engine;
-    struct mal_store *store;            /* a reader of this thread */
+    struct mal_store *store; /* a reader of this thread */
+    struct mal_stager *stager;
     int64_t loaded_version, n_requeued; /* how loading ended */
 
     pthread_mutex_t lock; /* of what follows, never held over work */
@@ -48,7 +50,8 @@ struct mal_worker {
     int64_t n_queued; /* facts of the jobs */
     struct mal_read *reads, **last_read;
     size_t n_reads;
-    bool stop, told_ready, change_posted, persisted;
+    bool stop, told_ready, change_posted;
+    bool written;    /* a write has ended, or the stager has something to tell */
     bool waiting;    /* for something to do */
     int64_t beat_ms; /* monotonic: when the thread last came by between two slices */
 
@@ -209,6 +212,9 @@ void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read);
 
 /* Runs the jobs at the head of the queue that go together. False: the thread must end. */
 bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+
+/* ---- What it has written (worker_write.c) ---- */
+
 /* Makes a prepared change durable, answering reads meanwhile. */
 bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
                         const char *const *jobs, size_t n_jobs,
@@ -216,6 +222,11 @@ bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
 /* After that: prunes versions, answering reads meanwhile, and tells the status what is
  * stored. What fails is logged. */
 void mal_worker_prune(struct mal_worker *worker);
+/* On the writer's thread: something is written. */
+void mal_worker_written(void *arg);
+
+/* How large all deltas are, into the status. */
+void mal_worker_tell_delta_bytes(struct mal_worker *worker);
 /* Publishes a durable change and tells the status. */
 void mal_worker_publish(struct mal_worker *worker, struct mal_change *change);
 /* Waits up to `ms`, answering reads. */

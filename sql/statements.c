@@ -222,7 +222,8 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_ADD_BLOB] = "INSERT INTO blobs (version, name, header_json, sha256, bytes)"
                          " VALUES (?1, ?2, ?3, ?4, ?5)",
     [MAL_SQL_ADD_CHUNK] = "INSERT INTO blob_chunks (blob, idx, data) VALUES (?1, ?2, ?3)",
-    [MAL_SQL_UNSTAGE] = "DELETE FROM blobs WHERE version = ?1",
+    [MAL_SQL_UNSTAGE] = "DELETE FROM blobs WHERE id ="
+                        " (SELECT min(id) FROM blobs WHERE version = ?1)",
     [MAL_SQL_SWEEP] = "DELETE FROM blobs WHERE version >"
                       " (SELECT coalesce(max(version), -1) FROM versions)",
     [MAL_SQL_LIST_BLOBS] = "SELECT name, header_json, sha256, bytes FROM blobs"
@@ -235,7 +236,10 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
 
     [MAL_SQL_ADD_VALUES] = "INSERT INTO fact_values (fact, version, sha256, data)"
                            " VALUES (?1, ?2, ?3, ?4)",
-    [MAL_SQL_UNSTAGE_VALUES] = "DELETE FROM fact_values WHERE version = ?1",
+    [MAL_SQL_UNSTAGE_VALUES] =
+        "DELETE FROM fact_values WHERE id IN"
+        " (SELECT id FROM fact_values WHERE version = ?1 LIMIT ?2)",
+    [MAL_SQL_UNSTAGE_FACT] = "DELETE FROM fact_values WHERE fact = ?1 AND version = ?2",
     [MAL_SQL_SWEEP_VALUES] = "DELETE FROM fact_values WHERE version >"
                              " (SELECT coalesce(max(version), -1) FROM versions)",
     [MAL_SQL_VALUES_OF_FACT] = "SELECT version, id FROM fact_values WHERE fact = ?1"

@@ -348,7 +348,12 @@ struct mal_fact_values {
 bool mal_store_stage_values(struct mal_store *store, int64_t version,
                             const struct mal_fact_values *values, size_t n,
                             struct mal_error *err) MAL_CHECK;
-/* Forgets what was staged for an unpublished version, blobs and values. */
+/* Forgets the values staged for some facts, whose others are to come; those that have none are left
+ * out. */
+bool mal_store_unstage_values(struct mal_store *store, int64_t version, const int64_t *facts,
+                              size_t n, struct mal_error *err) MAL_CHECK;
+/* Forgets what was staged for an unpublished version, blobs and values, in several commits. What an
+ * error leaves of it is found by the next call, or by the next open. */
 bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) MAL_CHECK;
 
 /* What a fact measured in a version: a fact of its jobs, or one live before or after it. */

@@ -55,27 +55,39 @@ bool mal_store_stage_blob(struct mal_store *store, int64_t version,
     return true;
 }
 
-static bool delete_staged(struct mal_store *store, int64_t version,
-                          struct mal_error *err) {
-    int64_t last;
+/* ---- Forgetting ---- */
+
+enum { FACTS_TOGETHER = 64 }; /* whose values a commit takes away */
+
+/* A blob, or where there is none left values of some facts. */
+static bool delete_some(struct mal_store *store, int64_t version, int64_t *out_n,
+                        struct mal_error *err) {
+    struct mal_query q;
+    mal_query_open(&q, store, MAL_SQL_UNSTAGE);
+    mal_bind_int(&q, version);
+    if (!mal_query_run(&q, out_n, err)) return false;
+    if (*out_n > 0) return true;
+    mal_query_open(&q, store, MAL_SQL_UNSTAGE_VALUES);
+    mal_bind_int(&q, version);
+    mal_bind_int(&q, FACTS_TOGETHER);
+    return mal_query_run(&q, out_n, err);
+}
+
+/* Commits like those of staging: what is left after a kill is nobody's. */
+bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) {
+    int64_t last, n = 1;
     if (!mal_store_last_version(store, &last, err)) return false;
     if (version <= last) {
         return mal_fail(err, MAL_CONFLICT, "version %" PRId64 " is published already",
                         version);
     }
-    struct mal_query q;
-    mal_query_open(&q, store, MAL_SQL_UNSTAGE);
-    mal_bind_int(&q, version);
-    if (!mal_query_run(&q, NULL, err)) return false;
-    mal_query_open(&q, store, MAL_SQL_UNSTAGE_VALUES);
-    mal_bind_int(&q, version);
-    return mal_query_run(&q, NULL, err);
-}
-
-bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) {
-    store->log.growing = false;
-    if (!mal_tx_begin(store, err)) return false;
-    return mal_tx_end(store, delete_staged(store, version, err), err);
+    while (n > 0) {
+        if (!mal_stage_begin(store, err)) return false;
+        store->log.growing = false; /* what comes now is copied as ever */
+        if (!mal_tx_end(store, delete_some(store, version, &n, err), err)) return false;
+        if (!mal_stage_pause(store, err)) return false;
+    }
+    return true;
 }
 
 /* ---- Reading ---- */

@@ -42,6 +42,30 @@ bool mal_store_stage_values(struct mal_store *store, int64_t version,
     return true;
 }
 
+static bool delete_values(struct mal_store *store, int64_t version, const int64_t *facts,
+                          size_t n, struct mal_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        struct mal_query q;
+        mal_query_open(&q, store, MAL_SQL_UNSTAGE_FACT);
+        mal_bind_int(&q, facts[i]);
+        mal_bind_int(&q, version);
+        if (!mal_query_run(&q, NULL, err)) return false;
+    }
+    return true;
+}
+
+bool mal_store_unstage_values(struct mal_store *store, int64_t version,
+                              const int64_t *facts, size_t n, struct mal_error *err) {
+    int64_t last;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    if (version <= last) {
+        return mal_fail(err, MAL_CONFLICT, "version %" PRId64 " is published already",
+                        version);
+    }
+    if (!mal_stage_begin(store, err)) return false;
+    return mal_tx_end(store, delete_values(store, version, facts, n, err), err);
+}
+
 /* ---- Reading ---- */
 
 static bool on_path(const int64_t *path, size_t n, int64_t version) {

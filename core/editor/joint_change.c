@@ -288,45 +288,38 @@ static bool keep_values(struct mal_joint_change *change, size_t first_text, size
     return ok;
 }
 
-/* The differences of a module in rows->g: into the texts' values and, less what the live
- * shift gives already, the residuals; the keys into the system. */
+/* The differences of a module in rows->g: into the texts' values and the residuals. */
 static bool take_module(struct mal_joint_change *change, struct mal_joint_group *group,
-                        size_t first_text, size_t m, const struct mal_pace *pace,
-                        struct mal_error *err) {
+                        size_t first_text, size_t m, struct mal_error *err) {
     struct mal_joint *joint = change->joint;
     int64_t n = mal_edit_rows_n(&group->rows, m), d_out = module_at(joint, m)->d_out;
     float *d = group->rows.g[m];
+    double start = mal_clock_seconds();
     if (!round_values(joint, m, n * d_out, d, err) ||
-        !mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err))
+        !mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err) ||
+        !keep_values(change, first_text, m, n, d, err))
         return false;
-    if (!keep_values(change, first_text, m, n, d, err)) return false;
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
-    return add_keys(change, group, m, 1, pace, err);
+    mal_backend_free(joint->be, d);
+    group->rows.g[m] = NULL;
+    change->report->seconds[MAL_STAGE_HYPERNET] += mal_clock_seconds() - start;
+    return true;
 }
 
 static bool take_modules(struct mal_joint_change *change, struct mal_joint_group *group,
                          size_t first_text, struct mal_edit_diffs *diffs,
                          struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
-    struct mal_joint_ticker ticker =
-        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
-    struct mal_pace pace = mal_joint_pace(joint, &ticker);
-    for (size_t m = 0; m < joint->n_modules; m++) {
-        if (!mal_edit_diffs_run(diffs, &group->rows, m, err)) return false;
-        double start = mal_clock_seconds();
-        ticker.done = (int64_t)m;
-        joint->whole = false;
-        if (!take_module(change, group, first_text, m, &pace, err)) return false;
-        change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
-        mal_backend_free(joint->be, group->rows.g[m]);
-        group->rows.g[m] = NULL;
+    for (size_t m = 0; m < change->joint->n_modules; m++) {
+        if (!mal_edit_diffs_run(diffs, &group->rows, m, err) ||
+            !take_module(change, group, first_text, m, err))
+            return false;
     }
-    joint->whole = true;
     return true;
 }
 
-bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
-                     const struct mal_example *texts, size_t n, struct mal_error *err) {
+bool mal_joint_teach_values(struct mal_joint_change *change, struct mal_normalizer *norms,
+                            const struct mal_example *texts, size_t n,
+                            struct mal_error *err) {
     struct mal_joint *joint = change->joint;
     struct mal_edit_diffs *diffs = NULL;
     size_t first_text = change->n_texts;
@@ -340,7 +333,33 @@ bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *nor
          mal_edit_diffs_create(&diffs, joint->editor, norms, joint->be, err) &&
          take_modules(change, group, first_text, diffs, err);
     mal_edit_diffs_destroy(diffs);
+    if (ok) change->taught = group;
     return ok;
+}
+
+/* Less what the live shift gives already, the residuals; the keys into the system. */
+bool mal_joint_teach_keys(struct mal_joint_change *change, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    struct mal_joint_ticker ticker =
+        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
+    double start = mal_clock_seconds();
+    if (!change->taught) return true;
+    joint->whole = false;
+    for (size_t m = 0; m < joint->n_modules; m++) {
+        ticker.done = (int64_t)m;
+        if (!add_keys(change, change->taught, m, 1, &pace, err)) return false;
+    }
+    joint->whole = true;
+    change->taught = NULL;
+    change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
+    return true;
+}
+
+bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
+                     const struct mal_example *texts, size_t n, struct mal_error *err) {
+    return mal_joint_teach_values(change, norms, texts, n, err) &&
+           mal_joint_teach_keys(change, err);
 }
 
 /* ---- Texts that are there already ---- */

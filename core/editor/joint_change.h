@@ -45,6 +45,13 @@ size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_exampl
 bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
                      const struct mal_example *texts, size_t n,
                      struct mal_error *err) MAL_CHECK;
+/* The same in two steps: between them the texts have their values, and the system, which
+ * their keys join in the second, is as it was. */
+bool mal_joint_teach_values(struct mal_joint_change *change, struct mal_normalizer *norms,
+                            const struct mal_example *texts, size_t n,
+                            struct mal_error *err) MAL_CHECK;
+bool mal_joint_teach_keys(struct mal_joint_change *change,
+                          struct mal_error *err) MAL_CHECK;
 /* Texts of the system that give up their values (n, borrowed for the call): pinned texts
  * keep their keys, so that they get the origin's answers back; others leave the system.
  */
@@ -70,7 +77,8 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
 bool mal_joint_delta(struct mal_joint_change *change, struct mal_delta *out,
                      struct mal_error *err) MAL_CHECK;
 
-/* The values of a text taught or reopened, as they are now. */
+/* The values of a text taught or reopened, as they are now; those of texts added at once
+ * follow one another. */
 const float *mal_joint_values(const struct mal_joint_change *change, size_t text);
 /* They become these. On an error the change is only to be destroyed. */
 bool mal_joint_set_values(struct mal_joint_change *change, size_t text,

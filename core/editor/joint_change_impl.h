@@ -28,6 +28,7 @@ struct mal_joint_change {
     struct mal_edit_report *report;
     struct mal_trunk *trunk; /* of all texts, owned */
     struct mal_joint_group *groups, **last;
+    struct mal_joint_group *taught; /* whose keys are not in the system yet; or NULL */
     struct mal_joint_text *texts;
     size_t n_texts;
     struct mal_arena scratch;

@@ -156,6 +156,11 @@ bool mal_store_stage_values(struct mal_store *store, int64_t version,
     abort();
 }
 
+bool mal_store_unstage_values(struct mal_store *store, int64_t version,
+                              const int64_t *facts, size_t n, struct mal_error *err) {
+    abort();
+}
+
 bool mal_store_values(struct mal_store *store, int64_t version,
                       struct mal_value_row **out, size_t *out_n, struct mal_error *err) {
     abort();

@@ -34,6 +34,10 @@ static void stage_and_publish(struct mal_store *store, struct mal_history_value 
                               size_t n, int64_t version, const char *job) {
     char hash[MAL_HASH_HEX];
     struct mal_delta none = {0};
+    for (size_t i = 0; i < n; i++) {
+        struct mal_hash one = mal_hash_of(values[i].data, values[i].bytes);
+        mal_hash_hex(&one, values[i].sha256);
+    }
     assert_done(mal_history_hash_values(values, n, hash, &err));
     struct mal_history_parts parts = {.delta = &none, .values = values, .n_values = n};
     assert_done(mal_history_stage(store, version, &parts, &err));
@@ -108,13 +112,16 @@ static void values_are_packed(void **state) {
 
     for (int fine = 0; fine < 2; fine++) {
         float want[N];
-        void *data = mal_malloc(sizeof want);
+        char hex[MAL_HASH_HEX];
+        struct mal_history_value value = {0};
         memcpy(want, numbers, sizeof want);
         if (fine) want[3] = 0x1.000002p0F;
-        memcpy(data, want, sizeof want);
-        struct mal_history_value value = {.data = data, .bytes = sizeof want};
-        mal_history_pack_values(&value, 1);
+        assert_true(mal_history_pack_values(&value, want, N));
+        void *data = value.data;
         assert_int_equal(value.bytes, fine ? sizeof want : sizeof want / 2);
+        struct mal_hash hash = mal_hash_of(data, value.bytes);
+        mal_hash_hex(&hash, hex);
+        assert_string_equal(value.sha256, hex);
         assert_done(mal_history_unpack_values(&data, value.bytes, N, &err));
         assert_memory_equal(data, want, sizeof want);
         assert_fails(MAL_CORRUPT, "bytes, not 7 values",

@@ -78,14 +78,14 @@ static void test_whole(void **state) {
         int after;
         bool whole;
     } cases[] = {
-        {TEACH, MAL_STAGE_FORWARD, 0, true},   {TEACH, MAL_STAGE_HYPERNET, 0, true},
-        {TEACH, MAL_STAGE_GRAM, 0, false},     {TEACH, MAL_STAGE_GRAM, 3, false},
-        {TEACH, MAL_STAGE_HYPERNET, 1, false}, {TEACH, MAL_STAGE_SOLVE, 0, true},
-        {PIN, MAL_STAGE_FORWARD, 0, true},     {PIN, MAL_STAGE_SOLVE, 0, true},
-        {DROP, MAL_STAGE_FORWARD, 0, true},    {DROP, MAL_STAGE_GRAM, 0, false},
-        {DROP, MAL_STAGE_GRAM, 3, false},      {DROP, MAL_STAGE_SOLVE, 0, true},
-        {REOPEN, MAL_STAGE_FORWARD, 0, true},  {REOPEN, MAL_STAGE_SOLVE, 0, true},
-        {KEYS, MAL_STAGE_FORWARD, 0, true},    {KEYS, MAL_STAGE_GRAM, 0, false},
+        {TEACH, MAL_STAGE_FORWARD, 0, true},  {TEACH, MAL_STAGE_HYPERNET, 0, true},
+        {TEACH, MAL_STAGE_GRAM, 0, false},    {TEACH, MAL_STAGE_GRAM, 3, false},
+        {TEACH, MAL_STAGE_HYPERNET, 1, true}, {TEACH, MAL_STAGE_SOLVE, 0, true},
+        {PIN, MAL_STAGE_FORWARD, 0, true},    {PIN, MAL_STAGE_SOLVE, 0, true},
+        {DROP, MAL_STAGE_FORWARD, 0, true},   {DROP, MAL_STAGE_GRAM, 0, false},
+        {DROP, MAL_STAGE_GRAM, 3, false},     {DROP, MAL_STAGE_SOLVE, 0, true},
+        {REOPEN, MAL_STAGE_FORWARD, 0, true}, {REOPEN, MAL_STAGE_SOLVE, 0, true},
+        {KEYS, MAL_STAGE_FORWARD, 0, true},   {KEYS, MAL_STAGE_GRAM, 0, false},
         {KEYS, MAL_STAGE_GRAM, 2, false},
     };
 

@@ -99,6 +99,15 @@ static void staged_values_are_swept_and_forgotten(void **state) {
     assert_done(mal_store_unstage(store, 2, &err));
     assert_int_equal(count(store, all), 0);
 
+    /* Some are to come again. */
+    assert_done(mal_store_stage_values(store, 2, values, 8, &err));
+    assert_done(mal_store_unstage_values(store, 2, (int64_t[]){5, 11, 99}, 3, &err));
+    assert_int_equal(count(store, all), 6);
+    assert_done(mal_store_stage_values(store, 2, values + 7, 1, &err));
+    assert_fails(MAL_CONFLICT, "published already",
+                 mal_store_unstage_values(store, 1, (int64_t[]){1}, 1, &err));
+    assert_done(mal_store_unstage(store, 2, &err));
+
     /* The second commit is refused; the first is forgotten with the rest. */
     values[5].fact = 4;
     assert_fails(MAL_CONFLICT, "version 2: values of fact 4",
