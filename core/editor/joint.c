@@ -88,12 +88,6 @@ static bool begin_small(struct mal_joint *joint, struct mal_error *err) {
     return joint->info || mal_fail(err, MAL_NO_MEMORY, "joint system");
 }
 
-/* A factor and the rows that came since. */
-static size_t factor_bytes(int64_t n) {
-    size_t room = (size_t)mal_joint_room(n);
-    return square_bytes(n) + room * (size_t)n * sizeof(double);
-}
-
 static int64_t widest(const struct mal_model *model) {
     int64_t most = 0;
     for (size_t m = 0; m < mal_model_n_edits(model); m++) {
@@ -104,7 +98,7 @@ static int64_t widest(const struct mal_model *model) {
 }
 
 size_t mal_joint_bytes(const struct mal_model *model) {
-    size_t bytes = factor_bytes(widest(model));
+    size_t bytes = mal_joint_factor_bytes(widest(model));
     for (size_t m = 0; m < mal_model_n_edits(model); m++)
         bytes += square_bytes(mal_model_edit(model, m)->d_in);
     return bytes;
@@ -120,7 +114,7 @@ static bool leaves_room(struct mal_backend *be, size_t bytes) {
  * error then. */
 static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
     size_t max_bytes = joint->max_bytes;
-    size_t each = factor_bytes(widest(joint->model)),
+    size_t each = mal_joint_factor_bytes(widest(joint->model)),
            held = mal_joint_bytes(joint->model);
     if (max_bytes && held > max_bytes) {
         return mal_fail(
@@ -206,7 +200,7 @@ void mal_joint_destroy(struct mal_joint *joint) {
 
 size_t mal_joint_held_bytes(const struct mal_joint *joint) {
     return mal_joint_bytes(joint->model) +
-           (joint->n_factors - 1) * factor_bytes(widest(joint->model));
+           (joint->n_factors - 1) * mal_joint_factor_bytes(widest(joint->model));
 }
 
 bool mal_joint_is_whole(const struct mal_joint *joint) {
@@ -226,16 +220,24 @@ bool mal_joint_check_finite(struct mal_joint *joint, size_t m, const char *what,
                     mal_model_edit(joint->model, m)->name, what);
 }
 
+int64_t mal_joint_depth(const struct mal_joint *joint, int64_t d_in) {
+    int64_t depth = mal_backend_slice_fma(joint->be) / (d_in * d_in / 2 + 1);
+    return depth < MIN_DEPTH ? MIN_DEPTH : depth;
+}
+
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
                         int sign, const struct mal_pace *pace, struct mal_joined *out,
                         struct mal_error *err) {
     int64_t d_in = mal_model_edit(joint->model, m)->d_in;
-    int64_t depth = mal_backend_slice_fma(joint->be) / (d_in * d_in / 2 + 1);
-    if (depth < MIN_DEPTH) depth = MIN_DEPTH;
+    int64_t depth = mal_joint_depth(joint, d_in);
+    struct mal_joined joined;
+    bool held;
     if (!mal_joint_check_finite(joint, m, "keys", n * d_in, u, err)) return false;
     if (joint->alone) return true;
-    struct mal_joined joined = mal_joint_factor_add(joint, m, u, n, sign);
+    if (!mal_joint_factor_add(joint, m, u, n, sign, pace, &joined, &held, err))
+        return false;
     if (out) *out = joined;
+    if (held) return mal_pace_step(pace, err) && mal_backend_sync(joint->be, err);
     for (int64_t i = 0; i < n; i += depth) {
         int64_t k = n - i < depth ? n - i : depth;
         mal_syrk64(joint->be, d_in, k, sign, u + i * d_in, d_in, true, 1, joint->a[m],

@@ -3,9 +3,9 @@
  * Per edit module A = sum u'u + w K0'K0 + e^lamda I over the keys u of every live fact,
  * in fp64. The shift S of the live weights is A^-1 sum u'd; what a change of some facts
  * makes of it (joint_change.h) needs A, S and those facts' rows only, so its cost does
- * not grow with the facts already there, and neither does the memory: keys and value
- * differences are not kept. Keys are always measured on the same weights, the origin: the
- * base. */
+ * not grow with the facts already there, and neither does the memory: but for a few that
+ * joined last, keys are not kept, and value differences never. Keys are always measured
+ * on the same weights, the origin: the base. */
 #ifndef MAL_JOINT_H
 #define MAL_JOINT_H
 

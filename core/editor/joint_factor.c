@@ -22,30 +22,72 @@ static double *rows_since(const struct mal_joint_factor *factor, int64_t d_in) {
     return factor->l + d_in * d_in;
 }
 
-struct mal_joined mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u,
-                                       int64_t n, int sign) {
-    const struct mal_joined nowhere = {0};
+/* The same rows as they came. */
+static float *keys_since(const struct mal_joint_factor *factor, int64_t d_in) {
+    return (float *)(rows_since(factor, d_in) + mal_joint_room(d_in) * d_in);
+}
+
+size_t mal_joint_factor_bytes(int64_t n) {
+    size_t order = (size_t)n, room = (size_t)mal_joint_room(n);
+    return order * order * sizeof(double) +
+           room * order * (sizeof(double) + sizeof(float));
+}
+
+/* A takes on the rows that it lacks, the last ones first: after an error, too, it lacks
+ * the pending ones and no others. */
+static bool settle(struct mal_joint *joint, struct mal_joint_factor *factor,
+                   const struct mal_pace *pace, struct mal_error *err) {
+    if (factor->module < 0) return true;
+    size_t m = (size_t)factor->module;
+    int64_t d_in = order(joint, m), depth = mal_joint_depth(joint, d_in);
+    while (factor->pending > 0) {
+        int64_t k = factor->pending < depth ? factor->pending : depth;
+        factor->pending -= k;
+        mal_syrk64(joint->be, d_in, k, 1,
+                   keys_since(factor, d_in) + factor->pending * d_in, d_in, true, 1,
+                   joint->a[m], d_in);
+        if (!mal_pace_step(pace, err)) return false;
+    }
+    return true;
+}
+
+static bool drop(struct mal_joint *joint, struct mal_joint_factor *factor,
+                 const struct mal_pace *pace, struct mal_error *err) {
+    if (!settle(joint, factor, pace, err)) return false;
+    factor->module = -1;
+    factor->n = 0;
+    return true;
+}
+
+bool mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
+                          int sign, const struct mal_pace *pace, struct mal_joined *out,
+                          bool *out_held, struct mal_error *err) {
     struct mal_joint_factor *factor = factor_of(joint, m);
     int64_t d_in = order(joint, m);
-    if (factor->module != (int64_t)m || n == 0) return nowhere;
-    if (sign < 0 || factor->n + n > mal_joint_room(d_in)) {
-        factor->module = -1;
-        return nowhere;
-    }
-    struct mal_joined joined = {.made = factor->made, .row = factor->n};
+    *out = (struct mal_joined){0};
+    *out_held = n == 0;
+    if (factor->module != (int64_t)m || n == 0) return true;
+    if (sign < 0 || factor->n + n > mal_joint_room(d_in))
+        return drop(joint, factor, pace, err);
     double *w = rows_since(factor, d_in) + factor->n * d_in;
     mal_convert(joint->be, n * d_in, w, MAL_F64, u, MAL_F32);
     mal_trsm64(joint->be, true, true, n, d_in, factor->l, d_in, w, d_in);
+    *out = (struct mal_joined){.made = factor->made, .row = factor->n};
+    *out_held = factor->pending == factor->n;
+    if (*out_held) {
+        mal_backend_copy(joint->be, keys_since(factor, d_in) + factor->n * d_in, u,
+                         (size_t)(n * d_in) * sizeof *u);
+        factor->pending += n;
+    }
     factor->n += n;
-    return joined;
+    return true;
 }
 
 static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
                       struct mal_error *err) {
     const struct mal_linear *lin = mal_model_edit(joint->model, m);
     struct mal_joint_factor *factor = factor_of(joint, m);
-    factor->module = -1;
-    factor->n = 0;
+    if (!drop(joint, factor, pace, err)) return false;
     factor->made++;
     mal_backend_copy(joint->be, factor->l, joint->a[m],
                      (size_t)(lin->d_in * lin->d_in) * sizeof(double));

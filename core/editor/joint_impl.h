@@ -9,11 +9,13 @@
 
 /* The Cholesky factor l (d_in, d_in) of a module's system A0, and rows u that joined it
  * since, as w (n, d_in) = u l'^-1 behind it: A = A0 + u'u, whose inverse is
- * l'^-1 (I - w' (I + w w')^-1 w) l^-1 (Woodbury). */
+ * l'^-1 (I - w' (I + w w')^-1 w) l^-1 (Woodbury). u'u is added to A when A is read next:
+ * before it is factorised anew, or rows leave it. */
 struct mal_joint_factor {
-    int64_t module; /* -1: none */
-    double *l;      /* device, owned, with the room for w */
-    int64_t n;      /* rows of w */
+    int64_t module;  /* -1: none */
+    double *l;       /* device, owned, with the room for w, and for u in fp32 */
+    int64_t n;       /* rows of w */
+    int64_t pending; /* the first rows of u, that A lacks */
     int64_t made; /* how often: rows that joined one of before are not in this one's w */
 };
 
@@ -56,21 +58,28 @@ double mal_joint_ridge(const struct mal_editor *editor, size_t m); /* e^lamda */
  * dual form. */
 bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
                       struct mal_error *err) MAL_CHECK;
-/* a += sign u'u over rows of keys, in slices; the module's factor is out of date then. A
- * key that is NaN or infinite is MAL_NUMERIC, and nothing is added. *out (may be NULL):
- * where they are in the factor. */
+/* Rows of keys join the module's system, or leave it (sign -1). A key that is NaN or
+ * infinite is MAL_NUMERIC, and nothing is added. *out (may be NULL): where they are in
+ * the factor. */
 bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64_t n,
                         int sign, const struct mal_pace *pace, struct mal_joined *out,
                         struct mal_error *err) MAL_CHECK;
+
+/* Rows whose products with all others are one slice of work. */
+int64_t mal_joint_depth(const struct mal_joint *joint, int64_t d_in);
 
 /* ---- Factors (joint_factor.c) ---- */
 
 /* Rows that may join a system of order n before it is factorised anew: few enough for
  * their own small system to cost next to nothing. */
 int64_t mal_joint_room(int64_t n);
-/* Rows of keys joined the module's system, or left it (sign -1). */
-struct mal_joined mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u,
-                                       int64_t n, int sign);
+/* Bytes of a factor of order n with all its rows. */
+size_t mal_joint_factor_bytes(int64_t n);
+/* What rows of keys that join, or leave, do to the module's factor. *out_held: A need not
+ * be told of them. */
+bool mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,
+                          int sign, const struct mal_pace *pace, struct mal_joined *out,
+                          bool *out_held, struct mal_error *err) MAL_CHECK;
 /* The Cholesky factor of a module's system as it is, until the next call or change. */
 bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
                       const double **out, struct mal_error *err) MAL_CHECK;

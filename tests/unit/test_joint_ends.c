@@ -7,7 +7,8 @@
 /* Three modules of two widths, with one, two and three buffers for their factors. */
 static void test_few_factors(void **state) {
     open_lab("gpt2-malmen-mixed-shapes");
-    size_t least = mal_joint_bytes(lab.model), wide = (32 + 2) * 32 * sizeof(double);
+    size_t least = mal_joint_bytes(lab.model),
+           wide = 32 * 32 * sizeof(double) + 2 * 32 * (sizeof(double) + sizeof(float));
     assert_int_equal(lab.n_modules, 3);
     close_lab();
 

@@ -161,11 +161,40 @@ static void what_joined_is_half_solved(void **state) {
     close_joint(joint);
 }
 
+static bool refuse(void *arg) {
+    return false;
+}
+
+/* Given up between what A lacks and its factor, the system is what it was. */
+static void given_up_while_a_catches_up(void **state) {
+    struct mal_joint *joint = open_joint();
+    struct mal_error err = {0};
+    struct mal_pace pace = {.be = test_backend(), .tick = refuse};
+    const double *factor;
+    add(joint, 30, 1, 1);
+    solve(joint);
+    add(joint, 4, 2, 1);
+    assert_int_equal(joint->factors[0].pending, 4);
+    assert_false(mal_joint_factor(joint, 0, &pace, &factor, &err));
+    assert_error(&err, MAL_CANCELLED, "cancelled");
+    assert_int_equal(joint->factors[0].pending, 0);
+    solve(joint);
+    assert_int_equal(joint->factors[0].n, 4);
+    add(joint, 3, 3, 1); /* A has those before it already */
+    solve(joint);
+    assert_int_equal(joint->factors[0].n, 7);
+    add(joint, D_IN / 16, 4, 1);
+    solve(joint);
+    assert_int_equal(joint->factors[0].n, 0);
+    close_joint(joint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_rows_join),
         cmocka_unit_test(what_joined_is_half_solved),
         cmocka_unit_test(the_factor_is_up_to_date),
+        cmocka_unit_test(given_up_while_a_catches_up),
     };
     return cmocka_run_group_tests_name("joint_factor", tests, NULL, NULL);
 }
