@@ -212,8 +212,9 @@ bool mal_store_check_files(const struct mal_store *store, struct mal_error *err)
 /* ---- Opening ---- */
 
 bool mal_store_connect(struct mal_store *store, int flags, struct mal_error *err) {
+    const char *vfs = flags & SQLITE_OPEN_READWRITE ? mal_store_vfs() : NULL;
     int rc = sqlite3_open_v2(store->path, &store->db,
-                             flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
+                             flags | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, vfs);
     if (rc == SQLITE_OK) rc = sqlite3_busy_timeout(store->db, 5000);
     if (rc == SQLITE_OK) {
         rc = sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1,

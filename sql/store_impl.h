@@ -110,7 +110,10 @@ int64_t mal_store_newest_schema(void);
 /* Brings an inspected database to the newest schema, a transaction a step. */
 bool mal_store_migrate(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 
-/* ---- The log (store_log.c) ---- */
+/* ---- The log (store_frames.c, store_log.c) ---- */
+
+/* SQLite's name of what a writer's files are reached by; NULL: the system's own. */
+const char *mal_store_vfs(void);
 
 void mal_log_init(struct mal_store_log *log);
 void mal_log_finish(struct mal_store_log *log);
