@@ -6,7 +6,7 @@ from harness import main, wait_until
 from lab import MODEL, demo_facts
 from life_lab import A, Life, prompts
 
-MANY = demo_facts("heldout.ndjson", 400)
+MANY = demo_facts("heldout.ndjson", 240)  # a few more than a megabyte of values
 
 
 class Early(Life):
@@ -45,9 +45,7 @@ class Early(Life):
         self.wait_staged(1)
         job = d.wait_job(job)
         self.assertEqual(job["state"], "applied", job)
-        rounds = {f["verified"]["rounds"] for f in d.get("/v1/facts", limit=100).json["data"]}
-        self.assertIn(0, rounds)
-        self.assertTrue(rounds - {0}, "none was repaired")
+        self.assertGreater(job["result"]["rounds"], 0, "none was repaired")
         self.check(d, len(MANY))
 
     def test_refused(self):
