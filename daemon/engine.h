@@ -114,7 +114,7 @@ struct mal_change {
     struct mal_history_value *values; /* (n_values), what they point at owned; in the
                                        * order of seq once the row is filled */
     size_t n_values;
-    struct mal_stager *stager; /* borrowed; NULL: all is stored when it becomes durable */
+    struct mal_stager *stager; /* takes on early what is stored, borrowed; or NULL */
     bool delta_given;          /* to the stager */
     struct mal_edit_report report;
     int64_t n_rounds; /* of repair */
@@ -132,8 +132,7 @@ struct mal_change {
     bool passes; /* the gate's verdict */
 };
 
-/* What its stager has of it is dropped, unless the version is there. Takes a zeroed one.
- */
+/* Takes a zeroed one. What its stager has of it is dropped, unless it was published. */
 void mal_change_finish(struct mal_change *change);
 
 bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
@@ -152,8 +151,7 @@ struct mal_batch_edit {
     const char *const *rejected; /* (n_rejected) ids that the gate kept out of it */
     size_t n_rejected;
     const struct mal_resume *resume; /* as in struct mal_edit_task */
-    struct mal_stager
-        *stager; /* takes what is stored before the change is made; or NULL */
+    struct mal_stager *stager;       /* as in struct mal_change */
 };
 
 /* What the unrelated prompts of a batch's facts, and the daemon's probes, are answered on

@@ -91,7 +91,7 @@ struct mal_history_parts {
     struct mal_delta *keyframe;             /* mal_weights_read_keyframe(); NULL: none */
     const struct mal_editor *editor;        /* of norms */
     const struct mal_normalizer *norms;     /* (n_shapes); NULL: none. UltraEdit's go with
-                                             * every     edit, consolidation and keyframe */
+                                             * every edit, consolidation and keyframe */
     const struct mal_history_value *values; /* (n_values) */
     size_t n_values;
 };

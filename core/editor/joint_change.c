@@ -302,7 +302,7 @@ static bool take_module(struct mal_joint_change *change, struct mal_joint_group 
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
     mal_backend_free(joint->be, d);
     group->rows.g[m] = NULL;
-    change->report->seconds[MAL_STAGE_HYPERNET] += mal_clock_seconds() - start;
+    change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
     return true;
 }
 
