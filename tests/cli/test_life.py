@@ -386,8 +386,8 @@ class Options(Life):
         self.knows_not(d, FACTS[48:52])
 
     def test_joint_memory(self):
-        # three modules of 768 inputs, a factor with room for a sixteenth of rows, small things
-        needed = (4 * 768 + 768 // 16) * 768 * 8
+        # three modules of 768 inputs, a factor with room for a sixteenth of rows, in fp64 and fp32, small things
+        needed = 4 * 768 * 768 * 8 + 768 // 16 * 768 * (8 + 4)
         done = self.start_fails("--joint-memory", "10MiB")
         self.assertIn("--joint-memory allows 10485760", done)
         least = int(done.split(" bytes at least")[0].split()[-1])
