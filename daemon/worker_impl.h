@@ -212,6 +212,13 @@ void mal_worker_finish_read(struct mal_worker *worker, struct mal_read *read);
 
 /* Runs the jobs at the head of the queue that go together. False: the thread must end. */
 bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) MAL_CHECK;
+/* How large all deltas are, into the status. */
+void mal_worker_tell_delta_bytes(struct mal_worker *worker);
+/* Publishes a durable change and tells the status. */
+void mal_worker_publish(struct mal_worker *worker, struct mal_change *change);
+/* Waits up to `ms`, answering reads. */
+bool mal_worker_pause(struct mal_worker *worker, int64_t ms,
+                      struct mal_error *err) MAL_CHECK;
 
 /* ---- What it has written (worker_write.c) ---- */
 
@@ -224,13 +231,5 @@ bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
 void mal_worker_prune(struct mal_worker *worker);
 /* On the writer's thread: something is written. */
 void mal_worker_written(void *arg);
-
-/* How large all deltas are, into the status. */
-void mal_worker_tell_delta_bytes(struct mal_worker *worker);
-/* Publishes a durable change and tells the status. */
-void mal_worker_publish(struct mal_worker *worker, struct mal_change *change);
-/* Waits up to `ms`, answering reads. */
-bool mal_worker_pause(struct mal_worker *worker, int64_t ms,
-                      struct mal_error *err) MAL_CHECK;
 
 #endif

@@ -73,14 +73,19 @@ static bool delete_some(struct mal_store *store, int64_t version, int64_t *out_n
     return mal_query_run(&q, out_n, err);
 }
 
+bool mal_store_check_unpublished(struct mal_store *store, int64_t version,
+                                 struct mal_error *err) {
+    int64_t last;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    return version > last ||
+           mal_fail(err, MAL_CONFLICT, "version %" PRId64 " is published already",
+                    version);
+}
+
 /* Commits like those of staging: what is left after a kill is nobody's. */
 bool mal_store_unstage(struct mal_store *store, int64_t version, struct mal_error *err) {
-    int64_t last, n = 1;
-    if (!mal_store_last_version(store, &last, err)) return false;
-    if (version <= last) {
-        return mal_fail(err, MAL_CONFLICT, "version %" PRId64 " is published already",
-                        version);
-    }
+    int64_t n = 1;
+    if (!mal_store_check_unpublished(store, version, err)) return false;
     while (n > 0) {
         if (!mal_stage_begin(store, err)) return false;
         store->log.growing = false; /* what comes now is copied as ever */

@@ -123,6 +123,12 @@ void mal_log_hook(struct mal_store *store);
 void mal_log_enter(struct mal_store *store);
 void mal_log_leave(struct mal_store *store);
 
+/* ---- Staging (store_blobs.c) ---- */
+
+/* MAL_CONFLICT: what belongs to the version is not to be changed any more. */
+bool mal_store_check_unpublished(struct mal_store *store, int64_t version,
+                                 struct mal_error *err) MAL_CHECK;
+
 /* ---- Queries (query.c) ---- */
 
 /* sqlite's error `rc` with the database's path; always false. */

@@ -56,13 +56,8 @@ static bool delete_values(struct mal_store *store, int64_t version, const int64_
 
 bool mal_store_unstage_values(struct mal_store *store, int64_t version,
                               const int64_t *facts, size_t n, struct mal_error *err) {
-    int64_t last;
-    if (!mal_store_last_version(store, &last, err)) return false;
-    if (version <= last) {
-        return mal_fail(err, MAL_CONFLICT, "version %" PRId64 " is published already",
-                        version);
-    }
-    if (!mal_stage_begin(store, err)) return false;
+    if (!mal_store_check_unpublished(store, version, err) || !mal_stage_begin(store, err))
+        return false;
     return mal_tx_end(store, delete_values(store, version, facts, n, err), err);
 }
 

@@ -45,13 +45,6 @@ size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_exampl
 bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
                      const struct mal_example *texts, size_t n,
                      struct mal_error *err) MAL_CHECK;
-/* The same in two steps: between them the texts have their values, and the system, which
- * their keys join in the second, is as it was. */
-bool mal_joint_teach_values(struct mal_joint_change *change, struct mal_normalizer *norms,
-                            const struct mal_example *texts, size_t n,
-                            struct mal_error *err) MAL_CHECK;
-bool mal_joint_teach_keys(struct mal_joint_change *change,
-                          struct mal_error *err) MAL_CHECK;
 /* Texts of the system that give up their values (n, borrowed for the call): pinned texts
  * keep their keys, so that they get the origin's answers back; others leave the system.
  */
@@ -65,6 +58,14 @@ bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *t
 bool mal_joint_reopen(struct mal_joint_change *change, const struct mal_example *texts,
                       const float *const *values, size_t n,
                       struct mal_error *err) MAL_CHECK;
+
+/* mal_joint_teach() in two steps: between them the texts have their values, and the
+ * system, which their keys join in the second, is as it was. */
+bool mal_joint_teach_values(struct mal_joint_change *change, struct mal_normalizer *norms,
+                            const struct mal_example *texts, size_t n,
+                            struct mal_error *err) MAL_CHECK;
+bool mal_joint_teach_keys(struct mal_joint_change *change,
+                          struct mal_error *err) MAL_CHECK;
 
 /* Adds to the values of texts taught or reopened (their numbers) the differences that
  * `diffs` makes of their keys and value gradients on the weights in use, which are the

@@ -3,6 +3,7 @@
 #ifndef MAL_STORE_FIXTURE_H
 #define MAL_STORE_FIXTURE_H
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -84,6 +85,27 @@ static inline struct mal_store *open_reader(const char *path) {
     struct mal_store *store = NULL;
     assert_done(mal_store_open_reader(&store, path, &err));
     return store;
+}
+
+/* What a query of one number says. */
+static inline int64_t number_of(struct mal_store *store, const char *sql) {
+    int64_t n = -1;
+    assert_done(mal_store_ask(store, sql, &n, &err));
+    return n;
+}
+
+/* As it is now. False: one of them is not there, or cannot be. */
+static inline bool copy_file(const char *from, const char *to) {
+    char block[1 << 16];
+    ssize_t n;
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (in >= 0 && out >= 0) {
+        while ((n = read(in, block, sizeof block)) > 0)
+            if (write(out, block, (size_t)n) != n) abort();
+    }
+    if (in >= 0) close(in);
+    if (out >= 0) close(out);
+    return in >= 0 && out >= 0;
 }
 
 static inline bool get_fact_row(void *arg, struct mal_store *store, size_t i,

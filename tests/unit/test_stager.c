@@ -123,6 +123,17 @@ static void give_values(struct lab *lab) {
         assert_null(lab->values[i].data);
 }
 
+static void give_all(struct lab *lab) {
+    give_values(lab);
+    mal_stager_delta(lab->stager, 1, &lab->delta);
+}
+
+/* Until now.may_go. */
+static void hold_writer(struct lab *lab) {
+    lab->holding = (struct mal_write){.fn = hold, .done = held};
+    mal_writer_begin(lab->writer, &lab->holding);
+}
+
 static void wait_for_stager(struct lab *lab) {
     while (mal_stager_busy(lab->stager))
         await(&now.told);
@@ -164,18 +175,11 @@ static void publish_rest(struct lab *lab, bool delta) {
 
 /* ---- What is there ---- */
 
-static int64_t count(struct lab *lab, const char *table) {
-    char sql[64];
-    int64_t n = -1;
-    snprintf(sql, sizeof sql, "SELECT count(*) FROM %s", table);
-    assert_done(mal_store_ask(lab->reader, sql, &n, &err));
-    return n;
-}
-
 static void expect(struct lab *lab, int64_t n_values, int64_t n_blobs) {
-    assert_int_equal(count(lab, "fact_values"), n_values);
-    assert_int_equal(count(lab, "blobs"), n_blobs);
-    assert_int_equal(count(lab, "blob_chunks"), n_blobs);
+    assert_int_equal(number_of(lab->reader, "SELECT count(*) FROM fact_values"),
+                     n_values);
+    assert_int_equal(number_of(lab->reader, "SELECT count(*) FROM blobs"), n_blobs);
+    assert_int_equal(number_of(lab->reader, "SELECT count(*) FROM blob_chunks"), n_blobs);
 }
 
 /* Version 1 holds what the lab made. */
@@ -197,6 +201,13 @@ static void expect_version(struct lab *lab) {
         mal_free(data);
     }
     mal_blob_rows_free(blobs, n);
+}
+
+/* The change that is made now becomes version 1, and nothing else does. */
+static void expect_published(struct lab *lab) {
+    give_values(lab);
+    publish_rest(lab, true);
+    expect_version(lab);
 }
 
 /* ---- Tests ---- */
@@ -222,10 +233,8 @@ static void is_there_before(void **state) {
 static void waits_for_its_turn(void **state) {
     struct lab lab;
     lab_open(&lab, state);
-    lab.holding = (struct mal_write){.fn = hold, .done = held};
-    mal_writer_begin(lab.writer, &lab.holding);
-    give_values(&lab);
-    mal_stager_delta(lab.stager, 1, &lab.delta);
+    hold_writer(&lab);
+    give_all(&lab);
     assert_true(mal_stager_busy(lab.stager));
     expect(&lab, 0, 0);
     tell(&now.may_go);
@@ -249,8 +258,7 @@ static void repaired_in_between(void **state) {
 static void comes_to_nothing(void **state) {
     struct lab lab;
     lab_open(&lab, state);
-    give_values(&lab);
-    mal_stager_delta(lab.stager, 1, &lab.delta);
+    give_all(&lab);
     wait_for_stager(&lab);
     mal_stager_drop(lab.stager);
     wait_for_stager(&lab);
@@ -258,9 +266,7 @@ static void comes_to_nothing(void **state) {
     unmake(&lab);
 
     make(&lab, 5);
-    give_values(&lab);
-    publish_rest(&lab, true);
-    expect_version(&lab);
+    expect_published(&lab);
     lab_close(&lab);
 }
 
@@ -268,10 +274,8 @@ static void comes_to_nothing(void **state) {
 static void dropped_before_its_turn(void **state) {
     struct lab lab;
     lab_open(&lab, state);
-    lab.holding = (struct mal_write){.fn = hold, .done = held};
-    mal_writer_begin(lab.writer, &lab.holding);
-    give_values(&lab);
-    mal_stager_delta(lab.stager, 1, &lab.delta);
+    hold_writer(&lab);
+    give_all(&lab);
     mal_stager_drop(lab.stager);
     unmake(&lab);
     make(&lab, 5);
@@ -287,16 +291,13 @@ static void dropped_on_the_way(void **state) {
     struct lab lab;
     lab_open(&lab, state);
     for (int i = 0; i < 50; i++) {
-        give_values(&lab);
-        mal_stager_delta(lab.stager, 1, &lab.delta);
+        give_all(&lab);
         usleep((useconds_t)(50 * i));
         mal_stager_drop(lab.stager);
         unmake(&lab);
         make(&lab, (float)i);
     }
-    give_values(&lab);
-    publish_rest(&lab, true);
-    expect_version(&lab);
+    expect_published(&lab);
     lab_close(&lab);
 }
 
@@ -313,9 +314,7 @@ static void full_disk(void **state) {
     unmake(&lab);
 
     make(&lab, 5);
-    give_values(&lab);
-    publish_rest(&lab, true);
-    expect_version(&lab);
+    expect_published(&lab);
     lab_close(&lab);
 }
 
@@ -323,8 +322,7 @@ static void full_disk(void **state) {
 static void full_disk_when_dropped(void **state) {
     struct lab lab;
     lab_open(&lab, state);
-    give_values(&lab);
-    mal_stager_delta(lab.stager, 1, &lab.delta);
+    give_all(&lab);
     wait_for_stager(&lab);
     fail_writes(1, ENOSPC);
     mal_stager_drop(lab.stager);
@@ -335,9 +333,7 @@ static void full_disk_when_dropped(void **state) {
     make(&lab, 5);
     assert_fails(MAL_NO_SPACE, "", settled(&lab, &err));
     fail_writes(0, 0);
-    give_values(&lab);
-    publish_rest(&lab, true);
-    expect_version(&lab);
+    expect_published(&lab);
     lab_close(&lab);
 }
 

@@ -1,12 +1,6 @@
 /* test_store_counts.c - counts that are kept between two looks, against counting anew. */
 #include "store_fixture.h"
 
-static int64_t ask(struct mal_store *store, const char *sql) {
-    int64_t n;
-    assert_done(mal_store_ask(store, sql, &n, &err));
-    return n;
-}
-
 static void check(struct mal_store *store) {
     struct mal_store_counts counts;
     char sql[128];
@@ -14,11 +8,11 @@ static void check(struct mal_store *store) {
     for (int i = 0; i < MAL_N_JOB_STATES; i++) {
         snprintf(sql, sizeof sql, "SELECT count(*) FROM jobs WHERE state = '%s'",
                  mal_job_state_name((enum mal_job_state)i));
-        assert_int_equal(counts.jobs[i], ask(store, sql));
+        assert_int_equal(counts.jobs[i], number_of(store, sql));
     }
     assert_int_equal(counts.live_facts,
-                     ask(store, "SELECT count(*) FROM facts WHERE state = 'live'"));
-    assert_int_equal(counts.versions, ask(store, "SELECT count(*) FROM versions"));
+                     number_of(store, "SELECT count(*) FROM facts WHERE state = 'live'"));
+    assert_int_equal(counts.versions, number_of(store, "SELECT count(*) FROM versions"));
 }
 
 static uint32_t draw(uint32_t *seed, uint32_t n) {

@@ -3,8 +3,6 @@
  * transaction was spilled, rolled back in part or failed. */
 #include "store_faults.h"
 
-#include <fcntl.h>
-
 #include "core/random.h"
 
 enum { ROWS = 400, BYTES = 900, ROUNDS = 60 };
@@ -56,17 +54,6 @@ static void expect_same(sqlite3 *db, sqlite3 *model) {
     free(wanted);
 }
 
-static void copy_file(const char *from, const char *to) {
-    char block[1 << 16];
-    ssize_t n;
-    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    assert_true(in >= 0 && out >= 0);
-    while ((n = read(in, block, sizeof block)) > 0)
-        assert_int_equal(write(out, block, (size_t)n), n);
-    close(in);
-    close(out);
-}
-
 /* What the next start would find if the process were killed now. */
 static void expect_after_kill(const char *path, sqlite3 *model) {
     struct place after;
@@ -74,8 +61,7 @@ static void expect_after_kill(const char *path, sqlite3 *model) {
     place_make(&after);
     snprintf(log, sizeof log, "%s-wal", path);
     snprintf(its_log, sizeof its_log, "%s-wal", after.path);
-    copy_file(path, after.path);
-    copy_file(log, its_log);
+    assert_true(copy_file(path, after.path) && copy_file(log, its_log));
     sqlite3 *db = open_raw(after.path, SQLITE_OPEN_READWRITE, NULL);
     expect_same(db, model);
     sqlite3_close(db);

@@ -1,7 +1,6 @@
 /* test_store_power.c - the power fails: of each file what was synced last is there, or
  * all that was written. In each of these states the database opens, whatever was answered
  * for is there, and of what was only staged nothing. */
-#include <fcntl.h>
 #include <sys/syscall.h>
 
 #include "store_fixture.h"
@@ -12,18 +11,6 @@ enum { BLOB_BYTES = 90 << 20, N_FACTS = 3 };
 
 static char watched[2][128], kept[2][128]; /* database and log, and as they were synced */
 static long n_syncs;
-
-static void copy_file(const char *from, const char *to) {
-    char block[1 << 16];
-    ssize_t n;
-    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    if (in >= 0 && out >= 0) {
-        while ((n = read(in, block, sizeof block)) > 0)
-            if (write(out, block, (size_t)n) != n) abort();
-    }
-    if (in >= 0) close(in);
-    if (out >= 0) close(out);
-}
 
 static void (*at_sync)(void); /* before it */
 

@@ -355,12 +355,6 @@ static void blobs_come_back_byte_for_byte(void **state) {
     free(got);
 }
 
-static int64_t count(struct mal_store *store, const char *sql) {
-    int64_t n = -1;
-    assert_done(mal_store_ask(store, sql, &n, &err));
-    return n;
-}
-
 static void staging_is_swept_and_forgotten(void **state) {
     struct mal_store *store = open_store(path_of(state));
     char *data = pattern(MAL_STORE_CHUNK_BYTES + 1);
@@ -370,19 +364,19 @@ static void staging_is_swept_and_forgotten(void **state) {
     assert_fails(MAL_CONFLICT, "version 1, blob 'a'",
                  mal_store_stage_blob(store, 1, &blob, &err));
     assert_done(mal_store_unstage(store, 1, &err));
-    assert_int_equal(count(store, "SELECT count(*) FROM blob_chunks"), 0);
+    assert_int_equal(number_of(store, "SELECT count(*) FROM blob_chunks"), 0);
     assert_done(mal_store_stage_blob(store, 1, &blob, &err));
     mal_store_close(store);
 
     store = open_store(path_of(state));
-    assert_int_equal(count(store, "SELECT count(*) FROM blobs"), 0);
-    assert_int_equal(count(store, "SELECT count(*) FROM blob_chunks"), 0);
+    assert_int_equal(number_of(store, "SELECT count(*) FROM blobs"), 0);
+    assert_int_equal(number_of(store, "SELECT count(*) FROM blob_chunks"), 0);
     assert_done(mal_store_stage_blob(store, 1, &blob, &err));
     assert_done(publish(store, 1, -1, NULL, &err));
     mal_store_close(store);
 
     store = open_store(path_of(state));
-    assert_int_equal(count(store, "SELECT count(*) FROM blob_chunks"), 2);
+    assert_int_equal(number_of(store, "SELECT count(*) FROM blob_chunks"), 2);
     free(data);
     mal_store_close(store);
 }

@@ -78,12 +78,6 @@ static void values_in_force_are_the_newest_on_the_path(void **state) {
     mal_store_close(store);
 }
 
-static int64_t count(struct mal_store *store, const char *sql) {
-    int64_t n = -1;
-    assert_done(mal_store_ask(store, sql, &n, &err));
-    return n;
-}
-
 static void staged_values_are_swept_and_forgotten(void **state) {
     static char data[3 << 20];
     struct mal_store *store = taught(state);
@@ -95,14 +89,14 @@ static void staged_values_are_swept_and_forgotten(void **state) {
         values[i] = (struct mal_fact_values){4 + i, data, sizeof data, "ff"};
     const char *all = "SELECT count(*) FROM fact_values";
     assert_done(mal_store_stage_values(store, 2, values, 8, &err));
-    assert_int_equal(count(store, all), 8);
+    assert_int_equal(number_of(store, all), 8);
     assert_done(mal_store_unstage(store, 2, &err));
-    assert_int_equal(count(store, all), 0);
+    assert_int_equal(number_of(store, all), 0);
 
     /* Some are to come again. */
     assert_done(mal_store_stage_values(store, 2, values, 8, &err));
     assert_done(mal_store_unstage_values(store, 2, (int64_t[]){5, 11, 99}, 3, &err));
-    assert_int_equal(count(store, all), 6);
+    assert_int_equal(number_of(store, all), 6);
     assert_done(mal_store_stage_values(store, 2, values + 7, 1, &err));
     assert_fails(MAL_CONFLICT, "published already",
                  mal_store_unstage_values(store, 1, (int64_t[]){1}, 1, &err));
@@ -112,13 +106,13 @@ static void staged_values_are_swept_and_forgotten(void **state) {
     values[5].fact = 4;
     assert_fails(MAL_CONFLICT, "version 2: values of fact 4",
                  mal_store_stage_values(store, 2, values, 8, &err));
-    assert_int_equal(count(store, all), 3);
+    assert_int_equal(number_of(store, all), 3);
     values[0].fact = 99;
     assert_fails(MAL_CONFLICT, "version 3",
                  mal_store_stage_values(store, 3, values, 1, &err));
     mal_store_close(store);
     store = open_store(path_of(state));
-    assert_int_equal(count(store, all), 0);
+    assert_int_equal(number_of(store, all), 0);
 
     uint64_t bytes;
     struct mal_blob blob = {"a", "{}", data, 100, "ff"};
@@ -143,7 +137,7 @@ static void staged_values_are_swept_and_forgotten(void **state) {
                  mal_store_publish(store, &p, &err));
     mal_store_close(store);
     store = open_store(path_of(state));
-    assert_int_equal(count(store, all), 4);
+    assert_int_equal(number_of(store, all), 4);
     mal_store_close(store);
 }
 
