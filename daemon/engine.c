@@ -10,6 +10,7 @@
 
 #include "core/alloc.h"
 #include "core/editor/perplexity.h"
+#include "core/editor/resident.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "daemon/check.h"
@@ -81,7 +82,9 @@ bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor
 /* The base weights are in use. */
 static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
                         struct mal_error *err) {
-    if (!mal_engine_bind_editor(engine, editor, err)) return false;
+    if (!mal_engine_bind_editor(engine, editor, err) ||
+        !mal_editor_make_resident(editor, engine->be, err))
+        return false;
     engine->norms = mal_editor_norms(editor, err);
     if (!engine->norms) return false;
     engine->n_norms = editor->n_shapes;

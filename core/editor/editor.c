@@ -7,6 +7,7 @@
 
 #include "core/alloc.h"
 #include "core/editor/editor_impl.h"
+#include "core/editor/resident.h"
 
 /* ---- Names ---- */
 
@@ -56,6 +57,7 @@ bool mal_editor_shape_init(struct mal_editor_shape *shape, int64_t d_in, int64_t
 
 static void shape_finish(struct mal_editor_shape *shape, int64_t n_blocks) {
     mal_normalizer_finish(&shape->norm);
+    mal_resident_blocks_destroy(shape->resident);
     for (int64_t i = 0; shape->blocks && i < n_blocks; i++) {
         struct mal_block *block = &shape->blocks[i];
         mal_free(block->a);

@@ -28,10 +28,11 @@ struct mal_editor_shape {
     int64_t d_in, d_out, size; /* size = d_in + d_out */
     int64_t n_modules;
     struct mal_normalizer norm;
-    struct mal_block *blocks; /* (n_blocks), owned */
-    float *lr;                /* (n_modules); NULL: one step for all */
-    float *lamda;             /* (n_modules); likewise */
-    float *preserve;          /* (n_modules) log of the weight; NULL: no texts */
+    struct mal_block *blocks;             /* (n_blocks), owned */
+    struct mal_resident_blocks *resident; /* the same on a device, owned; resident.h */
+    float *lr;                            /* (n_modules); NULL: one step for all */
+    float *lamda;                         /* (n_modules); likewise */
+    float *preserve; /* (n_modules) log of the weight; NULL: no texts */
 };
 
 /* The file has the modules' names only. Where it has several shapes, the model must say

@@ -1,25 +1,12 @@
 /* hypernet.c - the hyper-network's forward pass (core/README.md section 3, steps 1 to 3):
- * one shape's parameters in one device allocation, or where the editor has them; two thin
- * products a block. */
+ * statistics in one device allocation, blocks in another or where the editor has them;
+ * two thin products a block. */
 #include "core/editor/hypernet_impl.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "core/alloc.h"
-
-/* The layout: run on a counting arena first. */
-static void place(struct mal_hypernet *net, struct mal_arena *arena) {
-    net->mean = mal_arena_floats(arena, net->size);
-    net->std = mal_arena_floats(arena, net->size);
-    for (int64_t i = 0; i < net->n_blocks; i++) {
-        struct mal_block *block = &net->blocks[i];
-        block->a = mal_arena_floats(arena, net->size * net->rank);
-        block->b = mal_arena_floats(arena, net->rank * net->size);
-        block->bias = mal_arena_floats(arena, net->size);
-        block->scale = mal_arena_floats(arena, net->n_modules * net->size);
-        block->shift = mal_arena_floats(arena, net->n_modules * net->size);
-    }
-}
 
 /* The editor's own arrays, where the device can read them. */
 static void borrow(struct mal_hypernet *net, const struct mal_editor_shape *shape) {
@@ -30,23 +17,38 @@ static void borrow(struct mal_hypernet *net, const struct mal_editor_shape *shap
     }
 }
 
-static void upload(struct mal_hypernet *net, float *dst, const float *src, int64_t n) {
-    mal_backend_upload(net->be, dst, src, (size_t)n * sizeof *src);
+static void place_statistics(struct mal_hypernet *net, struct mal_arena *arena) {
+    net->mean = mal_arena_floats(arena, net->size);
+    net->std = mal_arena_floats(arena, net->size);
 }
 
-static void upload_all(struct mal_hypernet *net, const struct mal_editor_shape *shape) {
-    int64_t size = net->size, rank = net->rank;
-    upload(net, net->mean, shape->norm.mean, size);
-    upload(net, net->std, shape->norm.std, size);
-    for (int64_t i = 0; i < net->n_blocks; i++) {
-        struct mal_block *to = &net->blocks[i];
-        const struct mal_block *from = &shape->blocks[i];
-        upload(net, to->a, from->a, size * rank);
-        upload(net, to->b, from->b, rank * size);
-        upload(net, to->bias, from->bias, size);
-        upload(net, to->scale, from->scale, net->n_modules * size);
-        upload(net, to->shift, from->shift, net->n_modules * size);
+/* Running ones change with every edit, so they are never resident. */
+static bool take_statistics(struct mal_hypernet *net,
+                            const struct mal_editor_shape *shape, struct mal_error *err) {
+    size_t bytes = (size_t)net->size * sizeof(float);
+    struct mal_arena counting;
+    mal_arena_init_counting(&counting);
+    place_statistics(net, &counting);
+    if (!mal_arena_init(&net->arena, net->be, counting.peak, err)) return false;
+    place_statistics(net, &net->arena);
+    mal_backend_upload(net->be, net->mean, shape->norm.mean, bytes);
+    mal_backend_upload(net->be, net->std, shape->norm.std, bytes);
+    return true;
+}
+
+static bool take_blocks(struct mal_hypernet *net, const struct mal_editor_shape *shape,
+                        struct mal_error *err) {
+    const struct mal_resident_blocks *there = shape->resident;
+    if (net->n_blocks == 0) return true;
+    if (!there) {
+        if (!mal_resident_blocks_create(&net->own, shape, net->rank, net->n_blocks,
+                                        net->be, err))
+            return false;
+        there = net->own;
     }
+    memcpy(net->blocks, mal_resident_blocks_of(there),
+           (size_t)net->n_blocks * sizeof *net->blocks);
+    return true;
 }
 
 static bool create(struct mal_hypernet **out, const struct mal_editor_shape *shape,
@@ -87,17 +89,10 @@ bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shap
         return mal_hypernet_borrow(out, shape, rank, n_blocks, be, err);
     struct mal_hypernet *net;
     if (!create(&net, shape, rank, n_blocks, be, err)) return false;
-    struct mal_arena counting;
-    mal_arena_init_counting(&counting);
-    place(net, &counting);
-    if (!mal_arena_init(&net->arena, be, counting.peak, err)) {
-        mal_fail_wrap(err, "hyper-network (%lld, %lld)", (long long)net->d_in,
-                      (long long)net->d_out);
+    if (!take_statistics(net, shape, err) || !take_blocks(net, shape, err)) {
         mal_hypernet_destroy(net);
         return false;
     }
-    place(net, &net->arena);
-    upload_all(net, shape);
     *out = net;
     return true;
 }
@@ -105,6 +100,7 @@ bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shap
 void mal_hypernet_destroy(struct mal_hypernet *net) {
     if (!net) return;
     mal_arena_finish(&net->arena);
+    mal_resident_blocks_destroy(net->own);
     mal_free(net->blocks);
     mal_free(net);
 }

@@ -7,7 +7,8 @@
 #include "core/editor/editor.h"
 
 /* One shape's parameters on the device. Where device memory is host memory they stay in
- * `shape`, whose arrays must then outlive the network. */
+ * `shape`, as its blocks do where they are resident: those must then outlive the network.
+ */
 struct mal_hypernet;
 
 bool mal_hypernet_create(struct mal_hypernet **out, const struct mal_editor_shape *shape,

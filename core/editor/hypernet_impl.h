@@ -3,13 +3,15 @@
 #define MAL_HYPERNET_IMPL_H
 
 #include "core/editor/hypernet.h"
+#include "core/editor/resident.h"
 
 struct mal_hypernet {
     struct mal_backend *be; /* borrowed */
     int64_t d_in, d_out, size, n_modules, rank, n_blocks;
-    struct mal_arena arena;   /* of all below, unless borrowed */
-    float *mean, *std;        /* (size) */
-    struct mal_block *blocks; /* (n_blocks), in device memory */
+    struct mal_arena arena;          /* of the statistics, unless borrowed */
+    float *mean, *std;               /* (size) */
+    struct mal_block *blocks;        /* (n_blocks), in device memory */
+    struct mal_resident_blocks *own; /* those, unless borrowed or the editor's */
 };
 
 /* hidden (rows, rank) = h A, z (rows, size) = hidden B + bias */

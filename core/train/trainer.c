@@ -8,6 +8,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/editor/resident.h"
 #include "core/editor/solve_grad.h"
 
 /* ---- Creating ---- */
@@ -50,6 +51,8 @@ static bool make_modules(struct mal_trainer *t, struct mal_error *err) {
 static bool make_view(struct mal_trainer *t, size_t s, struct mal_error *err) {
     struct mal_editor_shape *view = &t->views[s], *shape = &t->editor->shapes[s];
     int64_t n_blocks = t->editor->n_blocks;
+    mal_resident_blocks_destroy(shape->resident); /* which would stay as they were */
+    shape->resident = NULL;
     *view = *shape;
     view->norm = t->norms[s];
     if (!mal_backend_on_host(t->be)) {

@@ -27,6 +27,7 @@
 #include "core/editor/edit.h"
 #include "core/editor/joint.h"
 #include "core/editor/repair.h"
+#include "core/editor/resident.h"
 #include "core/model/generate.h"
 #include "gpu_edit.h"
 
@@ -98,7 +99,8 @@ static bool make_editor(struct edit_bench *e, struct mal_error *err) {
     bool ok = mal_model_default_edits(e->model, &modules, &n, err) &&
               mal_editor_create(&e->editor, &mal_method_malmen, e->model, modules, n,
                                 e->rank, e->blocks, 1e-3, 3, err) &&
-              mal_editor_bind(e->editor, e->model, err);
+              mal_editor_bind(e->editor, e->model, err) &&
+              mal_editor_make_resident(e->editor, e->be, err);
     if (ok) set_statistics(e->editor);
     mal_free(modules);
     return ok;

@@ -5,6 +5,7 @@
 #include <float.h>
 
 #include "core/editor/hypernet.h"
+#include "core/editor/resident.h"
 
 /* ---- A net of random parameters ---- */
 
@@ -38,6 +39,7 @@ static void net_init(struct net *net, uint64_t seed) {
 }
 
 static void net_finish(struct net *net) {
+    mal_resident_blocks_destroy(net->shape.resident);
     mal_normalizer_finish(&net->shape.norm);
     for (int64_t i = 0; i < net->n_blocks; i++) {
         struct mal_block *b = &net->shape.blocks[i];
@@ -83,20 +85,31 @@ static void naive_row(const struct net *net, size_t row, const float *u, const f
 
 /* ---- Against the formulas ---- */
 
-static void check_forward(struct net net, int64_t rows) {
+static size_t statistics_bytes(int64_t size) {
+    return 2 * (size_t)(size + 15) / 16 * 16 * sizeof(float);
+}
+
+/* `resident`: the blocks are on the device before the network is made. */
+static void check_forward_of(struct net net, int64_t rows, bool resident) {
     struct mal_backend *be = test_backend();
     struct mal_error err = {0};
     struct mal_hypernet *hyper;
     struct mal_arena scratch;
     int64_t size = net.d_in + net.d_out;
     net_init(&net, 7);
+    if (resident)
+        assert_ok(mal_resident_blocks_create(&net.shape.resident, &net.shape, net.rank,
+                                             net.n_blocks, be, &err),
+                  &err);
     float *u = random_floats(rows * net.d_in, 1, 31),
           *g = random_floats(rows * net.d_out, 1, 32);
     float *u_dev = on_device(u, rows * net.d_in), *g_dev = on_device(g, rows * net.d_out);
     float *got = mal_malloc((size_t)(rows * size) * sizeof *got);
     double *want = mal_malloc((size_t)size * sizeof *want);
+    size_t before = mal_backend_bytes(be);
     assert_ok(mal_hypernet_create(&hyper, &net.shape, net.rank, net.n_blocks, be, &err),
               &err);
+    if (resident) assert_true(mal_backend_bytes(be) - before <= statistics_bytes(size));
     /* What it says it needs is enough, and all of it is used. */
     size_t bytes = mal_hypernet_scratch_bytes(hyper, rows);
     assert_ok(mal_arena_init(&scratch, be, bytes, &err), &err);
@@ -126,6 +139,11 @@ static void check_forward(struct net net, int64_t rows) {
     mal_free(got);
     mal_free(want);
     net_finish(&net);
+}
+
+static void check_forward(struct net net, int64_t rows) {
+    check_forward_of(net, rows, false);
+    if (!mal_backend_on_host(test_backend())) check_forward_of(net, rows, true);
 }
 
 static void test_forward(void **state) {
@@ -164,6 +182,29 @@ static void test_no_memory(void **state) {
         assert_int_equal(err.status, MAL_NO_MEMORY);
     }
     net_finish(&net);
+}
+
+/* Each allocation of an editor's blocks fails once: what there is by then is the
+ * editor's, and a second call makes the rest. */
+static void test_editor_resident(void **state) {
+    struct golden g;
+    struct mal_error err = {0};
+    size_t before = mal_backend_bytes(test_backend());
+    const char *case_name = edit_cases[0];
+    assert_true(golden_open(&g, case_name) && g.editor->n_blocks > 0);
+    bool ok = false;
+    for (long n = 1; !ok; n++) {
+        err = (struct mal_error){0};
+        mal_alloc_fail_at(n);
+        ok = mal_editor_make_resident(g.editor, test_backend(), &err);
+        mal_alloc_fail_at(0);
+        assert_true(ok || err.status == MAL_NO_MEMORY);
+    }
+    for (size_t s = 0; s < g.editor->n_shapes; s++)
+        assert_int_equal(!g.editor->shapes[s].resident,
+                         mal_backend_on_host(test_backend()));
+    golden_close(&g);
+    assert_int_equal(mal_backend_bytes(test_backend()), before);
 }
 
 /* ---- Against the reference ---- */
@@ -221,9 +262,8 @@ static void test_golden(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forward),
-        cmocka_unit_test(test_no_blocks),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_forward),   cmocka_unit_test(test_no_blocks),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_editor_resident),
         cmocka_unit_test(test_golden),
     };
     return cmocka_run_group_tests_name("hypernet", tests, NULL, NULL);

@@ -2,6 +2,8 @@
  * what one that fails leaves behind. Its gradients: test_train_gradients.c. */
 #include "made_training.h"
 
+#include "core/editor/resident.h"
+
 static struct mal_model *model;
 
 static int open_model(void **state) {
@@ -411,6 +413,25 @@ static void test_other_memory(void **state) {
     }
 }
 
+/* A trainer changes the blocks, so that no copy of what they were is left to edit with.
+ */
+static void test_ends_residence(void **state) {
+    struct mal_error err = {0};
+    struct mal_trainer *second = NULL;
+    say_apart(model, true);
+    struct training t = made_training(model, &malmen);
+    size_t before = mal_backend_bytes(model->be);
+    assert_ok(mal_editor_make_resident(t.editor, model->be, &err), &err);
+    assert_true(mal_backend_bytes(model->be) > before && t.editor->shapes[1].resident);
+    assert_ok(mal_trainer_create(&second, model, t.editor, &t.options, &err), &err);
+    for (size_t s = 0; s < t.editor->n_shapes; s++)
+        assert_null(t.editor->shapes[s].resident);
+    mal_trainer_destroy(second);
+    assert_int_equal(mal_backend_bytes(model->be), before);
+    training_finish(&t);
+    say_apart(model, false);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_mend_leaves_lamda),
@@ -425,6 +446,7 @@ int main(void) {
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_other_memory),
+        cmocka_unit_test(test_ends_residence),
     };
     return cmocka_run_group_tests_name("trainer", tests, open_model, close_model);
 }
