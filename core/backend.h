@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
+#include "core/hash.h"
 #include "core/tensor.h"
 
 struct mal_backend;
@@ -387,5 +388,27 @@ void mal_round_weight(struct mal_backend *be, int64_t n, const void *w0, const f
                       enum mal_dtype dtype, void *w, enum mal_dtype w_dtype);
 /* out[0] = sum of x^2 in fp64 (device memory): NaN or infinite when an element is. */
 void mal_sum_squares(struct mal_backend *be, int64_t n, const float *x, double *out);
+
+/* A tensor for mal_digest_pieces(): device memory. Its elements are hashed as `dtype`
+ * stores them, which is w_dtype or, of fp32, one that has the same values. */
+struct mal_pieces {
+    const void *w;           /* (n) */
+    struct mal_hash *hashes; /* out: (n_pieces), SHA-256 of each piece */
+    double *sums;            /* out: (n_pieces), of squares */
+    int64_t n;
+    enum mal_dtype w_dtype, dtype;
+};
+
+/* Pieces of `bytes` as they are hashed (a multiple of 64), the last one of each tensor
+ * may be shorter. The sums have the same bits on every device: of elements k, k + 8, ...
+ * of a piece each in order, added to that of its last n mod 8. NaN or infinite when an
+ * element is. */
+void mal_digest_pieces(struct mal_backend *be, int64_t bytes,
+                       const struct mal_pieces *list, size_t n);
+
+static inline int64_t mal_n_pieces(const struct mal_pieces *run, int64_t bytes) {
+    int64_t each = bytes / (int64_t)mal_dtype_size(run->dtype);
+    return (run->n + each - 1) / each;
+}
 
 #endif

@@ -1,8 +1,8 @@
 /* backend_impl.h - what a device implements: one function per operation of backend.h.
  *
- * The wrappers in backend.c check arguments, fill in leading dimensions given as 0, skip
- * empty operations and those after a sticky error; an implementation does none of that.
- * It reports a failure once with mal_fail(&be->error, MAL_DEVICE, ...). */
+ * The wrappers in backend_ops.c check arguments, fill in leading dimensions given as 0,
+ * skip empty operations and those after a sticky error; an implementation does none of
+ * that. It reports a failure once with mal_fail(&be->error, MAL_DEVICE, ...). */
 #ifndef MAL_BACKEND_IMPL_H
 #define MAL_BACKEND_IMPL_H
 
@@ -123,6 +123,8 @@ struct mal_backend_ops {
                          const float *t, enum mal_dtype dtype, void *w,
                          enum mal_dtype w_dtype);
     void (*sum_squares)(struct mal_backend *be, int64_t n, const float *x, double *out);
+    void (*digest_pieces)(struct mal_backend *be, int64_t bytes,
+                          const struct mal_pieces *list, size_t n);
 };
 
 /* A device's own struct begins with this one. */
@@ -136,6 +138,11 @@ struct mal_backend {
     char name[32];
     char description[256];
 };
+
+/* No error sticks. */
+static inline bool mal_backend_runs(const struct mal_backend *be) {
+    return be->error.status == MAL_OK;
+}
 
 /* Allocated, or (negative) given back. */
 static inline void mal_backend_count(struct mal_backend *be, int64_t bytes) {

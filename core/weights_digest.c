@@ -1,228 +1,195 @@
-/* weights_digest.c - hashes weights on the host's cores, from slices of bounded size: the
- * device is one thread's, so slices of all tensors are fetched in rounds, and a round is
- * hashed in parallel. */
+/* weights_digest.c - hashes weights where they are, piece by piece, and makes one of the
+ * pieces. */
 #include "core/weights_digest.h"
 
-#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/alloc.h"
-#include "core/simd.h"
+#include "core/arena.h"
 
-/* Elements of a tensor in one round, times the device's breadth: whole pieces. */
+/* Elements of a tensor that the host's cores hash between two ticks: whole pieces. */
 enum { SLICE = 1 << 19 };
-
-struct lane {
-    struct mal_hasher *hasher;
-    char *raw[2];  /* a round of w_dtype, and the one after it */
-    float *wide;   /* a round, for sums */
-    char *narrow;  /* a round in the checkpoint's dtype, where w_dtype is fp32 */
-    int64_t piece; /* elements */
-    struct mal_hash *hashes; /* of a round's pieces */
-    double *sums;
-};
 
 struct digesting {
     struct mal_backend *be;
-    enum mal_digest_form form;
     struct mal_digest *digests;
-    struct lane *lanes;
+    struct mal_pieces *all, *slice; /* (n): of all elements, and of some */
     size_t n;
-    int64_t slice;
-    char *raw; /* of all lanes */
+    struct mal_arena found;  /* hashes and sums of all pieces, on the device */
+    struct mal_hash *hashes; /* the same of one tensor, on the host */
+    double *sums;
+    size_t most; /* pieces of a tensor */
 };
 
 static void finish(struct digesting *d) {
-    for (size_t i = 0; d->lanes && i < d->n; i++) {
-        mal_hasher_destroy(d->lanes[i].hasher);
-        mal_free(d->lanes[i].wide);
-        mal_free(d->lanes[i].narrow);
-        mal_free(d->lanes[i].hashes);
-        mal_free(d->lanes[i].sums);
+    mal_arena_finish(&d->found);
+    mal_free(d->all);
+    mal_free(d->slice);
+    mal_free(d->hashes);
+    mal_free(d->sums);
+}
+
+static size_t n_pieces(const struct digesting *d, size_t i) {
+    return (size_t)mal_n_pieces(&d->all[i], MAL_DIGEST_PIECE);
+}
+
+/* The layout: run on a counting arena first. */
+static void place(struct digesting *d, struct mal_arena *arena) {
+    for (size_t i = 0; i < d->n; i++) {
+        size_t n = n_pieces(d, i);
+        d->all[i].hashes = mal_arena_alloc(arena, n * sizeof(struct mal_hash));
+        d->all[i].sums = mal_arena_alloc(arena, n * sizeof(double));
+        if (n > d->most) d->most = n;
     }
-    mal_free(d->lanes);
-    mal_backend_free_host(d->be, d->raw);
-}
-
-static size_t n_pieces(const struct lane *lane, int64_t n) {
-    return (size_t)((n + lane->piece - 1) / lane->piece);
-}
-
-static bool begin_lane(struct digesting *d, size_t i, char **raw, struct mal_error *err) {
-    const struct mal_linear *lin = d->digests[i].linear;
-    struct lane *lane = &d->lanes[i];
-    size_t n = (size_t)d->slice, bytes = n * mal_dtype_size(lin->w_dtype);
-    bool same = lin->dtype == lin->w_dtype;
-    assert(same || lin->w_dtype == MAL_F32);
-    lane->raw[0] = *raw;
-    lane->raw[1] = *raw + bytes;
-    *raw += 2 * bytes;
-    lane->wide = lin->w_dtype == MAL_F32 ? NULL : mal_malloc(n * sizeof(float));
-    lane->narrow = same ? NULL : mal_malloc(n * mal_dtype_size(lin->dtype));
-    lane->piece = MAL_DIGEST_PIECE / (int64_t)mal_dtype_size(lin->dtype);
-    lane->hashes = mal_calloc(n_pieces(lane, d->slice), sizeof *lane->hashes);
-    lane->sums = mal_calloc(n_pieces(lane, d->slice), sizeof *lane->sums);
-    if ((!lane->wide && lin->w_dtype != MAL_F32) || (!lane->narrow && !same) ||
-        !lane->hashes || !lane->sums)
-        return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
-    return mal_hasher_create(&lane->hasher, err);
 }
 
 static bool begin(struct digesting *d, struct mal_error *err) {
-    size_t bytes = 0;
-    for (size_t i = 0; i < d->n; i++)
-        bytes += 2 * (size_t)d->slice * mal_dtype_size(d->digests[i].linear->w_dtype);
-    d->lanes = mal_calloc(d->n, sizeof *d->lanes);
-    d->raw = mal_backend_alloc_host(d->be, bytes);
-    if (!d->lanes || !d->raw) return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
-    char *raw = d->raw;
+    struct mal_arena counting;
+    mal_arena_init_counting(&counting);
+    d->all = mal_calloc(d->n, sizeof *d->all);
+    d->slice = mal_calloc(d->n, sizeof *d->slice);
+    if (!d->all || !d->slice) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
     for (size_t i = 0; i < d->n; i++) {
-        d->digests[i].sum_squares = 0;
-        if (!begin_lane(d, i, &raw, err)) return false;
+        const struct mal_linear *lin = d->digests[i].linear;
+        d->all[i] = (struct mal_pieces){.w = d->digests[i].w,
+                                        .n = lin->d_in * lin->d_out,
+                                        .w_dtype = lin->w_dtype,
+                                        .dtype = lin->dtype};
     }
+    place(d, &counting);
+    d->hashes = mal_calloc(d->most, sizeof *d->hashes);
+    d->sums = mal_calloc(d->most, sizeof *d->sums);
+    if (!d->hashes || !d->sums) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
+    if (!mal_arena_init(&d->found, d->be, counting.peak, err)) return false;
+    place(d, &d->found);
     return true;
 }
 
-/* Eight sums, each of every eighth element: the same whatever the vectors' width. */
-static MAL_SIMD double sum_squares(const float *x, int64_t n) {
-    enum { LANES = 8 };
-
-    double sums[LANES] = {0}, total = 0;
-    int64_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        MAL_SIMD_LOOP
-        for (int k = 0; k < LANES; k++)
-            sums[k] += (double)x[i + k] * (double)x[i + k];
-    }
-    for (; i < n; i++)
-        total += (double)x[i] * (double)x[i];
-    for (int k = 0; k < LANES; k++)
-        total += sums[k];
-    return total;
+/* Elements [from, from + n) of a tensor, `from` where a piece begins. */
+static struct mal_pieces slice_of(const struct mal_pieces *all, int64_t from, int64_t n) {
+    struct mal_pieces slice = *all;
+    int64_t left = from < all->n ? all->n - from : 0;
+    int64_t piece = from / (MAL_DIGEST_PIECE / (int64_t)mal_dtype_size(all->dtype));
+    slice.n = left < n ? left : n;
+    if (slice.n == 0) return slice;
+    slice.w = (const char *)all->w + (size_t)from * mal_dtype_size(all->w_dtype);
+    slice.hashes += piece;
+    slice.sums += piece;
+    return slice;
 }
 
-static int64_t n_elements(const struct mal_digest *digest) {
-    return digest->linear->d_in * digest->linear->d_out;
-}
-
-/* Elements of a tensor in the round that begins at `from`. */
-static int64_t in_round(const struct digesting *d, size_t i, int64_t from) {
-    int64_t left = n_elements(&d->digests[i]) - from;
-    return left < 0 ? 0 : left < d->slice ? left : d->slice;
-}
-
-static void fetch(const struct digesting *d, int64_t from, int half) {
-    for (size_t i = 0; i < d->n; i++) {
-        size_t size = mal_dtype_size(d->digests[i].linear->w_dtype);
-        int64_t n = in_round(d, i, from);
-        if (n == 0) continue;
-        mal_backend_download(d->be, d->lanes[i].raw[half],
-                             (const char *)d->digests[i].w + (size_t)from * size,
-                             (size_t)n * size);
-    }
-}
-
-/* Piece p of a round's n elements: where it begins, and how many elements it has. */
-static int64_t piece_of(const struct lane *lane, size_t p, int64_t n, int64_t *out_n) {
-    int64_t from = (int64_t)p * lane->piece, left = n - from;
-    *out_n = left < lane->piece ? left : lane->piece;
-    return from;
-}
-
-static void sum_piece(const struct digesting *d, size_t i, int half, int64_t n,
-                      size_t p) {
-    struct lane *lane = &d->lanes[i];
-    enum mal_dtype dtype = d->digests[i].linear->w_dtype;
-    int64_t from = piece_of(lane, p, n, &n);
-    const char *raw = lane->raw[half] + (size_t)from * mal_dtype_size(dtype);
-    const float *values = (const float *)(const void *)raw;
-    if (lane->wide) {
-        mal_to_f32(lane->wide + from, raw, dtype, (size_t)n);
-        values = lane->wide + from;
-    }
-    lane->sums[p] = sum_squares(values, n);
-}
-
-/* n elements of a round from `from` on, as the checkpoint has them. */
-static const char *stored_bytes(const struct digesting *d, size_t i, int half,
-                                int64_t from, int64_t n) {
-    struct lane *lane = &d->lanes[i];
-    const struct mal_linear *lin = d->digests[i].linear;
-    const char *raw = lane->raw[half] + (size_t)from * mal_dtype_size(lin->w_dtype);
-    if (!lane->narrow) return raw;
-    /* exact: they are values of that type, kept as fp32 */
-    char *narrow = lane->narrow + (size_t)from * mal_dtype_size(lin->dtype);
-    mal_from_f32(narrow, (const float *)(const void *)raw, lin->dtype, (size_t)n);
-    return narrow;
-}
-
-static void hash_piece(const struct digesting *d, size_t i, int half, int64_t n,
-                       size_t p) {
-    struct lane *lane = &d->lanes[i];
-    size_t size = mal_dtype_size(d->digests[i].linear->dtype);
-    int64_t from = piece_of(lane, p, n, &n);
-    lane->hashes[p] = mal_hash_of(stored_bytes(d, i, half, from, n), (size_t)n * size);
-}
-
-static void hash_whole(const struct digesting *d, size_t i, int half, int64_t n) {
-    size_t size = mal_dtype_size(d->digests[i].linear->dtype);
-    mal_hasher_add(d->lanes[i].hasher, stored_bytes(d, i, half, 0, n), (size_t)n * size);
-}
-
-/* Of a round that is there: all pieces side by side, what comes of them in order. */
-static void digest_round(const struct digesting *d, int64_t from, int half) {
-    const size_t most = (size_t)(d->slice / (MAL_DIGEST_PIECE / (int64_t)sizeof(float)));
-    const bool whole = d->form == MAL_DIGEST_WHOLE;
-#pragma omp parallel for schedule(dynamic)
-    for (size_t task = 0; task < 2 * d->n * most; task++) { /* the longer ones first */
-        size_t i = task % d->n, p = task / d->n % most;
-        int64_t n = in_round(d, i, from);
-        if (task >= d->n * most) {
-            if (p < n_pieces(&d->lanes[i], n)) sum_piece(d, i, half, n, p);
-        } else if (whole) {
-            if (p == 0 && n > 0) hash_whole(d, i, half, n);
-        } else if (p < n_pieces(&d->lanes[i], n)) {
-            hash_piece(d, i, half, n, p);
-        }
-    }
-    for (size_t i = 0; i < d->n; i++) {
-        const struct lane *lane = &d->lanes[i];
-        size_t n = n_pieces(lane, in_round(d, i, from));
-        for (size_t p = 0; p < n; p++)
-            d->digests[i].sum_squares += lane->sums[p];
-        if (!whole) mal_hasher_add(lane->hasher, lane->hashes, n * sizeof *lane->hashes);
-    }
-}
-
-/* A round is hashed while the next one is on its way. */
-static bool digest_all(const struct digesting *d, void (*tick)(void *), void *tick_arg,
-                       struct mal_error *err) {
-    int64_t longest = 0;
-    int half = 0;
+static int64_t longest(const struct digesting *d) {
+    int64_t n = 0;
     for (size_t i = 0; i < d->n; i++)
-        if (n_elements(&d->digests[i]) > longest) longest = n_elements(&d->digests[i]);
-    fetch(d, 0, half);
-    for (int64_t from = 0; from < longest; from += d->slice, half = !half) {
+        if (d->all[i].n > n) n = d->all[i].n;
+    return n;
+}
+
+/* Another device has a thread for every piece: all of them take as long as one. */
+static bool digest_pieces(struct digesting *d, void (*tick)(void *), void *tick_arg,
+                          struct mal_error *err) {
+    int64_t end = longest(d), step = mal_backend_on_host(d->be) ? SLICE : end;
+    for (int64_t from = 0; from < end; from += step) {
+        for (size_t i = 0; i < d->n; i++)
+            d->slice[i] = slice_of(&d->all[i], from, step);
+        mal_digest_pieces(d->be, MAL_DIGEST_PIECE, d->slice, d->n);
         if (!mal_backend_sync(d->be, err)) return false;
-        fetch(d, from + d->slice, !half);
-        digest_round(d, from, half);
         if (tick) tick(tick_arg);
     }
     return true;
 }
 
+/* The digest of a tensor of those of its pieces. */
+static bool join_pieces(struct digesting *d, size_t i, struct mal_error *err) {
+    struct mal_digest *digest = &d->digests[i];
+    size_t n = n_pieces(d, i);
+    mal_backend_download(d->be, d->hashes, d->all[i].hashes, n * sizeof *d->hashes);
+    mal_backend_download(d->be, d->sums, d->all[i].sums, n * sizeof *d->sums);
+    if (!mal_backend_sync(d->be, err)) return false;
+    digest->hash = mal_hash_of(d->hashes, n * sizeof *d->hashes);
+    digest->sum_squares = 0;
+    for (size_t p = 0; p < n; p++)
+        digest->sum_squares += d->sums[p];
+    return true;
+}
+
+/* ---- As a whole: a hash is one core's, so a core for each tensor ---- */
+
+/* Of one tensor. */
+struct lane {
+    struct mal_hasher *hasher;
+    char *raw;    /* a slice of w_dtype */
+    char *narrow; /* and as it is stored */
+};
+
+static bool open_lanes(struct lane *lanes, size_t n, struct mal_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        lanes[i].raw = mal_malloc(SLICE * sizeof(float));
+        lanes[i].narrow = mal_malloc(SLICE * sizeof(uint16_t));
+        if (!lanes[i].raw || !lanes[i].narrow)
+            return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
+        if (!mal_hasher_create(&lanes[i].hasher, err)) return false;
+    }
+    return true;
+}
+
+static void close_lanes(struct lane *lanes, size_t n) {
+    for (size_t i = 0; lanes && i < n; i++) {
+        mal_hasher_destroy(lanes[i].hasher);
+        mal_free(lanes[i].raw);
+        mal_free(lanes[i].narrow);
+    }
+    mal_free(lanes);
+}
+
+static void add_slice(struct lane *lane, const struct mal_pieces *slice) {
+    const char *stored = lane->raw;
+    if (slice->dtype != slice->w_dtype) {
+        mal_from_f32(lane->narrow, (const float *)(const void *)lane->raw, slice->dtype,
+                     (size_t)slice->n);
+        stored = lane->narrow;
+    }
+    mal_hasher_add(lane->hasher, stored, (size_t)slice->n * mal_dtype_size(slice->dtype));
+}
+
+static bool hash_slices(struct digesting *d, struct lane *lanes, void (*tick)(void *),
+                        void *tick_arg, struct mal_error *err) {
+    for (int64_t from = 0; from < longest(d); from += SLICE) {
+        for (size_t i = 0; i < d->n; i++) {
+            struct mal_pieces *slice = &d->slice[i];
+            *slice = slice_of(&d->all[i], from, SLICE);
+            mal_backend_download(d->be, lanes[i].raw, slice->w,
+                                 (size_t)slice->n * mal_dtype_size(slice->w_dtype));
+        }
+        if (!mal_backend_sync(d->be, err)) return false;
+#pragma omp parallel for schedule(dynamic)
+        for (size_t i = 0; i < d->n; i++)
+            add_slice(&lanes[i], &d->slice[i]);
+        if (tick) tick(tick_arg);
+    }
+    return true;
+}
+
+static bool hash_whole(struct digesting *d, void (*tick)(void *), void *tick_arg,
+                       struct mal_error *err) {
+    struct lane *lanes = mal_calloc(d->n, sizeof *lanes);
+    if (!lanes) return mal_fail(err, MAL_NO_MEMORY, "slices of weights");
+    bool ok = open_lanes(lanes, d->n, err) && hash_slices(d, lanes, tick, tick_arg, err);
+    for (size_t i = 0; ok && i < d->n; i++)
+        d->digests[i].hash = mal_hasher_end(lanes[i].hasher);
+    close_lanes(lanes, d->n);
+    return ok;
+}
+
 bool mal_digest_weights(struct mal_backend *be, enum mal_digest_form form,
                         struct mal_digest *digests, size_t n, void (*tick)(void *),
                         void *tick_arg, struct mal_error *err) {
-    struct digesting d = {.be = be,
-                          .form = form,
-                          .digests = digests,
-                          .n = n,
-                          .slice = SLICE * mal_backend_breadth(be)};
-    bool ok = begin(&d, err) && digest_all(&d, tick, tick_arg, err);
+    struct digesting d = {.be = be, .digests = digests, .n = n, .found = {.be = be}};
+    bool ok = begin(&d, err) && digest_pieces(&d, tick, tick_arg, err);
     for (size_t i = 0; ok && i < n; i++)
-        digests[i].hash = mal_hasher_end(d.lanes[i].hasher);
+        ok = join_pieces(&d, i, err);
+    if (ok && form == MAL_DIGEST_WHOLE) ok = hash_whole(&d, tick, tick_arg, err);
     finish(&d);
     return ok;
 }

@@ -2,7 +2,7 @@
  *
  * SHA-256 of a tensor as a whole is one core's work (1.2 GB/s: 0.12 s for a matrix of
  * GPT-J 6B), so a tensor's digest is that of the digests of its pieces, which all cores
- * work on. */
+ * of a CPU or threads of a GPU work on. */
 #ifndef MAL_WEIGHTS_DIGEST_H
 #define MAL_WEIGHTS_DIGEST_H
 
@@ -24,8 +24,8 @@ struct mal_digest {
     double sum_squares;   /* NaN or infinite where an element is */
 };
 
-/* Tensors side by side, each downloaded in slices; `tick` (may be NULL) between the
- * slices. */
+/* Tensors side by side, on the device that has them; `tick` (may be NULL) between slices
+ * of them. */
 bool mal_digest_weights(struct mal_backend *be, enum mal_digest_form form,
                         struct mal_digest *digests, size_t n, void (*tick)(void *),
                         void *tick_arg, struct mal_error *err) MAL_CHECK;

@@ -122,6 +122,7 @@ static struct mal_backend_ops table(void) {
     OP(apply_dense);
     OP(round_weight);
     OP(sum_squares);
+    OP(digest_pieces);
 #undef OP
     return ops;
 }

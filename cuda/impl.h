@@ -225,4 +225,8 @@ void mal_cuda_round_weight(struct mal_backend *be, int64_t n, const void *w0,
                            enum mal_dtype w_dtype);
 void mal_cuda_sum_squares(struct mal_backend *be, int64_t n, const float *x, double *out);
 
+/* digest.cu */
+void mal_cuda_digest_pieces(struct mal_backend *be, int64_t bytes,
+                            const struct mal_pieces *list, size_t n);
+
 #endif

@@ -75,6 +75,7 @@ static const struct mal_backend_ops cpu_ops = {
     .apply_dense = mal_cpu_apply_dense,
     .round_weight = mal_cpu_round_weight,
     .sum_squares = mal_cpu_sum_squares,
+    .digest_pieces = mal_cpu_digest_pieces,
 };
 
 bool mal_cpu_create(struct mal_backend **out, bool bf16, struct mal_error *err) {

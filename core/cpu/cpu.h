@@ -174,4 +174,8 @@ void mal_cpu_round_weight(struct mal_backend *be, int64_t n, const void *w0,
                           enum mal_dtype w_dtype);
 void mal_cpu_sum_squares(struct mal_backend *be, int64_t n, const float *x, double *out);
 
+/* digest.c */
+void mal_cpu_digest_pieces(struct mal_backend *be, int64_t bytes,
+                           const struct mal_pieces *list, size_t n);
+
 #endif

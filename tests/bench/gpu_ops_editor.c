@@ -1,4 +1,5 @@
 /* gpu_ops_editor.c - the editors' operations: networks, systems, versions of weights. */
+#include "core/weights_digest.h"
 #include "gpu_ops.h"
 
 static struct cost moved(double bytes) {
@@ -110,6 +111,17 @@ static void bench_weights(struct ops_bench *o) {
     for (struct timer t = timer(b, "sum_squares", what, moved(4 * elements));
          timer_next(&t);)
         mal_sum_squares(b->be, n, t32, sum);
+    struct mal_pieces six[6]; /* as many as GPT-J's editor has modules */
+    for (size_t i = 0; i < 6; i++) {
+        six[i] =
+            (struct mal_pieces){.w = w, .n = n, .w_dtype = MAL_BF16, .dtype = MAL_BF16};
+        int64_t pieces = mal_n_pieces(&six[i], MAL_DIGEST_PIECE);
+        six[i].hashes = bench_take(b, pieces * (int64_t)sizeof(struct mal_hash));
+        six[i].sums = bench_take(b, pieces * 8);
+    }
+    for (struct timer t = timer(b, "digest_pieces of six", what, moved(12 * elements));
+         timer_next(&t);)
+        mal_digest_pieces(b->be, MAL_DIGEST_PIECE, six, 6);
     for (struct timer t = timer(b, "dot", what, moved(8 * elements)); timer_next(&t);)
         mal_dot(b->be, o->f, o->c, t32, MAL_F32, 0, s, MAL_F32, 0, sum);
     bench_release(b);
@@ -154,11 +166,12 @@ static void bench_rounding(struct ops_bench *o) {
 void bench_editor_ops(struct ops_bench *o) {
     static const char *const rows[] = {"normalize_rows", "block_", "column_stats",
                                        "edit_diffs"};
-    static const char *const weights[] = {"apply_", "round_weight", "sum_squares", "dot"};
+    static const char *const weights[] = {"apply_", "round_weight", "sum_squares",
+                                          "digest_pieces", "dot"};
     static const char *const rounding[] = {"round_rows", "convert", "axpby64"};
     bool wanted[3] = {false};
-    for (size_t i = 0; i < 4; i++) {
-        wanted[0] = wanted[0] || bench_wants(&o->b, rows[i]);
+    for (size_t i = 0; i < 5; i++) {
+        wanted[0] = wanted[0] || (i < 4 && bench_wants(&o->b, rows[i]));
         wanted[1] = wanted[1] || bench_wants(&o->b, weights[i]);
         wanted[2] = wanted[2] || (i < 3 && bench_wants(&o->b, rounding[i]));
     }
