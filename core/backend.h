@@ -129,6 +129,19 @@ void mal_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda, int6
 void mal_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m, int64_t n,
                 const double *l, int64_t ldl, double *b, int64_t ldb);
 
+/* ---- Rows through a Cholesky factor l (n,n), again and again ---- */
+
+/* Where a triangular solve is mostly waiting, a device takes the inverses of the blocks
+ * on the factor's diagonal, found once: so many doubles of device memory; 0: none. */
+int64_t mal_inverses64(const struct mal_backend *be, int64_t n);
+void mal_invert_blocks64(struct mal_backend *be, int64_t n, const double *l, int64_t ldl,
+                         double *inverses);
+/* b (m,n) := b l'^-1 where `first`, else b l^-1: together b (l l')^-1. `inverses` of this
+ * l, or NULL. */
+void mal_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                      const double *l, int64_t ldl, const double *inverses, double *b,
+                      int64_t ldb);
+
 /* Thin QR, m >= n: the n rows of a (n,m) are the columns of the matrix; on return they
  * are the orthonormal columns of Q, and r (n,n), row-major upper triangular with zeros
  * below, has matrix = Q r. */

@@ -42,6 +42,12 @@ struct mal_backend_ops {
                     int64_t row0, double *info);
     void (*trsm64)(struct mal_backend *be, bool right, bool trans_l, int64_t m, int64_t n,
                    const double *l, int64_t ldl, double *b, int64_t ldb);
+    void (*invert_blocks64)(struct mal_backend *be, int64_t n, const double *l,
+                            int64_t ldl, double *inverses);
+    /* inverses may be NULL */
+    void (*solve_rows64)(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                         const double *l, int64_t ldl, const double *inverses, double *b,
+                         int64_t ldb);
     void (*qr64)(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
     void (*transpose_lower64)(struct mal_backend *be, int64_t n, const double *l,
                               double *y);
@@ -135,6 +141,7 @@ struct mal_backend {
     bool on_host;           /* device memory is host memory */
     int64_t slice_fma;      /* as mal_backend_slice_fma() */
     int64_t breadth;        /* as mal_backend_breadth() */
+    int64_t inverse_block;  /* order of blocks that it inverts; 0: it inverts none */
     char name[32];
     char description[256];
 };

@@ -76,6 +76,27 @@ void mal_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m, int
     be->ops->trsm64(be, right, trans_l, m, n, l, ld(ldl, right ? n : m), b, ld(ldb, n));
 }
 
+int64_t mal_inverses64(const struct mal_backend *be, int64_t n) {
+    return n * be->inverse_block;
+}
+
+void mal_invert_blocks64(struct mal_backend *be, int64_t n, const double *l, int64_t ldl,
+                         double *inverses) {
+    assert(n >= 0);
+    if (mal_inverses64(be, n) == 0 || !mal_backend_runs(be)) return;
+    assert(l && inverses);
+    be->ops->invert_blocks64(be, n, l, ld(ldl, n), inverses);
+}
+
+void mal_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                      const double *l, int64_t ldl, const double *inverses, double *b,
+                      int64_t ldb) {
+    assert(m >= 0 && n >= 0);
+    if (m == 0 || n == 0 || !mal_backend_runs(be)) return;
+    assert(l && b);
+    be->ops->solve_rows64(be, first, m, n, l, ld(ldl, n), inverses, b, ld(ldb, n));
+}
+
 void mal_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r) {
     assert(n >= 0 && m >= n);
     if (n == 0 || !mal_backend_runs(be)) return;

@@ -87,6 +87,8 @@ static struct mal_backend_ops table(void) {
     OP(syrk64);
     OP(potrf64);
     OP(trsm64);
+    OP(invert_blocks64);
+    OP(solve_rows64);
     OP(qr64);
     OP(transpose_lower64);
     OP(convert);
@@ -252,6 +254,7 @@ static struct mal_cuda *begin(const char *name, int index, struct mal_error *err
     mal_backend_init(&cu->base, &ops, name);
     cu->base.slice_fma = (int64_t)1 << 38;
     cu->base.breadth = 4;
+    cu->base.inverse_block = MAL_INVERSE_BLOCK;
     cu->index = index;
     return cu;
 }

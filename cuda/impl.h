@@ -71,6 +71,14 @@ static inline struct mal_cuda *mal_cuda_of(struct mal_backend *be) {
 
 enum { MAL_THREADS = 256 }; /* of a block, where nothing else is said */
 
+/* Order of the blocks of solve_rows64.cu; small on the host, so that tests have several.
+ */
+#ifdef MAL_CUDA_ON_HOST
+enum { MAL_INVERSE_BLOCK = 64 };
+#else
+enum { MAL_INVERSE_BLOCK = 512 };
+#endif
+
 /* Blocks of MAL_THREADS for n elements, a thread taking every grid-th: no more than fill
  * the device. */
 static inline unsigned mal_cuda_grid(const struct mal_cuda *cu, int64_t n) {
@@ -119,7 +127,7 @@ void mal_cuda_sync(struct mal_backend *be);
 /* gemm.cu */
 void mal_cuda_gemm(struct mal_backend *be, const struct mal_gemm *g);
 
-/* linalg64.cu, potrf64.cu, convert.cu */
+/* linalg64.cu, potrf64.cu, solve_rows64.cu, convert.cu */
 void mal_cuda_gemm64(struct mal_backend *be, const struct mal_gemm64 *g);
 void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
                      const float *a, int64_t lda, bool trans, double beta, double *c,
@@ -128,6 +136,11 @@ void mal_cuda_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda,
                       int64_t row0, double *info);
 void mal_cuda_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                      int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb);
+void mal_cuda_invert_blocks64(struct mal_backend *be, int64_t n, const double *l,
+                              int64_t ldl, double *inverses);
+void mal_cuda_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                           const double *l, int64_t ldl, const double *inverses,
+                           double *b, int64_t ldb);
 void mal_cuda_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 void mal_cuda_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
                                 double *y);

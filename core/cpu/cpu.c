@@ -22,6 +22,11 @@ static void sync_nothing(struct mal_backend *be) {
     /* Operations have finished when they return. */
 }
 
+static void invert_none(struct mal_backend *be, int64_t n, const double *l, int64_t ldl,
+                        double *inverses) {
+    /* BLAS needs none. */
+}
+
 static const struct mal_backend_ops cpu_ops = {
     .create_beside = create_beside,
     .destroy = destroy,
@@ -40,6 +45,8 @@ static const struct mal_backend_ops cpu_ops = {
     .syrk64 = mal_cpu_syrk64,
     .potrf64 = mal_cpu_potrf64,
     .trsm64 = mal_cpu_trsm64,
+    .invert_blocks64 = invert_none,
+    .solve_rows64 = mal_cpu_solve_rows64,
     .qr64 = mal_cpu_qr64,
     .transpose_lower64 = mal_cpu_transpose_lower64,
     .convert = mal_cpu_convert,

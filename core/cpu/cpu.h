@@ -71,6 +71,9 @@ void mal_cpu_potrf64(struct mal_backend *be, int64_t n, double *a, int64_t lda,
                      int64_t row0, double *info);
 void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                     int64_t n, const double *l, int64_t ldl, double *b, int64_t ldb);
+void mal_cpu_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                          const double *l, int64_t ldl, const double *inverses, double *b,
+                          int64_t ldb);
 void mal_cpu_qr64(struct mal_backend *be, int64_t m, int64_t n, double *a, double *r);
 void mal_cpu_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
                                double *y);

@@ -197,6 +197,13 @@ void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
                 mal_blas_int(n), 1.0, l, mal_blas_int(ldl), b, mal_blas_int(ldb));
 }
 
+void mal_cpu_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
+                          const double *l, int64_t ldl, const double *inverses, double *b,
+                          int64_t ldb) {
+    (void)inverses;
+    mal_cpu_trsm64(be, true, first, m, n, l, ldl, b, ldb);
+}
+
 void mal_cpu_transpose_lower64(struct mal_backend *be, int64_t n, const double *l,
                                double *y) {
 #pragma omp parallel for schedule(static) if (n * n > PARALLEL_ELEMENTS)

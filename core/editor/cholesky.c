@@ -145,13 +145,14 @@ bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
 }
 
 bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, int64_t m,
-                            const double *l, double *b, struct mal_error *err) {
+                            const double *l, const double *inverses, double *b,
+                            struct mal_error *err) {
     int64_t rows = 2 * mal_backend_slice_fma(pace->be) / (n * n + 1);
     if (rows < MIN_ROWS) rows = MIN_ROWS;
     if (!pace->tick) rows = m;
     for (int64_t i = 0; i < m; i += rows) {
         int64_t k = min64(rows, m - i);
-        mal_trsm64(pace->be, true, first, k, n, l, n, b + i * n, n);
+        mal_solve_rows64(pace->be, first, k, n, l, n, inverses, b + i * n, n);
         if (!mal_pace_step(pace, err)) return false;
     }
     return true;
@@ -159,6 +160,6 @@ bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, 
 
 bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
                              const double *l, double *b, struct mal_error *err) {
-    return mal_cholesky_half_rows(pace, true, n, m, l, b, err) &&
-           mal_cholesky_half_rows(pace, false, n, m, l, b, err);
+    return mal_cholesky_half_rows(pace, true, n, m, l, NULL, b, err) &&
+           mal_cholesky_half_rows(pace, false, n, m, l, NULL, b, err);
 }

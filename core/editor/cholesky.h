@@ -39,9 +39,10 @@ bool mal_cholesky_solve_half(const struct mal_pace *pace, int64_t n, int64_t m,
 /* b (n,m) := (l l')^-1 b */
 bool mal_cholesky_solve(const struct mal_pace *pace, int64_t n, int64_t m,
                         const double *l, double *b, struct mal_error *err) MAL_CHECK;
-/* b (m,n) := b l'^-1 where `first`, else b l^-1: together b (l l')^-1 */
+/* mal_solve_rows64() in slices of rows. */
 bool mal_cholesky_half_rows(const struct mal_pace *pace, bool first, int64_t n, int64_t m,
-                            const double *l, double *b, struct mal_error *err) MAL_CHECK;
+                            const double *l, const double *inverses, double *b,
+                            struct mal_error *err) MAL_CHECK;
 /* The same on rows: b (m,n) := b (l l')^-1 */
 bool mal_cholesky_solve_rows(const struct mal_pace *pace, int64_t n, int64_t m,
                              const double *l, double *b, struct mal_error *err) MAL_CHECK;

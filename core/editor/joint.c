@@ -98,7 +98,7 @@ static int64_t widest(const struct mal_model *model) {
 }
 
 size_t mal_joint_bytes(const struct mal_model *model) {
-    size_t bytes = mal_joint_factor_bytes(widest(model));
+    size_t bytes = mal_joint_factor_bytes(mal_model_backend(model), widest(model));
     for (size_t m = 0; m < mal_model_n_edits(model); m++)
         bytes += square_bytes(mal_model_edit(model, m)->d_in);
     return bytes;
@@ -114,7 +114,7 @@ static bool leaves_room(struct mal_backend *be, size_t bytes) {
  * error then. */
 static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
     size_t max_bytes = joint->max_bytes;
-    size_t each = mal_joint_factor_bytes(widest(joint->model)),
+    size_t each = mal_joint_factor_bytes(joint->be, widest(joint->model)),
            held = mal_joint_bytes(joint->model);
     if (max_bytes && held > max_bytes) {
         return mal_fail(
@@ -200,7 +200,8 @@ void mal_joint_destroy(struct mal_joint *joint) {
 
 size_t mal_joint_held_bytes(const struct mal_joint *joint) {
     return mal_joint_bytes(joint->model) +
-           (joint->n_factors - 1) * mal_joint_factor_bytes(widest(joint->model));
+           (joint->n_factors - 1) *
+               mal_joint_factor_bytes(joint->be, widest(joint->model));
 }
 
 bool mal_joint_is_whole(const struct mal_joint *joint) {

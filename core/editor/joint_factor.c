@@ -18,18 +18,24 @@ static int64_t order(const struct mal_joint *joint, size_t m) {
     return mal_model_edit(joint->model, m)->d_in;
 }
 
-static double *rows_since(const struct mal_joint_factor *factor, int64_t d_in) {
-    return factor->l + d_in * d_in;
+/* What stands in a factor's memory. */
+struct parts {
+    double *inverses; /* of the blocks on l's diagonal */
+    double *w;        /* (room, d_in) */
+    float *u;         /* (room, d_in) */
+};
+
+static struct parts parts_of(const struct mal_joint *joint,
+                             const struct mal_joint_factor *factor, int64_t d_in) {
+    struct parts parts = {.inverses = factor->l + d_in * d_in};
+    parts.w = parts.inverses + mal_inverses64(joint->be, d_in);
+    parts.u = (float *)(parts.w + mal_joint_room(d_in) * d_in);
+    return parts;
 }
 
-/* The same rows as they came. */
-static float *keys_since(const struct mal_joint_factor *factor, int64_t d_in) {
-    return (float *)(rows_since(factor, d_in) + mal_joint_room(d_in) * d_in);
-}
-
-size_t mal_joint_factor_bytes(int64_t n) {
+size_t mal_joint_factor_bytes(const struct mal_backend *be, int64_t n) {
     size_t order = (size_t)n, room = (size_t)mal_joint_room(n);
-    return order * order * sizeof(double) +
+    return (order * order + (size_t)mal_inverses64(be, n)) * sizeof(double) +
            room * order * (sizeof(double) + sizeof(float));
 }
 
@@ -40,11 +46,11 @@ static bool settle(struct mal_joint *joint, struct mal_joint_factor *factor,
     if (factor->module < 0) return true;
     size_t m = (size_t)factor->module;
     int64_t d_in = order(joint, m), depth = mal_joint_depth(joint, d_in);
+    const float *u = parts_of(joint, factor, d_in).u;
     while (factor->pending > 0) {
         int64_t k = factor->pending < depth ? factor->pending : depth;
         factor->pending -= k;
-        mal_syrk64(joint->be, d_in, k, 1,
-                   keys_since(factor, d_in) + factor->pending * d_in, d_in, true, 1,
+        mal_syrk64(joint->be, d_in, k, 1, u + factor->pending * d_in, d_in, true, 1,
                    joint->a[m], d_in);
         if (!mal_pace_step(pace, err)) return false;
     }
@@ -69,13 +75,14 @@ bool mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int
     if (factor->module != (int64_t)m || n == 0) return true;
     if (sign < 0 || factor->n + n > mal_joint_room(d_in))
         return drop(joint, factor, pace, err);
-    double *w = rows_since(factor, d_in) + factor->n * d_in;
+    struct parts parts = parts_of(joint, factor, d_in);
+    double *w = parts.w + factor->n * d_in;
     mal_convert(joint->be, n * d_in, w, MAL_F64, u, MAL_F32);
-    mal_trsm64(joint->be, true, true, n, d_in, factor->l, d_in, w, d_in);
+    mal_solve_rows64(joint->be, true, n, d_in, factor->l, d_in, parts.inverses, w, d_in);
     *out = (struct mal_joined){.made = factor->made, .row = factor->n};
     *out_held = factor->pending == factor->n;
     if (*out_held) {
-        mal_backend_copy(joint->be, keys_since(factor, d_in) + factor->n * d_in, u,
+        mal_backend_copy(joint->be, parts.u + factor->n * d_in, u,
                          (size_t)(n * d_in) * sizeof *u);
         factor->pending += n;
     }
@@ -94,6 +101,8 @@ static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *
     if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor->l,
                             joint->info, err))
         return false;
+    mal_invert_blocks64(joint->be, lin->d_in, factor->l, lin->d_in,
+                        parts_of(joint, factor, lin->d_in).inverses);
     factor->module = (int64_t)m;
     return true;
 }
@@ -133,7 +142,7 @@ static bool correct(const struct mal_joint *joint, const struct mal_joint_factor
                     const struct buffers *b, struct mal_error *err) {
     const char *module = mal_model_edit(joint->model, (size_t)factor->module)->name;
     int64_t d_in = order(joint, (size_t)factor->module), k = factor->n;
-    const double *w = rows_since(factor, d_in);
+    const double *w = parts_of(joint, factor, d_in).w;
     struct mal_gemm64 product = {.m = k,
                                  .n = k,
                                  .k = d_in,
@@ -178,14 +187,15 @@ bool mal_joint_first_half(struct mal_joint *joint, size_t m, const struct mal_pa
                           double *b, struct mal_error *err) {
     const struct mal_joint_factor *factor = factor_of(joint, m);
     int64_t d_in = order(joint, m);
+    struct parts parts = parts_of(joint, factor, d_in);
     assert(factor->module == (int64_t)m);
     if (joined->made == factor->made) {
-        mal_backend_copy(joint->be, b, rows_since(factor, d_in) + joined->row * d_in,
+        mal_backend_copy(joint->be, b, parts.w + joined->row * d_in,
                          (size_t)(n * d_in) * sizeof *b);
         return true;
     }
     mal_convert(joint->be, n * d_in, b, MAL_F64, u, MAL_F32);
-    return mal_cholesky_half_rows(pace, true, d_in, n, factor->l, b, err);
+    return mal_cholesky_half_rows(pace, true, d_in, n, factor->l, parts.inverses, b, err);
 }
 
 bool mal_joint_second_half(struct mal_joint *joint, size_t m, const struct mal_pace *pace,
@@ -197,5 +207,6 @@ bool mal_joint_second_half(struct mal_joint *joint, size_t m, const struct mal_p
         struct buffers buffers = place(scratch, d_in, n);
         if (!correct(joint, factor, pace, n, b, &buffers, err)) return false;
     }
-    return mal_cholesky_half_rows(pace, false, d_in, n, factor->l, b, err);
+    return mal_cholesky_half_rows(pace, false, d_in, n, factor->l,
+                                  parts_of(joint, factor, d_in).inverses, b, err);
 }

@@ -12,9 +12,10 @@
  * l'^-1 (I - w' (I + w w')^-1 w) l^-1 (Woodbury). u'u is added to A when A is read next:
  * before it is factorised anew, or rows leave it. */
 struct mal_joint_factor {
-    int64_t module;  /* -1: none */
-    double *l;       /* device, owned, with the room for w, and for u in fp32 */
-    int64_t n;       /* rows of w */
+    int64_t module; /* -1: none */
+    double *l; /* device, owned, with the inverses of its blocks on the diagonal and room
+                * for w, and for u in fp32 */
+    int64_t n; /* rows of w */
     int64_t pending; /* the first rows of u, that A lacks */
     int64_t made; /* how often: rows that joined one of before are not in this one's w */
 };
@@ -74,7 +75,7 @@ int64_t mal_joint_depth(const struct mal_joint *joint, int64_t d_in);
  * their own small system to cost next to nothing. */
 int64_t mal_joint_room(int64_t n);
 /* Bytes of a factor of order n with all its rows. */
-size_t mal_joint_factor_bytes(int64_t n);
+size_t mal_joint_factor_bytes(const struct mal_backend *be, int64_t n);
 /* What rows of keys that join, or leave, do to the module's factor. *out_held: A need not
  * be told of them. */
 bool mal_joint_factor_add(struct mal_joint *joint, size_t m, const float *u, int64_t n,

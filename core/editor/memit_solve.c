@@ -190,13 +190,13 @@ static bool solve_with(const struct mal_memit_solve *s, const double *l,
                               .alpha = 1};
     mal_convert(be, n * d_in, b->w, MAL_F64, s->k, MAL_F32);
     mal_convert(be, n * d_out, b->r, MAL_F64, s->r, MAL_F32);
-    if (!mal_cholesky_half_rows(pace, true, d_in, n, l, b->w, err) ||
+    if (!mal_cholesky_half_rows(pace, true, d_in, n, l, NULL, b->w, err) ||
         !mal_pace_gemm64(pace, &gram, err))
         return false;
     mal_add_ridge(be, n, 1, b->small);
     if (!mal_cholesky_check(pace, s->module, "system", n, b->small, b->info, err) ||
         !mal_cholesky_solve(pace, n, d_out, b->small, b->r, err) ||
-        !mal_cholesky_half_rows(pace, false, d_in, n, l, b->w, err))
+        !mal_cholesky_half_rows(pace, false, d_in, n, l, NULL, b->w, err))
         return false;
     const double *r;
     if (!mal_orthonormalise(pace, n, d_in, b->w, &b->qr, &r, err)) return false;

@@ -181,6 +181,30 @@ static void time_factors(struct ops_bench *o, const double *a, double *l, double
     b->n_failed++;
 }
 
+/* Few rows and some, as a triangular solve and with inverted blocks. */
+static void time_rows(struct ops_bench *o, const double *l, double *x) {
+    struct bench *b = &o->b;
+    int64_t n = o->f, counts[] = {4, 350 / o->scale};
+    double order = (double)n;
+    double *inverses = bench_take(b, mal_inverses64(b->be, n) * 8);
+    char what[64];
+    snprintf(what, sizeof what, "%lld", (long long)n);
+    for (struct timer t = timer(b, "invert_blocks64", what,
+                                fp64_cost(order * 512 * 512 / 3, 4 * order * 512));
+         timer_next(&t);)
+        mal_invert_blocks64(b->be, n, l, n, inverses);
+    for (size_t i = 0; i < 4 * sizeof counts / sizeof *counts; i++) {
+        bool first = i & 1, plain = i & 2;
+        int64_t m = counts[i / 4];
+        struct cost cost = fp64_cost(order * order * (double)m,
+                                     4 * order * order + 16 * order * (double)m);
+        snprintf(what, sizeof what, "%lldx%lld, %s half%s", (long long)m, (long long)n,
+                 first ? "first" : "second", plain ? ", as trsm64" : "");
+        for (struct timer t = timer(b, "solve_rows64", what, cost); timer_next(&t);)
+            mal_solve_rows64(b->be, first, m, n, l, n, plain ? NULL : inverses, x, n);
+    }
+}
+
 static void time_solves(struct ops_bench *o, const double *l) {
     struct bench *b = &o->b;
     int64_t n = o->f, m = o->c, few = 350 / o->scale;
@@ -197,6 +221,7 @@ static void time_solves(struct ops_bench *o, const double *l) {
             mal_trsm64(b->be, right, right, right ? m : n, right ? n : m, l, n, x,
                        right ? n : m);
     }
+    time_rows(o, l, x);
     for (int paced = 0; paced < 2; paced++) {
         struct mal_pace pace = {.be = b->be, .tick = paced ? go_on : NULL};
         const char *how = paced ? " in slices" : "";
@@ -327,7 +352,8 @@ static void run_all(struct ops_bench *o) {
     }
     if (bench_wants(&o->b, "gemm64")) bench_gemm64(o);
     if (bench_wants(&o->b, "syrk64") || bench_wants(&o->b, "cholesky") ||
-        bench_wants(&o->b, "trsm64"))
+        bench_wants(&o->b, "trsm64") || bench_wants(&o->b, "solve_rows64") ||
+        bench_wants(&o->b, "invert_blocks64"))
         bench_systems(o);
     if (bench_wants(&o->b, "qr64")) bench_qr(o);
     bench_editor_ops(o);

@@ -8,7 +8,8 @@
 static void test_few_factors(void **state) {
     open_lab("gpt2-malmen-mixed-shapes");
     size_t least = mal_joint_bytes(lab.model),
-           wide = 32 * 32 * sizeof(double) + 2 * 32 * (sizeof(double) + sizeof(float));
+           wide = 32 * 32 * sizeof(double) + 2 * 32 * (sizeof(double) + sizeof(float)) +
+                  (size_t)mal_inverses64(lab.be, 32) * sizeof(double);
     assert_int_equal(lab.n_modules, 3);
     close_lab();
 

@@ -402,6 +402,55 @@ static void trsm64(void **state) {
     }
 }
 
+/* x op(l) of the result is b again, whether blocks on l's diagonal were inverted or not.
+ */
+static void check_solved(int64_t m, int64_t n, bool first, const double *l, int64_t ldl,
+                         const double *b, const double *x, int64_t ldb) {
+    for (int64_t i = 0; i < m; i++) {
+        for (int64_t j = 0; j < n; j++) {
+            double sum = 0;
+            for (int64_t k = first ? 0 : j; k < (first ? j + 1 : n); k++)
+                sum += x[i * ldb + k] * (first ? l[j * ldl + k] : l[k * ldl + j]);
+            check_close("solve_rows64", i * n + j, sum, b[i * ldb + j], 1e-12);
+        }
+        assert_true(x[i * ldb + n] == b[i * ldb + n]);
+    }
+}
+
+static void solve_rows64(void **state) {
+    struct device *dev = *state;
+    static const int64_t rows[] = {1, 2, 3, 4, 8, 9, 70},
+                         orders[] = {1, 5, 32, 33, 64, 100, 128, 200, 600};
+    for (size_t t = 0; t < sizeof orders / sizeof *orders; t++) {
+        int64_t n = orders[t], ldl = n + 2, ldb = n + 1;
+        double *l = double_zeros(n * ldl);
+        for (int64_t i = 0; i < n; i++)
+            for (int64_t j = 0; j < ldl; j++)
+                l[i * ldl + j] = j > i    ? NAN
+                                 : i == j ? 3
+                                          : (double)random_float(dev) / 64;
+        double *dev_l = device_doubles(dev, l, n * ldl);
+        double *inverses = device_doubles(dev, NULL, mal_inverses64(dev->be, n));
+        mal_invert_blocks64(dev->be, n, dev_l, ldl, inverses);
+        for (size_t k = 0; k < 4 * sizeof rows / sizeof *rows; k++) {
+            bool first = k & 1, plain = k & 2;
+            int64_t m = rows[k / 4];
+            double *b = double_zeros(m * ldb);
+            for (int64_t i = 0; i < m * ldb; i++)
+                b[i] = (double)random_float(dev);
+            double *dev_b = device_doubles(dev, b, m * ldb);
+            mal_solve_rows64(dev->be, first, m, n, dev_l, ldl, plain ? NULL : inverses,
+                             dev_b, ldb);
+            double *x = host_copy(dev, dev_b, (size_t)(m * ldb) * sizeof *x);
+            check_solved(m, n, first, l, ldl, b, x, ldb);
+            free(b);
+            free(x);
+        }
+        free(l);
+        device_release(dev);
+    }
+}
+
 static double dot64(int64_t n, const double *a, const double *b) {
     double sum = 0;
     for (int64_t i = 0; i < n; i++)
@@ -536,6 +585,7 @@ int main(void) {
         cmocka_unit_test(syrk64),
         cmocka_unit_test(potrf64),
         cmocka_unit_test(trsm64),
+        cmocka_unit_test(solve_rows64),
         cmocka_unit_test(potrf64_names_the_pivot),
         cmocka_unit_test(qr64),
         cmocka_unit_test(transpose_lower64),
