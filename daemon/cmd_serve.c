@@ -81,7 +81,7 @@ static const struct mal_option options[] = {
     {"max-batch-facts", MAL_OPTION_INT, AT(max_batch_facts), "N", "1024",
      "Facts of several jobs that are edited together. A larger job is a batch of its own.",
      .min = 1, .max = 1e7},
-    {"batch-window-ms", MAL_OPTION_INT, AT(batch_window_ms), "MS", "50",
+    {"batch-window-ms", MAL_OPTION_INT, AT(batch_window_ms), "MS", "20",
      "How long the oldest queued job waits for others to be edited with.", .min = 0,
      .max = 60000},
     {"max-body", MAL_OPTION_BYTES, AT(max_body), "BYTES", "16MiB",
