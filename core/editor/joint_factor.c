@@ -35,7 +35,8 @@ static struct parts parts_of(const struct mal_joint *joint,
 
 size_t mal_joint_factor_bytes(const struct mal_backend *be, int64_t n) {
     size_t order = (size_t)n, room = (size_t)mal_joint_room(n);
-    return (order * order + (size_t)mal_inverses64(be, n)) * sizeof(double) +
+    size_t inverses = be ? (size_t)mal_inverses64(be, n) : 0;
+    return (order * order + inverses) * sizeof(double) +
            room * order * (sizeof(double) + sizeof(float));
 }
 

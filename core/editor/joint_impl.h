@@ -74,7 +74,7 @@ int64_t mal_joint_depth(const struct mal_joint *joint, int64_t d_in);
 /* Rows that may join a system of order n before it is factorised anew: few enough for
  * their own small system to cost next to nothing. */
 int64_t mal_joint_room(int64_t n);
-/* Bytes of a factor of order n with all its rows. */
+/* Bytes of a factor of order n with all its rows; without a device (NULL): on the CPU. */
 size_t mal_joint_factor_bytes(const struct mal_backend *be, int64_t n);
 /* What rows of keys that join, or leave, do to the module's factor. *out_held: A need not
  * be told of them. */
