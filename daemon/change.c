@@ -157,7 +157,9 @@ bool mal_engine_base_change(struct mal_engine *engine, int64_t now_ms,
 /* ---- Making it ready ---- */
 
 void mal_change_give_delta(struct mal_change *change) {
-    if (!change->stager || mal_delta_bytes(&change->delta) < MAL_STAGER_LEAST) return;
+    if (!change->stager || change->delta_given ||
+        mal_delta_bytes(&change->delta) < MAL_STAGER_LEAST)
+        return;
     mal_delta_hash_data(&change->delta);
     mal_stager_delta(change->stager, change->row.version, &change->delta);
     change->delta_given = true;

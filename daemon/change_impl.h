@@ -51,7 +51,7 @@ bool mal_change_add_result(struct mal_change *change, const char *id,
 /* Values of `n` more facts, zeroed, to be filled; NULL: out of memory. */
 struct mal_history_value *mal_change_add_values(struct mal_change *change, size_t n,
                                                 struct mal_error *err) MAL_CHECK;
-/* Its delta is what it will be: the stager, if there is one, may begin with it. */
+/* Its delta is what it will be: the stager, if there is one, may begin with it, once. */
 void mal_change_give_delta(struct mal_change *change);
 
 /* ---- A change of the joint system (change_joint.c) ---- */

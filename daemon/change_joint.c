@@ -239,6 +239,13 @@ static bool load_text(void *arg, size_t text, float *values, struct mal_error *e
     return true;
 }
 
+/* The change has it in the end, whatever becomes of the repair. */
+static void give_delta(void *arg, struct mal_delta *delta) {
+    struct mal_joint_run *run = arg;
+    run->change->delta = *delta;
+    mal_change_give_delta(run->change);
+}
+
 bool mal_joint_run_solve(struct mal_joint_run *run, int64_t basis,
                          struct mal_error *err) {
     struct mal_engine *engine = run->engine;
@@ -258,7 +265,9 @@ bool mal_joint_run_solve(struct mal_joint_run *run, int64_t basis,
                             .others = run->others.texts,
                             .n_others = run->others.n_texts,
                             .load = load_text,
-                            .load_arg = run};
+                            .load_arg = run,
+                            .decided = give_delta,
+                            .decided_arg = run};
     bool ok = mal_repair_run(&run->repair, err);
     run->change->delta = run->repair.delta;
     run->repair.delta = (struct mal_delta){0};

@@ -1,7 +1,8 @@
 /* stager.h - what a change stores, on its way to the disk while the change is still being
  * made.
  *
- * Values of facts are known before the solve, a delta before it is measured. The writer's
+ * Values of facts are known before the solve, a delta before it is measured, and where
+ * nothing is repaired before it is verified. The writer's
  * thread stages them meanwhile, and writes of others between their chunks; what is left
  * is staged when the change becomes durable. What was staged of a change that came to
  * nothing is forgotten, before anything of the next one is staged. Used by one thread,

@@ -63,6 +63,7 @@ static bool try_change(struct run *run, struct mal_error *err) {
     if (!mal_joint_delta(r->change, &delta, err)) return false;
     mal_delta_finish(&r->delta);
     r->delta = delta;
+    if (r->decided && r->max_rounds == 0) r->decided(r->decided_arg, &r->delta);
     double begin = mal_clock_seconds();
     if (!mal_weights_try(r->ws, r->basis, &r->delta, try_tick, run, err)) return false;
     double tried = mal_clock_seconds();

@@ -34,6 +34,10 @@ struct mal_repair {
     /* The values of others[i] as they are in the live weights. */
     bool (*load)(void *arg, size_t i, float *values, struct mal_error *err);
     void *load_arg;
+    /* Told, before it is tried and scored, of a delta that no round can change any more:
+     * where there are none. It may note hashes in it. NULL: nobody asks. */
+    void (*decided)(void *arg, struct mal_delta *delta);
+    void *decided_arg;
 
     /* Out. After a failure, too, mal_repair_finish(). */
     struct mal_delta delta;   /* tried in ws, not sealed */

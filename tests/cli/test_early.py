@@ -10,8 +10,8 @@ MANY = demo_facts("heldout.ndjson", 240)  # a few more than a megabyte of values
 
 
 class Early(Life):
-    def open(self):
-        d = self.serve("--no-scrub")
+    def open(self, *more):
+        d = self.serve("--no-scrub", *more)
         self.db = d.db
         return d
 
@@ -46,6 +46,15 @@ class Early(Life):
         job = d.wait_job(job)
         self.assertEqual(job["state"], "applied", job)
         self.assertGreater(job["result"]["rounds"], 0, "none was repaired")
+        self.check(d, len(MANY))
+
+    def test_single_pass(self):
+        """The delta is on its way before it is verified, too."""
+        d = self.open("--repair-rounds", "0")
+        for gate, state in (({"max_norm_growth": 1e-9}, "rejected"), ({}, "applied")):
+            job = self.post(d, MANY, gate=gate)
+            self.wait_staged(1)
+            self.assertEqual(d.wait_job(job)["state"], state)
         self.check(d, len(MANY))
 
     def test_refused(self):

@@ -19,6 +19,17 @@ static bool on_cpu(void) {
     return strncmp(test_device(), "cpu", 3) == 0;
 }
 
+/* What was told of the delta before it was verified. */
+static struct mal_delta_part *decided;
+static int n_decided;
+
+static void decide(void *arg, struct mal_delta *delta) {
+    (void)arg;
+    assert_true(w.report.seconds[MAL_STAGE_VERIFY] == 0);
+    decided = delta->parts;
+    n_decided++;
+}
+
 /* Texts from `half` on are taught; those below are there. */
 static bool repair(struct mal_joint_change *change, size_t half, int64_t max_rounds,
                    double tau, struct mal_repair *r, struct mal_error *err) {
@@ -33,7 +44,9 @@ static bool repair(struct mal_joint_change *change, size_t half, int64_t max_rou
                              .n_taught = w.n - half,
                              .others = w.texts,
                              .n_others = half,
-                             .load = load};
+                             .load = load,
+                             .decided = decide};
+    n_decided = 0;
     return mal_joint_teach(change, NULL, w.texts + half, w.n - half, err) &&
            mal_repair_run(r, err);
 }
@@ -92,6 +105,8 @@ static void check_best(const char *name) {
         struct mal_joint_change *change = begin();
         assert_ok(repair(change, half, rounds, tau, &r, &err), &err);
         struct result now = result_of(&r, tau);
+        assert_int_equal(n_decided, rounds == 0);
+        assert_true(rounds > 0 || decided == r.delta.parts);
         bool worse =
             now.wrong != best.wrong ? now.wrong > best.wrong : now.failing > best.failing;
         if (worse) {
