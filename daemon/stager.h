@@ -2,11 +2,11 @@
  * made.
  *
  * Values of facts are known before the solve, a delta before it is measured, and where
- * nothing is repaired before it is verified. The writer's
- * thread stages them meanwhile, and writes of others between their chunks; what is left
- * is staged when the change becomes durable. What was staged of a change that came to
- * nothing is forgotten, before anything of the next one is staged. Used by one thread,
- * for one change at a time. */
+ * nothing is repaired before it is verified. The writer's thread stages them meanwhile,
+ * and writes of others between their chunks; what is left is staged when the change
+ * becomes durable. What was staged of a change that came to nothing is forgotten, before
+ * anything of the next one is staged. Used by one thread, for one change at a time.
+ */
 #ifndef MAL_STAGER_H
 #define MAL_STAGER_H
 
