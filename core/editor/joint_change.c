@@ -12,8 +12,8 @@
 #include "core/round.h"
 
 enum {
-    KEEP_PARALLEL = 1 << 22, /* bytes from which threads share a copy */
-    ROUND_SLICE = 1 << 22    /* differences rounded at a time */
+    KEEP_TEXTS = 256,     /* whose values are fetched at a time */
+    ROUND_SLICE = 1 << 22 /* differences rounded at a time */
 };
 
 static const struct mal_linear *module_at(const struct mal_joint *joint, size_t m) {
@@ -263,28 +263,66 @@ static bool round_values(struct mal_joint *joint, size_t m, int64_t n, float *d,
     return ok;
 }
 
-/* The differences d (n, d_out) of a module into the texts' values. */
-static bool keep_values(struct mal_joint_change *change, size_t first_text, size_t m,
-                        int64_t n, const float *d, struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
+/* Texts [k, k + n) of the group in the order of their rows, and d (rows, d_out) of those:
+ * into their values. */
+static void share_out(struct mal_joint_change *change,
+                      const struct mal_joint_group *group, size_t first_text, size_t m,
+                      size_t k, size_t n, const float *d) {
+    const struct mal_joint *joint = change->joint;
+    const struct mal_joint_text *texts = change->texts + first_text;
+    const size_t *order = group->rows.order + k;
     int64_t d_out = module_at(joint, m)->d_out;
-    size_t bytes = (size_t)(n * d_out) * sizeof(float);
-    bool there = mal_backend_on_host(joint->be);
-    float *own = there ? NULL : mal_malloc(bytes);
-    const float *host = there ? d : own;
-    if (!host)
-        return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", change->n_texts);
-    if (own) mal_backend_download(joint->be, own, d, bytes);
-    bool ok = mal_backend_sync(joint->be, err);
-#pragma omp parallel for schedule(static) if (bytes > KEEP_PARALLEL)
-    for (size_t i = first_text; i < change->n_texts; i++) {
-        const struct mal_joint_text *text = &change->texts[i];
-        int64_t rows = rows_of(joint, &text->example, m);
+    int64_t row = first_row(joint, &texts[order[0]], m);
+#pragma omp parallel for schedule(static) if (n >= KEEP_TEXTS)
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_joint_text *text = &texts[order[i]];
         memcpy(text->values + values_at(joint, &text->example, m),
-               host + first_row(joint, text, m) * d_out,
-               (size_t)(rows * d_out) * sizeof(float));
+               d + (first_row(joint, text, m) - row) * d_out,
+               (size_t)(rows_of(joint, &text->example, m) * d_out) * sizeof(float));
     }
-    mal_free(own);
+}
+
+static size_t floats_of(const struct mal_joint *joint,
+                        const struct mal_joint_group *group, size_t m, size_t k,
+                        size_t n) {
+    int64_t rows = 0;
+    for (size_t i = k; i < k + n; i++)
+        rows += rows_of(joint, &group->rows.examples[group->rows.order[i]], m);
+    return (size_t)(rows * module_at(joint, m)->d_out);
+}
+
+static size_t texts_from(const struct mal_joint_group *group, size_t k) {
+    size_t left = group->rows.n_examples - k;
+    return left < KEEP_TEXTS ? left : KEEP_TEXTS;
+}
+
+/* The differences d (n, d_out) of a module into the texts' values, a few texts at a time:
+ * of a large batch they are a gigabyte. */
+static bool keep_values(struct mal_joint_change *change,
+                        const struct mal_joint_group *group, size_t first_text, size_t m,
+                        const float *d, struct mal_error *err) {
+    struct mal_joint *joint = change->joint;
+    size_t n = group->rows.n_examples, most = 0, at = 0;
+    if (mal_backend_on_host(joint->be)) {
+        if (!mal_backend_sync(joint->be, err)) return false;
+        share_out(change, group, first_text, m, 0, n, d);
+        return true;
+    }
+    for (size_t k = 0; k < n; k += KEEP_TEXTS) {
+        size_t floats = floats_of(joint, group, m, k, texts_from(group, k));
+        if (floats > most) most = floats;
+    }
+    float *host = mal_malloc(most * sizeof *host);
+    bool ok = host || mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+    for (size_t k = 0; ok && k < n; k += KEEP_TEXTS) {
+        size_t texts = texts_from(group, k),
+               floats = floats_of(joint, group, m, k, texts);
+        mal_backend_download(joint->be, host, d + at, floats * sizeof *host);
+        ok = mal_backend_sync(joint->be, err);
+        if (ok) share_out(change, group, first_text, m, k, texts, host);
+        at += floats;
+    }
+    mal_free(host);
     return ok;
 }
 
@@ -297,7 +335,7 @@ static bool take_module(struct mal_joint_change *change, struct mal_joint_group 
     double start = mal_clock_seconds();
     if (!round_values(joint, m, n * d_out, d, err) ||
         !mal_joint_check_finite(joint, m, "value differences", n * d_out, d, err) ||
-        !keep_values(change, first_text, m, n, d, err))
+        !keep_values(change, group, first_text, m, d, err))
         return false;
     mal_convert(joint->be, n * d_out, group->r[m], MAL_F64, d, MAL_F32);
     mal_backend_free(joint->be, d);

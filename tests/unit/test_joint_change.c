@@ -125,6 +125,26 @@ static void test_repair(void **state) {
         check_repair(names[i]);
 }
 
+/* So many texts that their values come over in several pieces; each has its own. */
+static void test_many(void **state) {
+    enum { MANY = 300 };
+    struct mal_error err = {0};
+    struct mal_example many[MANY];
+    open_world(names[0], 0);
+    for (size_t k = 0; k < MANY; k++)
+        many[k] = w.texts[k % w.n];
+    struct mal_joint_change *change = begin();
+    mal_weights_use(w.ws, 0);
+    assert_ok(mal_joint_teach_values(change, NULL, many, MANY, &err), &err);
+    for (size_t k = 0; k < MANY; k++) {
+        keep_values(change, k % w.n, k);
+        if (k < w.n) enter(k);
+        expect_values(k % w.n);
+    }
+    mal_joint_change_destroy(change);
+    close_world();
+}
+
 /* ---- Keys that come and go ---- */
 
 static void add_keys(size_t first, size_t n, int sign) {
@@ -191,7 +211,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_coarse), cmocka_unit_test(test_removal),
         cmocka_unit_test(test_mixed),  cmocka_unit_test(test_repair),
-        cmocka_unit_test(test_keys),
+        cmocka_unit_test(test_many),   cmocka_unit_test(test_keys),
     };
     return cmocka_run_group_tests_name("joint_change", tests, NULL, NULL);
 }
