@@ -16,18 +16,15 @@ struct digesting {
     struct mal_digest *digests;
     struct mal_pieces *all, *slice; /* (n): of all elements, and of some */
     size_t n;
-    struct mal_arena found;  /* hashes and sums of all pieces, on the device */
-    struct mal_hash *hashes; /* the same of one tensor, on the host */
-    double *sums;
-    size_t most; /* pieces of a tensor */
+    struct mal_arena found; /* hashes and sums of all pieces, on the device */
+    char *host;             /* the same on the host */
 };
 
 static void finish(struct digesting *d) {
     mal_arena_finish(&d->found);
     mal_free(d->all);
     mal_free(d->slice);
-    mal_free(d->hashes);
-    mal_free(d->sums);
+    mal_free(d->host);
 }
 
 static size_t n_pieces(const struct digesting *d, size_t i) {
@@ -40,7 +37,6 @@ static void place(struct digesting *d, struct mal_arena *arena) {
         size_t n = n_pieces(d, i);
         d->all[i].hashes = mal_arena_alloc(arena, n * sizeof(struct mal_hash));
         d->all[i].sums = mal_arena_alloc(arena, n * sizeof(double));
-        if (n > d->most) d->most = n;
     }
 }
 
@@ -58,9 +54,8 @@ static bool begin(struct digesting *d, struct mal_error *err) {
                                         .dtype = lin->dtype};
     }
     place(d, &counting);
-    d->hashes = mal_calloc(d->most, sizeof *d->hashes);
-    d->sums = mal_calloc(d->most, sizeof *d->sums);
-    if (!d->hashes || !d->sums) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
+    d->host = mal_malloc(counting.peak);
+    if (!d->host) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
     if (!mal_arena_init(&d->found, d->be, counting.peak, err)) return false;
     place(d, &d->found);
     return true;
@@ -100,17 +95,24 @@ static bool digest_pieces(struct digesting *d, void (*tick)(void *), void *tick_
     return true;
 }
 
-/* The digest of a tensor of those of its pieces. */
-static bool join_pieces(struct digesting *d, size_t i, struct mal_error *err) {
-    struct mal_digest *digest = &d->digests[i];
-    size_t n = n_pieces(d, i);
-    mal_backend_download(d->be, d->hashes, d->all[i].hashes, n * sizeof *d->hashes);
-    mal_backend_download(d->be, d->sums, d->all[i].sums, n * sizeof *d->sums);
+static const void *on_host(const struct digesting *d, const void *found) {
+    return d->host + ((const char *)found - d->found.base);
+}
+
+/* The digests of tensors of those of their pieces. */
+static bool join_pieces(struct digesting *d, struct mal_error *err) {
+    mal_backend_download(d->be, d->host, d->found.base, d->found.used);
     if (!mal_backend_sync(d->be, err)) return false;
-    digest->hash = mal_hash_of(d->hashes, n * sizeof *d->hashes);
-    digest->sum_squares = 0;
-    for (size_t p = 0; p < n; p++)
-        digest->sum_squares += d->sums[p];
+    for (size_t i = 0; i < d->n; i++) {
+        struct mal_digest *digest = &d->digests[i];
+        const double *sums = on_host(d, d->all[i].sums);
+        size_t n = n_pieces(d, i);
+        digest->hash =
+            mal_hash_of(on_host(d, d->all[i].hashes), n * sizeof(struct mal_hash));
+        digest->sum_squares = 0;
+        for (size_t p = 0; p < n; p++)
+            digest->sum_squares += sums[p];
+    }
     return true;
 }
 
@@ -186,9 +188,8 @@ bool mal_digest_weights(struct mal_backend *be, enum mal_digest_form form,
                         struct mal_digest *digests, size_t n, void (*tick)(void *),
                         void *tick_arg, struct mal_error *err) {
     struct digesting d = {.be = be, .digests = digests, .n = n, .found = {.be = be}};
-    bool ok = begin(&d, err) && digest_pieces(&d, tick, tick_arg, err);
-    for (size_t i = 0; ok && i < n; i++)
-        ok = join_pieces(&d, i, err);
+    bool ok =
+        begin(&d, err) && digest_pieces(&d, tick, tick_arg, err) && join_pieces(&d, err);
     if (ok && form == MAL_DIGEST_WHOLE) ok = hash_whole(&d, tick, tick_arg, err);
     finish(&d);
     return ok;

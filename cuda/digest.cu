@@ -131,14 +131,19 @@ __device__ inline void take_words(const elements<W, T> &x, uint32_t (&w)[WORDS])
     }
 }
 
-/* Element i goes to sum i mod LANES, what is left after the last LANES of a piece to one
- * of its own: the CPU's order. */
+/* Of the first n. Element i goes to sum i mod LANES, what is left after the last LANES of
+ * a piece to `total`: the CPU's order. */
 template <typename W, typename T>
-__device__ inline void add_squares(const elements<W, T> &x, double (&sums)[LANES]) {
+__device__ inline void add_squares(const elements<W, T> &x, int n, double (&sums)[LANES],
+                                   double *total) {
 #pragma unroll
     for (int i = 0; i < elements<W, T>::N; i++) {
         double value = (double)mal_widen(x[i]);
-        sums[i % LANES] += value * value;
+        if (i < n / LANES * LANES) {
+            sums[i % LANES] += value * value;
+        } else if (i < n) {
+            *total += value * value;
+        }
     }
 }
 
@@ -152,15 +157,7 @@ __device__ void finish(uint32_t (&state)[8], const W *x, int n, int64_t bytes,
     uint32_t w[WORDS];
     int end = n * (int)sizeof(T);
     last.load_some(x, n);
-#pragma unroll
-    for (int i = 0; i < elements<W, T>::N; i++) {
-        double value = (double)mal_widen(last[i]);
-        if (i < n / LANES * LANES) {
-            sums[i % LANES] += value * value;
-        } else if (i < n) {
-            *total += value * value;
-        }
-    }
+    add_squares(last, n, sums, total);
     take_words(last, w);
 #pragma unroll
     for (int i = 0; i < WORDS; i++)
@@ -189,7 +186,7 @@ __device__ void digest_piece(const W *x, int64_t n, uint32_t *hash, double *sum)
     for (int64_t i = 0; i + N <= n; i += N) {
         uint32_t w[WORDS];
         take_words(next, w);
-        add_squares(next, sums);
+        add_squares(next, N, sums, &total);
         if (i + 2 * N <= n) next.load(x + i + N, aligned);
         compress(state, w);
     }

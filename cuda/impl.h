@@ -53,6 +53,10 @@ static inline struct mal_cuda *mal_cuda_of(struct mal_backend *be) {
     return cu;
 }
 
+static inline int64_t mal_cuda_min(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+
 /* ---- Launching ---- */
 
 #ifdef MAL_CUDA_ON_HOST

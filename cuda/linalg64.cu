@@ -10,10 +10,6 @@
 #include "cuda/libraries.h"
 #include "cuda/reduce.h"
 
-static int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
-
 /* ---- Products ---- */
 
 /* The largest c of one product with a widened operand: what keeps a deep slice of both in
@@ -56,13 +52,13 @@ void mal_cuda_gemm64(struct mal_backend *be, const struct mal_gemm64 *g) {
     bool in_place = g->a_dtype == MAL_F64 && g->b_dtype == MAL_F64;
     int64_t tile = in_place ? INT_MAX : TILE;
     for (int64_t i = 0; i < g->m; i += tile) {
-        int64_t m = min_of(tile, g->m - i);
+        int64_t m = mal_cuda_min(tile, g->m - i);
         for (int64_t j = 0; j < g->n; j += tile) {
-            int64_t n = min_of(tile, g->n - j);
+            int64_t n = mal_cuda_min(tile, g->n - j);
             int64_t words = (int64_t)(cu->work_bytes / sizeof(double));
             int64_t step = in_place ? INT_MAX : words / (m + n), p = 0;
             do { /* once for k = 0 too: c = beta c */
-                multiply(cu, g, i, m, j, n, p, min_of(step, g->k - p));
+                multiply(cu, g, i, m, j, n, p, mal_cuda_min(step, g->k - p));
                 p += step;
             } while (p < g->k);
         }
@@ -100,7 +96,7 @@ static void syrk_in_blocks(struct mal_cuda *cu, const struct syrk *s) {
     int64_t step = s->trans ? 1 : s->ldx; /* from a row of c to the next, in x */
     for (int64_t i = 0; i < s->n; i += BLOCK) {
         struct syrk diagonal = *s;
-        diagonal.n = min_of(BLOCK, s->n - i);
+        diagonal.n = mal_cuda_min(BLOCK, s->n - i);
         diagonal.x = s->x + i * step;
         diagonal.c = s->c + i * s->ldc + i;
         syrk(cu, &diagonal);
@@ -122,7 +118,7 @@ void mal_cuda_syrk64(struct mal_backend *be, int64_t n, int64_t k, double alpha,
     int64_t step = (int64_t)(cu->work_bytes / sizeof(double)) / n, p = 0;
     assert(step > 0);
     do {
-        int64_t slice = min_of(step, k - p);
+        int64_t slice = mal_cuda_min(step, k - p);
         int64_t rows = trans ? slice : n, cols = trans ? n : slice;
         mal_cuda_convert_rows(cu, rows, cols, a + (trans ? p * lda : p), MAL_F32, lda,
                               cu->work, MAL_F64);

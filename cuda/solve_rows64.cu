@@ -2,17 +2,10 @@
  * its diagonal: what is left of a triangular solve is products, one after the other for
  * as many blocks as there are. For few rows they are own kernels, which read the factor
  * as fast as the memory gives it. */
-#include <assert.h>
-
 #include "cuda/impl.h"
-#include "cuda/libraries.h"
 #include "cuda/reduce.h"
 
 static const int BLOCK = MAL_INVERSE_BLOCK, TILE = 32, SIDE = 8;
-
-static int64_t min_of(int64_t a, int64_t b) {
-    return a < b ? a : b;
-}
 
 /* ---- Inverses ---- */
 
@@ -92,99 +85,87 @@ void mal_cuda_invert_blocks64(struct mal_backend *be, int64_t n, const double *l
 
 enum { FEW = 8, WARPS = 8 };
 
-/* y (m,n) = alpha x (m,k) op(a) + beta y, k <= BLOCK */
-struct product {
-    int64_t m, n, k;
-    bool trans_a;
-    double alpha, beta;
-    const double *x, *a;
-    double *y;
-    int64_t ldx, lda, ldy;
-};
+/* As mal_gemm64() of operands in fp64, a (m,k) not transposed, m <= FEW, k <= BLOCK. */
 
-/* x into shared memory, R rows of k. */
-template <int R> __device__ inline void load_rows(const struct product &p, double *x) {
+/* a into shared memory, R rows of k. */
+template <int R> __device__ inline void load_rows(const struct mal_gemm64 &g, double *x) {
     int thread = (int)(threadIdx.y * blockDim.x + threadIdx.x);
-    for (int i = thread; i < R * (int)p.k; i += (int)(blockDim.x * blockDim.y)) {
-        int64_t r = i / p.k;
-        x[i] = r < p.m ? p.x[r * p.ldx + i % p.k] : 0;
+    for (int i = thread; i < R * (int)g.k; i += (int)(blockDim.x * blockDim.y)) {
+        int64_t r = i / g.k;
+        x[i] = r < g.m ? ((const double *)g.a)[r * g.lda + i % g.k] : 0;
     }
     __syncthreads();
 }
 
-__device__ inline void store(const struct product &p, int64_t r, int64_t j, double sum) {
-    double *y = p.y + r * p.ldy + j;
-    *y = p.alpha * sum + (p.beta == 0 ? 0 : p.beta * *y);
+__device__ inline void store(const struct mal_gemm64 &g, int64_t r, int64_t j,
+                             double sum) {
+    double *c = g.c + r * g.ldc + j;
+    *c = g.alpha * sum + (g.beta == 0 ? 0 : g.beta * *c);
 }
 
-/* a (n,k): a warp a row of it. */
-template <int R> __global__ static void few_by_rows(struct product p) {
+/* b (n,k): a warp a row of it. */
+template <int R> __global__ static void few_by_rows(struct mal_gemm64 g) {
     MAL_SHARED(double, x);
     int warp = (int)threadIdx.y, lane = (int)threadIdx.x;
-    load_rows<R>(p, x);
-    for (int64_t j = (int64_t)blockIdx.x * WARPS + warp; j < p.n;
+    load_rows<R>(g, x);
+    for (int64_t j = (int64_t)blockIdx.x * WARPS + warp; j < g.n;
          j += (int64_t)gridDim.x * WARPS) {
-        const double *a = p.a + j * p.lda;
+        const double *b = (const double *)g.b + j * g.ldb;
         double sum[R] = {0};
 #pragma unroll 8
-        for (int k = lane; k < (int)p.k; k += MAL_WARP) {
-            double value = a[k];
+        for (int k = lane; k < (int)g.k; k += MAL_WARP) {
+            double value = b[k];
 #pragma unroll
             for (int r = 0; r < R; r++)
-                sum[r] += value * x[r * (int)p.k + k];
+                sum[r] += value * x[r * (int)g.k + k];
         }
 #pragma unroll
         for (int r = 0; r < R; r++) {
             double all = mal_warp_sum(sum[r]);
-            if (lane == 0 && r < p.m) store(p, r, j, all);
+            if (lane == 0 && r < g.m) store(g, r, j, all);
         }
     }
 }
 
-/* a (k,n): a thread block MAL_COLUMNS columns of it. */
-template <int R> __global__ static void few_by_columns(struct product p) {
+/* b (k,n): a thread block MAL_COLUMNS columns of it. */
+template <int R> __global__ static void few_by_columns(struct mal_gemm64 g) {
     MAL_SHARED(double, x);
     int64_t j = (int64_t)blockIdx.x * MAL_COLUMNS + threadIdx.x;
     double sum[R] = {0};
-    load_rows<R>(p, x);
+    load_rows<R>(g, x);
 #pragma unroll 8
-    for (int k = (int)threadIdx.y; k < (int)p.k; k += MAL_GROUPS) {
-        double value = j < p.n ? p.a[k * p.lda + j] : 0;
+    for (int k = (int)threadIdx.y; k < (int)g.k; k += MAL_GROUPS) {
+        double value = j < g.n ? ((const double *)g.b)[k * g.ldb + j] : 0;
 #pragma unroll
         for (int r = 0; r < R; r++)
-            sum[r] += value * x[r * (int)p.k + k];
+            sum[r] += value * x[r * (int)g.k + k];
     }
 #pragma unroll
     for (int r = 0; r < R; r++) {
         double all = mal_column_sum(sum[r]);
-        if (threadIdx.y == 0 && j < p.n && r < p.m) store(p, r, j, all);
+        if (threadIdx.y == 0 && j < g.n && r < g.m) store(g, r, j, all);
     }
 }
 
-template <int R> static void few(struct mal_cuda *cu, const struct product *p) {
-    size_t shared = (size_t)(R * p->k) * sizeof(double);
-    if (p->trans_a) {
-        int64_t blocks = min_of((p->n + WARPS - 1) / WARPS, 4 * (int64_t)cu->n_sms);
+template <int R> static void few(struct mal_cuda *cu, const struct mal_gemm64 *g) {
+    size_t shared = (size_t)(R * g->k) * sizeof(double);
+    if (g->trans_b) {
+        int64_t blocks = mal_cuda_min((g->n + WARPS - 1) / WARPS, 4 * (int64_t)cu->n_sms);
         MAL_LAUNCH(cu, few_by_rows<R>, (unsigned)blocks, dim3(MAL_WARP, WARPS), shared,
-                   *p);
+                   *g);
     } else {
         MAL_LAUNCH(cu, few_by_columns<R>,
-                   (unsigned)((p->n + MAL_COLUMNS - 1) / MAL_COLUMNS),
-                   dim3(MAL_COLUMNS, MAL_GROUPS), shared, *p);
+                   (unsigned)((g->n + MAL_COLUMNS - 1) / MAL_COLUMNS),
+                   dim3(MAL_COLUMNS, MAL_GROUPS), shared, *g);
     }
 }
 
-static void multiply(struct mal_cuda *cu, const struct product *p) {
-    if (p->m > FEW) {
-        cublasStatus_t code = mal_blas()->dgemm(
-            cu->blas, p->trans_a ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
-            mal_cuda_int(p->n), mal_cuda_int(p->m), mal_cuda_int(p->k), &p->alpha, p->a,
-            mal_cuda_int(p->lda), p->x, mal_cuda_int(p->ldx), &p->beta, p->y,
-            mal_cuda_int(p->ldy));
-        mal_cuda_check_blas(cu, code, "cublasDgemm");
+static void multiply(struct mal_cuda *cu, const struct mal_gemm64 *g) {
+    if (g->m > FEW) {
+        mal_cuda_gemm64(&cu->base, g);
         return;
     }
-    (p->m == 1 ? few<1> : p->m == 2 ? few<2> : p->m <= 4 ? few<4> : few<FEW>)(cu, p);
+    (g->m == 1 ? few<1> : g->m == 2 ? few<2> : g->m <= 4 ? few<4> : few<FEW>)(cu, g);
 }
 
 /* ---- Solving ---- */
@@ -200,30 +181,20 @@ struct system {
 static void solve_block(struct mal_cuda *cu, const struct system *s, int64_t q, int64_t m,
                         double *b, int64_t ldb) {
     double *x = (double *)cu->work;
-    int64_t at = q * BLOCK, w = min_of(BLOCK, s->n - at), end = at + w;
-    struct product own = {.m = m,
-                          .n = w,
-                          .k = w,
-                          .trans_a = s->first,
-                          .alpha = 1,
-                          .x = b + at,
-                          .a = s->inverses + at * BLOCK,
-                          .y = x,
-                          .ldx = ldb,
-                          .lda = BLOCK,
-                          .ldy = BLOCK};
-    struct product rest = {.m = m,
-                           .n = s->first ? s->n - end : at,
-                           .k = w,
-                           .trans_a = s->first,
-                           .alpha = -1,
-                           .beta = 1,
-                           .x = x,
-                           .a = s->l + (s->first ? end * s->ldl + at : at * s->ldl),
-                           .y = s->first ? b + end : b,
-                           .ldx = BLOCK,
-                           .lda = s->ldl,
-                           .ldy = ldb};
+    int64_t at = q * BLOCK, w = mal_cuda_min(BLOCK, s->n - at), end = at + w;
+    struct mal_gemm64 own = {.m = m, .n = w, .k = w};
+    own.a = b + at, own.lda = ldb;
+    own.b = s->inverses + at * BLOCK, own.ldb = BLOCK;
+    own.c = x, own.ldc = BLOCK;
+    own.a_dtype = own.b_dtype = MAL_F64;
+    own.trans_b = s->first;
+    own.alpha = 1;
+    struct mal_gemm64 rest = own;
+    rest.n = s->first ? s->n - end : at;
+    rest.a = x, rest.lda = BLOCK;
+    rest.b = s->l + (s->first ? end * s->ldl + at : at * s->ldl), rest.ldb = s->ldl;
+    rest.c = s->first ? b + end : b, rest.ldc = ldb;
+    rest.alpha = -1, rest.beta = 1;
     struct mal_axpby64 copy = {
         .n = m, .c = w, .alpha = 1, .x = x, .ldx = BLOCK, .y = b + at, .ldy = ldb};
     copy.x_dtype = MAL_F64;
@@ -245,6 +216,6 @@ void mal_cuda_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_
     }
     for (int64_t i = 0; i < m; i += most)
         for (int64_t q = 0; q < blocks; q++)
-            solve_block(cu, &s, first ? q : blocks - 1 - q, min_of(most, m - i),
+            solve_block(cu, &s, first ? q : blocks - 1 - q, mal_cuda_min(most, m - i),
                         b + i * ldb, ldb);
 }

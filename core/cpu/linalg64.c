@@ -200,7 +200,6 @@ void mal_cpu_trsm64(struct mal_backend *be, bool right, bool trans_l, int64_t m,
 void mal_cpu_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_t n,
                           const double *l, int64_t ldl, const double *inverses, double *b,
                           int64_t ldb) {
-    (void)inverses;
     mal_cpu_trsm64(be, true, first, m, n, l, ldl, b, ldb);
 }
 

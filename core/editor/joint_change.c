@@ -282,47 +282,42 @@ static void share_out(struct mal_joint_change *change,
     }
 }
 
-static size_t floats_of(const struct mal_joint *joint,
-                        const struct mal_joint_group *group, size_t m, size_t k,
-                        size_t n) {
-    int64_t rows = 0;
-    for (size_t i = k; i < k + n; i++)
-        rows += rows_of(joint, &group->rows.examples[group->rows.order[i]], m);
-    return (size_t)(rows * module_at(joint, m)->d_out);
+/* Where the rows of the group's k-th text in that order begin, or all have ended. */
+static int64_t row_at(const struct mal_joint *joint, const struct mal_joint_group *group,
+                      size_t m, size_t k) {
+    const struct mal_edit_rows *rows = &group->rows;
+    if (k >= rows->n_examples) return mal_edit_rows_n(rows, m);
+    return rows->first_row[module_at(joint, m)->of_source][rows->order[k]];
 }
 
-static size_t texts_from(const struct mal_joint_group *group, size_t k) {
-    size_t left = group->rows.n_examples - k;
-    return left < KEEP_TEXTS ? left : KEEP_TEXTS;
-}
-
-/* The differences d (n, d_out) of a module into the texts' values, a few texts at a time:
- * of a large batch they are a gigabyte. */
+/* The differences d (n, d_out) of a module into the texts' values; from another device a
+ * few texts' at a time: of a large batch they are a gigabyte. */
 static bool keep_values(struct mal_joint_change *change,
                         const struct mal_joint_group *group, size_t first_text, size_t m,
                         const float *d, struct mal_error *err) {
     struct mal_joint *joint = change->joint;
-    size_t n = group->rows.n_examples, most = 0, at = 0;
-    if (mal_backend_on_host(joint->be)) {
-        if (!mal_backend_sync(joint->be, err)) return false;
-        share_out(change, group, first_text, m, 0, n, d);
-        return true;
+    bool there = mal_backend_on_host(joint->be);
+    size_t n = group->rows.n_examples, step = there ? n : KEEP_TEXTS;
+    int64_t d_out = module_at(joint, m)->d_out, most = 0;
+    for (size_t k = 0; k < n; k += step) {
+        int64_t rows = row_at(joint, group, m, k + step) - row_at(joint, group, m, k);
+        if (rows > most) most = rows;
     }
-    for (size_t k = 0; k < n; k += KEEP_TEXTS) {
-        size_t floats = floats_of(joint, group, m, k, texts_from(group, k));
-        if (floats > most) most = floats;
-    }
-    float *host = mal_malloc(most * sizeof *host);
-    bool ok = host || mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
-    for (size_t k = 0; ok && k < n; k += KEEP_TEXTS) {
-        size_t texts = texts_from(group, k),
-               floats = floats_of(joint, group, m, k, texts);
-        mal_backend_download(joint->be, host, d + at, floats * sizeof *host);
+    float *own = there ? NULL : mal_malloc((size_t)(most * d_out) * sizeof *own);
+    bool ok = there || own || mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", n);
+    for (size_t k = 0; ok && k < n; k += step) {
+        int64_t row = row_at(joint, group, m, k),
+                rows = row_at(joint, group, m, k + step) - row;
+        const float *part = d + row * d_out;
+        if (own)
+            mal_backend_download(joint->be, own, part,
+                                 (size_t)(rows * d_out) * sizeof *own);
         ok = mal_backend_sync(joint->be, err);
-        if (ok) share_out(change, group, first_text, m, k, texts, host);
-        at += floats;
+        if (ok)
+            share_out(change, group, first_text, m, k, n - k < step ? n - k : step,
+                      own ? own : part);
     }
-    mal_free(host);
+    mal_free(own);
     return ok;
 }
 
