@@ -7,8 +7,8 @@
  * and return nothing: a device's first error sticks, later operations do nothing,
  * mal_backend_sync() tells. Matrices are row-major with a leading dimension in elements
  * (0 = the row length). Shapes are asserted here, not in the implementations. A size of 0
- * is a no-op. Activations are fp32; weights may be stored in 16 bits, and are widened
- * where they are used. */
+ * is a no-op. Activations are fp32, or what products round them to; weights may be stored
+ * in 16 bits, and are widened where they are used. */
 #ifndef MAL_BACKEND_H
 #define MAL_BACKEND_H
 
@@ -76,6 +76,7 @@ int64_t mal_backend_breadth(const struct mal_backend *be);
 struct mal_gemm {
     int64_t m, n, k;
     const float *a;
+    const uint16_t *a16; /* instead of a: it is bf16, where mal_operand_dtype() says so */
     int64_t lda;
     bool trans_a; /* a is stored (k,m) */
     const void *b;
@@ -91,6 +92,12 @@ struct mal_gemm {
 };
 
 void mal_gemm(struct mal_backend *be, const struct mal_gemm *g);
+
+/* What a product rounds activations to, when weights are of that type: MAL_F32 (they are
+ * not), or MAL_BF16. Where nothing else reads them they can be written in it from the
+ * start, by the operations below that have a y_dtype. Without a device (NULL): MAL_F32.
+ */
+enum mal_dtype mal_operand_dtype(const struct mal_backend *be, enum mal_dtype weights);
 
 /* fp64 from fp32 rows: c (m,n) = op(a) @ op(b) + beta c; products are exact, sums fp64.
  */
@@ -193,7 +200,7 @@ struct mal_norm {
 };
 
 void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
-                  float *y);
+                  void *y, enum mal_dtype y_dtype);
 /* dx (n,c) += gradient of the norm at x for dy; statistics are computed again from x. */
 void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                   const float *dy, float *dx);
@@ -207,15 +214,18 @@ enum mal_act {
     MAL_TANH
 };
 
-void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                 float *y);
+/* y (n,c) = act(x + bias), rows of c; bias (c), or NULL: none. y may be x where it is
+ * fp32.
+ */
+void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                 const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
 /* dx = act'(x) dy; relu'(0) = 1 (core/README.md section 3); dx may be dy. */
 void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                  const float *dy, float *dx);
 
-/* y = act(gate) x, element by element; y may be gate or x. */
+/* y = act(gate) x, element by element; y may be gate or x where it is fp32. */
 void mal_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
-                 const float *x, float *y);
+                 const float *x, void *y, enum mal_dtype y_dtype);
 /* dgate = act'(gate) x dy, dx = act(gate) dy; dx may be dy, dgate may not. */
 void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
                  const float *x, const float *dy, float *dgate, float *dx);
@@ -266,8 +276,8 @@ struct mal_attn {
  * largest score, and the log of the sum of exp(score - largest): apart, for their sum in
  * fp32 would blur the probabilities that the backward pass makes again. NULL when none
  * follows. */
-void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                  int64_t ld_out, float *norm);
+void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
+                  enum mal_dtype out_dtype, int64_t ld_out, float *norm);
 
 /* Gradients, written (not added): dq (n_queries, H D), and dk, dv (rows, Hkv D) of the
  * keys at the queries' own positions, in the queries' rows; what flows to earlier keys is

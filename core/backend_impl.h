@@ -61,15 +61,15 @@ struct mal_backend_ops {
                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
                   const float *positions, float *y);
     void (*norm_fwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
-                     float *y);
+                     void *y, enum mal_dtype y_dtype);
     void (*norm_bwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                      const float *dy, float *dx);
-    void (*act_fwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                    float *y);
+    void (*act_fwd)(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                    const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
     void (*act_bwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                     const float *dy, float *dx);
     void (*glu_fwd)(struct mal_backend *be, enum mal_act act, int64_t n,
-                    const float *gate, const float *x, float *y);
+                    const float *gate, const float *x, void *y, enum mal_dtype y_dtype);
     void (*glu_bwd)(struct mal_backend *be, enum mal_act act, int64_t n,
                     const float *gate, const float *x, const float *dy, float *dgate,
                     float *dx);
@@ -77,8 +77,8 @@ struct mal_backend_ops {
                         const int32_t *pos, const float *inv_freq, float *cs);
     void (*rope)(struct mal_backend *be, const struct mal_rope *rope, float *x,
                  int64_t ldx);
-    void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                     int64_t ld_out, float *norm);
+    void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, void *out,
+                     enum mal_dtype out_dtype, int64_t ld_out, float *norm);
     void (*attn_bwd)(struct mal_backend *be, const struct mal_attn *attn,
                      const float *out, int64_t ld_out, const float *norm,
                      const float *dout, int64_t ld_dout,
@@ -139,6 +139,7 @@ struct mal_backend {
     struct mal_error error; /* the first one; MAL_OK: none */
     size_t bytes;           /* allocated now; other threads look at it */
     bool on_host;           /* device memory is host memory */
+    bool takes_bf16;        /* bf16 where bf16 weights are multiplied with it: y_dtype */
     int64_t slice_fma;      /* as mal_backend_slice_fma() */
     int64_t breadth;        /* as mal_backend_breadth() */
     int64_t inverse_block;  /* order of blocks that it inverts; 0: it inverts none */

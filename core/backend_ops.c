@@ -23,14 +23,24 @@ static bool is_weight(enum mal_dtype dtype) {
 void mal_gemm(struct mal_backend *be, const struct mal_gemm *g) {
     assert(g->m >= 0 && g->n >= 0 && g->k >= 0);
     if (g->m == 0 || g->n == 0 || !mal_backend_runs(be)) return;
-    assert(g->c && (g->k == 0 || (g->a && g->b)));
+    assert(g->c && (g->k == 0 || ((g->a || g->a16) && g->b)));
     assert(is_weight(g->b_dtype));
+    assert(!g->a16 || (!g->a && mal_operand_dtype(be, g->b_dtype) == MAL_BF16));
 
     struct mal_gemm full = *g;
     full.lda = ld(g->lda, g->trans_a ? g->m : g->k);
     full.ldb = ld(g->ldb, g->trans_b ? g->k : g->n);
     full.ldc = ld(g->ldc, g->n);
     be->ops->gemm(be, &full);
+}
+
+enum mal_dtype mal_operand_dtype(const struct mal_backend *be, enum mal_dtype weights) {
+    return be && be->takes_bf16 && weights == MAL_BF16 ? MAL_BF16 : MAL_F32;
+}
+
+/* A type that activations may be written in. */
+static bool is_activation(const struct mal_backend *be, enum mal_dtype dtype) {
+    return dtype == MAL_F32 || (dtype == MAL_BF16 && be->takes_bf16);
 }
 
 static bool is_float_or_double(enum mal_dtype dtype) {
@@ -154,11 +164,11 @@ void mal_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
 }
 
 void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
-                  float *y) {
-    assert(norm->n >= 0 && norm->c >= 0);
+                  void *y, enum mal_dtype y_dtype) {
+    assert(norm->n >= 0 && norm->c >= 0 && is_activation(be, y_dtype));
     if (norm->n == 0 || norm->c == 0 || !mal_backend_runs(be)) return;
     assert(norm->gain && x && y);
-    be->ops->norm_fwd(be, norm, x, y);
+    be->ops->norm_fwd(be, norm, x, y, y_dtype);
 }
 
 void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
@@ -169,12 +179,12 @@ void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const flo
     be->ops->norm_bwd(be, norm, x, dy, dx);
 }
 
-void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                 float *y) {
-    assert(n >= 0 && act <= MAL_TANH);
-    if (n == 0 || !mal_backend_runs(be)) return;
-    assert(x && y);
-    be->ops->act_fwd(be, act, n, x, y);
+void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                 const float *x, const float *bias, void *y, enum mal_dtype y_dtype) {
+    assert(n >= 0 && c >= 0 && act <= MAL_TANH && is_activation(be, y_dtype));
+    if (n == 0 || c == 0 || !mal_backend_runs(be)) return;
+    assert(x && y && (y_dtype == MAL_F32 || y != x));
+    be->ops->act_fwd(be, act, n, c, x, bias, y, y_dtype);
 }
 
 void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
@@ -186,11 +196,11 @@ void mal_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const floa
 }
 
 void mal_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
-                 const float *x, float *y) {
-    assert(n >= 0 && act <= MAL_TANH);
+                 const float *x, void *y, enum mal_dtype y_dtype) {
+    assert(n >= 0 && act <= MAL_TANH && is_activation(be, y_dtype));
     if (n == 0 || !mal_backend_runs(be)) return;
-    assert(gate && x && y);
-    be->ops->glu_fwd(be, act, n, gate, x, y);
+    assert(gate && x && y && (y_dtype == MAL_F32 || (y != gate && y != x)));
+    be->ops->glu_fwd(be, act, n, gate, x, y, y_dtype);
 }
 
 void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *gate,
@@ -237,13 +247,14 @@ static struct mal_attn full_attn(const struct mal_attn *attn) {
     return full;
 }
 
-void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                  int64_t ld_out, float *norm) {
-    assert(attn->n_seqs >= 0 && attn->n_queries >= 0);
+void mal_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
+                  enum mal_dtype out_dtype, int64_t ld_out, float *norm) {
+    assert(attn->n_seqs >= 0 && attn->n_queries >= 0 && is_activation(be, out_dtype));
     if (attn->n_seqs == 0 || attn->n_queries == 0 || !mal_backend_runs(be)) return;
     assert(out);
     struct mal_attn full = full_attn(attn);
-    be->ops->attn_fwd(be, &full, out, ld(ld_out, attn->n_heads * attn->head_size), norm);
+    be->ops->attn_fwd(be, &full, out, out_dtype,
+                      ld(ld_out, attn->n_heads * attn->head_size), norm);
 }
 
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,

@@ -97,131 +97,168 @@ struct hyperbolic {
     }
 };
 
-/* ---- Kernels: four elements at a time where `wide`, and the rest one by one ---- */
+/* ---- Kernels: packs of W elements, which a row has a whole number of ---- */
 
-typedef mal_floats<> four;
-
-static unsigned grid_of(const struct mal_cuda *cu, int64_t n, bool wide) {
-    return mal_cuda_grid(cu, wide ? n / MAL_WIDE + 1 : n);
-}
-
-template <typename A>
-__global__ static void act_fwd_each(int64_t n, bool wide, const float *x, float *y) {
-    int64_t fours = wide ? n / MAL_WIDE : 0;
-    MAL_EACH(i, fours) {
-        four v = ((const four *)x)[i];
-        for (int w = 0; w < MAL_WIDE; w++)
-            v.x[w] = A::value(v.x[w]);
-        ((four *)y)[i] = v;
-    }
-    MAL_EACH(i, n - MAL_WIDE * fours) {
-        int64_t j = MAL_WIDE * fours + i;
-        y[j] = A::value(x[j]);
+/* Rows of c. */
+template <typename A, typename Y, int W>
+__global__ static void act_fwd_rows(int64_t n, int64_t c, const float *x,
+                                    const float *bias, Y *y) {
+    MAL_EACH_ROW(i, n)
+    MAL_EACH(j, c / W) {
+        mal_floats<W> v = ((const mal_floats<W> *)(x + i * c))[j];
+        if (bias) {
+            mal_floats<W> b = ((const mal_floats<W> *)bias)[j];
+            for (int w = 0; w < W; w++)
+                v.x[w] += b.x[w];
+        }
+        mal_pack<Y, W> out;
+        for (int w = 0; w < W; w++)
+            mal_set(&out.x[w], A::value(v.x[w]));
+        ((mal_pack<Y, W> *)(y + i * c))[j] = out;
     }
 }
 
-template <typename A>
-__global__ static void act_bwd_each(int64_t n, bool wide, const float *x, const float *dy,
+template <typename A, int W>
+__global__ static void act_bwd_each(int64_t n, const float *x, const float *dy,
                                     float *dx) {
-    int64_t fours = wide ? n / MAL_WIDE : 0;
-    MAL_EACH(i, fours) {
-        four v = ((const four *)x)[i], d = ((const four *)dy)[i];
-        for (int w = 0; w < MAL_WIDE; w++)
+    MAL_EACH(i, n / W) {
+        mal_floats<W> v = ((const mal_floats<W> *)x)[i];
+        mal_floats<W> d = ((const mal_floats<W> *)dy)[i];
+        for (int w = 0; w < W; w++)
             d.x[w] = A::gradient(v.x[w], d.x[w]);
-        ((four *)dx)[i] = d;
-    }
-    MAL_EACH(i, n - MAL_WIDE * fours) {
-        int64_t j = MAL_WIDE * fours + i;
-        dx[j] = A::gradient(x[j], dy[j]);
+        ((mal_floats<W> *)dx)[i] = d;
     }
 }
 
-template <typename A>
-__global__ static void glu_fwd_each(int64_t n, bool wide, const float *gate,
-                                    const float *x, float *y) {
-    int64_t fours = wide ? n / MAL_WIDE : 0;
-    MAL_EACH(i, fours) {
-        four g = ((const four *)gate)[i], v = ((const four *)x)[i];
-        for (int w = 0; w < MAL_WIDE; w++)
-            v.x[w] *= A::value(g.x[w]);
-        ((four *)y)[i] = v;
-    }
-    MAL_EACH(i, n - MAL_WIDE * fours) {
-        int64_t j = MAL_WIDE * fours + i;
-        y[j] = A::value(gate[j]) * x[j];
+template <typename A, typename Y, int W>
+__global__ static void glu_fwd_each(int64_t n, const float *gate, const float *x, Y *y) {
+    MAL_EACH(i, n / W) {
+        mal_floats<W> g = ((const mal_floats<W> *)gate)[i];
+        mal_floats<W> v = ((const mal_floats<W> *)x)[i];
+        mal_pack<Y, W> out;
+        for (int w = 0; w < W; w++)
+            mal_set(&out.x[w], A::value(g.x[w]) * v.x[w]);
+        ((mal_pack<Y, W> *)y)[i] = out;
     }
 }
 
-template <typename A>
-__global__ static void glu_bwd_each(int64_t n, bool wide, const float *gate,
-                                    const float *x, const float *dy, float *dgate,
-                                    float *dx) {
-    int64_t fours = wide ? n / MAL_WIDE : 0;
-    MAL_EACH(i, fours) {
-        four g = ((const four *)gate)[i], v = ((const four *)x)[i];
-        four d = ((const four *)dy)[i], dg;
-        for (int w = 0; w < MAL_WIDE; w++) {
+template <typename A, int W>
+__global__ static void glu_bwd_each(int64_t n, const float *gate, const float *x,
+                                    const float *dy, float *dgate, float *dx) {
+    MAL_EACH(i, n / W) {
+        mal_floats<W> g = ((const mal_floats<W> *)gate)[i];
+        mal_floats<W> v = ((const mal_floats<W> *)x)[i];
+        mal_floats<W> d = ((const mal_floats<W> *)dy)[i], dg;
+        for (int w = 0; w < W; w++) {
             dg.x[w] = A::gradient(g.x[w], v.x[w] * d.x[w]);
             d.x[w] *= A::value(g.x[w]);
         }
-        ((four *)dgate)[i] = dg;
-        ((four *)dx)[i] = d;
-    }
-    MAL_EACH(i, n - MAL_WIDE * fours) {
-        int64_t j = MAL_WIDE * fours + i;
-        float g = gate[j], d = dy[j];
-        dgate[j] = A::gradient(g, x[j] * d);
-        dx[j] = A::value(g) * d;
+        ((mal_floats<W> *)dgate)[i] = dg;
+        ((mal_floats<W> *)dx)[i] = d;
     }
 }
 
 /* ---- Entries: tables in the order of enum mal_act ---- */
 
-#define OF_EACH_ACT(kernel)                                              \
-    {                                                                    \
-        kernel<gelu_tanh>, kernel<gelu_erf>, kernel<relu>, kernel<silu>, \
-            kernel<hyperbolic>                                           \
+#define OF_EACH_ACT(kernel, ...)                                       \
+    {                                                                  \
+        kernel<gelu_tanh, __VA_ARGS__>, kernel<gelu_erf, __VA_ARGS__>, \
+            kernel<relu, __VA_ARGS__>, kernel<silu, __VA_ARGS__>,      \
+            kernel<hyperbolic, __VA_ARGS__>                            \
     }
 
-void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                      float *y) {
-    static void (*const of[])(int64_t, bool, const float *, float *) =
-        OF_EACH_ACT(act_fwd_each);
-    struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = mal_starts_pack(x) && mal_starts_pack(y);
+template <typename Y, int W>
+static void act_fwd_packs(struct mal_cuda *cu, enum mal_act act, int64_t n, int64_t c,
+                          const float *x, const float *bias, Y *y) {
+    static void (*const of[])(int64_t, int64_t, const float *, const float *, Y *) =
+        OF_EACH_ACT(act_fwd_rows, Y, W);
     auto act_fwd = of[act];
-    MAL_LAUNCH(cu, act_fwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, x, y);
+    MAL_LAUNCH(cu, act_fwd, mal_cuda_grid_rows(cu, n, c / W), MAL_THREADS, 0, n, c, x,
+               bias, y);
+}
+
+template <int W>
+static void act_bwd_packs(struct mal_cuda *cu, enum mal_act act, int64_t n,
+                          const float *x, const float *dy, float *dx) {
+    static void (*const of[])(int64_t, const float *, const float *, float *) =
+        OF_EACH_ACT(act_bwd_each, W);
+    auto act_bwd = of[act];
+    MAL_LAUNCH(cu, act_bwd, mal_cuda_grid(cu, n / W), MAL_THREADS, 0, n, x, dy, dx);
+}
+
+template <typename Y, int W>
+static void glu_fwd_packs(struct mal_cuda *cu, enum mal_act act, int64_t n,
+                          const float *gate, const float *x, Y *y) {
+    static void (*const of[])(int64_t, const float *, const float *, Y *) =
+        OF_EACH_ACT(glu_fwd_each, Y, W);
+    auto glu_fwd = of[act];
+    MAL_LAUNCH(cu, glu_fwd, mal_cuda_grid(cu, n / W), MAL_THREADS, 0, n, gate, x, y);
+}
+
+template <int W>
+static void glu_bwd_packs(struct mal_cuda *cu, enum mal_act act, int64_t n,
+                          const float *gate, const float *x, const float *dy,
+                          float *dgate, float *dx) {
+    static void (*const of[])(int64_t, const float *, const float *, const float *,
+                              float *, float *) = OF_EACH_ACT(glu_bwd_each, W);
+    auto glu_bwd = of[act];
+    MAL_LAUNCH(cu, glu_bwd, mal_cuda_grid(cu, n / W), MAL_THREADS, 0, n, gate, x, dy,
+               dgate, dx);
+}
+
+template <typename Y>
+static void act_fwd_to(struct mal_cuda *cu, enum mal_act act, int64_t n, int64_t c,
+                       const float *x, const float *bias, Y *y) {
+    bool wide = c % MAL_WIDE == 0 && mal_starts_pack(x) && mal_starts_pack(bias) &&
+                mal_starts_pack(y);
+    (wide ? act_fwd_packs<Y, MAL_WIDE> : act_fwd_packs<Y, 1>)(cu, act, n, c, x, bias, y);
+}
+
+void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                      const float *x, const float *bias, void *y,
+                      enum mal_dtype y_dtype) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    if (!bias) { /* no element knows its row */
+        c *= n;
+        n = 1;
+    }
+    if (y_dtype == MAL_F32)
+        act_fwd_to(cu, act, n, c, x, bias, (float *)y);
+    else
+        act_fwd_to(cu, act, n, c, x, bias, (mal_bf16 *)y);
 }
 
 void mal_cuda_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                       const float *dy, float *dx) {
-    static void (*const of[])(int64_t, bool, const float *, const float *, float *) =
-        OF_EACH_ACT(act_bwd_each);
-    struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = mal_starts_pack(x) && mal_starts_pack(dy) && mal_starts_pack(dx);
-    auto act_bwd = of[act];
-    MAL_LAUNCH(cu, act_bwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, x, dy, dx);
+    bool wide = n % MAL_WIDE == 0 && mal_starts_pack(x) && mal_starts_pack(dy) &&
+                mal_starts_pack(dx);
+    (wide ? act_bwd_packs<MAL_WIDE> : act_bwd_packs<1>)(mal_cuda_of(be), act, n, x, dy,
+                                                        dx);
+}
+
+template <typename Y>
+static void glu_fwd_to(struct mal_cuda *cu, enum mal_act act, int64_t n,
+                       const float *gate, const float *x, Y *y) {
+    bool wide = n % MAL_WIDE == 0 && mal_starts_pack(gate) && mal_starts_pack(x) &&
+                mal_starts_pack(y);
+    (wide ? glu_fwd_packs<Y, MAL_WIDE> : glu_fwd_packs<Y, 1>)(cu, act, n, gate, x, y);
 }
 
 void mal_cuda_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
-                      const float *gate, const float *x, float *y) {
-    static void (*const of[])(int64_t, bool, const float *, const float *, float *) =
-        OF_EACH_ACT(glu_fwd_each);
+                      const float *gate, const float *x, void *y,
+                      enum mal_dtype y_dtype) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = mal_starts_pack(gate) && mal_starts_pack(x) && mal_starts_pack(y);
-    auto glu_fwd = of[act];
-    MAL_LAUNCH(cu, glu_fwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, gate, x, y);
+    if (y_dtype == MAL_F32)
+        glu_fwd_to(cu, act, n, gate, x, (float *)y);
+    else
+        glu_fwd_to(cu, act, n, gate, x, (mal_bf16 *)y);
 }
 
 void mal_cuda_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
                       const float *gate, const float *x, const float *dy, float *dgate,
                       float *dx) {
-    static void (*const of[])(int64_t, bool, const float *, const float *, const float *,
-                              float *, float *) = OF_EACH_ACT(glu_bwd_each);
-    struct mal_cuda *cu = mal_cuda_of(be);
-    bool wide = mal_starts_pack(gate) && mal_starts_pack(x) && mal_starts_pack(dy) &&
-                mal_starts_pack(dgate) && mal_starts_pack(dx);
-    auto glu_bwd = of[act];
-    MAL_LAUNCH(cu, glu_bwd, grid_of(cu, n, wide), MAL_THREADS, 0, n, wide, gate, x, dy,
-               dgate, dx);
+    bool wide = n % MAL_WIDE == 0 && mal_starts_pack(gate) && mal_starts_pack(x) &&
+                mal_starts_pack(dy) && mal_starts_pack(dgate) && mal_starts_pack(dx);
+    (wide ? glu_bwd_packs<MAL_WIDE> : glu_bwd_packs<1>)(mal_cuda_of(be), act, n, gate, x,
+                                                        dy, dgate, dx);
 }

@@ -19,6 +19,7 @@
 #define MAL_CUDA_ATTN_H
 
 #include "cuda/impl.h"
+#include "cuda/number.h"
 
 enum { ATTN_CHANNELS = 256 };
 
@@ -161,6 +162,23 @@ __device__ static inline void attn_store(float *to, float4 x, int left, bool pac
     if (left > 1) to[1] = x.y;
     if (left > 2) to[2] = x.z;
     if (left > 3) to[3] = x.w;
+}
+
+/* The same, rounded; nothing is ever added to it. */
+__device__ static inline void attn_store(mal_bf16 *to, float4 x, int left, bool packs,
+                                         bool) {
+    const float from[4] = {x.x, x.y, x.z, x.w};
+    mal_pack<mal_bf16> y;
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        mal_set(y.x + i, from[i]);
+    if (packs && left > 0) {
+        *(mal_pack<mal_bf16> *)to = y;
+        return;
+    }
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (i < left) to[i] = y.x[i];
 }
 
 /* Channels [c, c + WIDTH) of ROWS rows by THREADS threads, held in registers between read
@@ -375,10 +393,11 @@ template <int SIZE, int CHANNELS> struct attn_sums {
 
     /* Rows [from, n), channels [first, end), of which row 0 belongs to row `to` of y;
      * `more`: added to what is there. */
-    __device__ void store(float *y, int64_t to, int64_t ld, int from, int n, int first,
+    template <typename Y>
+    __device__ void store(Y *y, int64_t to, int64_t ld, int from, int n, int first,
                           int end, bool packs, bool more) {
         int left = end - first - channel(0);
-        float *at = y + (to + row(0)) * ld + first + channel(0);
+        Y *at = y + (to + row(0)) * ld + first + channel(0);
 #pragma unroll
         for (int r = 0; r < ROWS; r++, at += 4 * ROW_WARPS * ld) {
             if (row(r) < from || row(r) >= n) continue;

@@ -100,11 +100,35 @@ __device__ static float *norm_of(float *norm, const attn_head &of, int n_heads,
     return norm + 2 * ((of.q_row + at.i + at.row) * n_heads + of.head);
 }
 
+/* What attention gives: rows of fp32, or rounded to bf16. */
+struct attn_out {
+    void *x;
+    int64_t ld;
+    bool bf16;
+
+    __device__ void set(int64_t row, int64_t channel, float y) const {
+        if (bf16)
+            mal_set((mal_bf16 *)x + row * ld + channel, y);
+        else
+            ((float *)x)[row * ld + channel] = y;
+    }
+
+    /* A tile's first n rows from `row` on, channels [first, d) of the head. */
+    template <typename Sums>
+    __device__ void put(Sums &sums, int64_t row, int head, int n, int first, int d,
+                        bool packs) const {
+        if (bf16)
+            sums.store((mal_bf16 *)x + head * d, row, ld, 0, n, first, d, packs, false);
+        else
+            sums.store((float *)x + head * d, row, ld, 0, n, first, d, packs, false);
+    }
+};
+
 /* One tile of keys after another; CHANNELS of the values. */
 template <int SIZE, int CHANNELS>
 __global__ static void __launch_bounds__(attn_tile<SIZE>::THREADS,
                                          attn_tile<SIZE>::BLOCKS)
-    fwd_tile(attn_how how, float *out, int64_t ld_out, float *norm) {
+    fwd_tile(attn_how how, attn_out out, float *norm) {
     using tile = attn_tile<SIZE>;
     __shared__ float4 chunk[tile::CHUNK], weights4[SIZE * tile::LD / 4];
     __shared__ float factor[SIZE];
@@ -144,15 +168,14 @@ __global__ static void __launch_bounds__(attn_tile<SIZE>::THREADS,
         factor[at.row] = finish_row(run, slab == 0 ? norm_of(norm, of, heads, at) : NULL);
     __syncthreads();
     sums.scale(factor);
-    sums.store(out + of.head * d, of.q_row + at.i, ld_out, 0, at.n, slab, d, how.packs,
-               false);
+    out.put(sums, of.q_row + at.i, of.head, at.n, slab, d, how.packs);
 }
 
 /* A tile holds all keys, and its weights serve all channels, CHANNELS at a time. */
 template <int SIZE, int CHANNELS>
 __global__ static void __launch_bounds__(attn_tile<SIZE>::THREADS,
                                          attn_tile<SIZE>::MORE_BLOCKS)
-    fwd_whole(attn_how how, float *out, int64_t ld_out, float *norm) {
+    fwd_whole(attn_how how, attn_out out, float *norm) {
     using tile = attn_tile<SIZE>;
     __shared__ float4 chunk[tile::CHUNK], weights4[SIZE * tile::LD / 4];
     __shared__ float factor[SIZE];
@@ -178,14 +201,13 @@ __global__ static void __launch_bounds__(attn_tile<SIZE>::THREADS,
         sums.clear();
         sums.add(weights, at.n, of.v, c, d, how.packs, chunk);
         sums.scale(factor);
-        sums.store(out + of.head * d, of.q_row + at.i, ld_out, 0, at.n, c, d, how.packs,
-                   false);
+        out.put(sums, of.q_row + at.i, of.head, at.n, c, d, how.packs);
     }
 }
 
 template <int SIZE>
-static void fwd_tiles(struct mal_cuda *cu, const attn_how &how, float *out,
-                      int64_t ld_out, float *norm) {
+static void fwd_tiles(struct mal_cuda *cu, const attn_how &how, const attn_out &out,
+                      float *norm) {
     const struct mal_attn &attn = how.attn;
     auto attn_fwd = attn.head_size <= 64    ? fwd_tile<SIZE, 64>
                     : attn.head_size <= 128 ? fwd_tile<SIZE, 128>
@@ -196,7 +218,7 @@ static void fwd_tiles(struct mal_cuda *cu, const attn_how &how, float *out,
         attn_fwd = attn.head_size <= 64 ? fwd_whole<SIZE, 64> : fwd_whole<SIZE, 128>;
         grid.z = 1;
     }
-    MAL_LAUNCH(cu, attn_fwd, grid, attn_tile<SIZE>::THREADS, 0, how, out, ld_out, norm);
+    MAL_LAUNCH(cu, attn_fwd, grid, attn_tile<SIZE>::THREADS, 0, how, out, norm);
 }
 
 /* ---- One query ---- */
@@ -334,12 +356,13 @@ __device__ static void keep_part(const part<W * UNITS> &so_far, float *to) {
 /* Where the result of a query goes: to a part, if there are others, else to out and norm.
  */
 struct lone_result {
-    float *part, *out, *norm;
+    float *part, *norm;
+    int64_t row, channel; /* of out, the head's first */
 };
 
 /* By all threads of a block: n parts with d channels each, `stride` floats apart. */
 __device__ static void merge_parts(const float *parts, int n, int stride, int d,
-                                   const lone_result &to) {
+                                   const attn_out &out, const lone_result &to) {
     float max = -INFINITY, sum = 0;
     for (int i = 0; i < n; i++)
         max = parts[i * stride] > max ? parts[i * stride] : max;
@@ -352,7 +375,7 @@ __device__ static void merge_parts(const float *parts, int n, int stride, int d,
         if (to.part)
             to.part[2 + c] = x;
         else
-            to.out[c] = x * (1.0f / sum);
+            out.set(to.row, to.channel + c, x * (1.0f / sum));
     }
     if (threadIdx.x != 0) return;
     if (to.part) {
@@ -368,8 +391,7 @@ __device__ static void merge_parts(const float *parts, int n, int stride, int d,
  * result being a part. */
 template <int W, int UNITS, int HEADS>
 __global__ static void __launch_bounds__(32 * MOST_WARPS, 2)
-    fwd_lone(struct mal_attn attn, float *out, int64_t ld_out, float *norm,
-             float *parts) {
+    fwd_lone(struct mal_attn attn, attn_out out, float *norm, float *parts) {
     enum { N = W * UNITS, STRIDE = 2 + N * LANES };
 
     __shared__ attn_head of;
@@ -408,21 +430,21 @@ __global__ static void __launch_bounds__(32 * MOST_WARPS, 2)
         int64_t at = of.q_row * attn.n_heads + of.head + h;
         int64_t i = ((s * attn.n_heads + of.head + h) * gridDim.y + blockIdx.y);
         lone_result to = {gridDim.y > 1 ? parts + i * (2 + d) : NULL,
-                          out + of.q_row * ld_out + (of.head + h) * d,
-                          norm ? norm + 2 * at : NULL};
-        merge_parts(shared[0][h], (int)blockDim.x / 32, HEADS * STRIDE, d, to);
+                          norm ? norm + 2 * at : NULL, of.q_row,
+                          (int64_t)(of.head + h) * d};
+        merge_parts(shared[0][h], (int)blockDim.x / 32, HEADS * STRIDE, d, out, to);
     }
 }
 
 /* The parts of every head. */
 __global__ static void attn_merge(struct mal_attn attn, int n, const float *parts,
-                                  float *out, int64_t ld_out, float *norm) {
+                                  attn_out out, float *norm) {
     int heads = (int)attn.n_heads, d = (int)attn.head_size, head = blockIdx.x % heads;
     int64_t s = blockIdx.x / heads, row = attn.q_start[s];
     if (attn.q_start[s + 1] == row) return;
-    lone_result to = {NULL, out + row * ld_out + head * d,
-                      norm ? norm + 2 * (row * heads + head) : NULL};
-    merge_parts(parts + (int64_t)blockIdx.x * n * (2 + d), n, 2 + d, d, to);
+    lone_result to = {NULL, norm ? norm + 2 * (row * heads + head) : NULL, row,
+                      (int64_t)head * d};
+    merge_parts(parts + (int64_t)blockIdx.x * n * (2 + d), n, 2 + d, d, out, to);
 }
 
 /* Into how many parts the keys of a head go, so that all of the device has work. */
@@ -435,8 +457,8 @@ static int64_t lone_splits(const struct mal_cuda *cu, const struct mal_attn *att
     return n > 1 ? n : 1;
 }
 
-static void fwd_lone_queries(struct mal_cuda *cu, const attn_how &how, float *out,
-                             int64_t ld_out, float *norm) {
+static void fwd_lone_queries(struct mal_cuda *cu, const attn_how &how,
+                             const attn_out &out, float *norm) {
     const struct mal_attn &attn = how.attn;
     int64_t d = attn.head_size, keys = attn.max_keys, heads = 1;
     if (attn.window) keys = attn_least(keys, attn.window);
@@ -452,21 +474,22 @@ static void fwd_lone_queries(struct mal_cuda *cu, const attn_how &how, float *ou
     warps = warps < 1 ? 1 : attn_least(warps, MOST_WARPS);
     float *parts = (float *)cu->work;
     MAL_LAUNCH(cu, attn_fwd, dim3((unsigned)blocks, (unsigned)splits),
-               (unsigned)(32 * warps), 0, attn, out, ld_out, norm, parts);
+               (unsigned)(32 * warps), 0, attn, out, norm, parts);
     if (splits == 1) return;
     MAL_LAUNCH(cu, attn_merge, (unsigned)(attn.n_seqs * attn.n_heads), 128, 0, attn,
-               (int)splits, parts, out, ld_out, norm);
+               (int)splits, parts, out, norm);
 }
 
-void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                       int64_t ld_out, float *norm) {
+void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *y,
+                       enum mal_dtype y_dtype, int64_t ld_y, float *norm) {
     struct mal_cuda *cu = mal_cuda_of(be);
     attn_how how = attn_how_of(attn);
-    how.packs = how.packs && attn_aligned(out, ld_out);
+    attn_out out = {y, ld_y, y_dtype == MAL_BF16};
+    how.packs = how.packs && attn_aligned(y, ld_y);
     if (attn->max_queries == 1 && attn->head_size <= ATTN_CHANNELS)
-        fwd_lone_queries(cu, how, out, ld_out, norm);
+        fwd_lone_queries(cu, how, out, norm);
     else if (attn->max_queries <= 32 && (attn->max_keys <= 32 || attn->max_keys > 64))
-        fwd_tiles<32>(cu, how, out, ld_out, norm);
+        fwd_tiles<32>(cu, how, out, norm);
     else
-        fwd_tiles<64>(cu, how, out, ld_out, norm);
+        fwd_tiles<64>(cu, how, out, norm);
 }

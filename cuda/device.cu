@@ -270,12 +270,17 @@ static bool finish(struct mal_cuda *cu, bool preferred, struct mal_backend **out
     return false;
 }
 
+static void set_exact(struct mal_cuda *cu, bool exact) {
+    cu->exact = exact;
+    cu->base.takes_bf16 = !exact;
+}
+
 static bool create_beside(struct mal_backend **out, struct mal_backend *first,
                           struct mal_error *err) {
     const struct mal_cuda *of = mal_cuda_of(first);
     struct mal_cuda *cu = begin(first->name, of->index, err);
     if (!cu) return false;
-    cu->exact = of->exact;
+    set_exact(cu, of->exact);
     cu->emulates64 = of->emulates64;
     cu->emulates_all = of->emulates_all;
     cu->n_sms = of->n_sms;
@@ -299,7 +304,7 @@ bool mal_cuda_create(struct mal_backend **out, int index, enum mal_cuda_kind kin
     snprintf(name, sizeof name, "cuda:%d%s", index, suffixes[kind]);
     struct mal_cuda *cu = begin(name, index, err);
     if (!cu) return false;
-    cu->exact = kind != MAL_CUDA_ROUNDED;
+    set_exact(cu, kind != MAL_CUDA_ROUNDED);
     cu->emulates_all = kind == MAL_CUDA_EMULATED;
     cu->emulates64 = cu->emulates_all || is_slow64(index);
     cu->n_sms = device.multiProcessorCount;

@@ -1,10 +1,10 @@
 /* gemm.cu - c = alpha op(a) op(b) + beta c + bias, through cuBLAS.
  *
- * bf16 weights: a is rounded to bf16, sums are fp32. fp16 weights are widened, and both
- * rounded to TF32: fp16 has its 10 bits, and activations beyond fp16's range stay finite.
- * fp32 weights: fp32, or TF32 where the caller allows it. On "cuda:N:fp32" everything is
- * widened to fp32. Row-major products are column-major ones of the transposes: c' =
- * op(b)' op(a)'. */
+ * bf16 weights: a is rounded to bf16, if it is not in it already; sums are fp32. fp16
+ * weights are widened, and both rounded to TF32: fp16 has its 10 bits, and activations
+ * beyond fp16's range stay finite. fp32 weights: fp32, or TF32 where the caller allows
+ * it. On "cuda:N:fp32" everything is widened to fp32. Row-major products are column-major
+ * ones of the transposes: c' = op(b)' op(a)'. */
 #include <assert.h>
 #include <limits.h>
 
@@ -49,8 +49,12 @@ static int64_t rows_in_work(const struct mal_cuda *cu, int64_t row) {
     return rows;
 }
 
-/* a is rounded to bf16, a slice of its rows at a time. */
+/* a is rounded to bf16, a slice of its rows at a time; unless it is already. */
 static void multiply_bf16(struct mal_cuda *cu, const struct mal_gemm *g) {
+    if (g->a16) {
+        multiply(cu, g, g->a16, g->lda, g->b, g->ldb, CUDA_R_16BF, CUBLAS_COMPUTE_32F);
+        return;
+    }
     int64_t most = rows_in_work(cu, g->k * (int64_t)sizeof(uint16_t));
     for (int64_t i = 0; i < g->m; i += most) {
         struct mal_gemm part = *g;

@@ -168,17 +168,17 @@ void mal_cuda_scatter_rows(struct mal_backend *be, int64_t n, int64_t c,
 
 /* norm.cu */
 void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
-                       const float *x, float *y);
+                       const float *x, void *y, enum mal_dtype y_dtype);
 void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,
                        const float *x, const float *dy, float *dx);
 
 /* act.cu */
-void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                      float *y);
+void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                      const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
 void mal_cuda_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
                       const float *dy, float *dx);
 void mal_cuda_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
-                      const float *gate, const float *x, float *y);
+                      const float *gate, const float *x, void *y, enum mal_dtype y_dtype);
 void mal_cuda_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
                       const float *gate, const float *x, const float *dy, float *dgate,
                       float *dx);
@@ -190,8 +190,8 @@ void mal_cuda_rope(struct mal_backend *be, const struct mal_rope *rope, float *x
                    int64_t ldx);
 
 /* attn_fwd.cu, attn_bwd.cu */
-void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                       int64_t ld_out, float *norm);
+void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
+                       enum mal_dtype out_dtype, int64_t ld_out, float *norm);
 void mal_cuda_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,
                        const float *out, int64_t ld_out, const float *norm,
                        const float *dout, int64_t ld_dout,

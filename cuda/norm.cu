@@ -53,9 +53,9 @@ __device__ static double row_stats(const struct mal_norm &norm, Each each, doubl
 
 /* ---- Forward ---- */
 
-template <int W>
+template <int W, typename Y>
 __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
-    fwd_rows(struct mal_norm norm, const float *x, float *y) {
+    fwd_rows(struct mal_norm norm, const float *x, Y *y) {
     int packs = (int)(norm.c / W);
     int64_t row = (int64_t)blockIdx.x * packs;
     const mal_floats<W> *gain = (const mal_floats<W> *)norm.gain,
@@ -73,11 +73,14 @@ __global__ static void __launch_bounds__(MOST_THREADS, LEAST_BLOCKS)
     double mean, scale = row_stats(norm, each_x, &mean);
 
     each_column(packs, kept, load, [&](int p, const mal_floats<W> &in) {
-        mal_floats<W> g = gain[p], b = {}, out;
+        mal_floats<W> g = gain[p], b = {};
+        mal_pack<Y, W> out;
         if (bias) b = bias[p];
-        for (int w = 0; w < W; w++)
-            out.x[w] = fmaf((float)(((double)in.x[w] - mean) * scale), g.x[w], b.x[w]);
-        ((mal_floats<W> *)y)[row + p] = out;
+        for (int w = 0; w < W; w++) {
+            float z = (float)(((double)in.x[w] - mean) * scale);
+            mal_set(&out.x[w], fmaf(z, g.x[w], b.x[w]));
+        }
+        ((mal_pack<Y, W> *)y)[row + p] = out;
     });
 }
 
@@ -138,14 +141,23 @@ static unsigned threads_of(int64_t packs, int64_t kept) {
     return threads < MOST_THREADS ? (unsigned)threads : (unsigned)MOST_THREADS;
 }
 
-void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
-                       const float *x, float *y) {
-    struct mal_cuda *cu = mal_cuda_of(be);
+template <typename Y>
+static void norm_rows(struct mal_cuda *cu, const struct mal_norm *norm, const float *x,
+                      Y *y) {
     bool wide = norm->c % MAL_WIDE == 0 && mal_starts_pack(norm->gain) &&
                 mal_starts_pack(norm->bias) && mal_starts_pack(x) && mal_starts_pack(y);
-    auto norm_fwd = wide ? fwd_rows<MAL_WIDE> : fwd_rows<1>;
+    auto norm_fwd = wide ? fwd_rows<MAL_WIDE, Y> : fwd_rows<1, Y>;
     MAL_LAUNCH(cu, norm_fwd, (unsigned)norm->n,
                threads_of(wide ? norm->c / MAL_WIDE : norm->c, KEPT_FWD), 0, *norm, x, y);
+}
+
+void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
+                       const float *x, void *y, enum mal_dtype y_dtype) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    if (y_dtype == MAL_F32)
+        norm_rows(cu, norm, x, (float *)y);
+    else
+        norm_rows(cu, norm, x, (mal_bf16 *)y);
 }
 
 void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,

@@ -127,7 +127,13 @@ static MAL_SIMD void tanh_bwd(int64_t n, const float *x, const float *dy, float 
     }
 }
 
-/* ---- Gates ---- */
+/* ---- Biases and gates ---- */
+
+static MAL_SIMD void add(int64_t n, const float *a, const float *b, float *y) {
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        y[i] = a[i] + b[i];
+}
 
 static MAL_SIMD void multiply(int64_t n, const float *a, const float *b, float *y) {
     MAL_SIMD_LOOP
@@ -147,11 +153,25 @@ static void (*const bwd[])(int64_t, const float *, const float *, float *) = {
     [MAL_SILU] = silu_bwd,           [MAL_TANH] = tanh_bwd,
 };
 
-void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
-                     float *y) {
+static void act_elements(enum mal_act act, int64_t n, const float *x, float *y) {
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += BLOCK)
         fwd[act](n - i < BLOCK ? n - i : BLOCK, x + i, y + i);
+}
+
+void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
+                     const float *x, const float *bias, void *y, enum mal_dtype y_dtype) {
+    float *out = y;
+    if (!bias) {
+        act_elements(act, n * c, x, out);
+        return;
+    }
+#pragma omp parallel for schedule(static) if (n * c > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i++) {
+        float *row = out + i * c;
+        add(c, x + i * c, bias, row);
+        fwd[act](c, row, row);
+    }
 }
 
 void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
@@ -162,13 +182,14 @@ void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const 
 }
 
 void mal_cpu_glu_fwd(struct mal_backend *be, enum mal_act act, int64_t n,
-                     const float *gate, const float *x, float *y) {
+                     const float *gate, const float *x, void *y, enum mal_dtype y_dtype) {
+    float *out = y;
 #pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i += GATE_BLOCK) {
         int64_t size = n - i < GATE_BLOCK ? n - i : GATE_BLOCK;
         float open[GATE_BLOCK];
         fwd[act](size, gate + i, open);
-        multiply(size, open, x + i, y + i);
+        multiply(size, open, x + i, out + i);
     }
 }
 

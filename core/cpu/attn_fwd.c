@@ -88,8 +88,9 @@ static void fwd_piece(const struct attn_piece *piece, float *out, int64_t ld_out
     scale_rows(n, d, run.factor, out, ld_out);
 }
 
-void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float *out,
-                      int64_t ld_out, float *norm) {
+void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
+                      enum mal_dtype out_dtype, int64_t ld_out, float *norm) {
+    float *y = out;
     int64_t tiles = (attn->max_queries + ATTN_QUERIES - 1) / ATTN_QUERIES;
 #pragma omp parallel for collapse(3) schedule(dynamic, 4) if (attn_is_parallel(attn))
     for (int64_t s = 0; s < attn->n_seqs; s++) {
@@ -98,7 +99,7 @@ void mal_cpu_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, float
                 int64_t i = t * ATTN_QUERIES, row = attn->q_start[s] + i;
                 if (row >= attn->q_start[s + 1]) continue;
                 struct attn_piece piece = mal_cpu_attn_piece(attn, s, h, i);
-                fwd_piece(&piece, out + row * ld_out + h * attn->head_size, ld_out,
+                fwd_piece(&piece, y + row * ld_out + h * attn->head_size, ld_out,
                           norm ? norm + 2 * (row * attn->n_heads + h) : NULL,
                           2 * attn->n_heads);
             }

@@ -42,12 +42,13 @@ static MAL_SIMD void fwd_row(int64_t c, const float *x, double mean, double scal
 }
 
 void mal_cpu_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
-                      float *y) {
+                      void *y, enum mal_dtype y_dtype) {
+    float *out = y;
 #pragma omp parallel for schedule(static) if (norm->n * norm->c > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < norm->n; i++) {
         const float *row = x + i * norm->c;
         double mean, scale = row_stats(norm, row, &mean);
-        fwd_row(norm->c, row, mean, scale, norm->gain, norm->bias, y + i * norm->c);
+        fwd_row(norm->c, row, mean, scale, norm->gain, norm->bias, out + i * norm->c);
     }
 }
 

@@ -70,7 +70,14 @@ struct mal_step {
     int64_t index;               /* in the stack */
     struct mal_tape_block *tape; /* NULL: no backward pass goes through */
     bool last;
+    /* Forward: the type of what norms, attention and activation write, which is the one
+     * that products read where nothing else reads it. */
+    enum mal_dtype in;
 };
+
+/* MAL_F32, or what all products of the block read instead: mal_operand_dtype(). */
+enum mal_dtype mal_block_operand(const struct mal_backend *be,
+                                 const struct mal_transformer_block *block);
 
 /* The residual stream lane->buf.x, from the block's input to its output. */
 void mal_step_forward(const struct mal_step *step);

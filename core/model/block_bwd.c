@@ -35,9 +35,11 @@ static void norm_before_bwd(const struct mal_step *s, const struct mal_norm_weig
 static void recompute_inner(const struct mal_step *s, int64_t n, float *out) {
     int64_t size = n * s->model->n_inner;
     if (mal_linear_there(&s->block->mlp.gate))
-        mal_glu_fwd(s->pass->be, s->model->act, size, s->tape->ff, s->tape->ff2, out);
+        mal_glu_fwd(s->pass->be, s->model->act, size, s->tape->ff, s->tape->ff2, out,
+                    MAL_F32);
     else
-        mal_act_fwd(s->pass->be, s->model->act, size, s->tape->ff, out);
+        mal_act_fwd(s->pass->be, s->model->act, n, s->model->n_inner, s->tape->ff, NULL,
+                    out, MAL_F32);
 }
 
 /* What the MLP read: x2, or that through a norm, into dh. */
@@ -46,7 +48,7 @@ static const float *mlp_input(const struct mal_step *s, int64_t n) {
     bool after = s->stack->norms == MAL_NORM_AFTER;
     struct mal_norm norm =
         mal_norm_of(s->model, after ? &s->block->self.norm : &s->block->mlp.norm, n);
-    mal_norm_fwd(s->pass->be, &norm, s->tape->x2, s->lane->buf.dh);
+    mal_norm_fwd(s->pass->be, &norm, s->tape->x2, s->lane->buf.dh, MAL_F32);
     return s->lane->buf.dh;
 }
 
@@ -149,7 +151,7 @@ static bool cross_bwd(const struct mal_step *s) {
     mal_attn_bwd(pass->be, &attn, tape->aoc, wq, tape->normc, buf->dh, wq, &grads);
 
     if (mal_learns(pass, &attention->q)) {
-        mal_norm_fwd(pass->be, &norm, tape->xc, buf->dh);
+        mal_norm_fwd(pass->be, &norm, tape->xc, buf->dh, MAL_F32);
         mal_add_weight_grad(pass, &attention->q, n, buf->dh, buf->q, wq);
     }
     if (!mal_capture_grads(pass, lane, &attention->q, n, buf->q, wq)) return false;
@@ -238,7 +240,7 @@ static bool projections_bwd(const struct mal_step *s) {
         learns = learns || mal_learns(pass, parts[i].lin);
     if (learns && s->stack->norms != MAL_NORM_AFTER) {
         struct mal_norm norm = mal_norm_of(s->model, &attention->norm, m);
-        mal_norm_fwd(pass->be, &norm, s->tape->x1, buf->dh);
+        mal_norm_fwd(pass->be, &norm, s->tape->x1, buf->dh, MAL_F32);
         in = buf->dh;
     }
     for (size_t i = 0; i < n; i++) {

@@ -3,10 +3,28 @@
  * rows go on from the attention. */
 #include "core/model/model_impl.h"
 
+enum mal_dtype mal_block_operand(const struct mal_backend *be,
+                                 const struct mal_transformer_block *block) {
+    const struct mal_linear *all[] = {&block->self.q,   &block->self.k,  &block->self.v,
+                                      &block->self.o,   &block->cross.q, &block->cross.k,
+                                      &block->cross.v,  &block->cross.o, &block->mlp.up,
+                                      &block->mlp.gate, &block->mlp.down};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        if (mal_linear_there(all[i]) && mal_operand_dtype(be, all[i]->w_dtype) == MAL_F32)
+            return MAL_F32;
+    }
+    return MAL_BF16;
+}
+
 static void norm_rows(const struct mal_step *s, const struct mal_norm_weights *w,
-                      int64_t n, const float *x, float *y) {
+                      int64_t n, const float *x, void *y, enum mal_dtype y_dtype) {
     struct mal_norm norm = mal_norm_of(s->model, w, n);
-    mal_norm_fwd(s->pass->be, &norm, x, y);
+    mal_norm_fwd(s->pass->be, &norm, x, y, y_dtype);
+}
+
+/* Of what attention and MLP read, which is the residual stream where norms come after. */
+static enum mal_dtype input_dtype(const struct mal_step *s) {
+    return s->stack->norms == MAL_NORM_AFTER ? MAL_F32 : s->in;
 }
 
 /* The rows of a tape that has a row for each one that goes out. */
@@ -32,33 +50,35 @@ static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
 /* Queries, keys and values of all rows into qkv, from `in` (N, C); in the last block the
  * top rows' queries into q (top, Q), otherwise only a copy of the kept ones for the tape.
  */
-static void project(const struct mal_step *s, const float *in, float *qkv, float *q) {
+static void project(const struct mal_step *s, const void *in, float *qkv, float *q) {
     struct mal_model *model = s->model;
     struct mal_pass *pass = s->pass;
     struct mal_lane *lane = s->lane;
     const struct mal_attention *attention = &s->block->self;
     int64_t n = lane->n_tokens, wq = mal_q_width(model), wkv = mal_kv_width(model);
     int64_t ld = mal_qkv_width(model);
+    enum mal_dtype dtype = input_dtype(s);
     bool alone = s->last && !attention->fused; /* queries of the top rows only */
 
     if (!attention->fused) {
         mal_capture_keys(pass, lane, &attention->k, in, false);
         mal_capture_keys(pass, lane, &attention->v, in, false);
-        mal_linear_fwd(pass->be, &attention->k, n, in, qkv + wq, ld, false);
-        mal_linear_fwd(pass->be, &attention->v, n, in, qkv + wq + wkv, ld, false);
+        mal_linear_fwd(pass->be, &attention->k, n, in, dtype, qkv + wq, ld, false);
+        mal_linear_fwd(pass->be, &attention->v, n, in, dtype, qkv + wq + wkv, ld, false);
     }
     if (alone) {
         mal_top_rows(pass, lane, model->info.n_channels, in, model->info.n_channels,
                      lane->y);
         mal_capture_keys(pass, lane, &attention->q, lane->y, true);
-        mal_linear_fwd(pass->be, &attention->q, lane->top.n, lane->y, q, wq, false);
+        mal_linear_fwd(pass->be, &attention->q, lane->top.n, lane->y, MAL_F32, q, wq,
+                       false);
         rotate(s, lane->top.n, model->n_heads, lane->top.angles, q, wq);
-    } else {
+        rotate(s, n, model->n_kv_heads, lane->angles, qkv + wq, ld);
+    } else { /* keys follow the queries */
         mal_capture_keys(pass, lane, &attention->q, in, false);
-        mal_linear_fwd(pass->be, &attention->q, n, in, qkv, ld, false);
-        rotate(s, n, model->n_heads, lane->angles, qkv, ld);
+        mal_linear_fwd(pass->be, &attention->q, n, in, dtype, qkv, ld, false);
+        rotate(s, n, model->n_heads + model->n_kv_heads, lane->angles, qkv, ld);
     }
-    rotate(s, n, model->n_kv_heads, lane->angles, qkv + wq, ld);
 
     if (s->last && !alone) mal_top_rows(pass, lane, wq, qkv, ld, q);
     if (!s->last && s->tape) mal_keep_rows(pass, lane, wq, qkv, ld, false, q);
@@ -129,10 +149,10 @@ void mal_only_queries_of(struct mal_attn *attn, const struct mal_row_set *set,
 }
 
 /* What the attention reads, (N, C). */
-static const float *attention_input(const struct mal_step *s) {
+static const void *attention_input(const struct mal_step *s) {
     struct mal_pass_buffers *buf = &s->lane->buf;
     if (s->stack->norms == MAL_NORM_AFTER) return buf->x;
-    norm_rows(s, &s->block->self.norm, s->lane->n_tokens, buf->x, buf->h);
+    norm_rows(s, &s->block->self.norm, s->lane->n_tokens, buf->x, buf->h, s->in);
     return buf->h;
 }
 
@@ -156,7 +176,7 @@ static void self_fwd(const struct mal_step *s) {
     }
     struct mal_attn attn = mal_self_attn(s, qkv);
     if (s->last) mal_only_queries_of(&attn, &lane->top, q, wq);
-    mal_attn_fwd(pass->be, &attn, buf->ao, wq, softmax);
+    mal_attn_fwd(pass->be, &attn, buf->ao, s->in, wq, softmax);
     if (tape) {
         keep(s, wq, buf->ao, tape->ao);
         keep(s, 2 * model->n_heads, softmax, tape->norm);
@@ -170,10 +190,10 @@ static void self_fwd(const struct mal_step *s) {
     }
     int64_t n = mal_rows_out(s);
     mal_capture_keys(pass, lane, &s->block->self.o, buf->ao, s->last);
-    mal_linear_fwd(pass->be, &s->block->self.o, n, buf->ao, buf->x, c, true);
+    mal_linear_fwd(pass->be, &s->block->self.o, n, buf->ao, s->in, buf->x, c, true);
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x2);
-        norm_rows(s, &s->block->self.norm, n, buf->x, buf->h);
+        norm_rows(s, &s->block->self.norm, n, buf->x, buf->h, MAL_F32);
         mal_swap_x_h(lane);
     }
 }
@@ -189,8 +209,9 @@ static const float *source_kv(const struct mal_step *s) {
     if (pass->source_ready) return kv;
     mal_capture_keys(pass, source, &attention->k, source->y, true);
     mal_capture_keys(pass, source, &attention->v, source->y, true);
-    mal_linear_fwd(pass->be, &attention->k, n, source->y, kv, 2 * wkv, false);
-    mal_linear_fwd(pass->be, &attention->v, n, source->y, kv + wkv, 2 * wkv, false);
+    mal_linear_fwd(pass->be, &attention->k, n, source->y, MAL_F32, kv, 2 * wkv, false);
+    mal_linear_fwd(pass->be, &attention->v, n, source->y, MAL_F32, kv + wkv, 2 * wkv,
+                   false);
     return kv;
 }
 
@@ -204,31 +225,31 @@ static void cross_fwd(const struct mal_step *s) {
     int64_t c = model->info.n_channels, wq = mal_q_width(model), n = mal_rows_out(s);
     float *softmax = tape ? buf->norm : NULL;
 
-    norm_rows(s, &attention->norm, n, buf->x, buf->h);
+    norm_rows(s, &attention->norm, n, buf->x, buf->h, s->in);
     if (tape) keep(s, c, buf->x, tape->xc);
     mal_capture_keys(pass, lane, &attention->q, buf->h, s->last);
-    mal_linear_fwd(pass->be, &attention->q, n, buf->h, buf->qkv, wq, false);
+    mal_linear_fwd(pass->be, &attention->q, n, buf->h, s->in, buf->qkv, wq, false);
     if (tape) keep(s, wq, buf->qkv, tape->qc);
 
     struct mal_attn attn = mal_cross_attn(s, buf->qkv, source_kv(s));
     if (s->last) mal_only_queries_of(&attn, &lane->top, buf->qkv, wq);
-    mal_attn_fwd(pass->be, &attn, buf->ao, wq, softmax);
+    mal_attn_fwd(pass->be, &attn, buf->ao, s->in, wq, softmax);
     if (tape) {
         keep(s, wq, buf->ao, tape->aoc);
         keep(s, 2 * model->n_heads, softmax, tape->normc);
     }
     mal_capture_keys(pass, lane, &attention->o, buf->ao, s->last);
-    mal_linear_fwd(pass->be, &attention->o, n, buf->ao, buf->x, c, true);
+    mal_linear_fwd(pass->be, &attention->o, n, buf->ao, s->in, buf->x, c, true);
 }
 
 /* ---- MLP ---- */
 
 /* What it reads, (rows out, C). */
-static const float *mlp_input(const struct mal_step *s, int64_t n) {
+static const void *mlp_input(const struct mal_step *s, int64_t n) {
     struct mal_pass_buffers *buf = &s->lane->buf;
     switch (s->stack->norms) {
     case MAL_NORM_BEFORE:
-        norm_rows(s, &s->block->mlp.norm, n, buf->x, buf->h);
+        norm_rows(s, &s->block->mlp.norm, n, buf->x, buf->h, s->in);
         return buf->h;
     case MAL_NORM_AFTER: return buf->x;
     case MAL_NORM_SHARED: break;
@@ -245,29 +266,37 @@ static void mlp_fwd(const struct mal_step *s) {
     const struct mal_mlp *mlp = &s->block->mlp;
     int64_t c = model->info.n_channels, f = model->n_inner, n = mal_rows_out(s);
     bool gated = mal_linear_there(&mlp->gate);
-    const float *in = mlp_input(s, n);
+    const void *in = mlp_input(s, n);
+    enum mal_dtype dtype = input_dtype(s);
+    void *inner = s->in == MAL_F32 ? buf->ff : buf->inner;
+    struct mal_linear up = mlp->up; /* its bias is the activation's, where that is free */
+    const float *bias = NULL;
+    if (s->in != MAL_F32 && !gated) {
+        bias = up.bias;
+        up.bias = NULL;
+    }
 
     if (tape && s->stack->norms == MAL_NORM_BEFORE) keep(s, c, buf->x, tape->x2);
     if (tape && s->stack->norms == MAL_NORM_SHARED) keep(s, c, in, tape->x2);
     mal_capture_keys(pass, lane, &mlp->up, in, s->last);
     if (gated) {
         mal_capture_keys(pass, lane, &mlp->gate, in, s->last);
-        mal_linear_fwd(pass->be, &mlp->gate, n, in, buf->ff, f, false);
-        mal_linear_fwd(pass->be, &mlp->up, n, in, buf->ff2, f, false);
+        mal_linear_fwd(pass->be, &mlp->gate, n, in, dtype, buf->ff, f, false);
+        mal_linear_fwd(pass->be, &up, n, in, dtype, buf->ff2, f, false);
         if (tape) keep(s, f, buf->ff2, tape->ff2);
     } else {
-        mal_linear_fwd(pass->be, &mlp->up, n, in, buf->ff, f, false);
+        mal_linear_fwd(pass->be, &up, n, in, dtype, buf->ff, f, false);
     }
     if (tape) keep(s, f, buf->ff, tape->ff);
     if (gated)
-        mal_glu_fwd(pass->be, model->act, n * f, buf->ff, buf->ff2, buf->ff);
+        mal_glu_fwd(pass->be, model->act, n * f, buf->ff, buf->ff2, inner, s->in);
     else
-        mal_act_fwd(pass->be, model->act, n * f, buf->ff, buf->ff);
-    mal_capture_keys(pass, lane, &mlp->down, buf->ff, s->last);
-    mal_linear_fwd(pass->be, &mlp->down, n, buf->ff, buf->x, c, true);
+        mal_act_fwd(pass->be, model->act, n, f, buf->ff, bias, inner, s->in);
+    mal_capture_keys(pass, lane, &mlp->down, inner, s->last);
+    mal_linear_fwd(pass->be, &mlp->down, n, inner, s->in, buf->x, c, true);
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x3);
-        norm_rows(s, &mlp->norm, n, buf->x, buf->h);
+        norm_rows(s, &mlp->norm, n, buf->x, buf->h, MAL_F32);
         mal_swap_x_h(lane);
     }
 }

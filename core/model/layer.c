@@ -4,11 +4,13 @@
 #include <assert.h>
 
 void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
-                    const float *x, float *y, int64_t ld_y, bool add) {
+                    const void *x, enum mal_dtype x_dtype, float *y, int64_t ld_y,
+                    bool add) {
     mal_gemm(be, &(struct mal_gemm){.m = n,
                                     .n = lin->d_out,
                                     .k = lin->d_in,
-                                    .a = x,
+                                    .a = x_dtype == MAL_F32 ? x : NULL,
+                                    .a16 = x_dtype == MAL_F32 ? NULL : x,
                                     .b = lin->w,
                                     .b_dtype = lin->w_dtype,
                                     .trans_b = lin->transposed,

@@ -49,6 +49,8 @@ struct mal_pass_buffers {
     float *norm;  /* (N, 2 H) */
     float *ff;    /* (N, F) */
     float *ff2;   /* (N, F) */
+    void *inner;  /* (N, F) after the activation, where step->in is not fp32: in that type
+                   */
     float *kvc;   /* (source rows, 2 KV) */
     float *dx;    /* gradient on its way down, (R, C): begins as ao */
     float *dr;    /* (M, C) */
@@ -142,9 +144,11 @@ static inline void mal_swap_x_h(struct mal_lane *lane) {
 
 /* ---- Layers over a pass ---- */
 
-/* y (n, d_out) = x W + b, rows of stride ld_y, added to y when `add`. */
+/* y (n, d_out) = x W + b, rows of stride ld_y, added to y when `add`; x is fp32 or what
+ * mal_operand_dtype() says of W. */
 void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
-                    const float *x, float *y, int64_t ld_y, bool add);
+                    const void *x, enum mal_dtype x_dtype, float *y, int64_t ld_y,
+                    bool add);
 /* dx (n, d_in) = dy W', rows of dy of stride ld_dy, added to dx when `add`. */
 void mal_linear_bwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
                     const float *dy, int64_t ld_dy, float *dx, bool add);

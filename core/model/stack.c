@@ -16,6 +16,14 @@ static bool has_cross(const struct mal_stack *stack) {
     return mal_linear_there(&stack->blocks[0].cross.q);
 }
 
+/* Whether a step through it may have another `in` than fp32. */
+static bool narrows(const struct mal_model *model, const struct mal_stack *stack) {
+    bool any = false;
+    for (int64_t i = 0; i < stack->n; i++)
+        any = any || mal_block_operand(model->be, &stack->blocks[i]) != MAL_F32;
+    return any;
+}
+
 static void layout_angles(const struct mal_model *model, const struct mal_pass *pass,
                           struct mal_lane *lane) {
     int64_t c = 2 * model->rotary.half;
@@ -82,6 +90,8 @@ static void layout_lane(const struct mal_model *model, const struct mal_pass *pa
         .ff2 = mal_arena_floats(arena, is_gated(stack) ? n * f : 0),
         .kvc = mal_arena_floats(arena, kvc),
     };
+    if (narrows(model, stack))
+        buf.inner = mal_arena_alloc(arena, (size_t)(n * f) * sizeof(uint16_t));
     lane->y = mal_arena_floats(arena, top * c);
     if (pass->backward) {
         bool apart = stack->norms != MAL_NORM_BEFORE;
@@ -143,22 +153,27 @@ static void embed(const struct mal_model *model, const struct mal_pass *pass,
               model->tokens.w, model->tokens.dtype, model->positions, buf->x);
     if (!model->embed_norm.gain) return;
     struct mal_norm norm = mal_norm_of(model, &model->embed_norm, lane->n_tokens);
-    mal_norm_fwd(pass->be, &norm, buf->x, buf->h);
+    mal_norm_fwd(pass->be, &norm, buf->x, buf->h, MAL_F32);
     mal_swap_x_h(lane);
 }
 
 static struct mal_step step_at(struct mal_model *model, struct mal_pass *pass,
                                struct mal_lane *lane, const struct mal_stack *stack,
                                int64_t i) {
+    const struct mal_transformer_block *block = &stack->blocks[i];
     bool taped = pass->backward && i >= first_taped(model, pass, stack);
+    bool last = i == stack->n - 1;
+    bool measured = pass->u && stack->first + i >= model->lowest_edit_block;
+    bool wide = taped || last || measured; /* not only products read what is written */
     return (struct mal_step){.model = model,
                              .pass = pass,
                              .lane = lane,
                              .stack = stack,
-                             .block = &stack->blocks[i],
+                             .block = block,
                              .index = i,
                              .tape = taped ? &model->tape[stack->first + i] : NULL,
-                             .last = i == stack->n - 1};
+                             .last = last,
+                             .in = wide ? MAL_F32 : mal_block_operand(pass->be, block)};
 }
 
 /* From the embeddings to lane->y; or from where an earlier pass left the state. */
@@ -187,7 +202,7 @@ static void stack_forward(struct mal_model *model, struct mal_pass *pass,
     if (end < stack->n) return;
     if (stack->final_norm.gain) {
         struct mal_norm norm = mal_norm_of(model, &stack->final_norm, lane->top.n);
-        mal_norm_fwd(be, &norm, lane->buf.x, lane->y);
+        mal_norm_fwd(be, &norm, lane->buf.x, lane->y, MAL_F32);
     } else {
         mal_backend_copy(be, lane->y, lane->buf.x,
                          (size_t)(lane->top.n * c) * sizeof *lane->y);
@@ -206,7 +221,7 @@ static void pool(const struct mal_model *model, struct mal_pass *pass) {
                                           .c = pass->pooled,
                                           .alpha = 1,
                                           .bias = model->pooler_bias});
-    mal_act_fwd(pass->be, MAL_TANH, n * c, pass->pooled, pass->main.y);
+    mal_act_fwd(pass->be, MAL_TANH, n, c, pass->pooled, NULL, pass->main.y, MAL_F32);
 }
 
 void mal_model_forward(struct mal_model *model, struct mal_pass *pass) {

@@ -424,7 +424,7 @@ def compare(results):
     theirs = {(line["name"], line["case"]): line for line in results.get("torch", {}).get("lines", [])
               if "ms" in line}
     for line in results.get("ops", {}).get("lines", []):
-        peer = theirs.get((line.get("name"), line.get("case")))
+        peer = theirs.get((line.get("name", "").removesuffix(" a16"), line.get("case")))
         if not peer or "ms" not in line:
             continue
         line["torch_ms"] = peer["ms"]

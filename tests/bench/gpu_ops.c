@@ -47,7 +47,7 @@ static struct cost gemm_cost(const struct ops_bench *o, const struct mal_gemm *g
     double weight = (double)mal_dtype_size(g->b_dtype);
     return (struct cost){.flops = 2 * m * n * k,
                          .unit = unit_of(o, g->b_dtype, g->tf32),
-                         .bytes = 4 * m * k + weight * n * k +
+                         .bytes = (g->a16 ? 2 : 4) * m * k + weight * n * k +
                                   4 * m * n * (g->beta != 0 ? 2 : 1)};
 }
 
@@ -96,6 +96,12 @@ static void bench_layers(struct ops_bench *o) {
                                  .c = bench_floats(b, m * n),
                                  .alpha = 1};
             time_gemm(o, "gemm", &g);
+            if (narrows(b)) { /* as most blocks of a forward pass have it */
+                struct mal_gemm rounded = g;
+                rounded.a = NULL;
+                rounded.a16 = bench_bf16(b, m * k);
+                time_gemm(o, "gemm a16", &rounded);
+            }
             if (r == 0 && l < 3) { /* and back: dx = dy W */
                 struct mal_gemm back = g;
                 back.k = n;

@@ -21,6 +21,11 @@ static inline enum peak unit_of(const struct ops_bench *o, enum mal_dtype dtype,
     return dtype == MAL_F32 ? PEAK_TF32 : PEAK_BF16;
 }
 
+/* Activations can be written in bf16, as products read them. */
+static inline bool narrows(const struct bench *b) {
+    return mal_operand_dtype(b->be, MAL_BF16) == MAL_BF16;
+}
+
 void bench_model_ops(struct ops_bench *o);  /* gpu_ops_model.c */
 void bench_editor_ops(struct ops_bench *o); /* gpu_ops_editor.c */
 

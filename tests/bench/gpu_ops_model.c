@@ -12,14 +12,19 @@ static void bench_elements(struct ops_bench *o) {
     int64_t n = o->rows, c = o->c, f = o->f, half = o->head / 8;
     double narrow = 4 * (double)n * (double)c, wide = 4 * (double)n * (double)f;
     float *x = bench_floats(b, n * f), *y = bench_floats(b, n * f),
-          *gain = bench_floats(b, c), *inv_freq = bench_floats(b, half),
-          *angles = bench_floats(b, n * 2 * half);
+          *gain = bench_floats(b, c), *bias = bench_floats(b, f),
+          *inv_freq = bench_floats(b, half), *angles = bench_floats(b, n * 2 * half);
     int32_t *pos = bench_ints(b, n, 0, 64), *rows = bench_ints(b, n, 0, n);
     char what[64];
     snprintf(what, sizeof what, "%lldx%lld", (long long)n, (long long)c);
     struct mal_norm norm = {.n = n, .c = c, .eps = 1e-5F, .gain = gain, .bias = gain};
     for (struct timer t = timer(b, "norm_fwd", what, moved(2 * narrow)); timer_next(&t);)
-        mal_norm_fwd(b->be, &norm, x, y);
+        mal_norm_fwd(b->be, &norm, x, y, MAL_F32);
+    if (narrows(b)) {
+        for (struct timer t = timer(b, "norm_fwd to bf16", what, moved(1.5 * narrow));
+             timer_next(&t);)
+            mal_norm_fwd(b->be, &norm, x, y, MAL_BF16);
+    }
     for (struct timer t = timer(b, "norm_bwd", what, moved(4 * narrow)); timer_next(&t);)
         mal_norm_bwd(b->be, &norm, x, x + n * c, y);
     for (struct timer t = timer(b, "add", what, moved(3 * narrow)); timer_next(&t);)
@@ -38,7 +43,12 @@ static void bench_elements(struct ops_bench *o) {
         mal_rope(b->be, &rope, y, c);
     snprintf(what, sizeof what, "%lldx%lld", (long long)n, (long long)f);
     for (struct timer t = timer(b, "act_fwd", what, moved(2 * wide)); timer_next(&t);)
-        mal_act_fwd(b->be, MAL_GELU_TANH, n * f, x, y);
+        mal_act_fwd(b->be, MAL_GELU_TANH, n, f, x, NULL, y, MAL_F32);
+    if (narrows(b)) {
+        for (struct timer t = timer(b, "act_fwd to bf16", what, moved(1.5 * wide));
+             timer_next(&t);)
+            mal_act_fwd(b->be, MAL_GELU_TANH, n, f, x, bias, y, MAL_BF16);
+    }
     for (struct timer t = timer(b, "act_bwd", what, moved(3 * wide)); timer_next(&t);)
         mal_act_bwd(b->be, MAL_GELU_TANH, n * f, x, y, y);
     bench_release(b);
@@ -129,7 +139,13 @@ static void bench_attention(struct ops_bench *o, int64_t seqs, int64_t queries,
                         .unit = PEAK_FP32,
                         .bytes = row * (double)(2 * n + 2 * n_keys)};
     for (struct timer t = timer(b, "attn_fwd", what, cost); timer_next(&t);)
-        mal_attn_fwd(b->be, &attn, out, c, norm);
+        mal_attn_fwd(b->be, &attn, out, MAL_F32, c, norm);
+    if (narrows(b)) {
+        struct cost less = cost;
+        less.bytes -= row / 2 * (double)n;
+        for (struct timer t = timer(b, "attn_fwd to bf16", what, less); timer_next(&t);)
+            mal_attn_fwd(b->be, &attn, out, MAL_BF16, c, NULL);
+    }
     if (!decode) {
         struct mal_attn_grads to = {.dq = grads,
                                     .dk = grads + c,

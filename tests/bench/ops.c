@@ -105,7 +105,7 @@ struct attn_op {
 
 static void attn_fwd_step(struct mal_backend *be, const void *op) {
     const struct attn_op *o = op;
-    mal_attn_fwd(be, &o->attn, o->out, 0, o->norm);
+    mal_attn_fwd(be, &o->attn, o->out, MAL_F32, 0, o->norm);
 }
 
 static void attn_bwd_step(struct mal_backend *be, const void *op) {

@@ -350,19 +350,40 @@ static inline void random_save(const struct random_tensors *t, const char *dir,
               &err);
 }
 
-/* In the scratch directory; closed by the caller. */
-static inline struct mal_model *random_model_open(const struct random_model *m,
-                                                  const char *dir) {
+/* Every tensor rounded to `dtype`. */
+static inline void random_narrow(struct random_tensors *t, enum mal_dtype dtype) {
+    for (size_t i = 0; i < t->n; i++) {
+        struct mal_st_entry *e = &t->entries[i];
+        size_t n = (size_t)(e->shape[0] * (e->n_dims == 2 ? e->shape[1] : 1));
+        void *narrow = mal_malloc(n * mal_dtype_size(dtype));
+        assert_non_null(narrow);
+        mal_from_f32(narrow, e->data, dtype, n);
+        mal_free((void *)(uintptr_t)e->data);
+        e->data = narrow;
+        e->dtype = dtype;
+    }
+}
+
+/* In the scratch directory, stored as `dtype`; closed by the caller. */
+static inline struct mal_model *random_model_open_as(const struct random_model *m,
+                                                     const char *dir,
+                                                     enum mal_dtype dtype) {
     static struct random_tensors t;
     struct mal_error err = {0};
     struct mal_model *model;
     char config[1024];
     random_config(m, config, sizeof config);
     random_tensors_of(&t, m);
+    if (dtype != MAL_F32) random_narrow(&t, dtype);
     random_save(&t, dir, config);
     random_tensors_free(&t);
     assert_ok(mal_model_open(&model, scratch_path(dir), test_backend(), &err), &err);
     return model;
+}
+
+static inline struct mal_model *random_model_open(const struct random_model *m,
+                                                  const char *dir) {
+    return random_model_open_as(m, dir, MAL_F32);
 }
 
 #endif

@@ -14,8 +14,8 @@ static void act_fwd(void **state) {
             for (int64_t i = 0; i < n; i++)
                 x[i] = n == 1 ? 0 : (float)(24 * (double)i / (double)n - 12);
             float *dev_x = device_floats(dev, x, n), *y = device_floats(dev, NULL, n);
-            mal_act_fwd(dev->be, act, n, dev_x, y);
-            mal_act_fwd(dev->be, act, n, dev_x, dev_x);
+            mal_act_fwd(dev->be, act, 1, n, dev_x, NULL, y, MAL_F32);
+            mal_act_fwd(dev->be, act, 1, n, dev_x, NULL, dev_x, MAL_F32);
             float *got = host_floats(dev, y, n), *same = host_floats(dev, dev_x, n);
             assert_memory_equal(got, same, (size_t)n * sizeof *got);
             for (int64_t i = 0; i < n; i++) {
@@ -41,7 +41,7 @@ static void act_of_nan_and_far_values(void **state) {
         float *y = device_floats(dev, NULL, 7), *dev_x = device_floats(dev, x, 7);
         const float ones[] = {1, 1, 1, 1, 1, 1, 1};
         float *dx = device_floats(dev, ones, 7);
-        mal_act_fwd(dev->be, act, 7, dev_x, y);
+        mal_act_fwd(dev->be, act, 1, 7, dev_x, NULL, y, MAL_F32);
         mal_act_bwd(dev->be, act, 6, dev_x, dx, dx);
         float *got = host_floats(dev, y, 7), *slope = host_floats(dev, dx, 7);
         assert_true(isnan(got[0]));
@@ -99,7 +99,7 @@ static void tanh_everywhere(void **state) {
     float *ones = random_floats(dev, N), *dev_x = device_floats(dev, x, N);
     for (int64_t i = 0; i < N; i++)
         ones[i] = 1;
-    mal_act_fwd(dev->be, MAL_TANH, N, dev_x, y);
+    mal_act_fwd(dev->be, MAL_TANH, 1, N, dev_x, NULL, y, MAL_F32);
     mal_act_bwd(dev->be, MAL_TANH, N, dev_x, device_floats(dev, ones, N), dx);
     float *got = host_floats(dev, y, N), *slope = host_floats(dev, dx, N);
     for (int64_t i = 0; i < N; i++) {
@@ -130,9 +130,10 @@ static void glu_fwd(void **state) {
                 gate[i] *= 3;
             float *over_gate = device_floats(dev, gate, n), *y = device_floats(dev, x, n);
             float *over_x = device_floats(dev, x, n);
-            mal_glu_fwd(dev->be, act, n, over_gate, over_x, y);
-            mal_glu_fwd(dev->be, act, n, over_gate, over_x, over_x);
-            mal_glu_fwd(dev->be, act, n, over_gate, device_floats(dev, x, n), over_gate);
+            mal_glu_fwd(dev->be, act, n, over_gate, over_x, y, MAL_F32);
+            mal_glu_fwd(dev->be, act, n, over_gate, over_x, over_x, MAL_F32);
+            mal_glu_fwd(dev->be, act, n, over_gate, device_floats(dev, x, n), over_gate,
+                        MAL_F32);
             float *got = host_floats(dev, y, n), *same = host_floats(dev, over_x, n);
             float *too = host_floats(dev, over_gate, n);
             assert_memory_equal(got, same, (size_t)n * sizeof *got);

@@ -2,6 +2,7 @@
  * independently in double precision (reference.h), and its central differences. */
 #include "device.h"
 
+#include "core/round.h"
 #include "reference.h"
 
 /* ---- Attention ---- */
@@ -151,7 +152,7 @@ static void attn_open(struct device *dev, const struct attn_case *c, bool all_ke
 }
 
 static void attn_run(struct device *dev, struct attn_data *a) {
-    mal_attn_fwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_norm);
+    mal_attn_fwd(dev->be, &a->attn, a->dev_out, MAL_F32, a->ld_out, a->dev_norm);
     mal_attn_bwd(dev->be, &a->attn, a->dev_out, a->ld_out, a->dev_norm, a->dev_dout,
                  a->ld_out,
                  &(struct mal_attn_grads){.dq = a->dq,
@@ -172,6 +173,26 @@ static void attn_close(struct device *dev, struct attn_data *a) {
     device_release(dev);
 }
 
+/* Written in bf16 it is `out` (dense) rounded, between rows nothing. */
+static void check_rounded(struct device *dev, const struct attn_data *a,
+                          const float *out) {
+    int64_t n = a->n_queries * a->ld_out;
+    uint16_t *before = malloc((size_t)n * sizeof *before);
+    memset(before, 0x5a, (size_t)n * sizeof *before);
+    uint16_t *y = device_buffer(dev, before, (size_t)n * sizeof *y);
+    mal_attn_fwd(dev->be, &a->attn, y, MAL_BF16, a->ld_out, a->dev_norm);
+    uint16_t *got = host_copy(dev, y, (size_t)n * sizeof *got);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t row = i / a->ld_out, c = i % a->ld_out;
+        uint16_t want = c < a->row_q ? f32_to_bf16(out[row * a->row_q + c]) : before[i];
+        if (got[i] != want)
+            fail_msg("row %lld, channel %lld: %04x, must be %04x", (long long)row,
+                     (long long)c, got[i], want);
+    }
+    free(before);
+    free(got);
+}
+
 static void check_attn_fwd(struct device *dev, const struct attn_case *c) {
     struct attn_data a;
     attn_open(dev, c, false, &a);
@@ -179,9 +200,9 @@ static void check_attn_fwd(struct device *dev, const struct attn_case *c) {
     double *v = wide(a.v, a.n_keys * a.row_k), *out = double_zeros(a.n_queries * a.row_q);
     double *lse = double_zeros(a.n_queries * c->heads);
     ref_attn(&a.attn, a.q_start, a.k_start, a.k_len, a.rel_bias, q, k, v, out, lse);
-    mal_attn_fwd(dev->be, &a.attn, a.dev_out, a.ld_out, NULL);
+    mal_attn_fwd(dev->be, &a.attn, a.dev_out, MAL_F32, a.ld_out, NULL);
     float *without = dense(dev, a.dev_out, a.n_queries, a.row_q, a.ld_out);
-    mal_attn_fwd(dev->be, &a.attn, a.dev_out, a.ld_out, a.dev_norm);
+    mal_attn_fwd(dev->be, &a.attn, a.dev_out, MAL_F32, a.ld_out, a.dev_norm);
     float *got = dense(dev, a.dev_out, a.n_queries, a.row_q, a.ld_out);
     float *got_lse = host_floats(dev, a.dev_norm, a.n_queries * 2 * c->heads);
     for (int64_t i = 0; i < a.n_queries * c->heads; i++)
@@ -189,6 +210,7 @@ static void check_attn_fwd(struct device *dev, const struct attn_case *c) {
     check_floats("out", a.n_queries * a.row_q, got, out, 2e-6, 0);
     check_floats("lse", a.n_queries * c->heads, got_lse, lse, 2e-6, 1e-7);
     assert_memory_equal(got, without, (size_t)(a.n_queries * a.row_q) * sizeof *got);
+    if (mal_operand_dtype(dev->be, MAL_BF16) == MAL_BF16) check_rounded(dev, &a, got);
     free(q);
     free(k);
     free(v);

@@ -155,10 +155,10 @@ static void nothing_to_do(void **state) {
     struct device *dev = *state;
     struct mal_error err = {0};
     mal_add(dev->be, 0, NULL, NULL);
-    mal_act_fwd(dev->be, MAL_SILU, 0, NULL, NULL);
-    mal_norm_fwd(dev->be, &(struct mal_norm){.n = 0, .c = 5}, NULL, NULL);
+    mal_act_fwd(dev->be, MAL_SILU, 0, 0, NULL, NULL, NULL, MAL_F32);
+    mal_norm_fwd(dev->be, &(struct mal_norm){.n = 0, .c = 5}, NULL, NULL, MAL_F32);
     mal_gemm(dev->be, &(struct mal_gemm){.m = 0, .n = 3, .k = 3});
-    mal_attn_fwd(dev->be, &(struct mal_attn){0}, NULL, 0, NULL);
+    mal_attn_fwd(dev->be, &(struct mal_attn){0}, NULL, MAL_F32, 0, NULL);
     mal_xent_fwd(dev->be, 0, 7, NULL, NULL, NULL, NULL, NULL);
     mal_apply_factors(dev->be, 4, 4, 0, NULL, NULL, false, NULL);
     mal_backend_upload(dev->be, NULL, NULL, 0);
@@ -345,7 +345,7 @@ static void norm_fwd(void **state) {
         norm.gain = device_floats(dev, gain, c);
         norm.bias = cases[t].bias ? device_floats(dev, bias, c) : NULL;
         float *y = device_floats(dev, NULL, n * c);
-        mal_norm_fwd(dev->be, &norm, device_floats(dev, x, n * c), y);
+        mal_norm_fwd(dev->be, &norm, device_floats(dev, x, n * c), y, MAL_F32);
         float *got = host_floats(dev, y, n * c);
         check_floats("norm", n * c, got, want, 4e-7, 3e-7);
         free(got);

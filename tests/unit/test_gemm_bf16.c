@@ -1,33 +1,9 @@
 /* test_gemm_bf16.c - products on the devices that round: on "cpu:bf16" and "cuda:N" what
  * bf16 weights are multiplied with is rounded to bf16, everything else is exact to fp32's
  * sums; "cuda:N" multiplies fp16 weights, and fp32 where it may, in TF32. */
-#include "device.h"
+#include "rounding.h"
 
 #include "core/round.h"
-
-static bool on_cuda(void) {
-    return strncmp(test_device(), "cuda:", 5) == 0;
-}
-
-static int open_rounding(void **state) {
-    static struct device dev;
-    struct mal_error err = {0};
-    dev = (struct device){.seed = 1};
-    if (!mal_backend_create(&dev.be, on_cuda() ? "cuda:0" : "cpu:bf16", &err)) {
-        assert_int_equal(err.status, MAL_DEVICE);
-        print_message("# %s\n", err.text);
-        *state = NULL;
-        return 0;
-    }
-    *state = &dev;
-    return 0;
-}
-
-static int close_rounding(void **state) {
-    struct device *dev = *state;
-    if (dev) mal_backend_destroy(dev->be);
-    return 0;
-}
 
 static void fill_bf16(struct device *dev, int64_t n, float *wide, uint16_t *narrow) {
     float *x = random_floats(dev, n);

@@ -1,0 +1,132 @@
+/* test_narrow_passes.c - models in bf16, on the device that rounds activations where
+ * there is one: what passes say is the same, whether some of their blocks write
+ * activations as products read them, or all in fp32. */
+#include "learning.h"
+
+#include "core/backend_impl.h"
+
+/* In the last digits: a product's kernel may be another one, and what it gives rounded
+ * the other way. What is wrong is off by more. */
+static const double tolerance = 0.02;
+
+static const char *name; /* of the model */
+
+/* What passes over a batch say. */
+struct said {
+    float *logits, *every;
+    float *u[MAX_EDITS], *g[MAX_EDITS], *keys[MAX_EDITS];
+    struct values dw;
+    double loss[2];
+};
+
+static int64_t rows_of(const struct made_batch *b, size_t m) {
+    return model->edits[m]->of_source ? b->sources : b->rows;
+}
+
+static float *fetched(float *mem, int64_t n) {
+    float *x = mal_malloc((size_t)n * sizeof *x);
+    assert_non_null(x);
+    from_device(x, mem, n);
+    free_device(mem);
+    return x;
+}
+
+static struct said listen(const struct made_batch *b) {
+    struct said s = {.logits = row_logits(b, false), .every = logits_alone(b)};
+    float *u[MAX_EDITS], *g[MAX_EDITS], *keys[MAX_EDITS];
+    struct mal_error err = {0};
+    for (size_t m = 0; m < model->n_edits; m++) {
+        u[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_in);
+        keys[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_in);
+        g[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_out);
+    }
+    struct mal_measure what = {.loss_scale = 1, .u = u, .g = g, .loss = &s.loss[0]};
+    assert_ok(mal_model_measure(model, &b->batch, &what, &err), &err);
+    assert_ok(mal_model_keys(model, &b->batch, keys, &err), &err);
+    for (size_t m = 0; m < model->n_edits; m++) {
+        s.u[m] = fetched(u[m], rows_of(b, m) * model->edits[m]->d_in);
+        s.keys[m] = fetched(keys[m], rows_of(b, m) * model->edits[m]->d_in);
+        s.g[m] = fetched(g[m], rows_of(b, m) * model->edits[m]->d_out);
+    }
+    s.dw = learn(b, false, &s.loss[1]);
+    return s;
+}
+
+static void said_free(struct said *s) {
+    mal_free(s->logits);
+    mal_free(s->every);
+    for (size_t m = 0; m < model->n_edits; m++) {
+        mal_free(s->u[m]);
+        mal_free(s->g[m]);
+        mal_free(s->keys[m]);
+    }
+    values_free(&s->dw);
+}
+
+/* `got` is near `want`, measured by the largest of them. */
+static void check_near(const char *what, const float *got, const float *want, int64_t n) {
+    double largest = 0;
+    for (int64_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs((double)want[i]));
+    for (int64_t i = 0; i < n; i++) {
+        if (!(fabs((double)got[i] - (double)want[i]) <= tolerance * largest))
+            fail_msg("%s, %s, element %lld: %g, must be %g", name, what, (long long)i,
+                     (double)got[i], (double)want[i]);
+    }
+}
+
+static void check_same(const struct made_batch *b, const struct said *got,
+                       const struct said *want) {
+    int64_t v = model->info.n_outputs;
+    check_near("logits", got->logits, want->logits, b->rows * v);
+    check_near("logits of every position", got->every, want->every, b->tokens * v);
+    for (size_t m = 0; m < model->n_edits; m++) {
+        const struct mal_linear *lin = model->edits[m];
+        check_near(lin->name, got->u[m], want->u[m], rows_of(b, m) * lin->d_in);
+        check_near(lin->name, got->keys[m], want->keys[m], rows_of(b, m) * lin->d_in);
+        check_near(lin->name, got->g[m], want->g[m], rows_of(b, m) * lin->d_out);
+        check_near(lin->name, got->dw.at[m], want->dw.at[m], size_of(m));
+    }
+    for (int i = 0; i < 2; i++)
+        assert_true(fabs(got->loss[i] - want->loss[i]) <= tolerance * want->loss[i]);
+}
+
+/* Edited are all linears of blocks from `first` on. */
+static void edit_from(int64_t first) {
+    const char *names[MAX_EDITS];
+    size_t n = 0;
+    struct mal_error err = {0};
+    for (size_t i = 0; i < model->n_linears; i++)
+        if (model->linears[i]->block >= first) names[n++] = model->linears[i]->name;
+    assert_true(n > 0 && n <= MAX_EDITS);
+    assert_ok(mal_model_set_edits(model, names, n, &err), &err);
+}
+
+static void test_models(void **state) {
+    struct mal_backend *be = test_backend();
+    bool narrow = be->takes_bf16;
+    for (size_t i = 0; i < N_RANDOM_MODELS; i++) {
+        name = random_models[i].name;
+        model = random_model_open_as(&random_models[i], name, MAL_BF16);
+        for (int64_t first = 0; first < model->info.n_layers; first++) {
+            struct made_batch *b = make_batch(all_sequences[first % 3], true);
+            edit_from(first);
+            be->takes_bf16 = false;
+            struct said want = listen(b);
+            be->takes_bf16 = narrow;
+            struct said got = listen(b);
+            check_same(b, &got, &want);
+            said_free(&want);
+            said_free(&got);
+            mal_free(b);
+        }
+        mal_model_close(model);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models)};
+    if (strncmp(test_device(), "cuda:", 5) == 0) setenv("MAL_TEST_DEVICE", "cuda:0", 1);
+    return cmocka_run_group_tests_name("narrow_passes", tests, scratch_make,
+                                       scratch_remove);
+}
