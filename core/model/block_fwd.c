@@ -55,18 +55,18 @@ static void project(const struct mal_step *s, const void *in, float *qkv, float 
     struct mal_pass *pass = s->pass;
     struct mal_lane *lane = s->lane;
     const struct mal_attention *attention = &s->block->self;
-    int64_t n = lane->n_tokens, wq = mal_q_width(model), wkv = mal_kv_width(model);
-    int64_t ld = mal_qkv_width(model);
+    int64_t n = lane->n_tokens, wq = mal_q_width(model), ld = mal_qkv_width(model);
     enum mal_dtype dtype = input_dtype(s);
     bool alone = s->last && !attention->fused; /* queries of the top rows only */
+
+    const struct mal_linear *all[] = {&attention->q, &attention->k, &attention->v};
 
     if (!attention->fused) {
         mal_capture_keys(pass, lane, &attention->k, in, false);
         mal_capture_keys(pass, lane, &attention->v, in, false);
-        mal_linear_fwd(pass->be, &attention->k, n, in, dtype, qkv + wq, ld, false);
-        mal_linear_fwd(pass->be, &attention->v, n, in, dtype, qkv + wq + wkv, ld, false);
     }
     if (alone) {
+        mal_linears_fwd(pass->be, all + 1, 2, n, in, dtype, qkv + wq, ld);
         mal_top_rows(pass, lane, model->info.n_channels, in, model->info.n_channels,
                      lane->y);
         mal_capture_keys(pass, lane, &attention->q, lane->y, true);
@@ -76,7 +76,7 @@ static void project(const struct mal_step *s, const void *in, float *qkv, float 
         rotate(s, n, model->n_kv_heads, lane->angles, qkv + wq, ld);
     } else { /* keys follow the queries */
         mal_capture_keys(pass, lane, &attention->q, in, false);
-        mal_linear_fwd(pass->be, &attention->q, n, in, dtype, qkv, ld, false);
+        mal_linears_fwd(pass->be, all, attention->fused ? 1 : 3, n, in, dtype, qkv, ld);
         rotate(s, n, model->n_heads + model->n_kv_heads, lane->angles, qkv, ld);
     }
 
@@ -209,9 +209,8 @@ static const float *source_kv(const struct mal_step *s) {
     if (pass->source_ready) return kv;
     mal_capture_keys(pass, source, &attention->k, source->y, true);
     mal_capture_keys(pass, source, &attention->v, source->y, true);
-    mal_linear_fwd(pass->be, &attention->k, n, source->y, MAL_F32, kv, 2 * wkv, false);
-    mal_linear_fwd(pass->be, &attention->v, n, source->y, MAL_F32, kv + wkv, 2 * wkv,
-                   false);
+    const struct mal_linear *both[] = {&attention->k, &attention->v};
+    mal_linears_fwd(pass->be, both, 2, n, source->y, MAL_F32, kv, 2 * wkv);
     return kv;
 }
 

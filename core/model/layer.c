@@ -21,6 +21,28 @@ void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_
                                     .bias = lin->bias});
 }
 
+/* The weights of b lie behind those of a, as rows of one matrix, and so do the biases;
+ * which are there in both, or in neither. */
+static bool follows(const struct mal_linear *a, const struct mal_linear *b) {
+    if (!a->transposed || !b->transposed || a->d_in != b->d_in) return false;
+    size_t bytes = (size_t)(a->d_in * a->d_out) * mal_dtype_size(a->w_dtype);
+    return a->w_dtype == b->w_dtype && (const char *)a->w + bytes == b->w &&
+           (a->bias ? b->bias == a->bias + a->d_out : !b->bias);
+}
+
+void mal_linears_fwd(struct mal_backend *be, const struct mal_linear *const *layers,
+                     size_t n_layers, int64_t n, const void *x, enum mal_dtype x_dtype,
+                     float *y, int64_t ld_y) {
+    bool joins = x_dtype != MAL_F32;
+    for (size_t i = 0; i < n_layers;) {
+        struct mal_linear one = *layers[i++];
+        while (joins && i < n_layers && follows(&one, layers[i]))
+            one.d_out += layers[i++]->d_out;
+        mal_linear_fwd(be, &one, n, x, x_dtype, y, ld_y, false);
+        y += one.d_out;
+    }
+}
+
 void mal_linear_bwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
                     const float *dy, int64_t ld_dy, float *dx, bool add) {
     mal_gemm(be, &(struct mal_gemm){.m = n,

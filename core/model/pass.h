@@ -149,6 +149,12 @@ static inline void mal_swap_x_h(struct mal_lane *lane) {
 void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
                     const void *x, enum mal_dtype x_dtype, float *y, int64_t ld_y,
                     bool add);
+/* y = the outputs of layers that read the same x, side by side. Of an x that is not fp32
+ * one product for those whose weights lie behind each other, as they do until one is
+ * edited; in fp32 the sums of a layer shall not depend on its neighbours. */
+void mal_linears_fwd(struct mal_backend *be, const struct mal_linear *const *layers,
+                     size_t n_layers, int64_t n, const void *x, enum mal_dtype x_dtype,
+                     float *y, int64_t ld_y);
 /* dx (n, d_in) = dy W', rows of dy of stride ld_dy, added to dx when `add`. */
 void mal_linear_bwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
                     const float *dy, int64_t ld_dy, float *dx, bool add);

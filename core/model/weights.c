@@ -175,8 +175,7 @@ static bool bind_linear(struct mal_model *model, const char *where,
     if (!mal_checkpoint_need(model->ckpt, full, 2, shape, &source, err)) return false;
     lin->dtype = source.tensor->dtype;
     lin->w_dtype = kept_as(lin->dtype);
-    if (!bind_source(model, source, lin->w_dtype, &lin->w0, err)) return false;
-    return !spec->bias || bind_bias(model, lin, err);
+    return bind_source(model, source, lin->w_dtype, &lin->w0, err);
 }
 
 bool mal_bind_linears(struct mal_model *model, const char *where,
@@ -184,6 +183,9 @@ bool mal_bind_linears(struct mal_model *model, const char *where,
                       struct mal_error *err) {
     for (size_t i = 0; i < n; i++) {
         if (!bind_linear(model, where, &specs[i], block, err)) return false;
+    }
+    for (size_t i = 0; i < n; i++) { /* nothing between the weights */
+        if (specs[i].bias && !bind_bias(model, specs[i].dst, err)) return false;
     }
     return true;
 }

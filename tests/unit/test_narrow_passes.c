@@ -4,6 +4,7 @@
 #include "learning.h"
 
 #include "core/backend_impl.h"
+#include "core/round.h"
 
 /* In the last digits: a product's kernel may be another one, and what it gives rounded
  * the other way. What is wrong is off by more. */
@@ -102,30 +103,89 @@ static void edit_from(int64_t first) {
     assert_ok(mal_model_set_edits(model, names, n, &err), &err);
 }
 
-static void test_models(void **state) {
+/* A batch on the weights in use. */
+static void check_batch(const struct sequences *seqs) {
     struct mal_backend *be = test_backend();
+    struct made_batch *b = make_batch(seqs, true);
     bool narrow = be->takes_bf16;
+    be->takes_bf16 = false;
+    struct said want = listen(b);
+    be->takes_bf16 = narrow;
+    struct said got = listen(b);
+    check_same(b, &got, &want);
+    said_free(&want);
+    said_free(&got);
+    mal_free(b);
+}
+
+static void check_model(const struct random_model *made) {
+    name = made->name;
+    model = random_model_open_as(made, name, MAL_BF16);
+    for (int64_t first = 0; first < model->info.n_layers; first++) {
+        edit_from(first);
+        check_batch(all_sequences[first % 3]);
+    }
+}
+
+static void test_models(void **state) {
     for (size_t i = 0; i < N_RANDOM_MODELS; i++) {
-        name = random_models[i].name;
-        model = random_model_open_as(&random_models[i], name, MAL_BF16);
-        for (int64_t first = 0; first < model->info.n_layers; first++) {
-            struct made_batch *b = make_batch(all_sequences[first % 3], true);
-            edit_from(first);
-            be->takes_bf16 = false;
-            struct said want = listen(b);
-            be->takes_bf16 = narrow;
-            struct said got = listen(b);
-            check_same(b, &got, &want);
-            said_free(&want);
-            said_free(&got);
-            mal_free(b);
-        }
+        check_model(&random_models[i]);
+        mal_model_close(model);
+    }
+}
+
+static bool lies_behind(const struct mal_linear *a, const struct mal_linear *b) {
+    size_t bytes = (size_t)(a->d_in * a->d_out) * sizeof(uint16_t);
+    return (const char *)a->w + bytes == b->w &&
+           (!a->bias || a->bias + a->d_out == b->bias);
+}
+
+/* With other weights in use, and then with another bias, somewhere else. */
+static void check_moved(struct mal_linear *lin) {
+    struct mal_backend *be = test_backend();
+    size_t n = (size_t)(lin->d_in * lin->d_out), bytes = n * sizeof(uint16_t);
+    uint16_t *narrow = mal_malloc(bytes), *w = mal_backend_alloc(be, bytes);
+    float *other = random_floats(lin->d_out, 0.5f, 91);
+    float *bias = on_device(other, lin->d_out);
+    uint64_t seed = 90;
+    assert_true(narrow && w);
+    for (size_t i = 0; i < n; i++)
+        narrow[i] = f32_to_bf16(0.3f * next_float(&seed));
+    mal_backend_upload(be, w, narrow, bytes);
+    lin->w = w;
+    check_batch(&mixed);
+    lin->w = lin->w0;
+    if (lin->bias) {
+        lin->bias = bias;
+        check_batch(&mixed);
+        lin->bias = lin->own_bias->w;
+    }
+    mal_backend_free(be, w);
+    free_device(bias);
+    mal_free(narrow);
+    mal_free(other);
+}
+
+/* Queries, keys and values of one product: their weights fill whole lines. */
+static void test_one_product(void **state) {
+    static const struct random_model models[] = {
+        {"gptj-lines", RANDOM_GPTJ, 0, 3, 16, 2, 2, 8, 20, 23, 16},
+        {"bert-lines", RANDOM_BERT_LABELS, 0, 3, 32, 2, 2, 16, 20, 23, 16},
+        {"qwen2-lines", RANDOM_QWEN2, 0, 3, 32, 4, 2, 8, 24, 23, 16},
+        {"t5-lines", RANDOM_T5, 2, 3, 16, 2, 2, 8, 20, 23, 0}};
+    for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
+        check_model(&models[i]);
+        struct mal_attention *self = &model->decoder.blocks[0].self;
+        assert_true(lies_behind(&self->q, &self->k) && lies_behind(&self->k, &self->v));
+        check_moved(&self->k);
+        check_moved(&self->v);
         mal_model_close(model);
     }
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_models),
+                                       cmocka_unit_test(test_one_product)};
     if (strncmp(test_device(), "cuda:", 5) == 0) setenv("MAL_TEST_DEVICE", "cuda:0", 1);
     return cmocka_run_group_tests_name("narrow_passes", tests, scratch_make,
                                        scratch_remove);
