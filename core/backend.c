@@ -118,11 +118,23 @@ const char *mal_backend_describe(const struct mal_backend *be) {
 /* ---- Memory ---- */
 
 void *mal_backend_alloc(struct mal_backend *be, size_t bytes) {
-    return mal_backend_runs(be) ? be->ops->alloc(be, bytes) : NULL;
+    if (!mal_backend_runs(be)) return NULL;
+    void *mem = be->ops->alloc(be, bytes);
+    if (!mem && be->release && be->release(be->release_arg))
+        mem = be->ops->alloc(be, bytes);
+    return mem;
 }
 
 void mal_backend_free(struct mal_backend *be, void *mem) {
     if (mem) be->ops->free(be, mem);
+}
+
+bool mal_backend_on_shortage(struct mal_backend *be, bool (*release)(void *arg),
+                             void *arg) {
+    if (release && be->release) return false;
+    be->release = release;
+    be->release_arg = arg;
+    return true;
 }
 
 void *mal_backend_alloc_host(struct mal_backend *be, size_t bytes) {

@@ -45,6 +45,11 @@ const char *mal_backend_describe(const struct mal_backend *be);
 /* 64-byte aligned; NULL (and no sticky error) when there is not enough. */
 void *mal_backend_alloc(struct mal_backend *be, size_t bytes);
 void mal_backend_free(struct mal_backend *be, void *mem); /* takes NULL */
+/* For what is kept only while there is room: an allocation that fails calls `release`,
+ * which allocates nothing and says whether it gave memory back, and is tried again.
+ * `release` NULL ends it. One at a time: false where there is one already. */
+bool mal_backend_on_shortage(struct mal_backend *be, bool (*release)(void *arg),
+                             void *arg);
 /* Host memory that is copied to and from the device at full speed and beside other work;
  * NULL when there is not enough. */
 void *mal_backend_alloc_host(struct mal_backend *be, size_t bytes);

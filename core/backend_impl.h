@@ -136,13 +136,15 @@ struct mal_backend_ops {
 /* A device's own struct begins with this one. */
 struct mal_backend {
     const struct mal_backend_ops *ops;
-    struct mal_error error; /* the first one; MAL_OK: none */
-    size_t bytes;           /* allocated now; other threads look at it */
-    bool on_host;           /* device memory is host memory */
-    bool takes_bf16;        /* bf16 where bf16 weights are multiplied with it: y_dtype */
-    int64_t slice_fma;      /* as mal_backend_slice_fma() */
-    int64_t breadth;        /* as mal_backend_breadth() */
-    int64_t inverse_block;  /* order of blocks that it inverts; 0: it inverts none */
+    struct mal_error error;  /* the first one; MAL_OK: none */
+    size_t bytes;            /* allocated now; other threads look at it */
+    bool on_host;            /* device memory is host memory */
+    bool takes_bf16;         /* bf16 where bf16 weights are multiplied with it: y_dtype */
+    int64_t slice_fma;       /* as mal_backend_slice_fma() */
+    int64_t breadth;         /* as mal_backend_breadth() */
+    int64_t inverse_block;   /* order of blocks that it inverts; 0: it inverts none */
+    bool (*release)(void *); /* as mal_backend_on_shortage(); NULL: nobody's */
+    void *release_arg;
     char name[32];
     char description[256];
 };

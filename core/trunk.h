@@ -1,4 +1,4 @@
-/* trunk.h - what the blocks below every edit make of texts, kept in host memory.
+/* trunk.h - what the blocks below every edit make of texts, kept in memory.
  *
  * No version of the weights changes those blocks. So a text that goes through the model
  * again and again - measured, verified, repaired, trained on - goes through them once: of
@@ -11,9 +11,10 @@
 
 struct mal_trunk;
 
-/* Keeps nothing yet, and never more than a quarter of the host memory that is free now.
- * Texts are known by where their ids are: neither these nor what is edited in `model`,
- * which is borrowed, may change before it is destroyed. */
+/* Keeps nothing yet, and never more than a quarter of the memory that is free: of the
+ * device's, which it gives back when that is short, or else of the host's. Texts are
+ * known by where their ids are: neither these nor what is edited in `model`, which is
+ * borrowed, may change before it is destroyed. */
 bool mal_trunk_create(struct mal_trunk **out, struct mal_model *model,
                       struct mal_error *err) MAL_CHECK;
 void mal_trunk_destroy(struct mal_trunk *trunk); /* takes NULL */
@@ -27,7 +28,7 @@ void mal_trunk_begin(struct mal_trunk *trunk, const struct mal_example *examples
 void mal_trunk_end(struct mal_trunk *trunk, const struct mal_example *examples,
                    const size_t *order, const struct mal_batch *batch);
 
-/* Host bytes of the states kept. */
+/* Bytes of the states kept. */
 size_t mal_trunk_bytes(const struct mal_trunk *trunk);
 
 #endif

@@ -215,6 +215,81 @@ static void test_texts(void **state) {
     no_edits(&w);
 }
 
+/* Where the trunk of the model as it is edited ends. */
+static bool keeps_anything(int64_t first) {
+    return first > 0 && (!is_seq2seq() || first < model->decoder.first);
+}
+
+static bool is_apart(void) {
+    return !mal_backend_on_host(test_backend());
+}
+
+/* Device memory is short: nothing is kept there any more, and is kept again after the
+ * next pass. A second trunk is not asked, and keeps its states on the host. */
+static void test_shortage(void **state) {
+    int64_t first = is_seq2seq() ? 1 : model->info.n_layers - 1;
+    struct values w = edit("", first, 0.2f);
+    struct mal_example texts[N_TEXTS];
+    struct mal_trunk *trunk, *second;
+    struct mal_error err = {0};
+    struct mal_backend *be = test_backend();
+    make_texts(texts);
+    assert_ok(mal_trunk_create(&trunk, model, &err), &err);
+    assert_ok(mal_trunk_create(&second, model, &err), &err);
+    check_scores(trunk, texts, N_TEXTS, 0);
+    check_scores(second, texts, N_TEXTS, 0);
+    size_t all = mal_trunk_bytes(trunk);
+    assert_true((all > 0) == keeps_anything(first));
+    assert_int_equal(mal_trunk_bytes(second), all);
+    assert_null(mal_backend_alloc(be, SIZE_MAX / 4));
+    assert_int_equal(mal_trunk_bytes(trunk), is_apart() ? 0 : all);
+    assert_int_equal(mal_trunk_bytes(second), all);
+    check_scores(trunk, texts + 1, 3, 1e-5);
+    check_scores(trunk, texts, N_TEXTS, 0); /* some of them known */
+    check_scores(trunk, texts, N_TEXTS, 0);
+    mal_trunk_destroy(trunk);
+    assert_null(mal_backend_alloc(be, SIZE_MAX / 4));
+    check_scores(second, texts, N_TEXTS, 0);
+    mal_trunk_destroy(second);
+    for (size_t i = 0; i < N_TEXTS; i++)
+        mal_example_finish(&texts[i]);
+    no_edits(&w);
+}
+
+/* Some texts on the device, others on the host, in one batch: the device has room for
+ * the pass, and little besides. */
+static void test_both_memories(void **state) {
+    enum { LITTLE = 2048 };
+
+    int64_t first = is_seq2seq() ? 1 : model->info.n_layers - 1;
+    struct mal_backend *be = test_backend();
+    struct values w = edit("", first, 0.2f);
+    struct mal_example texts[N_TEXTS];
+    struct mal_trunk *trunk;
+    struct mal_error err = {0};
+    make_texts(texts);
+    size_t rows = (size_t)(texts[3].n + texts[4].n + texts[5].n);
+    check_scores(NULL, texts, N_TEXTS, 0); /* takes what passes need */
+    assert_ok(mal_trunk_create(&trunk, model, &err), &err);
+    check_scores(trunk, texts, 3, 0);
+    size_t some = mal_trunk_bytes(trunk);
+    void *rest = mal_backend_alloc(be, mal_backend_available(be) - LITTLE -
+                                           2 * rows * (size_t)model->info.n_channels *
+                                               sizeof(float));
+    assert_non_null(rest);
+    check_scores(trunk, texts + 3, 3, 0);
+    assert_true(mal_trunk_bytes(trunk) > some || !keeps_anything(first));
+    mal_backend_free(be, rest);
+    struct mal_example turned[] = {texts[5], texts[2], texts[0], texts[3]};
+    check_scores(trunk, turned, 4, 1e-5);
+    assert_null(mal_backend_alloc(be, SIZE_MAX / 4)); /* what is on the host stays */
+    assert_true(mal_trunk_bytes(trunk) > 0 || !keeps_anything(first));
+    mal_trunk_destroy(trunk);
+    for (size_t i = 0; i < N_TEXTS; i++)
+        mal_example_finish(&texts[i]);
+    no_edits(&w);
+}
+
 /* Whatever allocation fails: an error, or nothing is kept, and the scores are right. */
 static void test_no_memory(void **state) {
     struct values w = edit("", model->info.n_layers - 1, 0.2f);
@@ -246,9 +321,15 @@ static void test_no_memory(void **state) {
     no_edits(&w);
 }
 
-static const struct model_test tests[] = {
-    {"passes", test_passes}, {"texts", test_texts}, {"no memory", test_no_memory}};
+/* The last one where a device is played: on a GPU it would take the memory of tests
+ * beside it. */
+static const struct model_test tests[] = {{"passes", test_passes},
+                                          {"texts", test_texts},
+                                          {"shortage", test_shortage},
+                                          {"no memory", test_no_memory},
+                                          {"both memories", test_both_memories}};
 
 int main(void) {
-    return run_each("trunk", tests, sizeof tests / sizeof *tests);
+    bool played = strstr(mal_backend_describe(test_backend()), "playing a CUDA device");
+    return run_each("trunk", tests, sizeof tests / sizeof *tests - (played ? 0 : 1));
 }
