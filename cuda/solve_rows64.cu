@@ -170,6 +170,9 @@ static void multiply(struct mal_cuda *cu, const struct mal_gemm64 *g) {
 
 /* ---- Solving ---- */
 
+/* Rows that pay for inverses which are not there. */
+static const int MANY = 4 * BLOCK;
+
 struct system {
     int64_t n, ldl;
     bool first;
@@ -207,13 +210,18 @@ void mal_cuda_solve_rows64(struct mal_backend *be, bool first, int64_t m, int64_
                            const double *l, int64_t ldl, const double *inverses,
                            double *b, int64_t ldb) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    struct system s = {.n = n, .ldl = ldl, .first = first, .l = l, .inverses = inverses};
-    int64_t blocks = (n + BLOCK - 1) / BLOCK;
-    int64_t most = (int64_t)(cu->work_bytes / sizeof(double)) / BLOCK;
-    if (!inverses) {
+    int64_t words = (int64_t)(cu->work_bytes / sizeof(double)), own = n * BLOCK;
+    if (!inverses && (m < MANY || own > words / 2)) {
         mal_cuda_trsm64(be, true, first, m, n, l, ldl, b, ldb);
         return;
     }
+    if (!inverses) { /* at the end of the workspace, for this once */
+        words -= own;
+        mal_cuda_invert_blocks64(be, n, l, ldl, (double *)cu->work + words);
+        inverses = (double *)cu->work + words;
+    }
+    struct system s = {.n = n, .ldl = ldl, .first = first, .l = l, .inverses = inverses};
+    int64_t blocks = (n + BLOCK - 1) / BLOCK, most = words / BLOCK;
     for (int64_t i = 0; i < m; i += most)
         for (int64_t q = 0; q < blocks; q++)
             solve_block(cu, &s, first ? q : blocks - 1 - q, mal_cuda_min(most, m - i),

@@ -71,7 +71,7 @@ bool mal_cholesky_factor(const struct mal_pace *pace, int64_t n, double *a, doub
         mal_potrf64(pace->be, w, panel + j, n, j, info);
         /* l[j+w:, j:j+w] = a[j+w:, j:j+w] l[j:j+w, j:j+w]'^-1 */
         double *below = panel + w * n + j;
-        mal_trsm64(pace->be, true, true, n - j - w, w, panel + j, n, below, n);
+        mal_solve_rows64(pace->be, true, n - j - w, w, panel + j, n, NULL, below, n);
         if (!mal_pace_step(pace, err)) return false;
     }
     return true;

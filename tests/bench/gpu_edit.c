@@ -285,6 +285,14 @@ static json_t *parts_json(const double *parts) {
     return out;
 }
 
+/* What no stage accounts for. */
+static double rest_of(const struct outcome *o) {
+    double rest = o->seconds;
+    for (int s = 0; s < MAL_N_STAGES; s++)
+        rest -= o->report.seconds[s];
+    return rest;
+}
+
 static void report_edit(struct edit_bench *e, const char *name, size_t n,
                         const struct outcome *o) {
     double least[MAL_N_STAGES] = {0};
@@ -293,13 +301,13 @@ static void report_edit(struct edit_bench *e, const char *name, size_t n,
     mal_hash_hex(&weights, hash);
     edit_floors(e, o->form, &o->report, least);
     print_line(json_pack(
-        "{s:s,s:I,s:I,s:I,s:f,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s,s:s*}", "case",
-        name, "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens,
+        "{s:s,s:I,s:I,s:I,s:f,s:f,s:f,s:o,s:o,s:o,s:o,s:I,s:I,s:s,s:I,s:I,s:s,s:s*}",
+        "case", name, "facts", (json_int_t)n, "rows", (json_int_t)o->report.n_tokens,
         "input_tokens", (json_int_t)o->report.n_input_tokens, "loss", o->report.loss,
-        "total_seconds", o->seconds, "seconds", stages_json(o->report.seconds), "floor",
-        stages_json(least), "longest", stages_json(e->longest), "parts",
-        parts_json(o->parts), "rounds", (json_int_t)o->rounds, "correct",
-        (json_int_t)o->correct, "encoding",
+        "total_seconds", o->seconds, "rest_seconds", rest_of(o), "seconds",
+        stages_json(o->report.seconds), "floor", stages_json(least), "longest",
+        stages_json(e->longest), "parts", parts_json(o->parts), "rounds",
+        (json_int_t)o->rounds, "correct", (json_int_t)o->correct, "encoding",
         mal_encoding_name(mal_delta_encoding(&o->delta)), "delta_bytes",
         (json_int_t)mal_delta_bytes(&o->delta), "peak_device_bytes",
         (json_int_t)e->peak_bytes, "weights", hash, "beside", e->beside));

@@ -20,7 +20,7 @@
 #include "core/backend.h"
 #include "test_device.h"
 
-enum { GUARD = 64, MAX_BUFFERS = 32 };
+enum { GUARD = 64, MAX_BUFFERS = 64 };
 
 struct device {
     struct mal_backend *be;

@@ -419,7 +419,8 @@ static void check_solved(int64_t m, int64_t n, bool first, const double *l, int6
 
 static void solve_rows64(void **state) {
     struct device *dev = *state;
-    static const int64_t rows[] = {1, 2, 3, 4, 8, 9, 70},
+    /* of the most a device may make inverses where it was given none */
+    static const int64_t rows[] = {1, 2, 3, 4, 8, 9, 70, 2100},
                          orders[] = {1, 5, 32, 33, 64, 100, 128, 200, 600};
     for (size_t t = 0; t < sizeof orders / sizeof *orders; t++) {
         int64_t n = orders[t], ldl = n + 2, ldb = n + 1;
@@ -433,6 +434,7 @@ static void solve_rows64(void **state) {
         double *inverses = device_doubles(dev, NULL, mal_inverses64(dev->be, n));
         mal_invert_blocks64(dev->be, n, dev_l, ldl, inverses);
         for (size_t k = 0; k < 4 * sizeof rows / sizeof *rows; k++) {
+            if (rows[k / 4] > 1000 && n < 100) continue;
             bool first = k & 1, plain = k & 2;
             int64_t m = rows[k / 4];
             double *b = double_zeros(m * ldb);
