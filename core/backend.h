@@ -219,9 +219,7 @@ enum mal_act {
     MAL_TANH
 };
 
-/* y (n,c) = act(x + bias), rows of c; bias (c), or NULL: none. y may be x where it is
- * fp32.
- */
+/* y (n,c) = act(x + bias); bias (c), or NULL: none. y may be x where it is fp32. */
 void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
                  const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
 /* dx = act'(x) dy; relu'(0) = 1 (core/README.md section 3); dx may be dy. */

@@ -175,8 +175,8 @@ static bool make_host_room(struct mal_trunk *trunk) {
     return trunk->host;
 }
 
-/* A batch whose texts are all kept. */
-struct known {
+/* The texts of a batch, and where their rows begin. */
+struct texts {
     const struct mal_example *examples;
     const size_t *order;
     size_t n;
@@ -184,55 +184,55 @@ struct known {
 };
 
 static const struct kept *text_at(const struct mal_trunk *trunk,
-                                  const struct known *batch, size_t i) {
-    return find(trunk, ids_of(batch->examples, batch->order, i),
-                batch->start[i + 1] - batch->start[i]);
+                                  const struct texts *texts, size_t i) {
+    return find(trunk, ids_of(texts->examples, texts->order, i),
+                texts->start[i + 1] - texts->start[i]);
 }
 
 /* Where text i's states are to be, and how many bytes. */
-static char *place_in(const struct mal_trunk *trunk, const struct known *batch, size_t i,
+static char *place_in(const struct mal_trunk *trunk, const struct texts *texts, size_t i,
                       float *of, size_t *bytes) {
-    *bytes = (size_t)(batch->start[i + 1] - batch->start[i]) * trunk->row;
-    return (char *)of + (size_t)batch->start[i] * trunk->row;
+    *bytes = (size_t)(texts->start[i + 1] - texts->start[i]) * trunk->row;
+    return (char *)of + (size_t)texts->start[i] * trunk->row;
 }
 
-static bool any_on_host(const struct mal_trunk *trunk, const struct known *batch) {
+static bool any_on_host(const struct mal_trunk *trunk, const struct texts *texts) {
     bool any = false;
-    for (size_t i = 0; i < batch->n && !any; i++)
-        any = !text_at(trunk, batch, i)->chunk->on_device;
+    for (size_t i = 0; i < texts->n && !any; i++)
+        any = !text_at(trunk, texts, i)->chunk->on_device;
     return any;
 }
 
-static void gather_on_host(const struct mal_trunk *trunk, const struct known *batch,
+/* Of texts that are all kept. */
+static void gather_on_host(const struct mal_trunk *trunk, const struct texts *texts,
                            float *to) {
-    size_t all = (size_t)batch->start[batch->n] * trunk->row;
+    size_t all = (size_t)texts->start[texts->n] * trunk->row;
 #pragma omp parallel for schedule(static) if (all > GATHER_PARALLEL)
-    for (size_t i = 0; i < batch->n; i++) {
+    for (size_t i = 0; i < texts->n; i++) {
         size_t bytes;
-        const struct kept *kept = text_at(trunk, batch, i);
-        char *place = place_in(trunk, batch, i, to, &bytes);
+        const struct kept *kept = text_at(trunk, texts, i);
+        char *place = place_in(trunk, texts, i, to, &bytes);
         if (!kept->chunk->on_device)
             memcpy(place, (const char *)kept->chunk->states + kept->at, bytes);
     }
 }
 
 /* The states of all texts, one after the other, for the pass to begin with. */
-static bool gather(struct mal_trunk *trunk, const struct known *batch) {
-    bool apart = !mal_backend_on_host(trunk->be);
-    if (!apart) {
-        gather_on_host(trunk, batch, trunk->staged);
+static bool gather(struct mal_trunk *trunk, const struct texts *texts) {
+    if (mal_backend_on_host(trunk->be)) {
+        gather_on_host(trunk, texts, trunk->staged);
         return true;
     }
-    if (any_on_host(trunk, batch)) {
+    if (any_on_host(trunk, texts)) {
         if (!make_host_room(trunk)) return false;
-        gather_on_host(trunk, batch, trunk->host);
+        gather_on_host(trunk, texts, trunk->host);
         mal_backend_upload(trunk->be, trunk->staged, trunk->host,
-                           (size_t)batch->start[batch->n] * trunk->row);
+                           (size_t)texts->start[texts->n] * trunk->row);
     }
-    for (size_t i = 0; i < batch->n; i++) {
+    for (size_t i = 0; i < texts->n; i++) {
         size_t bytes;
-        const struct kept *kept = text_at(trunk, batch, i);
-        char *place = place_in(trunk, batch, i, trunk->staged, &bytes);
+        const struct kept *kept = text_at(trunk, texts, i);
+        char *place = place_in(trunk, texts, i, trunk->staged, &bytes);
         if (kept->chunk->on_device)
             mal_backend_copy(trunk->be, place,
                              (const char *)kept->chunk->states + kept->at, bytes);
@@ -244,7 +244,7 @@ void mal_trunk_begin(struct mal_trunk *trunk, const struct mal_example *examples
                      const size_t *order, size_t n, struct mal_batch *batch) {
     const int32_t *start = trunk ? mal_model_trunk_start(trunk->model, batch) : NULL;
     if (!start || !make_room(trunk, start[n])) return;
-    const struct known texts = {examples, order, n, start};
+    const struct texts texts = {examples, order, n, start};
     bool known = true;
     for (size_t i = 0; known && i < n; i++)
         known = text_at(trunk, &texts, i) != NULL;

@@ -49,8 +49,7 @@ struct mal_pass_buffers {
     float *norm;  /* (N, 2 H) */
     float *ff;    /* (N, F) */
     float *ff2;   /* (N, F) */
-    void *inner;  /* (N, F) after the activation, where step->in is not fp32: in that type
-                   */
+    void *inner;  /* (N, F) after the activation, of type step->in if not fp32 */
     float *kvc;   /* (source rows, 2 KV) */
     float *dx;    /* gradient on its way down, (R, C): begins as ao */
     float *dr;    /* (M, C) */
