@@ -196,13 +196,6 @@ static char *place_in(const struct mal_trunk *trunk, const struct texts *texts, 
     return (char *)of + (size_t)texts->start[i] * trunk->row;
 }
 
-static bool any_on_host(const struct mal_trunk *trunk, const struct texts *texts) {
-    bool any = false;
-    for (size_t i = 0; i < texts->n && !any; i++)
-        any = !text_at(trunk, texts, i)->chunk->on_device;
-    return any;
-}
-
 /* Of texts that are all kept. */
 static void gather_on_host(const struct mal_trunk *trunk, const struct texts *texts,
                            float *to) {
@@ -217,13 +210,14 @@ static void gather_on_host(const struct mal_trunk *trunk, const struct texts *te
     }
 }
 
-/* The states of all texts, one after the other, for the pass to begin with. */
-static bool gather(struct mal_trunk *trunk, const struct texts *texts) {
+/* The states of all texts, one after the other, for the pass to begin with; `host`: some
+ * are in host memory. */
+static bool gather(struct mal_trunk *trunk, const struct texts *texts, bool host) {
     if (mal_backend_on_host(trunk->be)) {
         gather_on_host(trunk, texts, trunk->staged);
         return true;
     }
-    if (any_on_host(trunk, texts)) {
+    if (host) {
         if (!make_host_room(trunk)) return false;
         gather_on_host(trunk, texts, trunk->host);
         mal_backend_upload(trunk->be, trunk->staged, trunk->host,
@@ -245,10 +239,13 @@ void mal_trunk_begin(struct mal_trunk *trunk, const struct mal_example *examples
     const int32_t *start = trunk ? mal_model_trunk_start(trunk->model, batch) : NULL;
     if (!start || !make_room(trunk, start[n])) return;
     const struct texts texts = {examples, order, n, start};
-    bool known = true;
-    for (size_t i = 0; known && i < n; i++)
-        known = text_at(trunk, &texts, i) != NULL;
-    if (known && !gather(trunk, &texts)) return;
+    bool known = true, host = false;
+    for (size_t i = 0; known && i < n; i++) {
+        const struct kept *kept = text_at(trunk, &texts, i);
+        known = kept != NULL;
+        host = host || (kept && !kept->chunk->on_device);
+    }
+    if (known && !gather(trunk, &texts, host)) return;
     batch->trunk = trunk->staged;
     batch->trunk_known = known;
 }

@@ -53,6 +53,11 @@ static inline int device_close(void **state) {
     return 0;
 }
 
+/* Whether activations can be written in bf16, as products read them. */
+static inline bool narrows(struct device *dev) {
+    return mal_operand_dtype(dev->be, MAL_BF16) == MAL_BF16;
+}
+
 /* ---- Buffers ---- */
 
 static inline void *device_buffer(struct device *dev, const void *host, size_t bytes) {

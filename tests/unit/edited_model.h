@@ -132,6 +132,22 @@ static inline bool is_label_row(const struct made_batch *b, size_t s, int32_t i)
     return is_classifier() ? i == from : i >= from;
 }
 
+/* ---- What is measured ---- */
+
+/* Rows of edit module m: label rows, or all of the encoder's. */
+static inline int64_t n_rows(const struct made_batch *b, size_t m) {
+    return model->edits[m]->of_source ? b->sources : b->rows;
+}
+
+/* Device memory, which is given back, as host memory. */
+static inline float *taken(float *mem, int64_t n) {
+    float *x = mal_malloc((size_t)n * sizeof *x);
+    assert_non_null(x);
+    from_device(x, mem, n);
+    free_device(mem);
+    return x;
+}
+
 /* ---- Weights in use ---- */
 
 enum { MAX_EDITS = 64 };
@@ -192,8 +208,8 @@ static inline struct values own_weights(float size) {
 }
 
 /* Declares the edit modules whose name holds `part`, those of blocks below `first` left
- * out, and gives them weights. */
-static inline struct values edit(const char *part, int64_t first, float size) {
+ * out. */
+static inline void declare_edits(const char *part, int64_t first) {
     const char *names[MAX_EDITS];
     size_t n = 0;
     struct mal_error err = {0};
@@ -203,6 +219,11 @@ static inline struct values edit(const char *part, int64_t first, float size) {
     }
     assert_true(n > 0 && n <= MAX_EDITS);
     assert_ok(mal_model_set_edits(model, names, n, &err), &err);
+}
+
+/* The same, and gives them weights. */
+static inline struct values edit(const char *part, int64_t first, float size) {
+    declare_edits(part, first);
     return own_weights(size);
 }
 

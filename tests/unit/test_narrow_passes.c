@@ -20,34 +20,22 @@ struct said {
     double loss[2];
 };
 
-static int64_t rows_of(const struct made_batch *b, size_t m) {
-    return model->edits[m]->of_source ? b->sources : b->rows;
-}
-
-static float *fetched(float *mem, int64_t n) {
-    float *x = mal_malloc((size_t)n * sizeof *x);
-    assert_non_null(x);
-    from_device(x, mem, n);
-    free_device(mem);
-    return x;
-}
-
 static struct said listen(const struct made_batch *b) {
     struct said s = {.logits = row_logits(b, false), .every = logits_alone(b)};
     float *u[MAX_EDITS], *g[MAX_EDITS], *keys[MAX_EDITS];
     struct mal_error err = {0};
     for (size_t m = 0; m < model->n_edits; m++) {
-        u[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_in);
-        keys[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_in);
-        g[m] = on_device(NULL, rows_of(b, m) * model->edits[m]->d_out);
+        u[m] = on_device(NULL, n_rows(b, m) * model->edits[m]->d_in);
+        keys[m] = on_device(NULL, n_rows(b, m) * model->edits[m]->d_in);
+        g[m] = on_device(NULL, n_rows(b, m) * model->edits[m]->d_out);
     }
     struct mal_measure what = {.loss_scale = 1, .u = u, .g = g, .loss = &s.loss[0]};
     assert_ok(mal_model_measure(model, &b->batch, &what, &err), &err);
     assert_ok(mal_model_keys(model, &b->batch, keys, &err), &err);
     for (size_t m = 0; m < model->n_edits; m++) {
-        s.u[m] = fetched(u[m], rows_of(b, m) * model->edits[m]->d_in);
-        s.keys[m] = fetched(keys[m], rows_of(b, m) * model->edits[m]->d_in);
-        s.g[m] = fetched(g[m], rows_of(b, m) * model->edits[m]->d_out);
+        s.u[m] = taken(u[m], n_rows(b, m) * model->edits[m]->d_in);
+        s.keys[m] = taken(keys[m], n_rows(b, m) * model->edits[m]->d_in);
+        s.g[m] = taken(g[m], n_rows(b, m) * model->edits[m]->d_out);
     }
     s.dw = learn(b, false, &s.loss[1]);
     return s;
@@ -83,24 +71,13 @@ static void check_same(const struct made_batch *b, const struct said *got,
     check_near("logits of every position", got->every, want->every, b->tokens * v);
     for (size_t m = 0; m < model->n_edits; m++) {
         const struct mal_linear *lin = model->edits[m];
-        check_near(lin->name, got->u[m], want->u[m], rows_of(b, m) * lin->d_in);
-        check_near(lin->name, got->keys[m], want->keys[m], rows_of(b, m) * lin->d_in);
-        check_near(lin->name, got->g[m], want->g[m], rows_of(b, m) * lin->d_out);
+        check_near(lin->name, got->u[m], want->u[m], n_rows(b, m) * lin->d_in);
+        check_near(lin->name, got->keys[m], want->keys[m], n_rows(b, m) * lin->d_in);
+        check_near(lin->name, got->g[m], want->g[m], n_rows(b, m) * lin->d_out);
         check_near(lin->name, got->dw.at[m], want->dw.at[m], size_of(m));
     }
     for (int i = 0; i < 2; i++)
         assert_true(fabs(got->loss[i] - want->loss[i]) <= tolerance * want->loss[i]);
-}
-
-/* Edited are all linears of blocks from `first` on. */
-static void edit_from(int64_t first) {
-    const char *names[MAX_EDITS];
-    size_t n = 0;
-    struct mal_error err = {0};
-    for (size_t i = 0; i < model->n_linears; i++)
-        if (model->linears[i]->block >= first) names[n++] = model->linears[i]->name;
-    assert_true(n > 0 && n <= MAX_EDITS);
-    assert_ok(mal_model_set_edits(model, names, n, &err), &err);
 }
 
 /* A batch on the weights in use. */
@@ -122,7 +99,7 @@ static void check_model(const struct random_model *made) {
     name = made->name;
     model = random_model_open_as(made, name, MAL_BF16);
     for (int64_t first = 0; first < model->info.n_layers; first++) {
-        edit_from(first);
+        declare_edits("", first);
         check_batch(all_sequences[first % 3]);
     }
 }

@@ -6,11 +6,6 @@
 #include "core/round.h"
 #include "reference.h"
 
-/* The type, if it is not fp32. */
-static bool narrows(struct device *dev) {
-    return mal_operand_dtype(dev->be, MAL_BF16) == MAL_BF16;
-}
-
 static void test_types(void **state) {
     struct device *dev = *state;
     if (!dev) skip();

@@ -192,14 +192,6 @@ static void release(struct measured *measured) {
     }
 }
 
-static float *taken(float *mem, int64_t n) {
-    float *x = mal_malloc((size_t)n * sizeof *x);
-    assert_non_null(x);
-    from_device(x, mem, n);
-    free_device(mem);
-    return x;
-}
-
 /* What was placed becomes host memory. */
 static void take_measured(const struct made_batch *b, bool all, struct measured *out) {
     for (size_t m = 0; m < model->n_edits; m++) {

@@ -20,10 +20,6 @@ static float *rows_on_device(size_t m, int64_t rows, bool keys) {
     return out;
 }
 
-static int64_t n_rows(const struct made_batch *b, size_t m) {
-    return model->edits[m]->of_source ? b->sources : b->rows;
-}
-
 static void measure(const struct made_batch *b, struct said *s) {
     float *u[MAX_EDITS], *g[MAX_EDITS];
     struct mal_error err = {0};
@@ -35,14 +31,8 @@ static void measure(const struct made_batch *b, struct said *s) {
     struct mal_measure what = {.loss_scale = 1, .u = u, .g = g, .loss = &s->loss[2]};
     assert_ok(mal_model_measure(model, &b->batch, &what, &err), &err);
     for (size_t m = 0; m < model->n_edits; m++) {
-        int64_t n = n_rows(b, m) * model->edits[m]->d_in,
-                k = n_rows(b, m) * model->edits[m]->d_out;
-        s->u.at[m] = mal_malloc((size_t)n * sizeof(float));
-        s->g.at[m] = mal_malloc((size_t)k * sizeof(float));
-        from_device(s->u.at[m], u[m], n);
-        from_device(s->g.at[m], g[m], k);
-        free_device(u[m]);
-        free_device(g[m]);
+        s->u.at[m] = taken(u[m], n_rows(b, m) * model->edits[m]->d_in);
+        s->g.at[m] = taken(g[m], n_rows(b, m) * model->edits[m]->d_out);
     }
 }
 
