@@ -181,11 +181,11 @@ struct mal_axpby64 {
 
 void mal_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);
 
-/* What a shift loses when it is rounded: y = x (n,c), each element rounded once, and of
- * each row sums (n,2) = the sum of x^2 and that of (y - x)^2. `transposed`: y is (c,n).
- */
+/* What a shift loses when it is rounded: y = x (n,c), each element rounded to fp32 and,
+ * where y_dtype is MAL_BF16, from there to that; and of each row sums (n,2) = the sum of
+ * x^2 and that of (y - x)^2. `transposed`: y is (c,n). */
 void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                    bool transposed, float *y, double *sums);
+                    bool transposed, void *y, enum mal_dtype y_dtype, double *sums);
 
 /* ---- Transformer ---- */
 

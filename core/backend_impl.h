@@ -55,7 +55,7 @@ struct mal_backend_ops {
                     const void *x, enum mal_dtype x_dtype);
     void (*axpby64)(struct mal_backend *be, const struct mal_axpby64 *add);
     void (*round_rows)(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                       bool transposed, float *y, double *sums);
+                       bool transposed, void *y, enum mal_dtype y_dtype, double *sums);
 
     void (*embed)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,

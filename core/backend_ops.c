@@ -145,11 +145,11 @@ void mal_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
 }
 
 void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                    bool transposed, float *y, double *sums) {
-    assert(n >= 0 && c > 0);
+                    bool transposed, void *y, enum mal_dtype y_dtype, double *sums) {
+    assert(n >= 0 && c > 0 && (y_dtype == MAL_F32 || y_dtype == MAL_BF16));
     if (n == 0 || !mal_backend_runs(be)) return;
     assert(x && y && sums);
-    be->ops->round_rows(be, n, c, x, transposed, y, sums);
+    be->ops->round_rows(be, n, c, x, transposed, y, y_dtype, sums);
 }
 
 /* ---- Transformer ---- */

@@ -2,6 +2,7 @@
 #include "core/delta.h"
 
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +25,11 @@ void mal_delta_sort(struct mal_delta *delta) {
     qsort(delta->parts, delta->n_parts, sizeof *delta->parts, by_module);
 }
 
-size_t mal_delta_part_floats(const struct mal_delta_part *part) {
+enum mal_dtype mal_delta_dtype(enum mal_dtype weight) {
+    return weight == MAL_BF16 ? MAL_BF16 : MAL_F32;
+}
+
+size_t mal_delta_part_elements(const struct mal_delta_part *part) {
     assert(part->d_in >= 0 && part->d_out >= 0 && part->rank >= 0);
     if (part->encoding == MAL_ENCODING_FACTORS)
         return (size_t)part->rank * ((size_t)part->d_in + (size_t)part->d_out);
@@ -32,7 +37,22 @@ size_t mal_delta_part_floats(const struct mal_delta_part *part) {
 }
 
 size_t mal_delta_part_bytes(const struct mal_delta_part *part) {
-    return mal_delta_part_floats(part) * sizeof(float);
+    assert(part->dtype == MAL_F32 || part->dtype == MAL_BF16);
+    return mal_delta_part_elements(part) * mal_dtype_size(part->dtype);
+}
+
+bool mal_delta_part_widen(struct mal_delta_part *part, struct mal_error *err) {
+    if (part->dtype == MAL_F32) return true;
+    size_t n = mal_delta_part_elements(part);
+    float *wide = mal_malloc(n * sizeof *wide);
+    if (!wide)
+        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", part->module);
+    mal_to_f32(wide, part->data, part->dtype, n);
+    mal_free(part->data);
+    part->data = wide;
+    part->dtype = MAL_F32;
+    part->hashed = false;
+    return true;
 }
 
 bool mal_delta_factors_pay(int64_t d_in, int64_t d_out, int64_t rank) {
@@ -65,6 +85,14 @@ void mal_delta_hash_data(struct mal_delta *delta) {
     }
 }
 
+static void add_encoding(struct mal_hasher *hasher, const struct mal_delta_part *part) {
+    char text[16];
+    bool wide = part->dtype == MAL_F32;
+    snprintf(text, sizeof text, "%s%s%s", mal_encoding_name(part->encoding),
+             wide ? "" : " ", wide ? "" : mal_dtype_name(part->dtype));
+    mal_hasher_add_text(hasher, text);
+}
+
 bool mal_delta_hash(struct mal_delta *delta, struct mal_hash *out,
                     struct mal_error *err) {
     struct mal_hasher *hasher = NULL;
@@ -74,7 +102,7 @@ bool mal_delta_hash(struct mal_delta *delta, struct mal_hash *out,
         const struct mal_delta_part *part = &delta->parts[i];
         assert(i == 0 || strcmp(delta->parts[i - 1].module, part->module) < 0);
         mal_hasher_add_text(hasher, part->module);
-        mal_hasher_add_text(hasher, mal_encoding_name(part->encoding));
+        add_encoding(hasher, part);
         mal_hasher_add_u64(hasher, (uint64_t)part->d_in);
         mal_hasher_add_u64(hasher, (uint64_t)part->d_out);
         mal_hasher_add_u64(hasher, (uint64_t)part->rank);

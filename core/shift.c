@@ -3,8 +3,9 @@
 
 #include "core/alloc.h"
 
-void mal_shift_add(struct mal_backend *be, const struct mal_delta_part *part,
-                   const float *data, bool transposed, float *t) {
+/* Its data in device memory as fp32. */
+static void apply(struct mal_backend *be, const struct mal_delta_part *part,
+                  const float *data, bool transposed, float *t) {
     if (part->encoding == MAL_ENCODING_FACTORS) {
         mal_apply_factors(be, part->d_in, part->d_out, part->rank, data,
                           data + part->d_in * part->rank, transposed, t);
@@ -15,16 +16,20 @@ void mal_shift_add(struct mal_backend *be, const struct mal_delta_part *part,
 
 bool mal_shift_add_part(struct mal_backend *be, const struct mal_delta_part *part,
                         bool transposed, float *t, struct mal_error *err) {
-    size_t bytes = mal_delta_part_bytes(part);
-    float *data = mal_backend_alloc(be, bytes);
-    if (!data) {
-        return mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift (%zu bytes)",
-                        part->module, bytes);
+    bool wide = part->dtype == MAL_F32, there = mal_backend_on_host(be);
+    size_t n = mal_delta_part_elements(part), bytes = mal_delta_part_bytes(part);
+    void *stored = there ? part->data : mal_backend_alloc(be, bytes);
+    float *data = wide || !stored ? stored : mal_backend_alloc(be, n * sizeof *data);
+    bool ok = data || mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift (%zu bytes)",
+                               part->module, n * sizeof *data);
+    if (ok) {
+        if (!there) mal_backend_upload(be, stored, part->data, bytes);
+        if (!wide) mal_convert(be, (int64_t)n, data, MAL_F32, stored, part->dtype);
+        apply(be, part, data, transposed, t);
+        ok = mal_backend_sync(be, err);
     }
-    mal_backend_upload(be, data, part->data, bytes);
-    mal_shift_add(be, part, data, transposed, t);
-    bool ok = mal_backend_sync(be, err);
-    mal_backend_free(be, data);
+    if (!wide) mal_backend_free(be, data);
+    if (!there) mal_backend_free(be, stored);
     return ok;
 }
 
@@ -50,7 +55,8 @@ bool mal_shift_read_part(struct mal_backend *be, const struct mal_linear *lin,
     struct mal_delta_part part = {.module = mal_strdup(lin->name),
                                   .d_in = lin->d_in,
                                   .d_out = lin->d_out,
-                                  .encoding = MAL_ENCODING_DENSE};
+                                  .encoding = MAL_ENCODING_DENSE,
+                                  .dtype = MAL_F32};
     part.data = mal_malloc(mal_delta_part_bytes(&part));
     bool ok = (part.module && part.data) ||
               mal_fail(err, MAL_NO_MEMORY, "module '%s': its shift", lin->name);

@@ -6,10 +6,7 @@
 #include "core/delta.h"
 #include "core/model/model.h"
 
-/* t += S of `part`, whose data is `data` in device memory. Only queued. */
-void mal_shift_add(struct mal_backend *be, const struct mal_delta_part *part,
-                   const float *data, bool transposed, float *t);
-/* The same from part->data; waits for it. */
+/* t += S of `part`, whose data is in host memory; waits for it. */
 bool mal_shift_add_part(struct mal_backend *be, const struct mal_delta_part *part,
                         bool transposed, float *t, struct mal_error *err) MAL_CHECK;
 

@@ -152,7 +152,7 @@ void mal_cuda_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype
                       const void *x, enum mal_dtype x_dtype);
 void mal_cuda_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);
 void mal_cuda_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                         bool transposed, float *y, double *sums);
+                         bool transposed, void *y, enum mal_dtype y_dtype, double *sums);
 
 /* embed.cu */
 void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,

@@ -8,6 +8,7 @@
 
 #include "cuda/convert.h"
 #include "cuda/libraries.h"
+#include "cuda/number.h"
 #include "cuda/reduce.h"
 
 /* ---- Products ---- */
@@ -231,16 +232,20 @@ void mal_cuda_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
     MAL_LAUNCH(cu, kernel, mal_cuda_grid_rows(cu, add->n, add->c), MAL_THREADS, 0, *add);
 }
 
-/* A block a row; y may be NULL. */
-__global__ static void round_rows(int64_t c, const double *x, float *y, double *sums) {
+/* A block a row; y is written where rows are. */
+template <typename Y>
+__global__ static void round_rows(int64_t c, const double *x, bool rows, Y *y,
+                                  double *sums) {
     int64_t i = blockIdx.x;
     double sum = 0, lost = 0;
     for (int64_t j = threadIdx.x; j < c; j += blockDim.x) {
         double from = x[i * c + j];
-        float rounded = (float)from;
-        if (y) y[i * c + j] = rounded;
+        Y rounded;
+        mal_set(&rounded, (float)from);
+        if (rows) y[i * c + j] = rounded;
+        double off = (double)mal_widen(rounded) - from;
         sum += from * from;
-        lost += ((double)rounded - from) * ((double)rounded - from);
+        lost += off * off;
     }
     sum = mal_block_sum(sum);
     lost = mal_block_sum(lost);
@@ -253,7 +258,8 @@ __global__ static void round_rows(int64_t c, const double *x, float *y, double *
 enum { SQUARE = 32, SQUARE_ROWS = 8 };
 
 /* y (c,n) = x' through a square of shared memory, so that both are walked in rows. */
-__global__ static void round_transposed(int64_t n, int64_t c, const double *x, float *y) {
+template <typename Y>
+__global__ static void round_transposed(int64_t n, int64_t c, const double *x, Y *y) {
     __shared__ float square[SQUARE][SQUARE + 1];
     int64_t i0 = (int64_t)blockIdx.y * SQUARE, j0 = (int64_t)blockIdx.x * SQUARE;
     for (int r = (int)threadIdx.y; r < SQUARE; r += SQUARE_ROWS) {
@@ -263,17 +269,27 @@ __global__ static void round_transposed(int64_t n, int64_t c, const double *x, f
     __syncthreads();
     for (int r = (int)threadIdx.y; r < SQUARE; r += SQUARE_ROWS) {
         int64_t i = i0 + threadIdx.x, j = j0 + r;
-        if (i < n && j < c) y[j * n + i] = square[threadIdx.x][r];
+        if (i < n && j < c) mal_set(y + j * n + i, square[threadIdx.x][r]);
     }
 }
 
-void mal_cuda_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                         bool transposed, float *y, double *sums) {
-    struct mal_cuda *cu = mal_cuda_of(be);
-    float *in_rows = transposed ? NULL : y;
-    MAL_LAUNCH(cu, round_rows, (unsigned)n, MAL_THREADS, 0, c, x, in_rows, sums);
+template <typename Y>
+static void round_as(struct mal_cuda *cu, int64_t n, int64_t c, const double *x,
+                     bool transposed, Y *y, double *sums) {
+    auto rows = round_rows<Y>;
+    auto turn = round_transposed<Y>;
+    MAL_LAUNCH(cu, rows, (unsigned)n, MAL_THREADS, 0, c, x, !transposed, y, sums);
     if (!transposed) return;
     dim3 grid((unsigned)((c + SQUARE - 1) / SQUARE),
               (unsigned)((n + SQUARE - 1) / SQUARE));
-    MAL_LAUNCH(cu, round_transposed, grid, dim3(SQUARE, SQUARE_ROWS), 0, n, c, x, y);
+    MAL_LAUNCH(cu, turn, grid, dim3(SQUARE, SQUARE_ROWS), 0, n, c, x, y);
+}
+
+void mal_cuda_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
+                         bool transposed, void *y, enum mal_dtype y_dtype, double *sums) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    if (y_dtype == MAL_F32)
+        round_as(cu, n, c, x, transposed, (float *)y, sums);
+    else
+        round_as(cu, n, c, x, transposed, (mal_bf16 *)y, sums);
 }

@@ -74,7 +74,8 @@ static bool prepare(struct walk *walk, const struct mal_version_row *row,
 
 static bool same_part(const struct mal_delta_part *a, const struct mal_delta_part *b) {
     return strcmp(a->module, b->module) == 0 && a->d_in == b->d_in &&
-           a->d_out == b->d_out && memcmp(a->data, b->data, mal_delta_part_bytes(a)) == 0;
+           a->d_out == b->d_out && a->dtype == b->dtype &&
+           memcmp(a->data, b->data, mal_delta_part_bytes(a)) == 0;
 }
 
 /* The keyframe is what the weights are made from, whichever way they were prepared. */

@@ -52,17 +52,26 @@ static bool take_number(const json_t *header, const char *key, double *out) {
     return json_is_number(value);
 }
 
+static bool take_dtype(const json_t *value, enum mal_dtype *out) {
+    const char *name = json_string_value(value);
+    *out = name && strcmp(name, mal_dtype_name(MAL_BF16)) == 0 ? MAL_BF16 : MAL_F32;
+    return name && strcmp(name, mal_dtype_name(*out)) == 0;
+}
+
 /* json_unpack() would do, but takes lack of memory for a header that does not fit. */
 static bool take_header(const json_t *header, bool keyframe, struct mal_delta_part *out) {
     out->encoding = MAL_ENCODING_DENSE;
+    out->dtype = MAL_F32;
     out->rank = 0;
     if (!take_size(header, "d_in", &out->d_in) || out->d_in == 0 ||
         !take_size(header, "d_out", &out->d_out) || out->d_out == 0)
         return false;
     if (keyframe) return true;
     const char *encoding = json_string_value(json_object_get(header, "encoding"));
+    const json_t *dtype = json_object_get(header, "dtype"); /* older ones have none */
     bool factors = encoding && strcmp(encoding, "factors") == 0;
     if (factors) out->encoding = MAL_ENCODING_FACTORS;
+    if (dtype && !take_dtype(dtype, &out->dtype)) return false;
     return (factors || (encoding && strcmp(encoding, "dense") == 0)) &&
            take_size(header, "rank", &out->rank) && (out->rank > 0) == factors &&
            take_number(header, "norm", &out->norm) &&
@@ -156,12 +165,13 @@ bool mal_history_stage_part(struct mal_store *writer, int64_t version,
                             const struct mal_delta_part *part, struct mal_error *err) {
     char name[256], header[256];
     snprintf(name, sizeof name, MAL_BLOB_DELTA "%s", part->module);
-    snprintf(header, sizeof header,
-             "{\"encoding\":\"%s\",\"d_in\":%lld,\"d_out\":%lld,\"rank\":%lld,"
-             "\"norm\":%.17g,\"rounding_error\":%.17g}",
-             mal_encoding_name(part->encoding), (long long)part->d_in,
-             (long long)part->d_out, (long long)part->rank, part->norm,
-             part->rounding_error);
+    snprintf(
+        header, sizeof header,
+        "{\"encoding\":\"%s\",\"dtype\":\"%s\",\"d_in\":%lld,\"d_out\":%lld,\"rank\":%lld,"
+        "\"norm\":%.17g,\"rounding_error\":%.17g}",
+        mal_encoding_name(part->encoding), mal_dtype_name(part->dtype),
+        (long long)part->d_in, (long long)part->d_out, (long long)part->rank, part->norm,
+        part->rounding_error);
     return mal_blob_stage(writer, version, name, header, part->data,
                           mal_delta_part_bytes(part), &part->hash, err);
 }

@@ -182,7 +182,7 @@ bool mal_history_shift_read(struct mal_history_shift *shift,
     for (size_t i = 0; ok && i < shift->way.n; i++) {
         struct mal_delta_part part = {0};
         ok = read_part(shift, &shift->way.steps[i], MAL_BLOB_DELTA, module, &part, err);
-        if (ok && part.module) mal_shift_add(shift->be, &part, part.data, false, t);
+        if (ok && part.module) ok = mal_shift_add_part(shift->be, &part, false, t, err);
         part_finish(&part);
     }
     return ok;
@@ -190,9 +190,11 @@ bool mal_history_shift_read(struct mal_history_shift *shift,
 
 /* ---- Factors ---- */
 
-/* Rows behind those there are: `left` turned. */
-static bool append(struct mal_export_factors *f, const struct mal_delta_part *part,
+/* Rows behind those there are: `left` turned. The part becomes fp32. */
+static bool append(struct mal_export_factors *f, struct mal_delta_part *part,
                    struct mal_error *err) {
+    if (!mal_delta_part_widen(part, err)) return false;
+    const float *from = part->data;
     int64_t rank = f->rank + part->rank, d_in = part->d_in, d_out = part->d_out;
     float *left = mal_realloc(f->left, (size_t)(rank * d_in) * sizeof *left);
     if (left) f->left = left;
@@ -201,9 +203,9 @@ static bool append(struct mal_export_factors *f, const struct mal_delta_part *pa
     if (!left || !right) return mal_fail(err, MAL_NO_MEMORY, "factors");
     for (int64_t k = 0; k < part->rank; k++) {
         for (int64_t i = 0; i < d_in; i++)
-            left[(f->rank + k) * d_in + i] = part->data[i * part->rank + k];
+            left[(f->rank + k) * d_in + i] = from[i * part->rank + k];
     }
-    memcpy(right + f->rank * d_out, part->data + d_in * part->rank,
+    memcpy(right + f->rank * d_out, from + d_in * part->rank,
            (size_t)(part->rank * d_out) * sizeof *right);
     f->rank = rank;
     return true;

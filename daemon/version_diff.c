@@ -63,7 +63,7 @@ static void add_dense(float *sum, const float *data, size_t n, float sign) {
 static void add_factors(float *sum, const struct mal_delta_part *part, float sign) {
     size_t d_in = (size_t)part->d_in, d_out = (size_t)part->d_out,
            rank = (size_t)part->rank;
-    const float *left = part->data, *right = part->data + d_in * rank;
+    const float *left = part->data, *right = left + d_in * rank;
     for (size_t i = 0; i < d_in; i++) {
         for (size_t k = 0; k < rank; k++) {
             float x = sign * left[i * rank + k];
@@ -73,8 +73,9 @@ static void add_factors(float *sum, const struct mal_delta_part *part, float sig
     }
 }
 
-static bool add_part(struct mal_diff *diff, const struct mal_delta_part *part,
-                     int64_t version, float sign, struct mal_error *err) {
+/* The part becomes fp32. */
+static bool add_part(struct mal_diff *diff, struct mal_delta_part *part, int64_t version,
+                     float sign, struct mal_error *err) {
     struct mal_module_diff *module;
     if (!need_module(diff, part->module, &module, err)) return false;
     size_t n = (size_t)part->d_in * (size_t)part->d_out;
@@ -89,6 +90,7 @@ static bool add_part(struct mal_diff *diff, const struct mal_delta_part *part,
                         "version %lld: %s has another shape than in other versions",
                         (long long)version, part->module);
     }
+    if (!mal_delta_part_widen(part, err)) return false;
     if (part->encoding == MAL_ENCODING_FACTORS) {
         add_factors(module->sum, part, sign);
     } else {

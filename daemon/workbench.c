@@ -46,7 +46,8 @@ static bool read_part(struct mal_model *model, const struct mal_safetensors *fil
                       struct mal_error *err) {
     char *name = name_of(t);
     if (!name) return mal_fail(err, MAL_NO_MEMORY, "delta");
-    *part = (struct mal_delta_part){.module = name, .encoding = MAL_ENCODING_DENSE};
+    *part = (struct mal_delta_part){
+        .module = name, .encoding = MAL_ENCODING_DENSE, .dtype = MAL_F32};
     const struct mal_linear *lin = mal_model_find_editable(model, name);
     int64_t rows = lin->transposed ? lin->d_out : lin->d_in;
     int64_t cols = lin->transposed ? lin->d_in : lin->d_out;
@@ -59,14 +60,14 @@ static bool read_part(struct mal_model *model, const struct mal_safetensors *fil
     }
     part->d_in = lin->d_in;
     part->d_out = lin->d_out;
-    part->data = mal_malloc(mal_delta_part_bytes(part));
+    float *data = part->data = mal_malloc(mal_delta_part_bytes(part));
     float *stored = mal_malloc(mal_delta_part_bytes(part));
-    bool ok = (part->data && stored) || mal_fail(err, MAL_NO_MEMORY, "delta");
+    bool ok = (data && stored) || mal_fail(err, MAL_NO_MEMORY, "delta");
     ok = ok && mal_safetensors_read_f32(file, t, stored, err);
     for (int64_t i = 0; ok && i < rows; i++) {
         for (int64_t j = 0; j < cols; j++) {
             int64_t at = lin->transposed ? j * rows + i : i * cols + j;
-            part->data[at] = stored[i * cols + j];
+            data[at] = stored[i * cols + j];
         }
     }
     mal_free(stored);

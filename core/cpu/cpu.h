@@ -81,7 +81,7 @@ void mal_cpu_convert(struct mal_backend *be, int64_t n, void *y, enum mal_dtype 
                      const void *x, enum mal_dtype x_dtype);
 void mal_cpu_axpby64(struct mal_backend *be, const struct mal_axpby64 *add);
 void mal_cpu_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                        bool transposed, float *y, double *sums);
+                        bool transposed, void *y, enum mal_dtype y_dtype, double *sums);
 
 /* embed.c */
 /* y += x by the calling thread alone. */

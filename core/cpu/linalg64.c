@@ -8,6 +8,7 @@
 
 #include "core/cpu/blas.h"
 #include "core/cpu/cpu.h"
+#include "core/round.h"
 #include "core/simd.h"
 
 /* ---- Conversion ---- */
@@ -83,13 +84,20 @@ void mal_cpu_axpby64(struct mal_backend *be, const struct mal_axpby64 *add) {
 /* Rows of x in a task: where they become columns, whole cache lines are written. */
 enum { ROUND_ROWS = 16 };
 
-static void round_row(int64_t c, const double *x, float *y, int64_t step,
-                      double sums[2]) {
+/* Element j goes to y[j * step]. */
+static void round_row(int64_t c, const double *x, void *y, enum mal_dtype y_dtype,
+                      int64_t step, double sums[2]) {
+    bool narrow = y_dtype == MAL_BF16;
+    float *y32 = y;
+    uint16_t *y16 = y;
     double s = 0, lost = 0;
     for (int64_t j = 0; j < c; j++) {
-        float rounded = (float)x[j];
+        float rounded = narrow ? round_to_bf16((float)x[j]) : (float)x[j];
         double d = (double)rounded - x[j];
-        y[j * step] = rounded;
+        if (narrow)
+            y16[j * step] = f32_to_bf16(rounded);
+        else
+            y32[j * step] = rounded;
         s += x[j] * x[j];
         lost += d * d;
     }
@@ -98,10 +106,11 @@ static void round_row(int64_t c, const double *x, float *y, int64_t step,
 }
 
 void mal_cpu_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *x,
-                        bool transposed, float *y, double *sums) {
+                        bool transposed, void *y, enum mal_dtype y_dtype, double *sums) {
+    size_t row = (size_t)(transposed ? 1 : c) * mal_dtype_size(y_dtype);
 #pragma omp parallel for schedule(static, ROUND_ROWS) if (n * c > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < n; i++)
-        round_row(c, x + i * c, transposed ? y + i : y + i * c, transposed ? n : 1,
+        round_row(c, x + i * c, (char *)y + (size_t)i * row, y_dtype, transposed ? n : 1,
                   sums + 2 * i);
 }
 

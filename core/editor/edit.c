@@ -38,10 +38,12 @@ static bool shift_of(struct run *run, size_t m, struct mal_delta_part *out,
     const struct mal_editor_shape *shape = &editor->shapes[module->shape];
     double begin = mal_clock_seconds(), seconds[2] = {0};
     run->done = (int64_t)m;
-    struct mal_solve solve = {.module = mal_model_edit(run->model, m)->name,
+    const struct mal_linear *lin = mal_model_edit(run->model, m);
+    struct mal_solve solve = {.module = lin->name,
                               .n = mal_edit_rows_n(&run->rows, m),
                               .d_in = shape->d_in,
                               .d_out = shape->d_out,
+                              .dtype = lin->dtype,
                               .u = run->rows.u[m],
                               .d = run->rows.g[m],
                               .ridge = 1,

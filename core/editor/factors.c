@@ -10,7 +10,7 @@
 struct rounding {
     struct mal_backend *be;
     struct mal_delta_part part;
-    float *data; /* device memory: the part's, or its own data where that is the host's */
+    char *data; /* device memory: the part's, or its own data where that is the host's */
     double *sums; /* device memory, two of each row that is rounded */
     double *host; /* those sums */
 };
@@ -51,8 +51,8 @@ static bool end(struct rounding *r, bool ok, struct mal_delta_part *out,
 
 /* y = x (rows, columns) rounded, and the sums of its rows in r->host. */
 static bool round_rows(struct rounding *r, int64_t rows, int64_t columns, const double *x,
-                       bool transposed, float *y, struct mal_error *err) {
-    mal_round_rows(r->be, rows, columns, x, transposed, y, r->sums);
+                       bool transposed, void *y, struct mal_error *err) {
+    mal_round_rows(r->be, rows, columns, x, transposed, y, r->part.dtype, r->sums);
     mal_backend_download(r->be, r->host, r->sums, 2 * (size_t)rows * sizeof *r->host);
     if (!mal_backend_sync(r->be, err)) return false;
     for (int64_t i = 0; i < rows; i++) {
@@ -72,13 +72,14 @@ static void set_norms(struct mal_delta_part *part, double sum, double lost) {
 }
 
 bool mal_part_from_dense(struct mal_backend *be, const char *module, int64_t d_in,
-                         int64_t d_out, const double *s, struct mal_delta_part *out,
-                         struct mal_error *err) {
+                         int64_t d_out, enum mal_dtype dtype, const double *s,
+                         struct mal_delta_part *out, struct mal_error *err) {
     struct rounding r;
     struct mal_delta_part what = {.module = (char *)module,
                                   .d_in = d_in,
                                   .d_out = d_out,
-                                  .encoding = MAL_ENCODING_DENSE};
+                                  .encoding = MAL_ENCODING_DENSE,
+                                  .dtype = dtype};
     bool ok = begin(&r, be, &what, d_in, err) &&
               round_rows(&r, d_in, d_out, s, false, r.data, err);
     double sum = 0, lost = 0;
@@ -92,20 +93,22 @@ bool mal_part_from_dense(struct mal_backend *be, const char *module, int64_t d_i
 
 /* With orthonormal rows of q an error in row k of it costs as much of row k of right. */
 bool mal_part_from_factors(struct mal_backend *be, const char *module, int64_t d_in,
-                           int64_t d_out, int64_t rank, const double *q,
-                           const double *right, struct mal_delta_part *out,
-                           struct mal_error *err) {
+                           int64_t d_out, int64_t rank, enum mal_dtype dtype,
+                           const double *q, const double *right,
+                           struct mal_delta_part *out, struct mal_error *err) {
     struct rounding r;
     struct mal_delta_part what = {.module = (char *)module,
                                   .d_in = d_in,
                                   .d_out = d_out,
                                   .rank = rank,
-                                  .encoding = MAL_ENCODING_FACTORS};
+                                  .encoding = MAL_ENCODING_FACTORS,
+                                  .dtype = dtype};
+    size_t left = (size_t)(d_in * rank) * mal_dtype_size(dtype);
     double sum = 0, lost = 0;
     bool ok = begin(&r, be, &what, rank, err);
     double *row = ok ? mal_malloc((size_t)rank * sizeof *row) : NULL;
     if (ok && !row) ok = mal_fail(err, MAL_NO_MEMORY, "module '%s': the shift", module);
-    ok = ok && round_rows(&r, rank, d_out, right, false, r.data + d_in * rank, err);
+    ok = ok && round_rows(&r, rank, d_out, right, false, r.data + left, err);
     for (int64_t k = 0; ok && k < rank; k++) {
         row[k] = r.host[2 * k];
         sum += row[k];

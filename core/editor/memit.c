@@ -204,6 +204,7 @@ static bool solve(struct run *run, size_t m, struct mal_delta_part *out,
                                     .n = (int64_t)run->n,
                                     .d_in = lin->d_in,
                                     .d_out = lin->d_out,
+                                    .dtype = lin->dtype,
                                     .k = k,
                                     .r = r,
                                     .pace = {.be = run->be, .tick = tick, .arg = run}};

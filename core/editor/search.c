@@ -18,7 +18,7 @@ struct search {
     const struct mal_progress *progress;
     struct mal_preserve *preserve; /* what the editor carries */
     struct mal_weights_state *ws;
-    struct mal_delta unit;   /* for a step of 1 */
+    struct mal_delta unit;   /* for a step of 1, fp32 */
     struct mal_delta scaled; /* the same shapes */
     bool trying;             /* the model is to read the prepared weights of ws */
     struct mal_search_report *report;
@@ -53,6 +53,12 @@ static void prepare_tick(void *arg) {
     (void)tick(arg); /* to give up can wait for the next */
 }
 
+static bool widen_delta(struct mal_delta *delta, struct mal_error *err) {
+    for (size_t i = 0; i < delta->n_parts; i++)
+        if (!mal_delta_part_widen(&delta->parts[i], err)) return false;
+    return true;
+}
+
 static bool copy_delta(const struct mal_delta *from, struct mal_delta *to,
                        struct mal_error *err) {
     to->parts = mal_calloc(from->n_parts, sizeof *to->parts);
@@ -72,10 +78,13 @@ static void scale_delta(struct search *search, float scale) {
     for (size_t i = 0; i < search->unit.n_parts; i++) {
         const struct mal_delta_part *from = &search->unit.parts[i];
         struct mal_delta_part *to = &search->scaled.parts[i];
-        size_t left = (size_t)(from->d_in * from->rank), n = mal_delta_part_floats(from);
-        memcpy(to->data, from->data, left * sizeof *to->data);
+        size_t left = (size_t)(from->d_in * from->rank),
+               n = mal_delta_part_elements(from);
+        const float *x = from->data;
+        float *y = to->data;
+        memcpy(y, x, left * sizeof *y);
         for (size_t k = left; k < n; k++)
-            to->data[k] = scale * from->data[k];
+            y[k] = scale * x[k];
     }
 }
 
@@ -184,6 +193,7 @@ static bool run_search(struct search *search, struct mal_normalizer *norms,
                                  .progress = &progress,
                                  .report = &report};
     if (!mal_edit_run(&task, &search->unit, err)) return false;
+    if (!widen_delta(&search->unit, err)) return false;
     if (!copy_delta(&search->unit, &search->scaled, err)) return false;
     if (!mal_weights_create(&search->ws, search->model, 0, err)) return false;
     return find_best(search, err);

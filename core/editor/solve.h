@@ -4,8 +4,8 @@
  * Primal (d_in, d_in) when n >= d_in or with preservation keys, which are added to the
  * Gram matrix; dual S = U'(UU' + e^lamda I)^-1 D (n, n) otherwise.
  * Gram by rank-k update, Cholesky in blocks with `tick` between them. The result is put
- * out as fp32 factors with an orthonormal left side (thin QR in fp64) where that is
- * smaller than the dense shift, else dense. */
+ * out as factors with an orthonormal left side (thin QR in fp64) where that is smaller
+ * than the dense shift, else dense. */
 #ifndef MAL_SOLVE_H
 #define MAL_SOLVE_H
 
@@ -15,6 +15,7 @@
 struct mal_solve {
     const char *module; /* name, for the delta and for errors; copied */
     int64_t n, d_in, d_out;
+    enum mal_dtype dtype;        /* of the weight, as in mal_delta_dtype() */
     const float *u, *d;          /* (n, d_in), (n, d_out), device memory */
     struct mal_arena *scratch;   /* reserved and overwritten; NULL: memory of its own */
     double ridge;                /* e^lamda, > 0 */

@@ -141,7 +141,10 @@ static void bench_rounding(struct ops_bench *o) {
                  turned ? " turned" : "");
         for (struct timer t = timer(b, "round_rows", what, moved(12 * elements));
              timer_next(&t);)
-            mal_round_rows(b->be, rows, columns, x, turned, y, sums);
+            mal_round_rows(b->be, rows, columns, x, turned, y, MAL_F32, sums);
+        for (struct timer t = timer(b, "round_rows to bf16", what, moved(10 * elements));
+             timer_next(&t);)
+            mal_round_rows(b->be, rows, columns, x, turned, y, MAL_BF16, sums);
     }
     snprintf(what, sizeof what, "%lldx%lld", (long long)o->f, (long long)o->c);
     for (struct timer t = timer(b, "convert 32 to 64", what, moved(12 * elements));

@@ -1,5 +1,5 @@
-"""A model in bf16: facts' values are stored in two bytes each, and facts are held, repaired, taken back
-and brought back by them as by four."""
+"""A model in bf16: facts' values and deltas are stored in two bytes a number, and facts are held, repaired,
+taken back and brought back by them as by four."""
 import sqlite3
 import struct
 
@@ -37,15 +37,40 @@ class Values(Life):
             return db.execute("SELECT fact, length(data) FROM fact_values ORDER BY fact, version") \
                 .fetchall()
 
+    def delta(self, d, number):
+        """By module, of a version's delta."""
+        with sqlite3.connect(f"file:{d.db}?mode=ro", uri=True) as db:
+            return db.execute("SELECT name, bytes FROM blobs WHERE version = ? AND name LIKE 'delta/%'"
+                              " ORDER BY name", (number,)).fetchall()
+
+    def bf16(self, *args, **kwargs):
+        self.use(self.editor_file, self.model)
+        self.addCleanup(self.use, DEMO / "editor.safetensors")
+        return self.serve(*args, **kwargs)
+
+    def test_sequential(self):
+        """Deltas that are added up, without a system."""
+        args = "--update", "sequential", "--repair-rounds", "0"
+        d = self.serve(*args, name="sequential")
+        self.teach(d, A)
+        wide = self.delta(d, 1)
+        d = self.bf16(*args, name="bf16-sequential")
+        self.teach(d, A)
+        self.assertEqual(self.delta(d, 1), [(name, n // 2) for name, n in wide])
+        self.teach(d, B)
+        roll_back(d, 1)
+        self.assertEqual(version(d, 3)["weights_hash"], version(d, 1)["weights_hash"])
+        self.json("verify", "--db", d.db, "--model", self.model)
+
     def test_values(self):
         d = self.serve()  # the model as it is, in half precision
         self.teach(d, A)
         wide = self.sizes(d)
-        self.use(self.editor_file, self.model)
-        self.addCleanup(self.use, DEMO / "editor.safetensors")
-        d = self.serve(name="bf16")
+        wide_delta = self.delta(d, 1)
+        d = self.bf16(name="bf16")
         job, ids = self.teach(d, A)
         self.assertEqual(self.sizes(d), [(fact, n // 2) for fact, n in wide])
+        self.assertEqual(self.delta(d, 1), [(name, n // 2) for name, n in wide_delta])
         self.assertEqual(job["result"]["measures"]["decoded"]["es"], 1)
         base = self.say(d, A, "base")
         taught = self.say(d, A)

@@ -67,6 +67,7 @@ static void publish(struct mal_weights_state *ws, int64_t version) {
                                     .d_in = lin->d_in,
                                     .d_out = lin->d_out,
                                     .encoding = MAL_ENCODING_DENSE,
+                                    .dtype = MAL_F32,
                                     .data = random_floats(lin->d_in * lin->d_out, 0.3f,
                                                           (uint64_t)version * 100 + m)};
     }

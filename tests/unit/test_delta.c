@@ -12,17 +12,19 @@ static struct mal_delta make(void) {
                                          .d_in = 4,
                                          .d_out = 6,
                                          .rank = 2,
-                                         .encoding = MAL_ENCODING_FACTORS};
+                                         .encoding = MAL_ENCODING_FACTORS,
+                                         .dtype = MAL_F32};
     d.parts[1] = (struct mal_delta_part){.module = mal_strdup("h.1.mlp"),
                                          .d_in = 2,
                                          .d_out = 3,
-                                         .encoding = MAL_ENCODING_DENSE};
+                                         .encoding = MAL_ENCODING_DENSE,
+                                         .dtype = MAL_F32};
     for (size_t i = 0; i < 2; i++) {
-        size_t n = mal_delta_part_floats(&d.parts[i]);
-        d.parts[i].data = mal_malloc(n * sizeof(float));
-        assert_non_null(d.parts[i].data);
+        size_t n = mal_delta_part_elements(&d.parts[i]);
+        float *data = d.parts[i].data = mal_malloc(n * sizeof *data);
+        assert_non_null(data);
         for (size_t k = 0; k < n; k++)
-            d.parts[i].data[k] = (float)k;
+            data[k] = (float)k;
     }
     return d;
 }
@@ -36,8 +38,8 @@ static struct mal_hash hash(struct mal_delta *delta) {
 
 static void test_sizes(void **state) {
     struct mal_delta d = make();
-    assert_int_equal(mal_delta_part_floats(&d.parts[0]), 2 * (4 + 6));
-    assert_int_equal(mal_delta_part_floats(&d.parts[1]), 6);
+    assert_int_equal(mal_delta_part_elements(&d.parts[0]), 2 * (4 + 6));
+    assert_int_equal(mal_delta_part_elements(&d.parts[1]), 6);
     assert_int_equal(mal_delta_part_bytes(&d.parts[0]), 80);
     assert_int_equal(mal_delta_bytes(&d), 104);
     assert_int_equal(mal_delta_encoding(&d), MAL_ENCODING_DENSE);
@@ -85,13 +87,14 @@ static void test_hash(void **state) {
     mal_hasher_destroy(hasher);
     assert_true(mal_hash_equal(&first, &spelled));
 
-    d.parts[1].data[5] = -d.parts[1].data[5];
+    float *data = d.parts[1].data;
+    data[5] = -data[5];
     other = hash(&d); /* the data's hashes are known and taken */
     assert_true(mal_hash_equal(&first, &other));
     d.parts[1].hashed = false;
     other = hash(&d);
     assert_false(mal_hash_equal(&first, &other));
-    d.parts[1].data[5] = -d.parts[1].data[5];
+    data[5] = -data[5];
     d.parts[1].hashed = false;
     d.parts[0].norm = 3; /* measures are no part of the identity */
     other = hash(&d);
@@ -112,11 +115,73 @@ static void test_hash(void **state) {
     assert_true(mal_hash_equal(&other, &spelled));
 }
 
+/* fp32 values that bf16 has, as bf16. */
+static void narrow(struct mal_delta_part *part) {
+    size_t n = mal_delta_part_elements(part);
+    uint16_t *data = mal_malloc(n * sizeof *data);
+    assert_non_null(data);
+    mal_from_f32(data, part->data, MAL_BF16, n);
+    mal_free(part->data);
+    part->data = data;
+    part->dtype = MAL_BF16;
+    part->hashed = false;
+}
+
+static void test_dtype(void **state) {
+    assert_int_equal(mal_delta_dtype(MAL_BF16), MAL_BF16);
+    assert_int_equal(mal_delta_dtype(MAL_F16), MAL_F32);
+    assert_int_equal(mal_delta_dtype(MAL_F32), MAL_F32);
+}
+
+static void test_narrow(void **state) {
+    struct mal_error err = {0};
+    struct mal_delta d = make();
+    struct mal_hash wide = hash(&d), halved, other;
+    narrow(&d.parts[0]);
+    assert_int_equal(mal_delta_part_elements(&d.parts[0]), 20);
+    assert_int_equal(mal_delta_part_bytes(&d.parts[0]), 40);
+    assert_int_equal(mal_delta_bytes(&d), 64);
+    halved = hash(&d);
+    assert_false(mal_hash_equal(&wide, &halved));
+
+    struct mal_hasher *hasher;
+    assert_ok(mal_hasher_create(&hasher, &err), &err);
+    struct mal_hash data0 = mal_hash_of(d.parts[0].data, 40);
+    struct mal_hash data1 = mal_hash_of(d.parts[1].data, 24);
+    static const char head0[] = "\7\0\0\0\0\0\0\0h.0.mlp\14\0\0\0\0\0\0\0factors BF16"
+                                "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
+    static const char head1[] = "\7\0\0\0\0\0\0\0h.1.mlp\5\0\0\0\0\0\0\0dense"
+                                "\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    mal_hasher_add(hasher, head0, sizeof head0 - 1);
+    mal_hasher_add(hasher, data0.bytes, 32);
+    mal_hasher_add(hasher, head1, sizeof head1 - 1);
+    mal_hasher_add(hasher, data1.bytes, 32);
+    other = mal_hasher_end(hasher);
+    mal_hasher_destroy(hasher);
+    assert_true(mal_hash_equal(&halved, &other));
+
+    mal_alloc_fail_at(1);
+    bool ok = mal_delta_part_widen(&d.parts[0], &err);
+    mal_alloc_fail_at(0);
+    assert_false(ok);
+    assert_error(&err, MAL_NO_MEMORY, "module 'h.0.mlp': its shift");
+    assert_ok(mal_delta_part_widen(&d.parts[0], &err), &err);
+    assert_int_equal(mal_delta_part_bytes(&d.parts[0]), 80);
+    const float *data = d.parts[0].data;
+    for (size_t k = 0; k < 20; k++)
+        assert_true(data[k] == (float)k);
+    other = hash(&d);
+    assert_true(mal_hash_equal(&wide, &other));
+    assert_ok(mal_delta_part_widen(&d.parts[0], &err), &err); /* as it is */
+    assert_ptr_equal(d.parts[0].data, data);
+    mal_delta_finish(&d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_factors_pay),
-        cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_sizes),  cmocka_unit_test(test_factors_pay),
+        cmocka_unit_test(test_hash),   cmocka_unit_test(test_dtype),
+        cmocka_unit_test(test_narrow),
     };
     return cmocka_run_group_tests_name("delta", tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /* test_keyframe.c - random histories in a database: from wherever its replay begins, a
  * version's weights and shift come back bit for bit. */
+#include "delta_part.h"
 #include "made_model.h"
 #include "store_fixture.h"
 
@@ -61,10 +62,16 @@ static struct mal_delta_part make_part(const struct module *module, uint64_t *rn
                                   .d_out = module->d_out,
                                   .rank = dense ? 0 : 2,
                                   .encoding =
-                                      dense ? MAL_ENCODING_DENSE : MAL_ENCODING_FACTORS};
+                                      dense ? MAL_ENCODING_DENSE : MAL_ENCODING_FACTORS,
+                                  .dtype = mal_random_below(rng, 2) ? MAL_BF16 : MAL_F32};
     static const float scales[] = {0.3f, 0.3f, 1e-30f, 0};
-    part.data = random_floats((int64_t)mal_delta_part_floats(&part),
-                              scales[mal_random_below(rng, 4)], mal_random_next(rng));
+    size_t n = mal_delta_part_elements(&part);
+    float *data =
+        random_floats((int64_t)n, scales[mal_random_below(rng, 4)], mal_random_next(rng));
+    part.data = mal_malloc(mal_delta_part_bytes(&part));
+    assert_non_null(part.data);
+    mal_from_f32(part.data, data, part.dtype, n);
+    mal_free(data);
     return part;
 }
 
@@ -279,9 +286,12 @@ static void test_zeros(void **state) {
     struct mal_weights_state *ws = make_state(&made, 2);
     struct mal_hash base = mal_weights_hash(ws, 0);
     struct mal_delta none = {0}, zeros = {.n_parts = 1}, got;
-    struct mal_delta_part part = {
-        .module = mal_strdup("b"), .d_in = 7, .d_out = 4, .encoding = MAL_ENCODING_DENSE};
-    part.data = mal_calloc(28, sizeof *part.data);
+    struct mal_delta_part part = {.module = mal_strdup("b"),
+                                  .d_in = 7,
+                                  .d_out = 4,
+                                  .encoding = MAL_ENCODING_DENSE,
+                                  .dtype = MAL_F32};
+    float *data = part.data = mal_calloc(28, sizeof *data);
     zeros.parts = &part;
     struct mal_replay replay = {.n_set = 1, .n = 1, .next = give, .arg = &none};
     assert_ok(mal_weights_prepare_replay(ws, &replay, NULL, NULL, &err), &err);
@@ -295,7 +305,7 @@ static void test_zeros(void **state) {
     replay.arg = &zeros;
     for (int sign = 0; sign < 2; sign++) {
         for (size_t i = 0; i < 28; i++)
-            part.data[i] = sign ? -0.0f : 0.0f;
+            data[i] = sign ? -0.0f : 0.0f;
         assert_ok(mal_weights_prepare_replay(ws, &replay, NULL, NULL, &err), &err);
         hash = mal_weights_prepared_hash(ws);
         /* -0 + -0 is -0, as W0 has it; -0 + 0 is 0. */

@@ -74,20 +74,27 @@ static void a_diagonal(void **state) {
 static void round_rows(void **state) {
     struct device *dev = *state;
     static const int64_t sizes[][2] = {{1, 1}, {1, 1000}, {33, 1}, {40, 70}, {130, 515}};
-    for (size_t t = 0; t < 2 * sizeof sizes / sizeof sizes[0]; t++) {
-        int64_t n = sizes[t / 2][0], c = sizes[t / 2][1];
+    for (size_t t = 0; t < 4 * sizeof sizes / sizeof sizes[0]; t++) {
+        int64_t n = sizes[t / 4][0], c = sizes[t / 4][1];
         bool transposed = t % 2;
+        enum mal_dtype dtype = t % 4 < 2 ? MAL_F32 : MAL_BF16;
         double *x = double_zeros(n * c), *want = double_zeros(2 * n);
         for (int64_t i = 0; i < n * c; i++)
             x[i] = random_uniform(dev) * pow(2.0, (double)(i % 9) - 4);
-        float *y = device_floats(dev, NULL, n * c);
+        size_t size = mal_dtype_size(dtype);
+        void *y = device_buffer(dev, NULL, (size_t)(n * c) * size);
         double *sums = device_doubles(dev, NULL, 2 * n);
-        mal_round_rows(dev->be, n, c, device_doubles(dev, x, n * c), transposed, y, sums);
-        float *got = host_floats(dev, y, n * c);
+        mal_round_rows(dev->be, n, c, device_doubles(dev, x, n * c), transposed, y, dtype,
+                       sums);
+        void *stored = host_copy(dev, y, (size_t)(n * c) * size);
+        float *got = malloc((size_t)(n * c) * sizeof *got);
+        mal_to_f32(got, stored, dtype, (size_t)(n * c));
         double *got_sums = host_copy(dev, sums, 2 * (size_t)n * sizeof *got_sums);
         for (int64_t i = 0; i < n; i++) {
             for (int64_t j = 0; j < c; j++) {
                 float rounded = (float)x[i * c + j];
+                if (dtype == MAL_BF16)
+                    rounded = mal_bf16_to_f32(mal_f32_to_bf16(rounded));
                 double lost = (double)rounded - x[i * c + j];
                 assert_true(got[transposed ? j * n + i : i * c + j] == rounded);
                 want[2 * i] += x[i * c + j] * x[i * c + j];
@@ -97,6 +104,7 @@ static void round_rows(void **state) {
         check_doubles("sums", 2 * n, got_sums, want, 0, 1e-13);
         free(x);
         free(want);
+        free(stored);
         free(got);
         free(got_sums);
         device_release(dev);
@@ -109,7 +117,7 @@ static void round_rows_too_large(void **state) {
     const double x[6] = {1, 1e40, 2, 1, NAN, 2};
     float *y = device_floats(dev, NULL, 6);
     double *sums = device_doubles(dev, NULL, 4);
-    mal_round_rows(dev->be, 2, 3, device_doubles(dev, x, 6), false, y, sums);
+    mal_round_rows(dev->be, 2, 3, device_doubles(dev, x, 6), false, y, MAL_F32, sums);
     double *got = host_copy(dev, sums, 4 * sizeof *got);
     assert_true(isinf(got[1]) && isnan(got[3]));
     free(got);

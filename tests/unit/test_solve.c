@@ -1,5 +1,6 @@
 /* test_solve.c - the shift against elimination in long double, both systems, both forms
  * it is stored in, and what the errors name. */
+#include "delta_part.h"
 #include "edit_golden.h"
 
 #include <float.h>
@@ -67,22 +68,6 @@ static double *reference_shift(const float *u, const float *d, int64_t n, int64_
     return s;
 }
 
-static double *part_shift(const struct mal_delta_part *part) {
-    double *s = mal_calloc((size_t)(part->d_in * part->d_out), sizeof *s);
-    const float *right = part->data + part->d_in * part->rank;
-    for (int64_t i = 0; i < part->d_in; i++) {
-        for (int64_t j = 0; j < part->d_out; j++) {
-            double *x = &s[i * part->d_out + j];
-            if (part->encoding == MAL_ENCODING_DENSE)
-                *x = (double)part->data[i * part->d_out + j];
-            for (int64_t k = 0; k < part->rank; k++)
-                *x += (double)part->data[i * part->rank + k] *
-                      (double)right[k * part->d_out + j];
-        }
-    }
-    return s;
-}
-
 static void part_free(struct mal_delta_part *part) {
     mal_free(part->module);
     mal_free(part->data);
@@ -91,15 +76,17 @@ static void part_free(struct mal_delta_part *part) {
 /* ||Q'Q - I|| largest element of the left factor as stored */
 static double skewness(const struct mal_delta_part *part) {
     double worst = 0;
+    float *left = part_floats(part);
     for (int64_t k = 0; k < part->rank; k++) {
         for (int64_t l = 0; l <= k; l++) {
             double sum = k == l ? -1 : 0;
             for (int64_t i = 0; i < part->d_in; i++)
-                sum += (double)part->data[i * part->rank + k] *
-                       (double)part->data[i * part->rank + l];
+                sum +=
+                    (double)left[i * part->rank + k] * (double)left[i * part->rank + l];
             worst = fmax(worst, fabs(sum));
         }
     }
+    mal_free(left);
     return worst;
 }
 
@@ -110,6 +97,7 @@ struct problem {
     double ridge;
     double decay; /* row i of u is scaled by decay^i / n: 1 = well-conditioned */
     bool twins;   /* rows come twice */
+    enum mal_dtype dtype;
 };
 
 static float *make_keys(const struct problem *p) {
@@ -131,7 +119,7 @@ static float *make_keys(const struct problem *p) {
 static void check_rounding(const struct mal_delta_part *part, const double *got,
                            const double *want) {
     double lost = relative_error(got, want, part->d_in * part->d_out);
-    if (!(part->rounding_error < 1e-6))
+    if (!(part->rounding_error < (part->dtype == MAL_BF16 ? 4e-3 : 1e-6)))
         fail_msg("rounding error %g", part->rounding_error);
     if (part->rounding_error > 0 &&
         !(lost < 1.5 * part->rounding_error && lost > 0.6 * part->rounding_error))
@@ -146,6 +134,7 @@ static void check_problem(const struct problem *p, double tolerance) {
                               .n = p->n,
                               .d_in = p->d_in,
                               .d_out = p->d_out,
+                              .dtype = p->dtype,
                               .ridge = p->ridge,
                               .u = on_device(u, p->n * p->d_in),
                               .d = on_device(d, p->n * p->d_out)};
@@ -159,7 +148,8 @@ static void check_problem(const struct problem *p, double tolerance) {
     bool factors = p->n < p->d_in && mal_delta_factors_pay(p->d_in, p->d_out, p->n);
     assert_int_equal(part.encoding, factors ? MAL_ENCODING_FACTORS : MAL_ENCODING_DENSE);
     assert_int_equal(part.rank, factors ? p->n : 0);
-    if (factors) assert_true(skewness(&part) < 1e-6);
+    assert_int_equal(part.dtype, p->dtype == MAL_BF16 ? MAL_BF16 : MAL_F32);
+    if (factors) assert_true(skewness(&part) < (p->dtype == MAL_BF16 ? 4e-3 : 1e-6));
 
     double *want = reference_shift(u, d, p->n, p->d_in, p->d_out, p->ridge);
     double *got = part_shift(&part), norm = 0;
@@ -222,6 +212,31 @@ static void test_ill_conditioned(void **state) {
         &(struct problem){
             .n = 16, .d_in = 64, .d_out = 64, .ridge = 1e-3, .decay = 1, .twins = true},
         1e-6);
+}
+
+/* For weights in bf16 the same, as coarse as they are, however badly conditioned. */
+static void test_bf16(void **state) {
+    static const struct problem problems[] = {
+        {.n = 1, .d_in = 16, .d_out = 8, .ridge = 1, .decay = 1},
+        {.n = 17, .d_in = 16, .d_out = 8, .ridge = 1, .decay = 1},
+        {.n = 5, .d_in = 16, .d_out = 16, .ridge = 1, .decay = 1},
+        {.n = 20, .d_in = 67, .d_out = 130, .ridge = 1, .decay = 1},
+        {.n = 60, .d_in = 24, .d_out = 4, .ridge = 1e-7, .decay = 1e-5},
+        {.n = 20, .d_in = 64, .d_out = 64, .ridge = 1e-7, .decay = 1e-4},
+    };
+    for (size_t i = 0; i < sizeof problems / sizeof *problems; i++) {
+        struct problem p = problems[i];
+        p.dtype = MAL_BF16;
+        check_problem(&p, 4e-3);
+    }
+}
+
+/* fp16 has more digits than bf16: fp32 is kept. */
+static void test_fp16(void **state) {
+    check_problem(
+        &(struct problem){
+            .n = 5, .d_in = 16, .d_out = 16, .ridge = 1, .decay = 1, .dtype = MAL_F16},
+        2e-7);
 }
 
 /* Primal and dual are the same S: below and above n = d_in with rows of zeros filled up.
@@ -565,6 +580,8 @@ int main(void) {
         cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_panels),
         cmocka_unit_test(test_ill_conditioned),
+        cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_fp16),
         cmocka_unit_test(test_primal_is_dual),
         cmocka_unit_test(test_outer),
         cmocka_unit_test(test_zero),

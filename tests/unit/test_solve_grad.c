@@ -1,5 +1,6 @@
 /* test_solve_grad.c - the solve of training against elimination in double, and its
  * backward pass against differences of L = <m, S>. */
+#include "delta_part.h"
 #include "edit_golden.h"
 
 #include "core/editor/solve.h"
@@ -224,19 +225,6 @@ static const struct problem problems[] = {
 enum { N_PROBLEMS = sizeof problems / sizeof *problems };
 
 /* ---- Forward ---- */
-
-static double *part_shift(const struct mal_delta_part *part) {
-    double *s = mal_calloc((size_t)(part->d_in * part->d_out), sizeof *s);
-    const float *right = part->data + part->d_in * part->rank;
-    for (int64_t i = 0; i < part->d_in * part->d_out; i++) {
-        if (part->encoding == MAL_ENCODING_DENSE) s[i] = (double)part->data[i];
-        for (int64_t k = 0; k < part->rank; k++) {
-            s[i] += (double)part->data[i / part->d_out * part->rank + k] *
-                    (double)right[k * part->d_out + i % part->d_out];
-        }
-    }
-    return s;
-}
 
 static void test_shift(void **state) {
     struct mal_error err = {0};

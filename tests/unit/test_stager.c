@@ -81,8 +81,9 @@ static void make(struct lab *lab, float first) {
                                         .d_in = D,
                                         .d_out = D,
                                         .encoding = MAL_ENCODING_DENSE,
+                                        .dtype = MAL_F32,
                                         .data = mal_calloc(D * D, sizeof(float))};
-        part->data[0] = first;
+        *(float *)part->data = first;
     }
     mal_delta_hash_data(&lab->delta);
 }

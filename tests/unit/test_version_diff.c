@@ -4,6 +4,7 @@
 
 #include "daemon/history.h"
 #include "daemon/version_diff.h"
+#include "delta_part.h"
 #include "store_fixture.h"
 
 enum { D_IN = 7, D_OUT = 5, N = D_IN * D_OUT, RANK = 2, LAST = 5 };
@@ -19,7 +20,8 @@ static float draw(void) {
     return (float)(seed >> 8) / (1 << 23) - 1;
 }
 
-static void draw_part(struct mal_delta_part *part, size_t module, bool dense) {
+static void draw_part(struct mal_delta_part *part, size_t module, bool dense,
+                      bool narrow) {
     size_t n = dense ? N : RANK * (D_IN + D_OUT);
     *part = (struct mal_delta_part){.module = mal_strdup(names[module]),
                                     .d_in = D_IN,
@@ -27,22 +29,19 @@ static void draw_part(struct mal_delta_part *part, size_t module, bool dense) {
                                     .rank = dense ? 0 : RANK,
                                     .encoding =
                                         dense ? MAL_ENCODING_DENSE : MAL_ENCODING_FACTORS,
-                                    .data = mal_calloc(n, sizeof(float))};
+                                    .dtype = narrow ? MAL_BF16 : MAL_F32};
+    float *data = mal_calloc(n, sizeof *data);
     for (size_t i = 0; i < n; i++)
-        part->data[i] = draw();
+        data[i] = draw();
+    part_set(part, data);
+    mal_free(data);
 }
 
 static void add(const struct mal_delta_part *part, double *shift) {
-    for (int i = 0; i < D_IN; i++) {
-        for (int j = 0; j < D_OUT; j++) {
-            double x = 0;
-            for (int k = 0; k < part->rank; k++) {
-                x += (double)part->data[i * RANK + k] *
-                     part->data[D_IN * RANK + k * D_OUT + j];
-            }
-            shift[i * D_OUT + j] += part->rank ? x : (double)part->data[i * D_OUT + j];
-        }
-    }
+    double *s = part_shift(part);
+    for (int i = 0; i < N; i++)
+        shift[i] += s[i];
+    mal_free(s);
 }
 
 static void stage(struct mal_store *store, int64_t version,
@@ -52,10 +51,11 @@ static void stage(struct mal_store *store, int64_t version,
     struct mal_hash hash = mal_hash_of(part->data, bytes);
     mal_hash_hex(&hash, hex);
     snprintf(name, sizeof name, "delta/%s", part->module);
+    const char *dtype = part->dtype == MAL_F32 ? "" : "\"dtype\":\"BF16\",";
     snprintf(header, sizeof header,
-             "{\"encoding\":\"%s\",\"d_in\":%d,\"d_out\":%d,\"rank\":%d,\"norm\":1.0,"
+             "{\"encoding\":\"%s\",%s\"d_in\":%d,\"d_out\":%d,\"rank\":%d,\"norm\":1.0,"
              "\"rounding_error\":0.0}",
-             mal_encoding_name(part->encoding), D_IN, D_OUT, (int)part->rank);
+             mal_encoding_name(part->encoding), dtype, D_IN, D_OUT, (int)part->rank);
     struct mal_blob blob = {name, header, part->data, bytes, hex};
     assert_done(mal_store_stage_blob(store, version, &blob, &err));
 }
@@ -90,7 +90,7 @@ static struct mal_store *make_history(const char *path) {
         struct mal_delta delta = {.parts = mal_calloc(2, sizeof *delta.parts)};
         bool edit = v > 0 && v != 3;
         for (size_t m = 0; edit && m < (v == 5 ? 1 : 2); m++)
-            draw_part(&delta.parts[delta.n_parts++], m, (v + (int64_t)m) % 2);
+            draw_part(&delta.parts[delta.n_parts++], m, (v + (int64_t)m) % 2, v > 2);
         make(store, v, v == 3 ? 1 : -1, &delta);
         mal_delta_finish(&delta);
     }

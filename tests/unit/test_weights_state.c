@@ -1,5 +1,6 @@
 /* test_weights_state.c - versions of weights: the bits that are applied, hashes that come
  * back after return and replay, what is kept, and that a refused edit changes nothing. */
+#include "delta_part.h"
 #include "made_model.h"
 
 #include "core/weights_state.h"
@@ -28,14 +29,18 @@ static struct mal_weights_state *make_state(struct made_model *made, int keep) {
 }
 
 static struct mal_delta_part make_part(const char *module, int64_t d_in, int64_t d_out,
-                                       int64_t rank, uint64_t seed) {
+                                       int64_t rank, enum mal_dtype dtype,
+                                       uint64_t seed) {
     struct mal_delta_part part = {.module = mal_strdup(module),
                                   .d_in = d_in,
                                   .d_out = d_out,
                                   .rank = rank,
                                   .encoding =
-                                      rank ? MAL_ENCODING_FACTORS : MAL_ENCODING_DENSE};
-    part.data = random_floats((int64_t)mal_delta_part_floats(&part), 0.3f, seed);
+                                      rank ? MAL_ENCODING_FACTORS : MAL_ENCODING_DENSE,
+                                  .dtype = dtype};
+    float *data = random_floats((int64_t)mal_delta_part_elements(&part), 0.3f, seed);
+    part_set(&part, data);
+    mal_free(data);
     return part;
 }
 
@@ -43,11 +48,11 @@ static struct mal_delta_part make_part(const char *module, int64_t d_in, int64_t
 static struct mal_delta make_delta(unsigned modules, uint64_t seed) {
     struct mal_delta delta = {.parts = mal_calloc(3, sizeof *delta.parts)};
     if (modules & 1)
-        delta.parts[delta.n_parts++] = make_part("h.0.fc", 5, 9, 2, seed + 1);
+        delta.parts[delta.n_parts++] = make_part("h.0.fc", 5, 9, 2, MAL_F32, seed + 1);
     if (modules & 2)
-        delta.parts[delta.n_parts++] = make_part("h.0.proj", 7, 4, 0, seed + 2);
+        delta.parts[delta.n_parts++] = make_part("h.0.proj", 7, 4, 0, MAL_BF16, seed + 2);
     if (modules & 4)
-        delta.parts[delta.n_parts++] = make_part("h.1.proj", 6, 8, 3, seed + 3);
+        delta.parts[delta.n_parts++] = make_part("h.1.proj", 6, 8, 3, MAL_BF16, seed + 3);
     return delta;
 }
 
@@ -71,16 +76,17 @@ static void assert_other_hash(struct mal_hash a, struct mal_hash b) {
 
 /* t (d_in, d_out) += the part, as core/README.md section 4 has it. */
 static void add_naive(float *t, const struct mal_delta_part *part) {
-    const float *right = part->data + part->d_in * part->rank;
+    float *left = part_floats(part);
+    const float *right = left + part->d_in * part->rank;
     for (int64_t i = 0; i < part->d_in; i++) {
         for (int64_t j = 0; j < part->d_out; j++) {
             float *x = &t[i * part->d_out + j];
-            if (part->encoding == MAL_ENCODING_DENSE)
-                *x += part->data[i * part->d_out + j];
+            if (part->encoding == MAL_ENCODING_DENSE) *x += left[i * part->d_out + j];
             for (int64_t k = 0; k < part->rank; k++)
-                *x = fmaf(part->data[i * part->rank + k], right[k * part->d_out + j], *x);
+                *x = fmaf(left[i * part->rank + k], right[k * part->d_out + j], *x);
         }
     }
+    mal_free(left);
 }
 
 static float round_to(enum mal_dtype dtype, float x) {
@@ -485,19 +491,24 @@ static void test_try(void **state) {
     (void)state;
 }
 
+static void set_value(struct mal_delta_part *part, size_t i, float x) {
+    size_t size = mal_dtype_size(part->dtype);
+    mal_from_f32((char *)part->data + i * size, &x, part->dtype, 1);
+}
+
 static void test_refusals(void **state) {
     struct made_model made;
     struct mal_weights_state *ws = make_state(&made, 2);
     publish(ws, 7, 1);
     struct mal_delta delta = make_delta(7, 3);
-    delta.parts[1].data[5] = NAN;
+    set_value(&delta.parts[1], 5, NAN);
     refuse(ws, &delta, MAL_NUMERIC, "module 'h.0.proj': the edited weight has a NaN");
     delta = make_delta(7, 3);
-    delta.parts[2].data[0] = INFINITY;
+    set_value(&delta.parts[2], 0, INFINITY);
     refuse(ws, &delta, MAL_NUMERIC, "module 'h.1.proj'");
     /* Finite, but not in the checkpoint's fp16. */
     delta = make_delta(4, 3);
-    delta.parts[0].data[0] = 1e6f;
+    set_value(&delta.parts[0], 0, 1e6f);
     refuse(ws, &delta, MAL_NUMERIC, "module 'h.1.proj'");
     delta = make_delta(2, 3);
     delta.parts[0].module[2] = '7';
