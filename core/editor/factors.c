@@ -79,7 +79,7 @@ bool mal_part_from_dense(struct mal_backend *be, const char *module, int64_t d_i
                                   .d_in = d_in,
                                   .d_out = d_out,
                                   .encoding = MAL_ENCODING_DENSE,
-                                  .dtype = dtype};
+                                  .dtype = mal_delta_dtype(dtype)};
     bool ok = begin(&r, be, &what, d_in, err) &&
               round_rows(&r, d_in, d_out, s, false, r.data, err);
     double sum = 0, lost = 0;
@@ -102,8 +102,8 @@ bool mal_part_from_factors(struct mal_backend *be, const char *module, int64_t d
                                   .d_out = d_out,
                                   .rank = rank,
                                   .encoding = MAL_ENCODING_FACTORS,
-                                  .dtype = dtype};
-    size_t left = (size_t)(d_in * rank) * mal_dtype_size(dtype);
+                                  .dtype = mal_delta_dtype(dtype)};
+    size_t left = (size_t)(d_in * rank) * mal_dtype_size(what.dtype);
     double sum = 0, lost = 0;
     bool ok = begin(&r, be, &what, rank, err);
     double *row = ok ? mal_malloc((size_t)rank * sizeof *row) : NULL;

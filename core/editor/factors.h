@@ -1,5 +1,5 @@
-/* factors.h - a shift computed in fp64 becomes what is stored: values of `dtype`, which
- * is mal_delta_dtype() of the weight's. */
+/* factors.h - a shift computed in fp64 becomes what is stored: rounded to the type that
+ * mal_delta_dtype() gives for `dtype`, that of the weight in the checkpoint. */
 #ifndef MAL_FACTORS_H
 #define MAL_FACTORS_H
 

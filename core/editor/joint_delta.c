@@ -74,8 +74,8 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
         if (!mal_pace_gemm64(pace, &product, err)) return false;
         row += rows;
     }
-    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n,
-                                 mal_delta_dtype(lin->dtype), b->q, b->right, out, err);
+    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n, lin->dtype,
+                                 b->q, b->right, out, err);
 }
 
 static bool make_dense(struct mal_joint_change *change, size_t m, const struct buffers *b,
@@ -100,7 +100,7 @@ static bool make_dense(struct mal_joint_change *change, size_t m, const struct b
     return mal_joint_factor(change->joint, m, pace, &factor, err) &&
            mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
            mal_part_from_dense(change->joint->be, lin->name, lin->d_in, lin->d_out,
-                               mal_delta_dtype(lin->dtype), b->s, out, err);
+                               lin->dtype, b->s, out, err);
 }
 
 /* In a system of this change alone the residuals are the values, and the dual form of the

@@ -100,7 +100,7 @@ struct mal_memit_solve {
     double mom2_weight;
     const char *module;
     int64_t n, d_in, d_out;
-    enum mal_dtype dtype; /* of the weight, as in mal_delta_dtype() */
+    enum mal_dtype dtype; /* of the weight in the checkpoint: factors.h */
     const float *k, *r;
     struct mal_pace pace;
 };

@@ -211,8 +211,8 @@ static bool solve_with(const struct mal_memit_solve *s, const double *l,
                                .c = b->right,
                                .alpha = 1};
     return mal_pace_gemm64(pace, &right, err) &&
-           mal_part_from_factors(be, s->module, d_in, d_out, n, mal_delta_dtype(s->dtype),
-                                 b->w, b->right, out, err);
+           mal_part_from_factors(be, s->module, d_in, d_out, n, s->dtype, b->w, b->right,
+                                 out, err);
 }
 
 static bool solve_factors(const struct mal_memit_solve *s, struct mal_delta_part *out,

@@ -92,15 +92,15 @@ static bool put_factors(const struct buffers *b, double alpha, const void *x,
                                  .c = b->right,
                                  .alpha = alpha};
     return mal_pace_gemm64(pace, &product, err) &&
-           mal_part_from_factors(be, s->module, s->d_in, s->d_out, s->n,
-                                 mal_delta_dtype(s->dtype), b->q, b->right, out, err);
+           mal_part_from_factors(be, s->module, s->d_in, s->d_out, s->n, s->dtype, b->q,
+                                 b->right, out, err);
 }
 
 static bool put_dense(const struct buffers *b, const double *shift,
                       struct mal_delta_part *out, struct mal_error *err) {
     const struct mal_solve *s = b->sys.s;
-    return mal_part_from_dense(b->sys.pace.be, s->module, s->d_in, s->d_out,
-                               mal_delta_dtype(s->dtype), shift, out, err);
+    return mal_part_from_dense(b->sys.pace.be, s->module, s->d_in, s->d_out, s->dtype,
+                               shift, out, err);
 }
 
 /* ---- Entries ---- */

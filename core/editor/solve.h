@@ -15,7 +15,7 @@
 struct mal_solve {
     const char *module; /* name, for the delta and for errors; copied */
     int64_t n, d_in, d_out;
-    enum mal_dtype dtype;        /* of the weight, as in mal_delta_dtype() */
+    enum mal_dtype dtype;        /* of the weight in the checkpoint: factors.h */
     const float *u, *d;          /* (n, d_in), (n, d_out), device memory */
     struct mal_arena *scratch;   /* reserved and overwritten; NULL: memory of its own */
     double ridge;                /* e^lamda, > 0 */
