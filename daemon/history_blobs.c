@@ -12,16 +12,21 @@ bool mal_blob_is(const struct mal_blob_row *blob, const char *prefix) {
     return strncmp(blob->name, prefix, strlen(prefix)) == 0;
 }
 
-bool mal_blob_read(struct mal_store *store, int64_t version,
-                   const struct mal_blob_row *blob, void *data, struct mal_error *err) {
+static bool check_hash(int64_t version, const struct mal_blob_row *blob,
+                       const struct mal_hash *hash, struct mal_error *err) {
     char hex[MAL_HASH_HEX];
-    if (!mal_store_read_blob(store, version, blob, data, err)) return false;
-    struct mal_hash hash = mal_hash_of(data, blob->bytes);
-    mal_hash_hex(&hash, hex);
+    mal_hash_hex(hash, hex);
     if (strcmp(hex, blob->sha256) == 0) return true;
     return mal_fail(err, MAL_CORRUPT,
                     "version %lld: the stored bytes of '%s' do not match their hash",
                     (long long)version, blob->name);
+}
+
+bool mal_blob_read(struct mal_store *store, int64_t version,
+                   const struct mal_blob_row *blob, void *data, struct mal_error *err) {
+    if (!mal_store_read_blob(store, version, blob, data, err)) return false;
+    struct mal_hash hash = mal_hash_of(data, blob->bytes);
+    return check_hash(version, blob, &hash, err);
 }
 
 bool mal_blob_stage(struct mal_store *writer, int64_t version, const char *name,
@@ -93,30 +98,43 @@ static bool read_part_header(int64_t version, const struct mal_blob_row *blob,
                     (long long)version, blob->name);
 }
 
-bool mal_blob_read_part(struct mal_store *store, int64_t version,
-                        const struct mal_blob_row *blob, struct mal_delta_part *part,
-                        struct mal_error *err) {
+/* Without a look at its hash. *part zeroed, owned even on failure. */
+static bool read_unchecked(struct mal_store *store, int64_t version,
+                           const struct mal_blob_row *blob, struct mal_delta_part *part,
+                           struct mal_error *err) {
     if (!read_part_header(version, blob, part, err)) return false;
     part->module = mal_strdup(strchr(blob->name, '/') + 1);
     part->data = mal_malloc(blob->bytes);
     if (!part->module || !part->data) return mal_fail(err, MAL_NO_MEMORY, "delta");
-    if (!mal_blob_read(store, version, blob, part->data, err)) return false;
-    part->hashed = mal_hash_from_hex(&part->hash, blob->sha256);
-    return true;
+    return mal_store_read_blob(store, version, blob, part->data, err);
 }
 
+bool mal_blob_read_part(struct mal_store *store, int64_t version,
+                        const struct mal_blob_row *blob, struct mal_delta_part *part,
+                        struct mal_error *err) {
+    if (!read_unchecked(store, version, blob, part, err)) return false;
+    mal_delta_hash_data(&(struct mal_delta){.parts = part, .n_parts = 1});
+    return check_hash(version, blob, &part->hash, err);
+}
+
+/* What is read is hashed side by side. */
 static bool read_parts(struct mal_store *store, int64_t version, const char *prefix,
                        struct mal_delta *out, struct mal_error *err) {
     struct mal_blob_row *blobs = NULL;
-    size_t n = 0;
+    size_t n = 0, at = 0;
     struct mal_delta delta = {0};
     if (!mal_store_blobs(store, version, &blobs, &n, err)) return false;
     delta.parts = mal_calloc(n, sizeof *delta.parts);
     bool ok = delta.parts || mal_fail(err, MAL_NO_MEMORY, "delta");
     for (size_t i = 0; ok && i < n; i++) {
         if (!mal_blob_is(&blobs[i], prefix)) continue;
-        ok = mal_blob_read_part(store, version, &blobs[i], &delta.parts[delta.n_parts++],
-                                err);
+        ok =
+            read_unchecked(store, version, &blobs[i], &delta.parts[delta.n_parts++], err);
+    }
+    if (ok) mal_delta_hash_data(&delta);
+    for (size_t i = 0; ok && i < n; i++) {
+        if (mal_blob_is(&blobs[i], prefix))
+            ok = check_hash(version, &blobs[i], &delta.parts[at++].hash, err);
     }
     mal_blob_rows_free(blobs, n);
     if (!ok) {
