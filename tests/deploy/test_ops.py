@@ -194,9 +194,10 @@ class Waiting(Ops):
 
     def test_daemon_killed(self):
         """Whoever waits for a job goes on when the daemon is back."""
+        before = len(self.d.log)
         waiting = begin("post-facts", "--wait", self.facts("killed.json", MORE[20:22]), url=self.url)
         until = time.monotonic() + PATIENCE
-        while not self.d.get("/v1/jobs", state="queued").json["data"]:
+        while not any(line["event"] == "request" and line["status"] == 202 for line in self.d.log[before:]):
             self.assertLess(time.monotonic(), until)
             time.sleep(0.01)
         self.d.kill()
