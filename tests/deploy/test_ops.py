@@ -200,6 +200,7 @@ class Waiting(Ops):
         while not any(line["event"] == "request" and line["status"] == 202 for line in self.d.log[before:]):
             self.assertLess(time.monotonic(), until)
             time.sleep(0.01)
+        self.d.get("/v1/status")  # by then the 202 has left, which is told before
         self.d.kill()
         self.d.args = ("--batch-window-ms", "0")
         self.d.start()
