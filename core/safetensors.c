@@ -135,12 +135,7 @@ static bool parse_dtype(const struct mal_safetensors *f, const json_t *value,
     if (!json_is_string(value))
         return fail_tensor(f, t->name, err, "dtype is not a string");
     const char *name = json_string_value(value);
-    for (int i = 0; i < MAL_N_DTYPES; i++) {
-        if (strcmp(name, mal_dtype_name((enum mal_dtype)i)) == 0) {
-            t->dtype = (enum mal_dtype)i;
-            return true;
-        }
-    }
+    if (mal_dtype_from_name(name, &t->dtype)) return true;
     char shown[MAL_TEXT_SHOWN];
     return fail_tensor(f, t->name, err, "dtype '%s' is not supported",
                        mal_text_shown(shown, name));

@@ -29,6 +29,14 @@ const char *mal_dtype_name(enum mal_dtype dtype) {
     return names[dtype];
 }
 
+bool mal_dtype_from_name(const char *name, enum mal_dtype *out) {
+    for (int i = 0; i < MAL_N_DTYPES; i++) {
+        *out = (enum mal_dtype)i;
+        if (strcmp(name, mal_dtype_name(*out)) == 0) return true;
+    }
+    return false;
+}
+
 uint16_t mal_f32_to_f16(float x) {
     return f32_to_f16(x);
 }

@@ -6,6 +6,7 @@
 #ifndef MAL_TENSOR_H
 #define MAL_TENSOR_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,6 +29,7 @@ enum mal_dtype {
 size_t mal_dtype_size(enum mal_dtype dtype);
 const char *
 mal_dtype_name(enum mal_dtype dtype); /* as in safetensors: "F32", "BF16", ... */
+bool mal_dtype_from_name(const char *name, enum mal_dtype *out); /* false: no such */
 
 /* Rounded once to nearest even; NaN stays NaN, too large becomes infinite. */
 uint16_t mal_f32_to_f16(float x);

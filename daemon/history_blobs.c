@@ -59,8 +59,8 @@ static bool take_number(const json_t *header, const char *key, double *out) {
 
 static bool take_dtype(const json_t *value, enum mal_dtype *out) {
     const char *name = json_string_value(value);
-    *out = name && strcmp(name, mal_dtype_name(MAL_BF16)) == 0 ? MAL_BF16 : MAL_F32;
-    return name && strcmp(name, mal_dtype_name(*out)) == 0;
+    return name && mal_dtype_from_name(name, out) &&
+           (*out == MAL_F32 || *out == MAL_BF16);
 }
 
 /* json_unpack() would do, but takes lack of memory for a header that does not fit. */

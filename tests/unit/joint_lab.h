@@ -148,7 +148,6 @@ static inline float *shift_at(struct mal_weights_state *ws, size_t m) {
     return x;
 }
 
-/* ||a - b||_F / ||b||_F over a module's shift. */
 static inline double norm_of_shift(size_t m, const double *s) {
     const struct mal_linear *lin = mal_model_edit(lab.model, m);
     double sum = 0;
@@ -157,6 +156,7 @@ static inline double norm_of_shift(size_t m, const double *s) {
     return sqrt(sum);
 }
 
+/* ||a - b||_F / ||b||_F over a module's shift. */
 static inline double shift_distance(size_t m, const float *a, const double *b) {
     const struct mal_linear *lin = mal_model_edit(lab.model, m);
     double sum = 0;

@@ -1,8 +1,5 @@
 /* test_delta.c - sizes, the choice of encoding, and the hash of a delta. */
-#include "scratch.h"
-
-#include "core/alloc.h"
-#include "core/delta.h"
+#include "delta_part.h"
 
 static struct mal_delta make(void) {
     struct mal_delta d = {.n_parts = 2};
@@ -64,27 +61,35 @@ static void test_factors_pay(void **state) {
     assert_true(mal_delta_factors_pay(1 << 20, 1 << 20, 1 << 18)); /* over 32 bits */
 }
 
+/* The hash spelled out, so that the stored identity cannot drift: what the first part
+ * begins with, and the bytes of its data; the second part is as it was made. */
+static struct mal_hash spell(const struct mal_delta *d, const char *head, size_t n_head,
+                             size_t bytes) {
+    static const char next[] = "\7\0\0\0\0\0\0\0h.1.mlp\5\0\0\0\0\0\0\0dense"
+                               "\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    struct mal_error err = {0};
+    struct mal_hasher *hasher;
+    assert_ok(mal_hasher_create(&hasher, &err), &err);
+    struct mal_hash data0 = mal_hash_of(d->parts[0].data, bytes);
+    struct mal_hash data1 = mal_hash_of(d->parts[1].data, 24);
+    mal_hasher_add(hasher, head, n_head);
+    mal_hasher_add(hasher, data0.bytes, 32);
+    mal_hasher_add(hasher, next, sizeof next - 1);
+    mal_hasher_add(hasher, data1.bytes, 32);
+    struct mal_hash spelled = mal_hasher_end(hasher);
+    mal_hasher_destroy(hasher);
+    return spelled;
+}
+
 static void test_hash(void **state) {
     struct mal_delta d = make();
     struct mal_hash first = hash(&d), same = hash(&d), other;
     assert_true(mal_hash_equal(&first, &same));
 
-    /* spelled out, so that the stored identity cannot drift */
+    static const char head[] = "\7\0\0\0\0\0\0\0h.0.mlp\7\0\0\0\0\0\0\0factors"
+                               "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
     struct mal_error err = {0};
-    struct mal_hasher *hasher;
-    assert_ok(mal_hasher_create(&hasher, &err), &err);
-    struct mal_hash data0 = mal_hash_of(d.parts[0].data, 80);
-    struct mal_hash data1 = mal_hash_of(d.parts[1].data, 24);
-    static const char head0[] = "\7\0\0\0\0\0\0\0h.0.mlp\7\0\0\0\0\0\0\0factors"
-                                "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
-    static const char head1[] = "\7\0\0\0\0\0\0\0h.1.mlp\5\0\0\0\0\0\0\0dense"
-                                "\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    mal_hasher_add(hasher, head0, sizeof head0 - 1);
-    mal_hasher_add(hasher, data0.bytes, 32);
-    mal_hasher_add(hasher, head1, sizeof head1 - 1);
-    mal_hasher_add(hasher, data1.bytes, 32);
-    struct mal_hash spelled = mal_hasher_end(hasher);
-    mal_hasher_destroy(hasher);
+    struct mal_hash spelled = spell(&d, head, sizeof head - 1, 80);
     assert_true(mal_hash_equal(&first, &spelled));
 
     float *data = d.parts[1].data;
@@ -117,13 +122,10 @@ static void test_hash(void **state) {
 
 /* fp32 values that bf16 has, as bf16. */
 static void narrow(struct mal_delta_part *part) {
-    size_t n = mal_delta_part_elements(part);
-    uint16_t *data = mal_malloc(n * sizeof *data);
-    assert_non_null(data);
-    mal_from_f32(data, part->data, MAL_BF16, n);
-    mal_free(part->data);
-    part->data = data;
+    float *wide = part->data;
     part->dtype = MAL_BF16;
+    part_set(part, wide);
+    mal_free(wide);
     part->hashed = false;
 }
 
@@ -144,20 +146,9 @@ static void test_narrow(void **state) {
     halved = hash(&d);
     assert_false(mal_hash_equal(&wide, &halved));
 
-    struct mal_hasher *hasher;
-    assert_ok(mal_hasher_create(&hasher, &err), &err);
-    struct mal_hash data0 = mal_hash_of(d.parts[0].data, 40);
-    struct mal_hash data1 = mal_hash_of(d.parts[1].data, 24);
-    static const char head0[] = "\7\0\0\0\0\0\0\0h.0.mlp\14\0\0\0\0\0\0\0factors BF16"
-                                "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
-    static const char head1[] = "\7\0\0\0\0\0\0\0h.1.mlp\5\0\0\0\0\0\0\0dense"
-                                "\2\0\0\0\0\0\0\0\3\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    mal_hasher_add(hasher, head0, sizeof head0 - 1);
-    mal_hasher_add(hasher, data0.bytes, 32);
-    mal_hasher_add(hasher, head1, sizeof head1 - 1);
-    mal_hasher_add(hasher, data1.bytes, 32);
-    other = mal_hasher_end(hasher);
-    mal_hasher_destroy(hasher);
+    static const char head[] = "\7\0\0\0\0\0\0\0h.0.mlp\14\0\0\0\0\0\0\0factors BF16"
+                               "\4\0\0\0\0\0\0\0\6\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0";
+    other = spell(&d, head, sizeof head - 1, 40);
     assert_true(mal_hash_equal(&halved, &other));
 
     mal_alloc_fail_at(1);

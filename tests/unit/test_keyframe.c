@@ -65,12 +65,9 @@ static struct mal_delta_part make_part(const struct module *module, uint64_t *rn
                                       dense ? MAL_ENCODING_DENSE : MAL_ENCODING_FACTORS,
                                   .dtype = mal_random_below(rng, 2) ? MAL_BF16 : MAL_F32};
     static const float scales[] = {0.3f, 0.3f, 1e-30f, 0};
-    size_t n = mal_delta_part_elements(&part);
-    float *data =
-        random_floats((int64_t)n, scales[mal_random_below(rng, 4)], mal_random_next(rng));
-    part.data = mal_malloc(mal_delta_part_bytes(&part));
-    assert_non_null(part.data);
-    mal_from_f32(part.data, data, part.dtype, n);
+    float *data = random_floats((int64_t)mal_delta_part_elements(&part),
+                                scales[mal_random_below(rng, 4)], mal_random_next(rng));
+    part_set(&part, data);
     mal_free(data);
     return part;
 }
