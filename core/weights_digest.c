@@ -58,6 +58,7 @@ static bool begin(struct digesting *d, struct mal_error *err) {
     if (!d->host) return mal_fail(err, MAL_NO_MEMORY, "weight digests");
     if (!mal_arena_init(&d->found, d->be, counting.peak, err)) return false;
     place(d, &d->found);
+    mal_backend_zero(d->be, d->found.base, d->found.used); /* gaps are copied, too */
     return true;
 }
 

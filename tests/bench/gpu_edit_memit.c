@@ -220,6 +220,7 @@ static bool solve_random(struct memit_run *r, const float *k, const float *resid
         .n = MANY,
         .d_in = lin->d_in,
         .d_out = lin->d_out,
+        .dtype = lin->dtype,
         .k = k,
         .r = residuals,
         .pace = {.be = r->e->be, .tick = tick, .arg = &r->progress}};

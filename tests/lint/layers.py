@@ -6,6 +6,7 @@
 The tables below are the rules; each rule is one TAP line, what breaks it stands in '#' lines
 before it. Before the tree is looked at, every rule must find the case in BROKEN that breaks it.
 """
+import ast
 import os
 import re
 import sys
@@ -93,12 +94,31 @@ def length(path, text):
         yield n, f'{n} lines, more than {MAX_LINES}'
 
 
+def library_words():
+    path = os.path.join(os.path.dirname(os.path.realpath(__file__)), '..', 'bench', 'gpu.py')
+    with open(path, encoding='utf-8') as file:
+        return ast.literal_eval(re.search(r'^LIBRARIES = (\[.*?\])', file.read(), re.M | re.S).group(1))
+
+
+# What a GPU's sanitizer leaves out by these words must not be ours: names and types of parameters are in
+# a kernel's mangled name.
+WORDS = library_words()
+
+
+def kernel_names(path, text):
+    for m in re.finditer(r'__global__[^{;]*', text):
+        for word in WORDS:
+            if word in m.group(0):
+                yield line_of(text, m.start()), f'"{word}" in the name or a parameter of a kernel'
+
+
 RULES = [
     ('our headers', our_includes),
     ('third-party headers', their_includes),
     ('MAL_HAVE_CUDA only in core/backend.c', cuda_switch),
     ('no // comments', comments),
     (f'at most {MAX_LINES} lines', length),
+    ('no kernel is taken for a library\'s', kernel_names),
 ]
 
 # rule, path, text that breaks it; then text beside it that does not.
@@ -130,6 +150,8 @@ BROKEN = [
     (cuda_switch, 'daemon/main.c', '#if MAL_HAVE_CUDA\n', '#if MAL_HAVE_CUDA_ROUTES\n'),
     (comments, 'core/hash.c', 'int x; // why\n', 'char *x = "http://x"; /* http://y */\n'),
     (comments, 'core/hash.c', "char c = '\"'; // \"\n", "char c = '\\'', *d = \"\\\"//\";\n"),
+    (kernel_names, 'cuda/potrf64.cu', '__global__ static void f(struct mal_gemm64 g) {\n',
+     '__global__ static void f(int64_t n) {\n    struct mal_gemm64 g;\n'),
     (length, 'core/hash.c', '\n' * (MAX_LINES + 1), '\n' * MAX_LINES),
 ]
 
