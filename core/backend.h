@@ -301,7 +301,7 @@ void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y);
 /* y[i] = x[rows[i]] for i < n, rows of c (strides ldx, ldy); rows NULL: y[i] = x[i]. */
 void mal_gather_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                      const float *x, int64_t ldx, float *y, int64_t ldy);
-/* y[rows[i]] = x[i]; rows NULL: y[i] = x[i]. */
+/* y[rows[i]] = x[i], no row being there twice; rows NULL: y[i] = x[i]. */
 void mal_scatter_rows(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                       const float *x, int64_t ldx, float *y, int64_t ldy);
 

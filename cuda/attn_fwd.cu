@@ -346,8 +346,10 @@ template <int N> __device__ static void merge_halves(part<N> *so_far) {
 template <int W, int UNITS>
 __device__ static void keep_part(const part<W * UNITS> &so_far, float *to) {
     int lane = threadIdx.x % LANES;
-    to[0] = so_far.max;
-    to[1] = so_far.sum;
+    if (lane == 0) {
+        to[0] = so_far.max;
+        to[1] = so_far.sum;
+    }
 #pragma unroll
     for (int c = 0; c < W * UNITS; c++)
         to[2 + (lane + LANES * (c / W)) * W + c % W] = so_far.x[c];

@@ -21,14 +21,28 @@ static bool make_room(struct mal_cuda *cu) {
     return true;
 }
 
+/* NULL: too little memory is an answer, not a failure. */
+static void *take(struct mal_cuda *cu, size_t bytes) {
+    void *mem = NULL;
+    if (cudaMallocAsync(&mem, bytes, cu->stream) == cudaSuccess) return mem;
+    (void)cudaGetLastError();
+    return NULL;
+}
+
+/* What was given back becomes part of a larger block once the stream has come to it: the
+ * pool does not wait for that. */
+static void *take_after_all(struct mal_cuda *cu, size_t bytes) {
+    return mal_cuda_check(cu, cudaStreamSynchronize(cu->stream), "cudaStreamSynchronize")
+               ? take(cu, bytes)
+               : NULL;
+}
+
 void *mal_cuda_alloc(struct mal_backend *be, size_t bytes) {
     struct mal_cuda *cu = mal_cuda_of(be);
-    void *mem = NULL;
     if (!make_room(cu)) return NULL;
-    if (cudaMallocAsync(&mem, bytes ? bytes : 1, cu->stream) != cudaSuccess) {
-        (void)cudaGetLastError(); /* too little memory is an answer, not a failure */
-        return NULL;
-    }
+    void *mem = take(cu, bytes ? bytes : 1);
+    if (!mem) mem = take_after_all(cu, bytes ? bytes : 1);
+    if (!mem) return NULL;
     cu->blocks[cu->n_blocks++] = {mem, bytes};
     mal_backend_count(be, (int64_t)bytes);
     return mem;

@@ -49,6 +49,8 @@ struct mal_host_access {
 
 void mal_host_pool_wait(); /* the host has waited: the pool keeps its threshold only */
 bool mal_host_is_device(const void *p);
+int64_t mal_host_device_at(const void *p); /* bytes into all of it; -1: not in it */
+size_t mal_host_device_bytes();            /* of the range that it is in */
 /* Stops unless all of it is inside one allocation that lives. */
 void mal_host_need_device(const void *p, size_t bytes, const char *what);
 /* Stops if it begins or ends in device memory. */
@@ -69,6 +71,24 @@ void mal_host_late_wait(uint64_t now);
 
 /* Fills what kernels have as __shared__, in this thread of the system, with NaN. */
 void mal_host_spoil_shared();
+/* Where an address lies in all of that, in bytes; -1: it does not. */
+int64_t mal_host_shared_at(const void *p);
+int64_t mal_host_shared_bytes(); /* of all of it */
+
+/* ---- Races (race.cpp, in programs whose kernels tell of their accesses) ---- */
+
+extern bool mal_host_tells; /* blocks run one after the other */
+
+/* What runs, and how far it has come. */
+struct mal_host_moment {
+    uint64_t launch; /* from 1 */
+    uint32_t block, thread;
+    uint32_t n_barriers, n_syncs; /* that its block, its warp have passed */
+    const char *shared;           /* the block's dynamic shared memory */
+    size_t shared_bytes;
+};
+
+bool mal_host_now(mal_host_moment *m); /* false: no kernel runs */
 
 /* ---- Fibers (fiber.cpp) ---- */
 

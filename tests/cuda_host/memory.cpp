@@ -36,6 +36,7 @@ static int n_inside;     /* kernels, copies and calls that run */
 static allocation *live; /* in order of addresses */
 static size_t n_live, room_live;
 static size_t used, pooled, pool_reserved, pool_used_high, pool_reserved_high;
+static size_t late; /* given back to the pool, and not waited for */
 static uint64_t pool_threshold;
 
 static size_t up(size_t n, size_t step) {
@@ -114,7 +115,8 @@ static cudaError_t allocate(void **out, size_t bytes, bool is_pooled) {
     if (bytes == 0) return cudaSuccess;
     need_range();
     size_t counted = up(bytes, ALIGN);
-    if (counted < bytes || counted > capacity - used) return cudaErrorMemoryAllocation;
+    if (counted < bytes || counted > capacity - used - late)
+        return cudaErrorMemoryAllocation;
     if (n_live == room_live) {
         size_t more = room_live ? 2 * room_live : 64;
         void *mem = realloc(live, more * sizeof *live);
@@ -185,7 +187,10 @@ static cudaError_t release(void *p) {
     POISON(base + at, size + GUARD);
     close_chunks(at, size + GUARD);
     used -= size;
-    if (a->pooled) pooled -= size;
+    if (a->pooled) {
+        pooled -= size;
+        late += size;
+    }
     n_live--;
     memmove(a, a + 1, (size_t)(live + n_live - a) * sizeof *a);
     return cudaSuccess;
@@ -240,6 +245,9 @@ static void trim(uint64_t keep) {
 
 void mal_host_pool_wait() {
     trim(pool_threshold);
+    pthread_mutex_lock(&lock);
+    late = 0;
+    pthread_mutex_unlock(&lock);
 }
 
 static CUmemPoolHandle_st *const the_pool = (CUmemPoolHandle_st *)&pool_threshold;
@@ -299,6 +307,14 @@ cudaError_t cudaMemPoolTrimTo(cudaMemPool_t memPool, size_t minBytesToKeep) {
 
 bool mal_host_is_device(const void *p) {
     return base && (const char *)p >= base && (const char *)p < base + room;
+}
+
+int64_t mal_host_device_at(const void *p) {
+    return mal_host_is_device(p) ? (const char *)p - base : -1;
+}
+
+size_t mal_host_device_bytes() {
+    return room;
 }
 
 void mal_host_need_device(const void *p, size_t bytes, const char *what) {

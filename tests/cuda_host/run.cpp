@@ -33,6 +33,7 @@ struct launch {
     const void *kernel;
     uint64_t seed;
     int64_t step, first; /* the order of blocks */
+    uint64_t number;     /* of the launch, from 1 */
 };
 
 /* A thread that waits, in which collective. */
@@ -56,6 +57,7 @@ struct warp {
     meeting meetings[WARP]; /* at the lowest lane of the mask */
     uint64_t values[WARP], results[WARP];
     unsigned lanes[WARP];
+    uint32_t n_syncs; /* __syncwarp() of all its lanes that have been passed */
 };
 
 struct runner {
@@ -81,6 +83,7 @@ struct runner {
     waiter waiters[MAX_THREADS];
     uint16_t at_barrier[MAX_THREADS];
     int n_at_barrier;
+    uint32_t n_barriers; /* that have been passed */
     warp warps[MAX_WARPS];
 
     char *shared;
@@ -320,6 +323,7 @@ void mal_host_sync_block(mal_host_place place) {
         for (int i = 0; i < r->n_at_barrier; i++)
             make_ready(r, r->at_barrier[i]);
         r->n_at_barrier = 0;
+        r->n_barriers++;
         return;
     }
     r->at_barrier[r->n_at_barrier++] = (uint16_t)thread;
@@ -396,6 +400,7 @@ uint64_t mal_host_sync_warp(mal_host_collective kind, unsigned mask, uint64_t va
         for (unsigned left = mask & ~bit; left; left &= left - 1)
             make_ready(r, first + __builtin_ctz(left));
         m->arrived = 0;
+        if (kind == MAL_HOST_SYNCWARP && mask == there) w->n_syncs++;
         exchange(w, m);
     }
     return w->results[thread - first];
@@ -454,6 +459,9 @@ static void run_block(runner *r, int64_t block) {
     blockIdx = {b % x, b / x, (unsigned)(block / ((int64_t)x * y))};
     r->n_begun = r->n_done = 0;
     order_threads(r);
+    r->n_barriers = 0;
+    for (int i = 0; i < MAX_WARPS; i++)
+        r->warps[i].n_syncs = 0;
     if (l->seed) mal_host_spoil_shared();
     memset(r->shared, 0xff, (size_t)l->shared);
     memset(r->shared + l->shared, 0xa5, SHARED_GUARD);
@@ -463,7 +471,8 @@ static void run_block(runner *r, int64_t block) {
 }
 
 static void run_blocks(const launch *l) {
-    bool spread = l->n_blocks > 1 && l->n_blocks * l->n_threads >= SPREAD_THREADS;
+    bool spread = l->n_blocks > 1 && l->n_blocks * l->n_threads >= SPREAD_THREADS &&
+                  !mal_host_tells;
     (void)spread;
 #pragma omp parallel if (spread)
     {
@@ -481,6 +490,23 @@ static void run_blocks(const launch *l) {
         running = nullptr;
         give_runner(r);
     }
+}
+
+/* ---- Races ---- */
+
+bool mal_host_tells;
+
+bool mal_host_now(mal_host_moment *m) {
+    const runner *r = running;
+    if (!r) return false;
+    m->launch = r->now->number;
+    m->block = (uint32_t)r->block;
+    m->thread = (uint32_t)r->thread;
+    m->n_barriers = r->n_barriers;
+    m->n_syncs = r->warps[r->thread / WARP].n_syncs;
+    m->shared = r->shared;
+    m->shared_bytes = (size_t)r->now->shared;
+    return true;
 }
 
 /* ---- Launches ---- */
@@ -525,11 +551,15 @@ void mal_host_run(int64_t grid_x, dim3 grid, int64_t block_x, dim3 block, int64_
     l.step = 1;
     uint64_t n = __atomic_fetch_add(&n_launches, 1, __ATOMIC_RELAXED),
              seed = mal_host_order();
+    l.number = n + 1;
     if (seed) {
         l.seed = scramble(seed + n) | 1;
         l.step = step_through(l.n_blocks);
         l.first = (int64_t)(l.seed % (uint64_t)l.n_blocks);
     }
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    if (mal_host_tells) pthread_mutex_lock(&one);
     mal_host_access access;
     run_blocks(&l);
+    if (mal_host_tells) pthread_mutex_unlock(&one);
 }

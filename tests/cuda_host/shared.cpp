@@ -18,6 +18,7 @@ struct variable {
 
 static variable *variables;
 static size_t n_variables;
+static int64_t lowest, highest; /* where the first begins and the last ends */
 
 static const char OURS[] = "_ZZN13mal_cuda_host", KNOWN[] = "threadIdx";
 
@@ -26,6 +27,9 @@ static void keep(const variable *v) {
     if (!mem) mal_host_stop("no memory for the names of shared memory");
     variables = (variable *)mem;
     variables[n_variables++] = *v;
+    int64_t end = v->from_thread_idx + (int64_t)v->bytes;
+    if (n_variables == 1 || v->from_thread_idx < lowest) lowest = v->from_thread_idx;
+    if (n_variables == 1 || end > highest) highest = end;
 }
 
 static void read_symbols(const char *file, const ElfW(Shdr) * symbols,
@@ -64,10 +68,25 @@ static void find_variables() {
     munmap(mem, (size_t)status.st_size);
 }
 
-void mal_host_spoil_shared() {
+static void need_variables() {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, find_variables);
+}
+
+void mal_host_spoil_shared() {
+    need_variables();
     for (size_t i = 0; i < n_variables; i++)
         memset((char *)&threadIdx + variables[i].from_thread_idx, 0xff,
                variables[i].bytes);
+}
+
+/* Between them there may be others: of kernels none that they write. */
+int64_t mal_host_shared_at(const void *p) {
+    int64_t at = (const char *)p - (const char *)&threadIdx - lowest;
+    return at >= 0 && at < highest - lowest ? at : -1;
+}
+
+int64_t mal_host_shared_bytes() {
+    need_variables();
+    return highest - lowest;
 }

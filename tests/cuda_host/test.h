@@ -1,4 +1,4 @@
-/* test.h - what both files of the test have. */
+/* test.h - what the tests of this folder share. */
 #ifndef MAL_HOST_TEST_H
 #define MAL_HOST_TEST_H
 
@@ -16,10 +16,11 @@ extern bool failed; /* the test that runs */
     while (0)
 
 void test(const char *name, void (*run)());
+bool any_failed();
 void test_memory();
 void test_libraries();
 
-enum { MEMORY_TESTS = 7, LIBRARY_TESTS = 7 }; /* how many they are */
+enum { MEMORY_TESTS = 8, LIBRARY_TESTS = 7 }; /* how many they are */
 
 /* What becomes of run() in a process of its own: whether it ends well, and what it says
  * on stderr. Not once OpenMP has made threads: they would not be there. */

@@ -3,51 +3,8 @@
  * has made threads. TAP on stdout. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "test.h"
-
-bool failed;
-static int n_tests, n_failed;
-
-void test(const char *name, void (*run)()) {
-    failed = false;
-    run();
-    n_failed += failed;
-    printf("%s %d - %s\n", failed ? "not ok" : "ok", ++n_tests, name);
-    fflush(stdout);
-}
-
-bool ends_well(void (*run)(), char *text, size_t bytes) {
-    int ends[2], status = 0;
-    size_t n = 0;
-    ssize_t more;
-    fflush(stdout);
-    if (pipe(ends) != 0) return false;
-    pid_t child = fork();
-    if (child == 0) {
-        dup2(ends[1], STDERR_FILENO);
-        run();
-        fflush(stdout);
-        _exit(failed);
-    }
-    close(ends[1]);
-    while (n < bytes - 1 && (more = read(ends[0], text + n, bytes - 1 - n)) > 0)
-        n += (size_t)more;
-    text[n] = '\0';
-    close(ends[0]);
-    waitpid(child, &status, 0);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-bool dies(void (*run)(), const char *words) {
-    char text[8192];
-    bool well = ends_well(run, text, sizeof text);
-    if (!well && strstr(text, words)) return true;
-    printf("# ends %s and says: %s\n", well ? "well" : "badly", text);
-    return false;
-}
 
 /* As sources of cuda/ are compiled: shared memory is looked for in this namespace. */
 namespace mal_cuda_host {
@@ -417,6 +374,24 @@ static void shared_memory() {
                "wrote behind its 100 bytes of shared memory"));
 }
 
+/* ---- Alignment ---- */
+
+__global__ static void sum_four(const float *x, float *sum) {
+    float4 four = *(const float4 *)x;
+    *sum = four.x + four.y + four.z + four.w;
+}
+
+static void what_is_read_at_once_is_aligned() {
+    static float *x;
+    float host[] = {1, 2, 3, 4, 5}, sum = 0;
+    x = device(5, host);
+    LAUNCH(sum_four, 1, 1, 0, x, x + 4);
+    fetch(&sum, x + 4, 1);
+    CHECK(sum == 10);
+    CHECK(dies([] { LAUNCH(sum_four, 1, 1, 0, x + 1, x); }, "misaligned address"));
+    cudaFree(x);
+}
+
 } /* namespace mal_cuda_host */
 
 using namespace mal_cuda_host;
@@ -446,11 +421,12 @@ static void the_device() {
 }
 
 int main() {
-    printf("1..%d\n", MEMORY_TESTS + 12 + LIBRARY_TESTS);
+    printf("1..%d\n", MEMORY_TESTS + 13 + LIBRARY_TESTS);
     test_memory();
     test("barriers that not all reach are found", barriers_that_not_all_reach_are_found);
     test("shuffles that not all reach are found", shuffles_that_not_all_reach_are_found);
     test("shared memory", shared_memory);
+    test("what is read at once is aligned", what_is_read_at_once_is_aligned);
     test("the device", the_device);
     test("launches beyond the limits are refused",
          launches_beyond_the_limits_are_refused);
@@ -462,5 +438,5 @@ int main() {
     test("votes and parts of warps", votes_and_parts_of_warps);
     test("atomics", atomics);
     test_libraries();
-    return n_failed != 0;
+    return any_failed();
 }

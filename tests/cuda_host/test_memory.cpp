@@ -5,6 +5,10 @@
 
 #include "test.h"
 
+extern "C" {
+#include "core/backend.h"
+}
+
 /* ---- Device memory ---- */
 
 static float *volatile host_pointer;
@@ -114,6 +118,7 @@ static void use_up_memory() {
     CHECK(cudaMallocAsync(&a, 512000, 0) == cudaSuccess);
     CHECK(cudaFreeAsync(a, 0) == cudaSuccess);
     CHECK(cudaMemGetInfo(&left, &all) == cudaSuccess && left == 488000);
+    CHECK(cudaMallocAsync(&b, 512000, 0) == cudaErrorMemoryAllocation); /* not yet */
     CHECK(cudaStreamSynchronize(0) == cudaSuccess);
     CHECK(cudaMemGetInfo(&left, &all) == cudaSuccess && left == 700000);
     cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved);
@@ -125,6 +130,28 @@ static void use_up_memory() {
 static void memory_ends() {
     char text[1024];
     CHECK(ends_well(use_up_memory, text, sizeof text));
+}
+
+static void give_back_and_take() {
+    struct mal_backend *be;
+    struct mal_error err = {};
+    CHECK(mal_backend_create(&be, "cuda:0", &err));
+    size_t most = mal_backend_available(be) / 5 * 3;
+    void *mem = mal_backend_alloc(be, most);
+    CHECK(mem);
+    mal_backend_free(be, mem);
+    mem = mal_backend_alloc(be, most + 1000);
+    CHECK(mem);
+    CHECK(!mal_backend_alloc(be, most));
+    CHECK(mal_backend_sync(be, &err));
+    mal_backend_free(be, mem);
+    mal_backend_destroy(be);
+}
+
+/* It is the stream's until the stream has come to it: cuda/ waits for that. */
+static void what_was_given_back_can_be_taken() {
+    char text[1024];
+    CHECK(ends_well(give_back_and_take, text, sizeof text));
 }
 
 static void memory_is_reused() {
@@ -186,4 +213,5 @@ void test_memory() {
     test("pinned copies are late", pinned_copies_are_late);
     test("copies copy", copies_copy);
     test("memory is reused", memory_is_reused);
+    test("what was given back can be taken", what_was_given_back_can_be_taken);
 }
