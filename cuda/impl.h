@@ -60,8 +60,9 @@ static inline int64_t mal_cuda_min(int64_t a, int64_t b) {
 /* ---- Launching ---- */
 
 #ifdef MAL_CUDA_ON_HOST
-#    define MAL_LAUNCH(cu, kernel, grid, block, shared, ...)                       \
-        (mal_host_launch((grid), (block), (shared), [=] { kernel(__VA_ARGS__); }), \
+#    define MAL_LAUNCH(cu, kernel, grid, block, shared, ...)      \
+        (mal_host_launch((grid), (block), (shared), (cu)->stream, \
+                         [=] { kernel(__VA_ARGS__); }),           \
          mal_cuda_check((cu), cudaGetLastError(), #kernel))
 #    define MAL_SHARED(type, name) type *name = (type *)mal_host_shared()
 #else

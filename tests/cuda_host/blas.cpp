@@ -10,6 +10,7 @@
 
 struct cublasContext {
     uint64_t sign; /* that it is one, and lives */
+    cudaStream_t stream;
     cublasMath_t math;
     void *workspace;
     size_t workspace_bytes;
@@ -44,8 +45,9 @@ cublasStatus_t cublasGetVersion_v2(cublasHandle_t handle, int *version) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
-cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t) {
+cublasStatus_t cublasSetStream_v2(cublasHandle_t handle, cudaStream_t stream) {
     if (!is_handle(handle)) return CUBLAS_STATUS_NOT_INITIALIZED;
+    handle->stream = stream;
     handle->workspace = nullptr; /* as there: back to its own */
     return CUBLAS_STATUS_SUCCESS;
 }
@@ -130,10 +132,11 @@ static bool fits(int ld, int rows) {
 }
 
 /* A matrix of `cols` columns, each `rows` elements, is all there. */
-static void need(const void *p, int64_t rows, int64_t cols, int64_t ld, size_t element,
-                 const char *what) {
+static void need(cublasHandle_t handle, mal_host_how how, const void *p, int64_t rows,
+                 int64_t cols, int64_t ld, size_t element, const char *what) {
     if (rows > 0 && cols > 0)
-        mal_host_need_device(p, (size_t)((cols - 1) * ld + rows) * element, what);
+        mal_host_use_device(handle->stream, p, (size_t)((cols - 1) * ld + rows) * element,
+                            how, what);
 }
 
 static void need_scalars(const void *alpha, const void *beta, const char *what) {
@@ -144,7 +147,8 @@ static void need_scalars(const void *alpha, const void *beta, const char *what) 
 /* What cuBLAS was told to work with must be there when it works. */
 static void need_workspace(cublasHandle_t handle, const char *what) {
     if (handle->workspace)
-        mal_host_need_device(handle->workspace, handle->workspace_bytes, what);
+        mal_host_use_device(handle->stream, handle->workspace, handle->workspace_bytes,
+                            MAL_HOST_WRITES, what);
 }
 
 static size_t element_bytes(cudaDataType type) {
@@ -206,9 +210,9 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa,
     if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
     need_scalars(alpha, beta, what);
     need_workspace(handle, what);
-    need(A, a_rows, a_cols, lda, element_bytes(Atype), what);
-    need(B, b_rows, b_cols, ldb, element_bytes(Btype), what);
-    need(C, m, n, ldc, sizeof(float), what);
+    need(handle, MAL_HOST_READS, A, a_rows, a_cols, lda, element_bytes(Atype), what);
+    need(handle, MAL_HOST_READS, B, b_rows, b_cols, ldb, element_bytes(Btype), what);
+    need(handle, MAL_HOST_WRITES, C, m, n, ldc, sizeof(float), what);
 
     mal_host_access access;
     bool tf32 =
@@ -254,9 +258,9 @@ cublasStatus_t cublasDgemm_v2(cublasHandle_t handle, cublasOperation_t transa,
     if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
     need_scalars(alpha, beta, what);
     need_workspace(handle, what);
-    need(A, a_rows, a_cols, lda, sizeof *A, what);
-    need(B, b_rows, b_cols, ldb, sizeof *B, what);
-    need(C, m, n, ldc, sizeof *C, what);
+    need(handle, MAL_HOST_READS, A, a_rows, a_cols, lda, sizeof *A, what);
+    need(handle, MAL_HOST_READS, B, b_rows, b_cols, ldb, sizeof *B, what);
+    need(handle, MAL_HOST_WRITES, C, m, n, ldc, sizeof *C, what);
     mal_host_access access;
     cblas_dgemm(CblasColMajor, blas_op(transa), blas_op(transb), m, n, k, *alpha, A, lda,
                 B, ldb, *beta, C, ldc);
@@ -278,8 +282,8 @@ cublasStatus_t cublasDsyrk_v2(cublasHandle_t handle, cublasFillMode_t uplo,
     if (n == 0) return CUBLAS_STATUS_SUCCESS;
     need_scalars(alpha, beta, what);
     need_workspace(handle, what);
-    need(A, rows, cols, lda, sizeof *A, what);
-    need(C, n, n, ldc, sizeof *C, what);
+    need(handle, MAL_HOST_READS, A, rows, cols, lda, sizeof *A, what);
+    need(handle, MAL_HOST_WRITES, C, n, n, ldc, sizeof *C, what);
     mal_host_access access;
     cblas_dsyrk(CblasColMajor, uplo == CUBLAS_FILL_MODE_LOWER ? CblasLower : CblasUpper,
                 blas_op(trans), n, k, *alpha, A, lda, *beta, C, ldc);
@@ -299,8 +303,8 @@ cublasStatus_t cublasDtrsm_v2(cublasHandle_t handle, cublasSideMode_t side,
     if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
     need_scalars(alpha, alpha, what);
     need_workspace(handle, what);
-    need(A, size, size, lda, sizeof *A, what);
-    need(B, m, n, ldb, sizeof *B, what);
+    need(handle, MAL_HOST_READS, A, size, size, lda, sizeof *A, what);
+    need(handle, MAL_HOST_WRITES, B, m, n, ldb, sizeof *B, what);
     mal_host_access access;
     cblas_dtrsm(CblasColMajor, side == CUBLAS_SIDE_LEFT ? CblasLeft : CblasRight,
                 uplo == CUBLAS_FILL_MODE_LOWER ? CblasLower : CblasUpper, blas_op(trans),

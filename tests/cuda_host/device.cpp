@@ -1,4 +1,4 @@
-/* device.cpp - the device's properties, errors, streams and events. There is nothing to
+/* device.cpp - the device's properties, errors and events. There is nothing to
  * wait for but copies of pinned memory: everything else is done when its call returns. */
 #include "internal.h"
 
@@ -6,17 +6,14 @@
 #include <stdio.h>
 #include <time.h>
 
-struct CUstream_st {
-    uint64_t sign; /* that it is one, and lives */
-};
-
 struct CUevent_st {
     uint64_t sign, late;
+    cudaStream_t stream;
     bool timed, recorded;
     struct timespec at;
 };
 
-static const uint64_t STREAM = 0x6d616c7374726d31u, EVENT = 0x6d616c65766e7431u;
+static const uint64_t EVENT = 0x6d616c65766e7431u;
 
 enum { MULTIPROCESSORS = 4 };
 
@@ -190,72 +187,9 @@ cudaError_t cudaRuntimeGetVersion(int *runtimeVersion) {
 }
 
 cudaError_t cudaDeviceSynchronize() {
-    mal_host_late_wait(mal_host_late_now());
+    mal_host_late_wait_for_all();
+    mal_host_waited_for_all();
     mal_host_pool_wait();
-    return cudaSuccess;
-}
-
-/* ---- Streams ---- */
-
-static bool is_stream(cudaStream_t stream) {
-    return !stream || stream->sign == STREAM;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *pStream, unsigned int flags) {
-    if (!pStream || flags > cudaStreamNonBlocking)
-        return mal_host_error(cudaErrorInvalidValue);
-    cudaStream_t stream = (cudaStream_t)malloc(sizeof *stream);
-    if (!stream) return mal_host_error(cudaErrorMemoryAllocation);
-    stream->sign = STREAM;
-    *pStream = stream;
-    return cudaSuccess;
-}
-
-enum { LEAST_PRIORITY = 0, GREATEST_PRIORITY = -5 };
-
-cudaError_t cudaDeviceGetStreamPriorityRange(int *leastPriority, int *greatestPriority) {
-    *leastPriority = LEAST_PRIORITY;
-    *greatestPriority = GREATEST_PRIORITY;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *pStream, unsigned int flags,
-                                         int priority) {
-    if (priority > LEAST_PRIORITY || priority < GREATEST_PRIORITY)
-        return mal_host_error(cudaErrorInvalidValue);
-    return cudaStreamCreateWithFlags(pStream, flags);
-}
-
-cudaError_t cudaStreamCreate(cudaStream_t *pStream) {
-    return cudaStreamCreateWithFlags(pStream, cudaStreamDefault);
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-    if (!stream || !is_stream(stream))
-        return mal_host_error(cudaErrorInvalidResourceHandle);
-    stream->sign = 0;
-    free(stream);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
-    if (!is_stream(stream)) return mal_host_error(cudaErrorInvalidResourceHandle);
-    return cudaDeviceSynchronize();
-}
-
-/* A copy that the host has not waited for is found done the second time it is asked for.
- */
-cudaError_t cudaStreamQuery(cudaStream_t stream) {
-    if (!is_stream(stream)) return mal_host_error(cudaErrorInvalidResourceHandle);
-    uint64_t now = mal_host_late_now();
-    if (!mal_host_late_pending(now)) return cudaSuccess;
-    mal_host_late_wait(now);
-    return cudaErrorNotReady;
-}
-
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
-    if (!is_stream(stream) || !event || event->sign != EVENT)
-        return mal_host_error(cudaErrorInvalidResourceHandle);
     return cudaSuccess;
 }
 
@@ -263,6 +197,12 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 static bool is_event(cudaEvent_t event) {
     return event && event->sign == EVENT;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned int) {
+    if (!mal_host_is_stream(stream) || !is_event(event))
+        return mal_host_error(cudaErrorInvalidResourceHandle);
+    mal_host_stop("cudaStreamWaitEvent(): streams.cpp knows only of hosts that wait");
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned int flags) {
@@ -280,24 +220,25 @@ cudaError_t cudaEventCreate(cudaEvent_t *event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    if (!is_event(event) || !is_stream(stream))
+    if (!is_event(event) || !mal_host_is_stream(stream))
         return mal_host_error(cudaErrorInvalidResourceHandle);
     event->recorded = true;
     event->late = mal_host_late_now();
+    event->stream = stream;
     clock_gettime(CLOCK_MONOTONIC, &event->at);
     return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
     if (!is_event(event)) return mal_host_error(cudaErrorInvalidResourceHandle);
-    if (!mal_host_late_pending(event->late)) return cudaSuccess;
-    mal_host_late_wait(event->late);
+    if (!mal_host_late_pending(event->stream, event->late)) return cudaSuccess;
+    mal_host_late_wait(event->stream, event->late);
     return cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (!is_event(event)) return mal_host_error(cudaErrorInvalidResourceHandle);
-    mal_host_late_wait(event->late);
+    mal_host_late_wait(event->stream, event->late);
     return cudaSuccess;
 }
 

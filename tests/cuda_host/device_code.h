@@ -77,7 +77,8 @@ static const int warpSize = 32;
 /* Runs call(kernel) for every thread of every block; a launch the device would refuse
  * leaves its error for cudaGetLastError(). */
 void mal_host_run(int64_t grid_x, dim3 grid, int64_t block_x, dim3 block, int64_t shared,
-                  void (*call)(const void *kernel), const void *kernel);
+                  cudaStream_t stream, void (*call)(const void *kernel),
+                  const void *kernel);
 void *mal_host_shared(); /* the block's dynamic shared memory */
 
 /* Sizes are given as a dim3, or as a number of any type: `wide` is what does not fit. */
@@ -95,12 +96,12 @@ mal_host_dim(T n, int64_t *wide) {
 
 template <class Grid, class Block, class Shared, class Kernel>
 static inline void mal_host_launch(Grid grid, Block block, Shared shared,
-                                   const Kernel &kernel) {
+                                   cudaStream_t stream, const Kernel &kernel) {
     int64_t grid_x, block_x;
     dim3 grid_dim = mal_host_dim(grid, &grid_x),
          block_dim = mal_host_dim(block, &block_x);
     mal_host_run(
-        grid_x, grid_dim, block_x, block_dim, (int64_t)shared,
+        grid_x, grid_dim, block_x, block_dim, (int64_t)shared, stream,
         [](const void *f) { (*static_cast<const Kernel *>(f))(); }, &kernel);
 }
 

@@ -2,6 +2,8 @@
 #ifndef MAL_HOST_INTERNAL_H
 #define MAL_HOST_INTERNAL_H
 
+#include <pthread.h>
+
 #include "cuda_runtime.h"
 
 #if defined(__has_feature)
@@ -28,6 +30,25 @@ cudaError_t mal_host_error(cudaError_t code);
 /* The seed of MAL_CUDA_HOST_ORDER; 0: the order of every day. */
 uint64_t mal_host_order();
 
+/* ---- Streams (streams.cpp) ---- */
+
+enum { MAL_HOST_STREAMS = 16 }; /* at once */
+
+/* Of an allocation: the number of each stream's last use. */
+struct mal_host_uses {
+    uint64_t read[MAL_HOST_STREAMS], wrote[MAL_HOST_STREAMS];
+};
+
+enum mal_host_how { MAL_HOST_READS, MAL_HOST_WRITES };
+
+bool mal_host_is_stream(cudaStream_t stream);
+int mal_host_index(cudaStream_t stream);
+/* Stops where another stream's use is not waited for. */
+void mal_host_join_uses(mal_host_uses *uses, cudaStream_t stream, mal_host_how how,
+                        const char *what);
+void mal_host_waited(cudaStream_t stream); /* the host, for all that is queued there */
+void mal_host_waited_for_all();
+
 /* ---- Device memory (memory.cpp) ---- */
 
 /* Device memory may be touched only between these; they nest. */
@@ -53,6 +74,9 @@ int64_t mal_host_device_at(const void *p); /* bytes into all of it; -1: not in i
 size_t mal_host_device_bytes();            /* of the range that it is in */
 /* Stops unless all of it is inside one allocation that lives. */
 void mal_host_need_device(const void *p, size_t bytes, const char *what);
+/* And where another stream's use of that allocation is not waited for. */
+void mal_host_use_device(cudaStream_t stream, const void *p, size_t bytes,
+                         mal_host_how how, const char *what);
 /* Stops if it begins or ends in device memory. */
 void mal_host_need_host(const void *p, size_t bytes, const char *what);
 
@@ -61,11 +85,14 @@ void mal_host_need_host(const void *p, size_t bytes, const char *what);
 /* A copy between device memory and pinned host memory is done when the host has waited
  * for it: until then what is read is NaN, and what is written stays as it is. */
 bool mal_host_is_pinned(const void *p, size_t bytes);
-void mal_host_late_read(void *pinned, const void *src, size_t bytes);
-void mal_host_late_write(void *dst, const void *pinned, size_t bytes);
-uint64_t mal_host_late_now();             /* as late as the last copy that was queued */
-bool mal_host_late_pending(uint64_t now); /* a copy from before `now` is not waited for */
-void mal_host_late_wait(uint64_t now);
+void mal_host_late_read(cudaStream_t stream, void *pinned, const void *src, size_t bytes);
+void mal_host_late_write(cudaStream_t stream, void *dst, const void *pinned,
+                         size_t bytes);
+uint64_t mal_host_late_now(); /* as late as the last copy that was queued */
+/* Whether one of the stream's copies from before `now` is not waited for. */
+bool mal_host_late_pending(cudaStream_t stream, uint64_t now);
+void mal_host_late_wait(cudaStream_t stream, uint64_t now);
+void mal_host_late_wait_for_all();
 
 /* ---- Shared memory (shared.cpp) ---- */
 
@@ -82,6 +109,7 @@ extern bool mal_host_tells; /* blocks run one after the other */
 /* What runs, and how far it has come. */
 struct mal_host_moment {
     uint64_t launch; /* from 1 */
+    cudaStream_t stream;
     uint32_t block, thread;
     uint32_t n_barriers, n_syncs; /* that its block, its warp have passed */
     const char *shared;           /* the block's dynamic shared memory */

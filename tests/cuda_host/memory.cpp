@@ -25,6 +25,7 @@ enum { ALIGN = 256, GUARD = 256, GUARD_BYTE = 0xa5, CHUNK = 2 << 20 };
 struct allocation {
     size_t at, bytes; /* from the range's beginning */
     bool pooled;
+    mal_host_uses uses;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -110,7 +111,9 @@ static size_t place_of(size_t i) {
     return i == 0 ? 0 : up(live[i - 1].at + live[i - 1].bytes, ALIGN) + GUARD;
 }
 
-static cudaError_t allocate(void **out, size_t bytes, bool is_pooled) {
+/* `stream`: whose it is, where it is pooled. */
+static cudaError_t allocate(void **out, size_t bytes, bool is_pooled,
+                            cudaStream_t stream) {
     *out = nullptr;
     if (bytes == 0) return cudaSuccess;
     need_range();
@@ -130,8 +133,10 @@ static cudaError_t allocate(void **out, size_t bytes, bool is_pooled) {
     size_t at = place_of(i);
     if (at + size > room) return cudaErrorMemoryAllocation;
     memmove(live + i + 1, live + i, (n_live - i) * sizeof *live);
-    live[i] = {at, bytes, is_pooled};
+    live[i] = {at, bytes, is_pooled, {}};
     n_live++;
+    if (is_pooled)
+        mal_host_join_uses(&live[i].uses, stream, MAL_HOST_WRITES, "cudaMallocAsync");
 
     if (at + size > reached) {
         size_t end = up(at + size, CHUNK);
@@ -201,15 +206,15 @@ static cudaError_t release(void *p) {
 cudaError_t cudaMalloc(void **devPtr, size_t size) {
     if (!devPtr) return mal_host_error(cudaErrorInvalidValue);
     pthread_mutex_lock(&lock);
-    cudaError_t code = allocate(devPtr, size, false);
+    cudaError_t code = allocate(devPtr, size, false, nullptr);
     pthread_mutex_unlock(&lock);
     return mal_host_error(code);
 }
 
-cudaError_t cudaMallocAsync(void **devPtr, size_t size, cudaStream_t) {
+cudaError_t cudaMallocAsync(void **devPtr, size_t size, cudaStream_t stream) {
     if (!devPtr) return mal_host_error(cudaErrorInvalidValue);
     pthread_mutex_lock(&lock);
-    cudaError_t code = allocate(devPtr, size, true);
+    cudaError_t code = allocate(devPtr, size, true, stream);
     pthread_mutex_unlock(&lock);
     return mal_host_error(code);
 }
@@ -221,8 +226,10 @@ cudaError_t cudaFree(void *devPtr) {
     return mal_host_error(code);
 }
 
-cudaError_t cudaFreeAsync(void *devPtr, cudaStream_t) {
-    return devPtr ? cudaFree(devPtr) : mal_host_error(cudaErrorInvalidValue);
+cudaError_t cudaFreeAsync(void *devPtr, cudaStream_t stream) {
+    if (!devPtr) return mal_host_error(cudaErrorInvalidValue);
+    mal_host_use_device(stream, devPtr, 1, MAL_HOST_WRITES, "cudaFreeAsync");
+    return cudaFree(devPtr);
 }
 
 /* What the pool keeps of the memory that is free again counts as taken, as it does there.
@@ -326,6 +333,14 @@ void mal_host_need_device(const void *p, size_t bytes, const char *what) {
     if (bytes > left)
         mal_host_stop("%s: %zu bytes at %p, but the allocation ends after %zu", what,
                       bytes, p, left);
+}
+
+void mal_host_use_device(cudaStream_t stream, const void *p, size_t bytes,
+                         mal_host_how how, const char *what) {
+    mal_host_need_device(p, bytes, what);
+    pthread_mutex_lock(&lock);
+    mal_host_join_uses(&holding(p)->uses, stream, how, what);
+    pthread_mutex_unlock(&lock);
 }
 
 void mal_host_need_host(const void *p, size_t bytes, const char *what) {

@@ -18,6 +18,7 @@ struct pinned {
  * there). */
 struct late {
     late *next;
+    cudaStream_t stream;
     char *mem, *data;
     size_t bytes;
     uint64_t sum, number;
@@ -55,22 +56,33 @@ static void finish(late *copy) {
     free(copy);
 }
 
-static void wait_until(uint64_t now) {
-    while (first && first->number <= now) {
-        late *copy = first;
-        first = copy->next;
-        if (!first) last = &first;
+/* Of all streams: `any`. */
+static void wait_until(bool any, cudaStream_t stream, uint64_t now) {
+    for (late **at = &first; *at;) {
+        late *copy = *at;
+        if (copy->number > now || (!any && copy->stream != stream)) {
+            at = &copy->next;
+            continue;
+        }
+        *at = copy->next;
         finish(copy);
     }
+    for (last = &first; *last;)
+        last = &(*last)->next;
 }
 
-/* Copies that are queued one after another see what the ones before have done. */
-static void wait_for_overlap(const char *mem, size_t bytes) {
-    for (const late *copy = first; copy; copy = copy->next)
-        if (copy->data && copy->mem < mem + bytes && mem < copy->mem + copy->bytes) {
-            wait_until(n_queued);
-            return;
-        }
+/* Copies that a stream makes one after another see what the ones before have done. */
+static void wait_for_overlap(cudaStream_t stream, const char *mem, size_t bytes) {
+    bool found = false;
+    for (const late *copy = first; copy; copy = copy->next) {
+        if (!copy->data || copy->mem >= mem + bytes || mem >= copy->mem + copy->bytes)
+            continue;
+        if (copy->stream != stream)
+            mal_host_stop("two streams copy to %p, and the host has waited for neither",
+                          (const void *)mem);
+        found = true;
+    }
+    if (found) wait_until(false, stream, n_queued);
 }
 
 static void *need(size_t bytes) {
@@ -79,9 +91,10 @@ static void *need(size_t bytes) {
     return mem;
 }
 
-static void queue(char *mem, char *data, size_t bytes, uint64_t sum) {
+static void queue(cudaStream_t stream, char *mem, char *data, size_t bytes,
+                  uint64_t sum) {
     late *copy = (late *)need(sizeof *copy);
-    *copy = {nullptr, mem, data, bytes, sum, ++n_queued};
+    *copy = {nullptr, stream, mem, data, bytes, sum, ++n_queued};
     *last = copy;
     last = &copy->next;
 }
@@ -98,21 +111,21 @@ bool mal_host_is_pinned(const void *p, size_t bytes) {
     return block;
 }
 
-void mal_host_late_read(void *mem, const void *src, size_t bytes) {
+void mal_host_late_read(cudaStream_t stream, void *mem, const void *src, size_t bytes) {
     pthread_mutex_lock(&lock);
-    wait_for_overlap((char *)mem, bytes);
+    wait_for_overlap(stream, (char *)mem, bytes);
     char *data = (char *)need(bytes);
     memcpy(data, src, bytes);
     memset(mem, 0xff, bytes);
-    queue((char *)mem, data, bytes, 0);
+    queue(stream, (char *)mem, data, bytes, 0);
     pthread_mutex_unlock(&lock);
 }
 
-void mal_host_late_write(void *dst, const void *mem, size_t bytes) {
+void mal_host_late_write(cudaStream_t stream, void *dst, const void *mem, size_t bytes) {
     pthread_mutex_lock(&lock);
-    wait_for_overlap((const char *)mem, bytes);
+    wait_for_overlap(stream, (const char *)mem, bytes);
     memcpy(dst, mem, bytes);
-    queue((char *)const_cast<void *>(mem), nullptr, bytes,
+    queue(stream, (char *)const_cast<void *>(mem), nullptr, bytes,
           sum_of((const char *)mem, bytes));
     pthread_mutex_unlock(&lock);
 }
@@ -124,16 +137,24 @@ uint64_t mal_host_late_now() {
     return now;
 }
 
-bool mal_host_late_pending(uint64_t now) {
+bool mal_host_late_pending(cudaStream_t stream, uint64_t now) {
     pthread_mutex_lock(&lock);
-    bool pending = first && first->number <= now;
+    const late *copy = first;
+    while (copy && (copy->stream != stream || copy->number > now))
+        copy = copy->next;
     pthread_mutex_unlock(&lock);
-    return pending;
+    return copy;
 }
 
-void mal_host_late_wait(uint64_t now) {
+void mal_host_late_wait(cudaStream_t stream, uint64_t now) {
     pthread_mutex_lock(&lock);
-    wait_until(now);
+    wait_until(false, stream, now);
+    pthread_mutex_unlock(&lock);
+}
+
+void mal_host_late_wait_for_all() {
+    pthread_mutex_lock(&lock);
+    wait_until(true, nullptr, n_queued);
     pthread_mutex_unlock(&lock);
 }
 
@@ -178,7 +199,7 @@ cudaError_t cudaMallocHost(void **ptr, size_t size) {
 cudaError_t cudaFreeHost(void *ptr) {
     if (!ptr) return cudaSuccess;
     pthread_mutex_lock(&lock);
-    wait_until(n_queued); /* as the real one does */
+    wait_until(true, nullptr, n_queued); /* as the real one does */
     pinned **at = &all;
     while (*at && (*at)->mem != ptr)
         at = &(*at)->next;

@@ -106,22 +106,25 @@ static void join(touched *reads, const touched *now) {
         reads->many = LANES;
 }
 
-static void touch(const char *kind, cell *c, uint32_t run, const void *p,
+/* True: the first of the launch to do this there. */
+static bool touch(const char *kind, cell *c, uint32_t run, const void *p,
                   const touched *now, bool writes) {
     if (c->run != run) {
         *c = {};
         c->run = run;
     }
+    bool first = !(writes ? c->write : c->read).there;
     if (c->write.there && !ordered(&c->write, now))
         race(kind, p, &c->write, true, now, writes);
     if (!writes) {
         join(&c->read, now);
-        return;
+        return first;
     }
     if (c->read.there && !ordered(&c->read, now))
         race(kind, p, &c->read, false, now, writes);
     c->write = *now;
     c->read.there = 0;
+    return first;
 }
 
 /* ---- Accesses ---- */
@@ -177,8 +180,12 @@ static void tell(const void *p, size_t bytes, bool writes, const void *code) {
                    (uint16_t)m.n_syncs,
                    1,
                    ONE};
+    bool first = false;
     for (int64_t i = at / PIECE; i * PIECE < at + (int64_t)bytes; i++)
-        touch(kind, &c[i], run, p, &now, writes);
+        first |= touch(kind, &c[i], run, p, &now, writes);
+    if (first && c == of_device)
+        mal_host_use_device(m.stream, p, bytes, writes ? MAL_HOST_WRITES : MAL_HOST_READS,
+                            "a kernel");
 }
 
 /* ---- What the compiler calls ---- */

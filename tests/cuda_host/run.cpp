@@ -34,6 +34,7 @@ struct launch {
     uint64_t seed;
     int64_t step, first; /* the order of blocks */
     uint64_t number;     /* of the launch, from 1 */
+    cudaStream_t stream;
 };
 
 /* A thread that waits, in which collective. */
@@ -500,6 +501,7 @@ bool mal_host_now(mal_host_moment *m) {
     const runner *r = running;
     if (!r) return false;
     m->launch = r->now->number;
+    m->stream = r->now->stream;
     m->block = (uint32_t)r->block;
     m->thread = (uint32_t)r->thread;
     m->n_barriers = r->n_barriers;
@@ -534,8 +536,13 @@ static bool allowed(int64_t grid_x, dim3 grid, int64_t block_x, dim3 block,
 }
 
 void mal_host_run(int64_t grid_x, dim3 grid, int64_t block_x, dim3 block, int64_t shared,
-                  void (*call)(const void *kernel), const void *kernel) {
+                  cudaStream_t stream, void (*call)(const void *kernel),
+                  const void *kernel) {
     if (running) mal_host_stop("a kernel launches a kernel");
+    if (!mal_host_is_stream(stream)) {
+        mal_host_error(cudaErrorInvalidResourceHandle);
+        return;
+    }
     if (!allowed(grid_x, grid, block_x, block, shared)) {
         mal_host_error(cudaErrorInvalidConfiguration);
         return;
@@ -552,6 +559,7 @@ void mal_host_run(int64_t grid_x, dim3 grid, int64_t block_x, dim3 block, int64_
     uint64_t n = __atomic_fetch_add(&n_launches, 1, __ATOMIC_RELAXED),
              seed = mal_host_order();
     l.number = n + 1;
+    l.stream = stream;
     if (seed) {
         l.seed = scramble(seed + n) | 1;
         l.step = step_through(l.n_blocks);

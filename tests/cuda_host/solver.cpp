@@ -19,6 +19,7 @@ void dtrtri_(const char *uplo, const char *diag, const blasint *n, double *a,
 
 struct cusolverDnContext {
     uint64_t sign; /* that it is one, and lives */
+    cudaStream_t stream;
 };
 
 struct cusolverDnParams {
@@ -48,8 +49,10 @@ cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
     return CUSOLVER_STATUS_SUCCESS;
 }
 
-cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t) {
-    return is_handle(handle) ? CUSOLVER_STATUS_SUCCESS : CUSOLVER_STATUS_NOT_INITIALIZED;
+cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
+    if (!is_handle(handle)) return CUSOLVER_STATUS_NOT_INITIALIZED;
+    handle->stream = stream;
+    return CUSOLVER_STATUS_SUCCESS;
 }
 
 cusolverStatus_t cusolverDnSetDeterministicMode(cusolverDnHandle_t handle,
@@ -78,10 +81,11 @@ static bool fits(int64_t ld, int64_t rows) {
     return ld >= (rows > 1 ? rows : 1) && ld <= INT32_MAX;
 }
 
-static void need_matrix(const void *a, int64_t rows, int64_t cols, int64_t ld,
-                        const char *what) {
+static void need_matrix(cusolverDnHandle_t handle, mal_host_how how, const void *a,
+                        int64_t rows, int64_t cols, int64_t ld, const char *what) {
     if (rows > 0 && cols > 0)
-        mal_host_need_device(a, (size_t)((cols - 1) * ld + rows) * sizeof(double), what);
+        mal_host_use_device(handle->stream, a,
+                            (size_t)((cols - 1) * ld + rows) * sizeof(double), how, what);
 }
 
 static const size_t HOST_BYTES = 64;
@@ -102,11 +106,12 @@ struct workspace {
     size_t host_bytes;
 };
 
-static bool large_enough(const workspace *w, int64_t rows, int64_t cols,
-                         const char *what) {
+static bool large_enough(cusolverDnHandle_t handle, const workspace *w, int64_t rows,
+                         int64_t cols, const char *what) {
     if (w->device_bytes < device_bytes(rows, cols) || w->host_bytes < HOST_BYTES)
         return false;
-    mal_host_need_device(w->on_device, w->device_bytes, what);
+    mal_host_use_device(handle->stream, w->on_device, w->device_bytes, MAL_HOST_WRITES,
+                        what);
     mal_host_need_host(w->on_host, w->host_bytes, what);
     return true;
 }
@@ -155,9 +160,9 @@ cusolverStatus_t cusolverDnXpotrf(cusolverDnHandle_t handle, cusolverDnParams_t 
         return CUSOLVER_STATUS_INVALID_VALUE;
     if (dataTypeA != CUDA_R_64F || computeType != CUDA_R_64F)
         return CUSOLVER_STATUS_NOT_SUPPORTED;
-    if (!large_enough(&w, n, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
-    need_matrix(A, n, n, lda, what);
-    mal_host_need_device(info, sizeof *info, what);
+    if (!large_enough(handle, &w, n, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
+    need_matrix(handle, MAL_HOST_WRITES, A, n, n, lda, what);
+    mal_host_use_device(handle->stream, info, sizeof *info, MAL_HOST_WRITES, what);
     mal_host_access access;
     use(&w, n, n);
     blasint size = (blasint)n, stride = (blasint)lda, code = 0;
@@ -197,10 +202,10 @@ cusolverStatus_t cusolverDnXgeqrf(cusolverDnHandle_t handle, cusolverDnParams_t 
     if (m < 0 || n < 0 || !fits(lda, m)) return CUSOLVER_STATUS_INVALID_VALUE;
     if (dataTypeA != CUDA_R_64F || dataTypeTau != CUDA_R_64F || computeType != CUDA_R_64F)
         return CUSOLVER_STATUS_NOT_SUPPORTED;
-    if (!large_enough(&w, m, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
-    need_matrix(A, m, n, lda, what);
-    need_matrix(tau, m < n ? m : n, 1, m, what);
-    mal_host_need_device(info, sizeof *info, what);
+    if (!large_enough(handle, &w, m, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
+    need_matrix(handle, MAL_HOST_WRITES, A, m, n, lda, what);
+    need_matrix(handle, MAL_HOST_WRITES, tau, m < n ? m : n, 1, m, what);
+    mal_host_use_device(handle->stream, info, sizeof *info, MAL_HOST_WRITES, what);
     mal_host_access access;
     use(&w, m, n);
     blasint rows = (blasint)m, cols = (blasint)n, stride = (blasint)lda,
@@ -230,10 +235,10 @@ cusolverStatus_t cusolverDnDorgqr(cusolverDnHandle_t handle, int m, int n, int k
     if (k < 0 || n < k || m < n || !fits(lda, m) || lwork < 0)
         return CUSOLVER_STATUS_INVALID_VALUE;
     workspace w = {work, (size_t)lwork * sizeof *work, on_host, sizeof on_host};
-    if (!large_enough(&w, m, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
-    need_matrix(A, m, n, lda, what);
-    need_matrix(tau, k, 1, k, what);
-    mal_host_need_device(info, sizeof *info, what);
+    if (!large_enough(handle, &w, m, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
+    need_matrix(handle, MAL_HOST_WRITES, A, m, n, lda, what);
+    need_matrix(handle, MAL_HOST_READS, tau, k, 1, k, what);
+    mal_host_use_device(handle->stream, info, sizeof *info, MAL_HOST_WRITES, what);
     mal_host_access access;
     use(&w, m, n);
     blasint rows = m, cols = n, reflectors = k, stride = lda, n_work = 64 * n + 1,
@@ -272,9 +277,9 @@ cusolverStatus_t cusolverDnXtrtri(cusolverDnHandle_t handle, cublasFillMode_t up
     if (n < 0 || !fits(lda, n) || uplo == CUBLAS_FILL_MODE_FULL)
         return CUSOLVER_STATUS_INVALID_VALUE;
     if (dataTypeA != CUDA_R_64F) return CUSOLVER_STATUS_NOT_SUPPORTED;
-    if (!large_enough(&w, n, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
-    need_matrix(A, n, n, lda, what);
-    mal_host_need_device(devInfo, sizeof *devInfo, what);
+    if (!large_enough(handle, &w, n, n, what)) return CUSOLVER_STATUS_INVALID_VALUE;
+    need_matrix(handle, MAL_HOST_WRITES, A, n, n, lda, what);
+    mal_host_use_device(handle->stream, devInfo, sizeof *devInfo, MAL_HOST_WRITES, what);
     mal_host_access access;
     use(&w, n, n);
     blasint size = (blasint)n, stride = (blasint)lda, code = 0;

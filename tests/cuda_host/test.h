@@ -20,7 +20,7 @@ bool any_failed();
 void test_memory();
 void test_libraries();
 
-enum { MEMORY_TESTS = 8, LIBRARY_TESTS = 7 }; /* how many they are */
+enum { MEMORY_TESTS = 10, LIBRARY_TESTS = 7 }; /* how many they are */
 
 /* What becomes of run() in a process of its own: whether it ends well, and what it says
  * on stderr. Not once OpenMP has made threads: they would not be there. */
@@ -29,7 +29,9 @@ bool ends_well(void (*run)(), char *text, size_t bytes);
 bool dies(void (*run)(), const char *words);
 
 #define LAUNCH(kernel, grid, block, shared, ...) \
-    mal_host_launch((grid), (block), (shared), [=] { kernel(__VA_ARGS__); })
+    LAUNCH_ON(nullptr, kernel, grid, block, shared, __VA_ARGS__)
+#define LAUNCH_ON(stream, kernel, grid, block, shared, ...) \
+    mal_host_launch((grid), (block), (shared), (stream), [=] { kernel(__VA_ARGS__); })
 
 /* ---- Device memory ---- */
 

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <cublas_v2.h>
+
 #include "test.h"
 
 extern "C" {
@@ -205,6 +207,92 @@ static void pinned_copies_are_late() {
         "changed before the host waited"));
 }
 
+/* ---- Streams ---- */
+
+static cudaStream_t one, other;
+static int *shared_by_both;
+
+static void read_on(cudaStream_t stream) {
+    int x;
+    cudaMemcpyAsync(&x, shared_by_both, sizeof x, cudaMemcpyDeviceToHost, stream);
+}
+
+static void copy_on(cudaStream_t stream) {
+    cudaMemcpyAsync(shared_by_both + 1, shared_by_both, sizeof(int),
+                    cudaMemcpyDeviceToDevice, stream);
+}
+
+static void streams_do_not_wait_for_each_other() {
+    CHECK(cudaStreamCreate(&one) == cudaSuccess &&
+          cudaStreamCreate(&other) == cudaSuccess);
+    shared_by_both = device<int>(2);
+    CHECK(dies(
+        [] {
+            cudaMemsetAsync(shared_by_both, 0, sizeof(int), one);
+            read_on(other);
+        },
+        "cudaMemcpyAsync on stream 2 reads memory that stream 1 writes"));
+    CHECK(dies(
+        [] {
+            copy_on(one);
+            cudaStreamSynchronize(other);
+            cudaMemsetAsync(shared_by_both, 0, sizeof(int), other);
+        },
+        "on stream 2 writes or frees memory that stream 1 writes"));
+    CHECK(dies(
+        [] {
+            int *to = device<int>(1);
+            cudaMemcpyAsync(to, shared_by_both, sizeof *to, cudaMemcpyDeviceToDevice,
+                            one);
+            cudaFreeAsync(shared_by_both, other);
+        },
+        "cudaFreeAsync on stream 2 writes or frees memory that stream 1 reads"));
+    CHECK(dies(
+        [] {
+            cudaMallocAsync(&shared_by_both, sizeof(int), one);
+            cudaMemsetAsync(shared_by_both, 0, sizeof(int), other);
+        },
+        "memory that stream 1 writes"));
+    CHECK(dies(
+        [] {
+            cublasHandle_t blas;
+            float *x = device<float>(1), unit = 1;
+            cublasCreate(&blas);
+            cublasSetStream(blas, one);
+            cublasGemmEx(blas, CUBLAS_OP_N, CUBLAS_OP_N, 1, 1, 1, &unit, x, CUDA_R_32F, 1,
+                         x, CUDA_R_32F, 1, &unit, shared_by_both, CUDA_R_32F, 1,
+                         CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT);
+            read_on(other);
+        },
+        "memory that stream 1 writes"));
+
+    cudaMemsetAsync(shared_by_both, 0, sizeof(int), one);
+    cudaStreamSynchronize(one);
+    copy_on(other);
+    read_on(other); /* waits until it is there */
+    copy_on(one);
+    CHECK(cudaStreamDestroy(one) == cudaSuccess);
+    read_on(other);
+    CHECK(cudaFree(shared_by_both) == cudaSuccess);
+    CHECK(cudaStreamDestroy(other) == cudaSuccess);
+}
+
+static void a_wait_is_for_one_stream() {
+    int x = 5, *p = device(1, &x), *pinned = nullptr;
+    CHECK(cudaStreamCreate(&one) == cudaSuccess &&
+          cudaStreamCreate(&other) == cudaSuccess);
+    CHECK(cudaMallocHost(&pinned, sizeof *pinned) == cudaSuccess);
+    cudaMemcpyAsync(pinned, p, sizeof x, cudaMemcpyDeviceToHost, one);
+    cudaStreamSynchronize(other);
+    CHECK(*pinned == -1 && cudaStreamQuery(other) == cudaSuccess);
+    cudaStreamSynchronize(one);
+    CHECK(*pinned == 5);
+    cudaFreeHost(pinned);
+    cudaFree(p);
+    cudaStreamDestroy(one);
+    cudaStreamDestroy(other);
+}
+
 void test_memory() {
     test("memory ends", memory_ends);
     test("the host cannot touch device memory", the_host_cannot_touch_device_memory);
@@ -214,4 +302,6 @@ void test_memory() {
     test("copies copy", copies_copy);
     test("memory is reused", memory_is_reused);
     test("what was given back can be taken", what_was_given_back_can_be_taken);
+    test("streams do not wait for each other", streams_do_not_wait_for_each_other);
+    test("a wait is for one stream", a_wait_is_for_one_stream);
 }

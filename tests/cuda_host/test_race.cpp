@@ -12,6 +12,7 @@ enum { THREADS = 96 };
 static int *ints(size_t n) {
     int *p = device<int>(n);
     CHECK(cudaMemset(p, 0, n * sizeof *p) == cudaSuccess);
+    CHECK(cudaDeviceSynchronize() == cudaSuccess);
     return p;
 }
 
@@ -156,6 +157,25 @@ static void blocks() {
     cudaFree(out);
 }
 
+static void streams() {
+    static cudaStream_t one, other;
+    CHECK(cudaStreamCreate(&one) == cudaSuccess &&
+          cudaStreamCreate(&other) == cudaSuccess);
+    CHECK(races(
+        [](int *p) {
+            LAUNCH_ON(one, write_one, 1, 32, 0, p);
+            LAUNCH_ON(other, write_what_all_read, 1, 1, 0, p);
+        },
+        2, "a kernel on stream 2 reads memory that stream 1 writes"));
+    int *p = ints(2);
+    LAUNCH_ON(one, write_one, 1, 32, 0, p);
+    cudaStreamSynchronize(one);
+    LAUNCH_ON(other, write_what_all_read, 1, 1, 0, p);
+    cudaStreamDestroy(one);
+    cudaStreamDestroy(other);
+    cudaFree(p);
+}
+
 /* Both places in the source are named. */
 static void places() {
     for (int i = 4; i <= 6; i += 2) {
@@ -171,10 +191,11 @@ static void places() {
 using namespace mal_cuda_host;
 
 int main() {
-    printf("1..4\n");
+    printf("1..5\n");
     test("shared memory of a block", shared_memory_of_a_block);
     test("shared memory of a warp", shared_memory_of_a_warp);
     test("blocks", blocks);
+    test("streams", streams);
     test("places in the source", places);
     return any_failed();
 }
