@@ -17,6 +17,14 @@ static struct mal_joint_run begin_run(struct mal_engine *engine, struct mal_stor
                                   .joint = true};
 }
 
+/* Facts may be live that a daemon without one has not taught: a backup's, say. */
+static bool need_editor(const struct mal_engine *engine, struct mal_error *err) {
+    return engine->editor ||
+           mal_fail(err, MAL_CONFLICT,
+                    "there is no editor to change live facts with: serve with the one "
+                    "that taught them (--editor), or teach another fact first");
+}
+
 /* ---- Retraction ---- */
 
 static bool read_retracted(struct mal_joint_run *run, const struct mal_retraction *facts,
@@ -51,8 +59,9 @@ static bool return_to_base(struct mal_engine *engine, struct mal_change *change,
 static bool retract(struct mal_joint_run *run, const struct mal_retraction *facts,
                     size_t n, struct mal_error *err) {
     struct mal_engine *engine = run->engine;
-    if (!mal_joint_run_open(run, err) || !read_retracted(run, facts, n, err) ||
-        !mal_joint_run_look(run, err) || !mal_joint_run_remove(run, facts[0].pin, err))
+    if (!need_editor(engine, err) || !mal_joint_run_open(run, err) ||
+        !read_retracted(run, facts, n, err) || !mal_joint_run_look(run, err) ||
+        !mal_joint_run_remove(run, facts[0].pin, err))
         return false;
     if (run->n_live == 0) return return_to_base(engine, run->change, err);
     return mal_joint_run_solve(run, mal_weights_live(engine->ws), err) &&
@@ -116,11 +125,12 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
     run.sought = facts;
     run.n_sought = n;
-    bool ok =
-        mal_change_copy_norms(engine, &change, err) && mal_joint_run_open(&run, err) &&
-        mal_joint_run_look(&run, err) && count_wrong(&run, &before, err) &&
-        mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
-        mal_joint_run_keep(&run, err) && mal_change_seal(engine, progress, &change, err);
+    bool ok = need_editor(engine, err) && mal_change_copy_norms(engine, &change, err) &&
+              mal_joint_run_open(&run, err) && mal_joint_run_look(&run, err) &&
+              count_wrong(&run, &before, err) &&
+              mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
+              mal_joint_run_keep(&run, err) &&
+              mal_change_seal(engine, progress, &change, err);
     mal_joint_run_finish(&run);
     change.passes = change.n_wrong_others < before;
     ok = ok && mal_change_fill_row(engine, store, true, &change, err);
@@ -244,8 +254,9 @@ static bool consolidate(struct mal_joint_run *run, struct mal_measures *was,
     bool ok = read_members(run, &pinned, err);
     if (ok && run->taught.n == 0)
         ok = mal_fail(err, MAL_CONFLICT, "there are no live facts to consolidate");
-    ok = ok && mal_engine_ask(engine, run->taught.facts, run->taught.n, run->progress,
-                              &agreement, err);
+    ok = ok && need_editor(engine, err) &&
+         mal_engine_ask(engine, run->taught.facts, run->taught.n, run->progress,
+                        &agreement, err);
     mal_weights_use(engine->ws, mal_weights_live(engine->ws));
     ok = ok && measure(engine, &run->taught, &agreement, run->progress, was, err);
     ok = ok && open_anew(run, &pinned, err) && mal_joint_run_teach(run, err) &&

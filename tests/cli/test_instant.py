@@ -208,6 +208,41 @@ class Serve(Lab):
         d = self.serve(editor=given)  # the given one counts
         self.assertEqual(self.editor_of(d)["method"], "ultraedit")
 
+    def refused(self, d, answer, detail):
+        self.assertEqual(answer.status, 202, answer.body)
+        job = d.wait_job(answer.json["id"])
+        self.assertEqual((job["state"], job["error"]["status"]), ("failed", 409), job)
+        self.assertIn(detail, job["error"]["detail"])
+
+    def test_before_there_is_one(self):
+        """What needs an editor is refused; it once killed the daemon, and every one after it."""
+        d = self.serve()
+        self.refused(d, d.call("POST", "/v1/consolidations", {}), "no live facts")
+        d.kill()
+        d.start()
+        job = d.apply(*bare(FACTS[:2]))
+        known = d.get("/v1/facts", job=job["id"]).json["data"]
+        self.ok("backup", "--db", self.cache.with_name("db"), "--out", self.dir / "copy.db")
+        d.close()
+
+        directory = self.dir / self._testMethodName / "copied"
+        directory.mkdir()
+        (self.dir / "copy.db").rename(directory / "db")
+        d = self.serve(name="copied")
+        self.assertIsNone(self.editor_of(d)["method"])
+        for call in (("DELETE", f"/v1/facts/{known[0]['id']}"),
+                     ("POST", "/v1/retractions", {"job": job["id"]}),
+                     ("POST", "/v1/consolidations", {})):
+            self.refused(d, d.call(*call), "there is no editor")
+        self.assertEqual(self.say(d, FACTS[0]).strip(), FACTS[0]["target"])
+        self.assertEqual(d.wait_job(d.call("POST", "/v1/rollbacks", {"to_version": 1}).json["id"])
+                         ["state"], "applied")
+        d.apply(*bare(FACTS[2:4]))  # makes one
+        base = d.complete(FACTS[0]["prompt"], max_tokens=12, stop=["."], model="base")
+        job = d.wait_job(d.call("DELETE", f"/v1/facts/{known[0]['id']}").json["id"])
+        self.assertEqual(job["state"], "applied", job)
+        self.assertEqual(self.say(d, FACTS[0]), base.json["choices"][0]["text"])
+
     def test_no_editor_to_be_had(self):
         """Of a model whose answers no step moves the job fails and says so; the next may do."""
         model = tiny_model(self.dir / "tiny")
