@@ -24,8 +24,8 @@ bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) {
     if (run->joint) {
         struct mal_members_of of = mal_engine_members_of(engine);
         mal_weights_use(engine->ws, 0);
-        if (!mal_members_sync(&engine->members, &of, run->store, run->progress, err) ||
-            !mal_history_path(run->store, live, &run->path, &run->n_path, err))
+        if (!mal_history_joint_path(run->store, live, &run->path, &run->n_path, err) ||
+            !mal_members_sync(&engine->members, &of, run->store, run->progress, err))
             return false;
         engine->members.version = 0;
         run->system = engine->members.joint;

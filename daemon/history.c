@@ -1,6 +1,8 @@
 /* history.c - which stored versions make the weights of a version, and replaying them. */
 #include "daemon/history.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 #include "daemon/history_impl.h"
 
@@ -17,14 +19,26 @@ bool mal_history_step(const struct mal_version_row *row, int64_t *version,
 
 /* ---- The path ---- */
 
-static bool walk_path(struct mal_store *store, int64_t version, int64_t *path, size_t *n,
-                      struct mal_error *err) {
+/* No values are stored of facts that were added up. */
+static bool check_joint(const struct mal_version_row *row, struct mal_error *err) {
+    if (row->n_facts == 0 || strcmp(row->update, "sequential") != 0) return true;
+    return mal_fail(err, MAL_CONFLICT,
+                    "facts of version %lld were added to the weights (--update "
+                    "sequential) and are not in one system with others: consolidate "
+                    "first (POST /v1/consolidations), roll back to a version before, or "
+                    "serve with --update sequential",
+                    (long long)row->version);
+}
+
+static bool walk_path(struct mal_store *store, int64_t version, bool joint, int64_t *path,
+                      size_t *n, struct mal_error *err) {
     while (version > 0) {
         struct mal_version_row row = {0};
         if (!mal_store_get_version(store, version, &row, err)) return false;
         bool begins = mal_history_begins(&row);
         if (row.to_version < 0) path[(*n)++] = version;
-        bool ok = mal_history_step(&row, &version, err);
+        bool ok =
+            mal_history_step(&row, &version, err) && (!joint || check_joint(&row, err));
         mal_version_row_finish(&row);
         if (!ok) return false;
         if (begins) break;
@@ -40,12 +54,12 @@ static void reverse(int64_t *list, size_t n) {
     }
 }
 
-bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
+static bool make_path(struct mal_store *store, int64_t version, bool joint, int64_t **out,
                       size_t *out_n, struct mal_error *err) {
     size_t n = 0;
     int64_t *path = mal_calloc((size_t)version + 1, sizeof *path);
     if (!path) return mal_fail(err, MAL_NO_MEMORY, "versions");
-    if (!walk_path(store, version, path, &n, err)) {
+    if (!walk_path(store, version, joint, path, &n, err)) {
         mal_free(path);
         return false;
     }
@@ -53,6 +67,16 @@ bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
     *out = path;
     *out_n = n;
     return true;
+}
+
+bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
+                      size_t *out_n, struct mal_error *err) {
+    return make_path(store, version, false, out, out_n, err);
+}
+
+bool mal_history_joint_path(struct mal_store *store, int64_t version, int64_t **out,
+                            size_t *out_n, struct mal_error *err) {
+    return make_path(store, version, true, out, out_n, err);
 }
 
 /* ---- The plan ---- */

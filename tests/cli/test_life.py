@@ -191,6 +191,48 @@ class Retraction(Life):
         self.assertEqual((status["joint"], status["scrub"]["enabled"]), (None, False))
 
 
+    def test_sequential_before(self):
+        """Facts that were added up are in no system: what to do is said, and then all goes on."""
+        d = self.serve("--update", "sequential")
+        _, ids = self.teach(d, A[:8])
+        self.restart(d, "--no-scrub")
+        for path, body in (("/v1/edits", {"facts": B[:1]}),
+                           ("/v1/edits", {"facts": [{**A[0], "target": A[1]["target"]}]}),
+                           ("/v1/retractions", {"facts": ids[:1]}),
+                           ("/v1/retractions", {"facts": ids, "mode": "drop"})):
+            error = self.run_job(d, path, body, state="failed")["error"]
+            self.assertEqual(error["status"], 409, error)
+            self.assertIn("facts of version 1", error["detail"])
+            self.assertIn("POST /v1/consolidations", error["detail"])
+        self.knows(d, A[:8])
+        self.run_job(d, "/v1/consolidations", {})
+        self.teach(d, B[:1])
+        self.retract(d, ids[0])
+        self.knows(d, A[1:8] + B[:1])
+        self.knows_not(d, A[:1])
+        self.run_job(d, "/v1/rollbacks", {"to_version": 0})
+        self.teach(d, C[:1])
+        self.knows(d, C[:1])
+        self.run_job(d, "/v1/rollbacks", {"to_version": 1})
+        self.run_job(d, "/v1/edits", {"facts": B[1:2]}, state="failed")
+
+    def test_spaces_at_the_end(self):
+        """They are no part of a prompt: the newer fact supersedes the older one."""
+        d = self.serve(*ONCE)
+        targets = [fact["target"] for fact in A[:4]]
+        for n, target in enumerate(targets):
+            self.teach(d, [{"prompt": A[0]["prompt"] + " " * n, "target": target}])
+        facts = self.facts(d, prompt=A[0]["prompt"] + "  ")
+        self.assertEqual([(f["prompt"], f["target"], f["state"]) for f in facts],
+                         [(A[0]["prompt"], t, "live" if t is targets[-1] else "superseded")
+                          for t in targets])
+        self.knows(d, [{**A[0], "target": targets[-1]}])
+        job, _ = self.teach(d, B)
+        with_space = [{**fact, "prompt": fact["prompt"] + " "} for fact in B]
+        self.assertEqual(self.teach(d, with_space)[0]["result"]["facts"], len(B))
+        self.assertEqual({f["state"] for f in self.facts(d, job=job["id"])}, {"superseded"})
+
+
 class Rollbacks(Life):
     def test_as_if_never(self):
         """The versions between are not seen in what follows a rollback."""
