@@ -7,7 +7,8 @@
 #include "core/hash.h"
 #include "proto/wire_impl.h"
 
-/* What is compared: prompt and target without the spaces at their seam. */
+/* What is compared: prompt (which ends without spaces) and target without the spaces at
+ * their seam. */
 struct mal_claim {
     uint8_t prompt[16], target[16], id[16]; /* of their SHA-256 */
     uint32_t index;
@@ -30,12 +31,9 @@ bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
     }
     struct mal_claim *claim = &claims->list[claims->n];
     const char *target = fact->target + strspn(fact->target, " ");
-    size_t bytes = strlen(fact->prompt);
-    while (bytes > 0 && fact->prompt[bytes - 1] == ' ')
-        bytes--;
     *claim =
         (struct mal_claim){.index = (uint32_t)claims->n++, .has_id = fact->id != NULL};
-    put_hash(claim->prompt, fact->prompt, bytes);
+    put_hash(claim->prompt, fact->prompt, strlen(fact->prompt));
     put_hash(claim->target, target, strlen(target));
     if (fact->id) put_hash(claim->id, fact->id, strlen(fact->id));
     return true;

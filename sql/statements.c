@@ -32,12 +32,12 @@
 
 /* ?1 state, ?2 version, ?3 prompt, ?4 job seq, ?5 beyond this seq, ?6 limit, ?7 a text in
  * the prompt */
-#define FACT_FILTERS                                                              \
-    " AND (?1 IS NULL OR f.state = ?1) AND (?3 IS NULL OR f.prompt = ?3)"         \
-    " AND (?4 IS NULL OR f.job = ?4)"                                             \
-    " AND (?7 IS NULL OR f.prompt LIKE '%' || replace(replace(replace(?7,"        \
-    "      '\\', '\\\\'), '%', '\\%'), '_', '\\_') || '%' ESCAPE '\\')"           \
-    " AND (?2 IS NULL OR (SELECT h.state FROM fact_states h WHERE h.fact = f.seq" \
+#define FACT_FILTERS                                                                  \
+    " AND (?1 IS NULL OR f.state = ?1) AND (?3 IS NULL OR f.prompt = rtrim(?3, ' '))" \
+    " AND (?4 IS NULL OR f.job = ?4)"                                                 \
+    " AND (?7 IS NULL OR f.prompt LIKE '%' || replace(replace(replace(?7,"            \
+    "      '\\', '\\\\'), '%', '\\%'), '_', '\\_') || '%' ESCAPE '\\')"               \
+    " AND (?2 IS NULL OR (SELECT h.state FROM fact_states h WHERE h.fact = f.seq"     \
     "      AND h.version <= ?2 ORDER BY h.version DESC LIMIT 1) = 'live')"
 #define FACT_PAGE      FACT_FILTERS " AND f.seq > ?5 ORDER BY f.seq LIMIT ?6"
 #define FACT_PAGE_BACK FACT_FILTERS " AND f.seq < ?5 ORDER BY f.seq DESC LIMIT ?6"
@@ -130,11 +130,13 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "SELECT f.seq, f.pinned FROM facts f WHERE " MEMBER " ORDER BY f.seq",
     [MAL_SQL_LIST_FACTS] = FACT_COLUMNS "WHERE TRUE" FACT_PAGE,
     [MAL_SQL_LIST_FACTS_IN_STATE] = FACT_COLUMNS "WHERE f.state = ?1" FACT_PAGE,
-    [MAL_SQL_LIST_FACTS_OF_PROMPT] = FACT_COLUMNS "WHERE f.prompt = ?3" FACT_PAGE,
+    [MAL_SQL_LIST_FACTS_OF_PROMPT] =
+        FACT_COLUMNS "WHERE f.prompt = rtrim(?3, ' ')" FACT_PAGE,
     [MAL_SQL_LIST_FACTS_OF_JOB] = FACT_COLUMNS "WHERE f.job = ?4" FACT_PAGE,
     [MAL_SQL_NEWEST_FACTS] = FACT_COLUMNS "WHERE TRUE" FACT_PAGE_BACK,
     [MAL_SQL_NEWEST_FACTS_IN_STATE] = FACT_COLUMNS "WHERE f.state = ?1" FACT_PAGE_BACK,
-    [MAL_SQL_NEWEST_FACTS_OF_PROMPT] = FACT_COLUMNS "WHERE f.prompt = ?3" FACT_PAGE_BACK,
+    [MAL_SQL_NEWEST_FACTS_OF_PROMPT] =
+        FACT_COLUMNS "WHERE f.prompt = rtrim(?3, ' ')" FACT_PAGE_BACK,
     [MAL_SQL_NEWEST_FACTS_OF_JOB] = FACT_COLUMNS "WHERE f.job = ?4" FACT_PAGE_BACK,
     [MAL_SQL_COUNT_LIVE] = "SELECT count(*) FROM facts WHERE state = 'live'",
 

@@ -227,6 +227,35 @@ static void events_begin_with_schema_3(void **state) {
     mal_store_close(store);
 }
 
+/* Facts are found by, and supersede each other by, prompts without spaces at the end. */
+static void prompts_lose_spaces_at_the_end(void **state) {
+    char mark[96];
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 5",
+             MAL_STORE_APPLICATION_ID);
+    for (int i = 0; i < 5; i++)
+        run_sql(path_of(state), mal_sql_migrations[i]);
+    run_sql(path_of(state),
+            "INSERT INTO jobs (seq, id, kind, state, created_ms, n_facts) VALUES"
+            " (1, 'a', 'edit', 'queued', 1, 3);"
+            "INSERT INTO facts (seq, id, job, idx, state, prompt, target, fact_json)"
+            " VALUES (1, 'a.0', 1, 0, 'queued', 'p q', 't', '{}'),"
+            " (2, 'a.1', 1, 1, 'queued', 'p q  ', 't', '{\"prompt\":\"p q  \"}'),"
+            " (3, 'a.2', 1, 2, 'queued', 'other ', 't', '{}')");
+    run_sql(path_of(state), mark);
+    struct mal_store *store = open_store(path_of(state));
+    struct mal_fact_query query = {
+        .state = -1, .version = -1, .prompt = "p q ", .limit = 10};
+    struct mal_fact_row *rows;
+    size_t n;
+    assert_done(mal_store_list_facts(store, &query, &rows, &n, NULL, &err));
+    assert_int_equal(n, 2);
+    assert_string_equal(rows[1].prompt, "p q");
+    assert_string_equal(rows[1].fact_json, "{\"prompt\":\"p q  \"}");
+    mal_fact_rows_free(rows, n);
+    assert_done(mal_store_check(store, &err));
+    mal_store_close(store);
+}
+
 static void newer_schema_is_refused(void **state) {
     char part[96];
     mal_store_close(open_store(path_of(state)));
@@ -422,6 +451,7 @@ int main(void) {
         PLACE_TEST(every_schema_migrates_to_the_newest),
         PLACE_TEST(content_of_schema_1_lives_on),
         PLACE_TEST(events_begin_with_schema_3),
+        PLACE_TEST(prompts_lose_spaces_at_the_end),
         PLACE_TEST(newer_schema_is_refused),
         PLACE_TEST(newer_schema_in_the_log_is_refused),
         PLACE_TEST(failing_migration_is_undone),
