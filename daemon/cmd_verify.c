@@ -133,7 +133,7 @@ static bool check_stored(struct walk *walk, const struct mal_version_row *row,
     return ok;
 }
 
-static bool check_version(struct walk *walk, int64_t version, struct mal_error *err) {
+static bool check_once(struct walk *walk, int64_t version, struct mal_error *err) {
     struct mal_version_row row = {0};
     size_t n_values = 0;
     bool ok = mal_store_get_version(walk->store, version, &row, err) &&
@@ -147,6 +147,24 @@ static bool check_version(struct walk *walk, int64_t version, struct mal_error *
     }
     mal_version_row_finish(&row);
     return ok;
+}
+
+/* A daemon that runs may prune what is being read, here or on the way here. What is wrong
+ * for good is so once nothing else has changed. */
+static bool check_version(struct walk *walk, int64_t version, struct mal_error *err) {
+    int64_t before = 0, after = 0;
+    char chain[MAL_HASH_HEX];
+    memcpy(chain, walk->chain, sizeof chain);
+    if (!mal_store_data_version(walk->store, &before, err)) return false;
+    for (;; before = after) {
+        struct mal_error ignored = {0};
+        if (check_once(walk, version, err)) return true;
+        if (!mal_store_data_version(walk->store, &after, &ignored) || before == after)
+            return false;
+        *err = (struct mal_error){0};
+        memcpy(walk->chain, chain, sizeof chain);
+        if (walk->replay) mal_weights_discard(walk->wb.ws);
+    }
 }
 
 /* ---- The whole ---- */

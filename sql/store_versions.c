@@ -3,6 +3,11 @@
 
 #include <inttypes.h>
 
+bool mal_store_data_version(struct mal_store *store, int64_t *out,
+                            struct mal_error *err) {
+    return mal_store_ask(store, "PRAGMA data_version", out, err);
+}
+
 bool mal_store_last_version(struct mal_store *store, int64_t *out,
                             struct mal_error *err) {
     struct mal_query q;

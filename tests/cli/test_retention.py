@@ -186,6 +186,37 @@ class Pruning(Base):
         self.verify()
 
 
+class Verifying(Base):
+    def test_while_pruning(self):
+        """What is pruned while it is read is not called broken."""
+        d = self.daemon("--keyframe-every", "1", "--keep-versions", "0", "--retain-bytes", "1",
+                        "--batch-window-ms", "0", "--repair-rounds", "0", "--no-scrub")
+        stop, problems, before = threading.Event(), [], 0
+
+        def write():
+            try:
+                while not stop.is_set():
+                    d.apply(FACTS[0])
+            except Exception as error:
+                problems.append(error)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            for i in range(60):
+                report = self.json("verify", "--db", self.db,
+                                   *(["--model", self.model] if i % 2 else []))
+                self.assertGreaterEqual(report["versions"], before)
+                before = report["versions"]
+        finally:
+            stop.set()
+            writer.join()
+        self.assertEqual(problems, [])
+        self.assertGreater(before, 20)
+        d.close()
+        self.assertGreater(self.verify()["pruned"], 20)
+
+
 class LowDisk(Base):
     def test_low(self):
         """Reads go on, nothing new is accepted, what is queued waits until there is room."""
