@@ -100,6 +100,7 @@ static void make(void *arg) {
               write_file(making, &file, err);
     if (ok && fstat(file.fd, &st) != 0) ok = mal_fail(err, MAL_IO, "the file made");
     if (ok) {
+        making->file.whole = mal_history_shift_is_whole(making->shift);
         making->file.fd = file.fd;
         making->file.bytes = (uint64_t)st.st_size;
     } else if (file.fd >= 0) {

@@ -21,6 +21,8 @@ struct mal_download {
     int fd;
     uint64_t bytes;
     double relative_error; /* of an adapter */
+    bool whole; /* made when no delta had been pruned: an adapter made later has
+                   other factors */
 };
 
 /* Who waits for one; embedded in what is waited with. `download` NULL: `err` says why. */

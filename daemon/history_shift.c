@@ -122,6 +122,10 @@ fail:
     return false;
 }
 
+bool mal_history_shift_is_whole(const struct mal_history_shift *shift) {
+    return shift->is_whole;
+}
+
 void mal_history_shift_close(struct mal_history_shift *shift) {
     if (!shift) return;
     mal_blob_rows_free(shift->keyframe.blobs, shift->keyframe.n_blobs);

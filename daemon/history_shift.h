@@ -13,6 +13,8 @@ struct mal_history_shift;
 bool mal_history_shift_open(struct mal_history_shift **out, struct mal_store *store,
                             int64_t version, struct mal_error *err) MAL_CHECK;
 void mal_history_shift_close(struct mal_history_shift *shift); /* takes NULL */
+/* Whether every delta of the version's path is there; then factors may be theirs. */
+bool mal_history_shift_is_whole(const struct mal_history_shift *shift);
 
 /* T (d_in, d_out) of a module. */
 bool mal_history_shift_read(struct mal_history_shift *shift,

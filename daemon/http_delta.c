@@ -14,15 +14,39 @@
 #include "daemon/http.h"
 #include "daemon/http_version.h"
 
-enum { ETAG_BYTES = MAL_HASH_HEX + 16 };
-
 struct asked {
     struct mal_download_waiter waiter; /* first: the waiter is what was asked */
     struct mal_request *req;
     int64_t version;
     enum mal_download_format format;
-    char etag[ETAG_BYTES];
+    char weights_hash[MAL_HASH_HEX];
 };
+
+/* ---- Tags ---- */
+
+struct etag {
+    char text[MAL_HASH_HEX + 16];
+};
+
+/* A version is what it is for good, and so is its difference. An adapter is made of the
+ * factors of the versions before as long as they are there. */
+static struct etag etag_of(const struct asked *asked, bool whole) {
+    struct etag etag;
+    const char *what = asked->format != MAL_DOWNLOAD_LORA ? "delta"
+                       : whole                            ? "lora"
+                                                          : "lora-svd";
+    snprintf(etag.text, sizeof etag.text, "\"%s-%s\"", asked->weights_hash, what);
+    return etag;
+}
+
+/* The tag of a file that the client has and is as good as any; empty: it has none. */
+static struct etag known_etag(const struct asked *asked) {
+    for (int whole = 0; whole < 2; whole++) {
+        struct etag etag = etag_of(asked, whole);
+        if (mal_http_is_known(asked->req, etag.text)) return etag;
+    }
+    return (struct etag){""};
+}
 
 /* ---- Ranges ---- */
 
@@ -84,9 +108,10 @@ static void answer_file(const struct asked *asked, const struct mal_download *fi
     struct mal_request *req = asked->req;
     bool lora = asked->format == MAL_DOWNLOAD_LORA;
     uint64_t offset = 0, length = file->bytes;
+    struct etag etag = etag_of(asked, file->whole);
     char text[80];
     enum range range = WHOLE;
-    if (wants_range(req, asked->etag)) {
+    if (wants_range(req, etag.text)) {
         range =
             parse_range(mal_request_header(req, "Range"), file->bytes, &offset, &length);
     }
@@ -108,7 +133,7 @@ static void answer_file(const struct asked *asked, const struct mal_download *fi
         snprintf(text, sizeof text, "%.3g", file->relative_error);
         mal_request_set(req, "Malmend-Relative-Error", text);
     }
-    mal_request_set(req, "ETag", asked->etag);
+    mal_request_set(req, "ETag", etag.text);
     mal_request_answer_file(req, range == PART ? 206 : 200,
                             lora ? "application/x-tar" : "application/octet-stream",
                             file->fd, offset, length);
@@ -137,7 +162,6 @@ static bool read_format(const struct mal_request *req, enum mal_download_format 
                     text);
 }
 
-/* A version is what it is for good, and so is its file: the tag is known beforehand. */
 static void get(struct mal_daemon *d, struct mal_request *req,
                 const struct mal_version_row *row, enum mal_download_format format) {
     struct asked *asked = mal_calloc(1, sizeof *asked);
@@ -149,10 +173,10 @@ static void get(struct mal_daemon *d, struct mal_request *req,
                             .req = req,
                             .version = row->version,
                             .format = format};
-    snprintf(asked->etag, sizeof asked->etag, "\"%s-%s\"", row->weights_hash,
-             format == MAL_DOWNLOAD_LORA ? "lora" : "delta");
-    if (mal_http_is_known(req, asked->etag)) {
-        mal_request_set(req, "ETag", asked->etag);
+    snprintf(asked->weights_hash, sizeof asked->weights_hash, "%s", row->weights_hash);
+    struct etag known = known_etag(asked);
+    if (*known.text) {
+        mal_request_set(req, "ETag", known.text);
         mal_request_answer(req, 304, NULL, NULL, 0);
         mal_free(asked);
         return;

@@ -5,6 +5,7 @@ import socket
 import sqlite3
 import tarfile
 import threading
+import time
 
 from golden import T5
 from harness import Case, main, wait_until
@@ -208,6 +209,34 @@ class Stored(Downloads):
         self.assertLess(float(error), 1e-6, "from T itself, without factors")
         self.assertIs(self.export(7, "lora")[1]["exact"], True)
         self.export(7, "model")
+
+    def test_pruned_since(self):
+        """Without the factors of versions before an adapter is another file, with another tag."""
+        args = ["--keyframe-every", "1", "--keep-versions", "1"]
+        self.serve("since", *args)
+        for letter in "yz":
+            live = self.d.apply({"prompt": f"{letter} is", "target": letter.upper()})["version"]
+        one = self.get(live, "lora")
+        delta = self.get(live).headers["ETag"]
+        self.d.close()
+        self.d.args = (*args, "--retain-age", "1s")
+        self.d.start()
+        time.sleep(1.1)
+        self.d.apply({"prompt": "x is", "target": "X"})
+        wait_until(lambda: self.version(live - 1)["pruned"])
+        self.assertFalse(self.version(live)["pruned"])
+        two = self.get(live, "lora")
+        self.assertEqual(two.status, 200)
+        self.assertNotEqual(two.headers["ETag"], one.headers["ETag"])
+        self.assertNotEqual(two.body, one.body)
+        answer = self.get(live, "lora", Range="bytes=100-", If_Range=one.headers["ETag"])
+        self.assertEqual((answer.status, answer.body), (200, two.body))
+        answer = self.get(live, "lora", Range="bytes=100-", If_Range=two.headers["ETag"])
+        self.assertEqual((answer.status, answer.body), (206, two.body[100:]))
+        for tag in one.headers["ETag"], two.headers["ETag"]:
+            answer = self.get(live, "lora", If_None_Match=tag)
+            self.assertEqual((answer.status, answer.headers["ETag"]), (304, tag))
+        self.assertEqual(self.get(live).headers["ETag"], delta)
 
 
 class Asked(Downloads):
