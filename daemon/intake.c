@@ -205,6 +205,10 @@ static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
     bool repeat;
     if (!find_repeat(in, store, &repeat, err)) return false;
     if (repeat) return true;
+    if (!in->decoded) {
+        *err = in->err;
+        return false;
+    }
     if (check_able(in, err) && make_job(in, store, err)) return true;
     undo(&in->write);
     return false;
@@ -245,13 +249,13 @@ static bool is_small(const struct mal_intake *in) {
 
 static void decoded(void *arg) {
     struct mal_intake *in = arg;
-    if (!in->decoded) {
+    if (!in->decoded && !in->key) {
         mal_intake_refuse(in, &in->err);
     } else if (in->answer) {
         mal_http_text(in->req, 200, in->answer);
         in->answer = NULL;
         intake_free(in);
-    } else {
+    } else { /* what is refused now may be the repeat of what was taken once */
         in->write = (struct mal_write){.fn = commit,
                                        .arg = in,
                                        .undo = is_small(in) ? undo : NULL,

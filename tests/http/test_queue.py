@@ -62,6 +62,23 @@ class Repeats(Case):
         self.assertEqual(self.d.edit(fact(6), headers=headers).body, first.body)
         self.problem(self.d.edit(fact(7), headers=headers), 422)
 
+    def test_after_a_restart_with_less_room(self):
+        """What was taken once is answered so again, though it would be refused now."""
+        d = Daemon()
+        self.addCleanup(d.close)
+        headers = {"Idempotency-Key": "k"}
+        facts = [fact(n) for n in range(12)]
+        first = d.edit(*facts, headers=headers)
+        self.assertEqual(first.status, 202)
+        d.kill()
+        d.args = (*d.args, "--max-queue", "10")
+        d.start()
+        again = d.edit(*facts, headers=headers)
+        self.assertEqual((again.status, again.body), (202, first.body))
+        self.problem(d.edit(*facts), 413)
+        self.problem(d.edit(*facts, headers={"Idempotency-Key": "l"}), 413)
+        self.problem(d.edit(*facts, fact(12), headers=headers), 422)
+
     def test_rollback(self):
         self.d.apply(fact(8))
         headers = {"Idempotency-Key": "k6"}
