@@ -138,7 +138,7 @@ static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
 
 static bool create(struct mal_joint **out, struct mal_model *model,
                    const struct mal_editor *editor, const struct mal_preserve *preserve,
-                   size_t max_bytes, bool alone, struct mal_error *err) {
+                   size_t max_bytes, bool held, bool alone, struct mal_error *err) {
     if (!editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
                         "%s solves no system: its facts cannot be held in one",
@@ -152,6 +152,7 @@ static bool create(struct mal_joint **out, struct mal_model *model,
                                 .n_modules = editor->n_modules,
                                 .max_bytes = max_bytes,
                                 .whole = true,
+                                .held = held,
                                 .alone = alone};
     if (!begin_small(joint, err) || (!alone && (!begin_systems(joint, preserve, err) ||
                                                 !begin_factors(joint, err)))) {
@@ -166,14 +167,14 @@ bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                       const struct mal_editor *editor,
                       const struct mal_preserve *preserve, size_t max_bytes,
                       struct mal_error *err) {
-    return create(out, model, editor, preserve, max_bytes, false, err);
+    return create(out, model, editor, preserve, max_bytes, true, false, err);
 }
 
 bool mal_joint_create_alone(struct mal_joint **out, struct mal_model *model,
                             const struct mal_editor *editor,
                             const struct mal_preserve *preserve, size_t max_bytes,
                             struct mal_error *err) {
-    return create(out, model, editor, preserve, max_bytes, !preserve, err);
+    return create(out, model, editor, preserve, max_bytes, false, !preserve, err);
 }
 
 bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,

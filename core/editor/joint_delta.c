@@ -36,6 +36,14 @@ static struct buffers place(struct mal_arena *arena, const struct mal_linear *li
     return b;
 }
 
+/* What the shift is rounded for (factors.h). Where texts leave the system later it is
+ * fp32 whatever the weight is: what S is off by, E, then becomes A'^-1 A E, which of
+ * texts that nothing else holds is hundreds of times as much. */
+static enum mal_dtype shift_of(const struct mal_joint *joint,
+                               const struct mal_linear *lin) {
+    return joint->held ? MAL_F32 : lin->dtype;
+}
+
 /* S' - S = (A'^-1 U_c') R = Q (r R) */
 static bool make_factors(struct mal_joint_change *change, size_t m,
                          const struct buffers *b, int64_t n, const struct mal_pace *pace,
@@ -74,8 +82,8 @@ static bool make_factors(struct mal_joint_change *change, size_t m,
         if (!mal_pace_gemm64(pace, &product, err)) return false;
         row += rows;
     }
-    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n, lin->dtype,
-                                 b->q, b->right, out, err);
+    return mal_part_from_factors(be, lin->name, lin->d_in, lin->d_out, n,
+                                 shift_of(change->joint, lin), b->q, b->right, out, err);
 }
 
 static bool make_dense(struct mal_joint_change *change, size_t m, const struct buffers *b,
@@ -100,7 +108,7 @@ static bool make_dense(struct mal_joint_change *change, size_t m, const struct b
     return mal_joint_factor(change->joint, m, pace, &factor, err) &&
            mal_cholesky_solve(pace, lin->d_in, lin->d_out, factor, b->s, err) &&
            mal_part_from_dense(change->joint->be, lin->name, lin->d_in, lin->d_out,
-                               lin->dtype, b->s, out, err);
+                               shift_of(change->joint, lin), b->s, out, err);
 }
 
 /* In a system of this change alone the residuals are the values, and the dual form of the

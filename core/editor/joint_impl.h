@@ -38,6 +38,7 @@ struct mal_joint {
     size_t n_factors;
     double *info; /* device: pivot report (2), sums of squares (2) */
     bool whole;
+    bool held;  /* texts leave it, too */
     bool alone; /* one change only, in the dual form: there is no A */
 };
 

@@ -148,21 +148,15 @@ static inline float *shift_at(struct mal_weights_state *ws, size_t m) {
     return x;
 }
 
-static inline double norm_of_shift(size_t m, const double *s) {
-    const struct mal_linear *lin = mal_model_edit(lab.model, m);
-    double sum = 0;
-    for (int64_t i = 0; i < lin->d_in * lin->d_out; i++)
-        sum += s[i] * s[i];
-    return sqrt(sum);
-}
-
 /* ||a - b||_F / ||b||_F over a module's shift. */
 static inline double shift_distance(size_t m, const float *a, const double *b) {
     const struct mal_linear *lin = mal_model_edit(lab.model, m);
-    double sum = 0;
-    for (int64_t i = 0; i < lin->d_in * lin->d_out; i++)
+    double sum = 0, norm = 0;
+    for (int64_t i = 0; i < lin->d_in * lin->d_out; i++) {
         sum += ((double)a[i] - b[i]) * ((double)a[i] - b[i]);
-    return sqrt(sum) / norm_of_shift(m, b);
+        norm += b[i] * b[i];
+    }
+    return sqrt(sum / norm);
 }
 
 static inline double *in_fp64(size_t m, const float *x) {
