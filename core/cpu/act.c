@@ -17,6 +17,7 @@ static const float inv_sqrt_2pi = 0.39894228040143f;
 /* The normal distribution function at x, with e = exp(-x^2 / 2). */
 MAL_INLINE float normal_cdf(float x, float e) {
     float z = (x < 0 ? -x : x) * sqrt_half;
+    z = z > 10.0f ? 10.0f : z; /* e is 0 there; of infinity verfcx() makes a NaN */
     float tail = 0.5f * e * verfcx(z);
     return x < 0 ? tail : 1.0f - tail;
 }
