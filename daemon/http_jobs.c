@@ -139,30 +139,48 @@ static bool query_word(const struct mal_request *req, const char *name,
                     word);
 }
 
+/* A page's jobs as they are told of. What is not in the state asked for until its version
+ * is live is left out; where that leaves none, the next page. */
+static bool list_page(struct mal_daemon *d, struct mal_job_query *query, json_t **out,
+                      bool *has_more, struct mal_error *err) {
+    char last[MAL_ID_BYTES];
+    for (;;) {
+        struct mal_job_row *rows = NULL;
+        size_t n = 0;
+        if (!mal_store_list_jobs(d->reader, query, &rows, &n, has_more, err))
+            return false;
+        json_t *data = json_array();
+        for (size_t i = 0; i < n; i++) {
+            hold_back(&rows[i], d);
+            if (query->state < 0 || (int)rows[i].state == query->state)
+                json_array_append_new(data, mal_render_job(&rows[i], d->status));
+        }
+        if (n > 0) snprintf(last, sizeof last, "%s", rows[n - 1].id);
+        mal_job_rows_free(rows, n);
+        *out = data;
+        if (!*has_more || json_array_size(data) > 0) return true;
+        json_decref(data);
+        query->after = last;
+    }
+}
+
 void mal_list_jobs(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
     struct mal_page page = {0};
     struct mal_job_query query = {0};
-    struct mal_job_row *rows = NULL;
-    size_t n = 0;
     bool has_more = false;
+    json_t *data;
     bool ok = mal_query_page(req, &page, &err) &&
               query_word(req, "kind", mal_job_kind_from_name, &query.kind, &err) &&
               query_word(req, "state", mal_job_state_from_name, &query.state, &err);
     query.limit = page.limit;
     query.after = page.after;
-    if (!ok || !mal_store_list_jobs(d->reader, &query, &rows, &n, &has_more, &err)) {
+    if (ok && list_page(d, &query, &data, &has_more, &err)) {
+        mal_http_json(req, 200, mal_page_json(data, "id", has_more));
+    } else {
         mal_page_blame(&page, &err);
         mal_http_fail(req, &err);
-        return;
     }
-    json_t *data = json_array();
-    for (size_t i = 0; i < n; i++) {
-        hold_back(&rows[i], d);
-        json_array_append_new(data, mal_render_job(&rows[i], d->status));
-    }
-    mal_job_rows_free(rows, n);
-    mal_http_json(req, 200, mal_page_json(data, "id", has_more));
 }
 
 /* ---- Cancelling ---- */

@@ -156,6 +156,34 @@ class Waiting(Case):
 
 
 @only_fake
+class Listed(Case):
+    def test_in_the_state_asked_for(self):
+        """Also between the moment a version is durable and the one it is live."""
+        stop, problems = threading.Event(), []
+
+        def teach():
+            try:
+                n = 0
+                while not stop.is_set():
+                    self.d.apply(fact(10000 + n % 50))
+                    n += 1
+            except Exception as error:
+                problems.append(error)
+
+        writer = threading.Thread(target=teach)
+        writer.start()
+        try:
+            for state in ("applied", "running") * 400:
+                page = self.d.get("/v1/jobs", state=state, limit=1).json
+                self.assertLessEqual({job["state"] for job in page["data"]}, {state})
+                if state == "applied" and page["has_more"]:
+                    self.assertEqual(len(page["data"]), 1)
+        finally:
+            stop.set()
+            writer.join()
+        self.assertEqual(problems, [])
+
+
 class Room(Case):
     ARGS = ("--max-queue", "5", "--batch-window-ms", "0")
 
