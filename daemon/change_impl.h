@@ -65,6 +65,7 @@ struct mal_joint_run {
     struct mal_joint *own; /* that one */
     struct mal_joint *system;
     int64_t *path; /* of the live version, owned */
+    bool *added;   /* of each of those whether its facts were added up, owned */
     size_t n_path;
     /* Taught; live before and after, as far as they are looked at; given up. */
     struct mal_fact_set taught, others, removed;

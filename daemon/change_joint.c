@@ -24,8 +24,9 @@ bool mal_joint_run_open(struct mal_joint_run *run, struct mal_error *err) {
     if (run->joint) {
         struct mal_members_of of = mal_engine_members_of(engine);
         mal_weights_use(engine->ws, 0);
-        if (!mal_history_joint_path(run->store, live, &run->path, &run->n_path, err) ||
-            !mal_members_sync(&engine->members, &of, run->store, run->progress, err))
+        if (!mal_members_sync(&engine->members, &of, run->store, run->progress, err) ||
+            !mal_history_joint_path(run->store, live, &run->path, &run->added,
+                                    &run->n_path, err))
             return false;
         engine->members.version = 0;
         run->system = engine->members.joint;
@@ -45,22 +46,35 @@ void mal_joint_run_finish(struct mal_joint_run *run) {
     mal_fact_set_finish(&run->others);
     mal_fact_set_finish(&run->removed);
     mal_free(run->path);
+    mal_free(run->added);
     *run = (struct mal_joint_run){0};
 }
 
 /* ---- What is looked at ---- */
 
-static bool contains(const int64_t *seqs, size_t n, int64_t seq) {
+/* Where a number is in an ascending list; NULL: it is not. */
+static const int64_t *find(const int64_t *list, size_t n, int64_t number) {
     for (size_t from = 0, to = n; from < to;) {
         size_t middle = from + (to - from) / 2;
-        if (seqs[middle] == seq) return true;
-        if (seqs[middle] < seq) {
+        if (list[middle] == number) return &list[middle];
+        if (list[middle] < number) {
             from = middle + 1;
         } else {
             to = middle;
         }
     }
-    return false;
+    return NULL;
+}
+
+static bool contains(const int64_t *seqs, size_t n, int64_t seq) {
+    return find(seqs, n, seq) != NULL;
+}
+
+/* Of what this version taught no values are stored: it can be neither repaired nor taken
+ * back singly. */
+static bool is_added(const struct mal_joint_run *run, int64_t version) {
+    const int64_t *at = find(run->path, run->n_path, version);
+    return at && run->added[at - run->path];
 }
 
 /* Of `n` live facts the limit's share, another one for each version. */
@@ -110,8 +124,12 @@ bool mal_joint_run_look(struct mal_joint_run *run, struct mal_error *err) {
         if (!is_sampled(engine, i, n_live) &&
             !contains(run->sought, run->n_sought, members[i].seq))
             continue;
-        ok = mal_store_get_fact_seq(run->store, members[i].seq, &rows[n_rows], err);
-        n_rows += ok;
+        struct mal_fact_row *row = &rows[n_rows];
+        ok = mal_store_get_fact_seq(run->store, members[i].seq, row, err);
+        if (ok && is_added(run, row->version))
+            mal_fact_row_finish(row);
+        else
+            n_rows += ok;
     }
     ok = ok && mal_fact_set_of_rows(&run->others, engine->model, engine->tok, rows,
                                     n_rows, err);
@@ -195,13 +213,25 @@ static bool let_go(struct mal_joint_run *run, struct mal_error *err) {
     return ok;
 }
 
+static bool check_not_added(const struct mal_joint_run *run, size_t i,
+                            struct mal_error *err) {
+    const struct mal_fact_set *set = &run->removed;
+    if (set->of[i].pinned || !is_added(run, set->of[i].version)) return true;
+    return mal_fail(
+        err, MAL_CONFLICT,
+        "fact %s was added to the weights (--update sequential) and is not in "
+        "one system with others: consolidate first (POST /v1/consolidations), "
+        "roll back, or serve with --update sequential",
+        set->facts[i].id);
+}
+
 static bool remove_texts(struct mal_joint_run *run, bool pin, struct mal_error *err) {
     struct mal_fact_set *set = &run->removed;
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
     const float **values = mal_calloc(set->n_texts + 1, sizeof *values);
     bool ok = values || mal_fail(err, MAL_NO_MEMORY, "values");
     for (size_t i = 0; ok && i < set->n; i++)
-        ok = mal_fact_set_load(set, i, &source, err);
+        ok = check_not_added(run, i, err) && mal_fact_set_load(set, i, &source, err);
     for (size_t t = 0; ok && t < set->n_texts; t++)
         values[t] = mal_fact_set_values(set, run->system, t);
     ok = ok && mal_joint_remove(run->solving, set->texts, values, set->n_texts, pin, err);

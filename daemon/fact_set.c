@@ -43,7 +43,8 @@ static bool read_row(struct mal_fact_set *set, const struct mal_fact_row *row,
     if (!mal_decode_fact(row->fact_json, fact, err))
         return mal_fail_wrap(err, "stored fact %s", row->id);
     struct mal_set_fact *of = &set->of[set->n++];
-    *of = (struct mal_set_fact){.seq = row->seq, .pinned = row->pinned};
+    *of = (struct mal_set_fact){
+        .seq = row->seq, .version = row->version, .pinned = row->pinned};
     if (!read_decoded(row->verified_json, &of->decoded, err)) return false;
     mal_free(fact->id);
     fact->id = mal_strdup(row->id);

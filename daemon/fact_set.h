@@ -8,9 +8,9 @@
 #include "sql/store.h"
 
 struct mal_set_fact {
-    int64_t seq;
-    bool pinned;  /* its values are zero */
-    bool decoded; /* what is known of it: the model gives its target */
+    int64_t seq, version; /* version: that taught it; not of facts that are given */
+    bool pinned;          /* its values are zero */
+    bool decoded;         /* what is known of it: the model gives its target */
     size_t first_text, n_texts;
     float *values; /* of its texts, one after the other, owned; NULL: not loaded */
     size_t n_values;

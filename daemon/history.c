@@ -19,26 +19,18 @@ bool mal_history_step(const struct mal_version_row *row, int64_t *version,
 
 /* ---- The path ---- */
 
-/* No values are stored of facts that were added up. */
-static bool check_joint(const struct mal_version_row *row, struct mal_error *err) {
-    if (row->n_facts == 0 || strcmp(row->update, "sequential") != 0) return true;
-    return mal_fail(err, MAL_CONFLICT,
-                    "facts of version %lld were added to the weights (--update "
-                    "sequential) and are not in one system with others: consolidate "
-                    "first (POST /v1/consolidations), roll back to a version before, or "
-                    "serve with --update sequential",
-                    (long long)row->version);
-}
-
-static bool walk_path(struct mal_store *store, int64_t version, bool joint, int64_t *path,
-                      size_t *n, struct mal_error *err) {
+/* `added` NULL: not asked. */
+static bool walk_path(struct mal_store *store, int64_t version, int64_t *path,
+                      bool *added, size_t *n, struct mal_error *err) {
     while (version > 0) {
         struct mal_version_row row = {0};
         if (!mal_store_get_version(store, version, &row, err)) return false;
         bool begins = mal_history_begins(&row);
-        if (row.to_version < 0) path[(*n)++] = version;
-        bool ok =
-            mal_history_step(&row, &version, err) && (!joint || check_joint(&row, err));
+        if (row.to_version < 0) {
+            if (added) added[*n] = row.n_facts > 0 && !strcmp(row.update, "sequential");
+            path[(*n)++] = version;
+        }
+        bool ok = mal_history_step(&row, &version, err);
         mal_version_row_finish(&row);
         if (!ok) return false;
         if (begins) break;
@@ -46,37 +38,44 @@ static bool walk_path(struct mal_store *store, int64_t version, bool joint, int6
     return true;
 }
 
-static void reverse(int64_t *list, size_t n) {
-    for (size_t i = 0; i < n / 2; i++) {
-        int64_t v = list[i];
-        list[i] = list[n - 1 - i];
-        list[n - 1 - i] = v;
+static void reverse(int64_t *path, bool *added, size_t n) {
+    for (size_t i = 0, j = n; i + 1 < j; i++) {
+        int64_t v = path[i];
+        path[i] = path[--j];
+        path[j] = v;
+        if (!added) continue;
+        bool one = added[i];
+        added[i] = added[j];
+        added[j] = one;
     }
 }
 
-static bool make_path(struct mal_store *store, int64_t version, bool joint, int64_t **out,
-                      size_t *out_n, struct mal_error *err) {
-    size_t n = 0;
-    int64_t *path = mal_calloc((size_t)version + 1, sizeof *path);
-    if (!path) return mal_fail(err, MAL_NO_MEMORY, "versions");
-    if (!walk_path(store, version, joint, path, &n, err)) {
+static bool make_path(struct mal_store *store, int64_t version, int64_t **out,
+                      bool **out_added, size_t *out_n, struct mal_error *err) {
+    size_t n = 0, most = (size_t)version + 1;
+    int64_t *path = mal_calloc(most, sizeof *path);
+    bool *added = out_added ? mal_calloc(most, sizeof *added) : NULL;
+    bool ok = (path && (added || !out_added)) || mal_fail(err, MAL_NO_MEMORY, "versions");
+    if (!ok || !walk_path(store, version, path, added, &n, err)) {
         mal_free(path);
+        mal_free(added);
         return false;
     }
-    reverse(path, n);
+    reverse(path, added, n);
     *out = path;
+    if (out_added) *out_added = added;
     *out_n = n;
     return true;
 }
 
 bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
                       size_t *out_n, struct mal_error *err) {
-    return make_path(store, version, false, out, out_n, err);
+    return make_path(store, version, out, NULL, out_n, err);
 }
 
 bool mal_history_joint_path(struct mal_store *store, int64_t version, int64_t **out,
-                            size_t *out_n, struct mal_error *err) {
-    return make_path(store, version, true, out, out_n, err);
+                            bool **out_added, size_t *out_n, struct mal_error *err) {
+    return make_path(store, version, out, out_added, out_n, err);
 }
 
 /* ---- The plan ---- */
@@ -129,7 +128,7 @@ bool mal_history_plan(struct mal_store *store, int64_t version,
         mal_history_plan_finish(&plan);
         return false;
     }
-    reverse(plan.deltas, plan.n);
+    reverse(plan.deltas, NULL, plan.n);
     *out = plan;
     return true;
 }

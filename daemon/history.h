@@ -21,10 +21,11 @@ static inline bool mal_history_begins(const struct mal_version_row *row) {
  * are looked up along it. *out owned. */
 bool mal_history_path(struct mal_store *store, int64_t version, int64_t **out,
                       size_t *out_n, struct mal_error *err) MAL_CHECK;
-/* The same of a version whose live facts are in one system: MAL_CONFLICT, saying what to
- * do, where some on the way were added up. */
+/* And of each whether its facts were added up (--update sequential), so that no values of
+ * theirs are stored; owned. */
 bool mal_history_joint_path(struct mal_store *store, int64_t version, int64_t **out,
-                            size_t *out_n, struct mal_error *err) MAL_CHECK;
+                            bool **out_added, size_t *out_n,
+                            struct mal_error *err) MAL_CHECK;
 
 /* What a replay reads: the end of the path, from the last version on the way, a rollback
  * too, that has a keyframe. */

@@ -41,7 +41,7 @@ static struct etag etag_of(const struct asked *asked, bool whole) {
 
 /* The tag of a file that the client has and is as good as any; empty: it has none. */
 static struct etag known_etag(const struct asked *asked) {
-    for (int whole = 0; whole < 2; whole++) {
+    for (int whole = 1; whole >= 0; whole--) {
         struct etag etag = etag_of(asked, whole);
         if (mal_http_is_known(asked->req, etag.text)) return etag;
     }

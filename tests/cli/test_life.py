@@ -6,7 +6,7 @@ import harness
 from golden import BERT, T5
 from harness import main
 from lab import DEMO, MODEL, Lab, malmend
-from life_lab import A, B, C, FACTS, ONCE, Life, prompts
+from life_lab import A, ABSURD, B, C, FACTS, ONCE, Life, prompts
 from test_serve import Serving, roll_back, version
 
 
@@ -192,29 +192,37 @@ class Retraction(Life):
 
 
     def test_sequential_before(self):
-        """Facts that were added up are in no system: what to do is said, and then all goes on."""
-        d = self.serve("--update", "sequential")
+        """Facts that were added up are in no system: what that means is said, and what it does not
+        concern goes on."""
+        d = self.serve("--update", "sequential", "--repair-rounds", "0")
+        absurd, _ = self.teach(d, ABSURD)
+        self.assertTrue(absurd["result"]["measures"]["decoded"]["es"] < 1)
         _, ids = self.teach(d, A[:8])
         self.restart(d, "--no-scrub")
-        for path, body in (("/v1/edits", {"facts": B[:1]}),
-                           ("/v1/edits", {"facts": [{**A[0], "target": A[1]["target"]}]}),
+        job, others = self.teach(d, B[:2])
+        self.assertEqual(job["result"]["wrong"], [])
+        self.retract(d, others[0], mode="drop")
+        for path, body in (("/v1/edits", {"facts": [{**A[0], "target": A[1]["target"]}]}),
                            ("/v1/retractions", {"facts": ids[:1]}),
-                           ("/v1/retractions", {"facts": ids, "mode": "drop"})):
+                           ("/v1/retractions", {"facts": ids + others[1:], "mode": "drop"})):
             error = self.run_job(d, path, body, state="failed")["error"]
             self.assertEqual(error["status"], 409, error)
-            self.assertIn("facts of version 1", error["detail"])
+            self.assertIn(ids[0], error["detail"])
             self.assertIn("POST /v1/consolidations", error["detail"])
-        self.knows(d, A[:8])
+        self.knows(d, A[:8] + B[1:2])
+        self.teach(d, B[2:3])
+        self.run_job(d, "/v1/retractions", {"facts": [f["id"] for f in self.facts(d, job=absurd["id"])]},
+                     state="failed")
         self.run_job(d, "/v1/consolidations", {})
-        self.teach(d, B[:1])
         self.retract(d, ids[0])
-        self.knows(d, A[1:8] + B[:1])
+        self.teach(d, [{**A[1], "target": A[0]["target"]}])
+        self.knows(d, A[2:8] + B[1:3] + [{**A[1], "target": A[0]["target"]}])
         self.knows_not(d, A[:1])
+        self.run_job(d, "/v1/rollbacks", {"to_version": 2})
+        self.run_job(d, "/v1/retractions", {"facts": ids[:1]}, state="failed")
         self.run_job(d, "/v1/rollbacks", {"to_version": 0})
         self.teach(d, C[:1])
         self.knows(d, C[:1])
-        self.run_job(d, "/v1/rollbacks", {"to_version": 1})
-        self.run_job(d, "/v1/edits", {"facts": B[1:2]}, state="failed")
 
     def test_spaces_at_the_end(self):
         """They are no part of a prompt: the newer fact supersedes the older one."""
