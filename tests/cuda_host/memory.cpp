@@ -321,6 +321,9 @@ int64_t mal_host_device_at(const void *p) {
 }
 
 size_t mal_host_device_bytes() {
+    pthread_mutex_lock(&lock);
+    need_range();
+    pthread_mutex_unlock(&lock);
     return room;
 }
 

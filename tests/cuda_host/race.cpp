@@ -6,8 +6,8 @@
  * Of every two bytes of device and of shared memory a cell keeps who wrote them and who
  * read them last in this launch. In a block __syncthreads() orders, in a warp
  * __syncwarp() too (shuffles do not), between blocks nothing does. What is found does not
- * depend on the order in which the threads ran. Two threads that write one byte each of a
- * pair are not told apart from one that writes both. */
+ * depend on the order in which the threads ran. Two threads that have one byte each of a
+ * pair count as having the same. */
 #include "internal.h"
 
 #include <pthread.h>
@@ -59,9 +59,10 @@ static void place(uint32_t code, char *text) {
     while (lines && fgets(line, sizeof line, lines)) {
         line[strcspn(line, " \n")] = '\0';
         if (strstr(line, "device_code.h")) break; /* the launch */
-        char *root = strstr(line, "/../../");     /* of the sources, from the build's */
-        int more = snprintf(text + used, TEXT - used, "%s%s", used ? " < " : "",
-                            root ? root + 7 : line);
+        const char *name = line;
+        for (const char *up; (up = strstr(name, "../"));) /* from where it was compiled */
+            name = up + 3;
+        int more = snprintf(text + used, TEXT - used, "%s%s", used ? " < " : "", name);
         if (used + (size_t)more >= TEXT) break;
         used += (size_t)more;
     }

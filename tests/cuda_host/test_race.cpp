@@ -180,7 +180,7 @@ static void streams() {
 static void places() {
     for (int i = 4; i <= 6; i += 2) {
         char words[64];
-        snprintf(words, sizeof words, " tests/cuda_host/test_race.cpp:%d", TURN + i);
+        snprintf(words, sizeof words, "test_race.cpp:%d", TURN + i);
         CHECK(
             races([](int *p) { LAUNCH(turn<false>, 1, THREADS, 0, p); }, THREADS, words));
     }
