@@ -100,8 +100,12 @@ static bool find_version(struct job *job, struct mal_error *err) {
 static bool replay(struct job *job, struct mal_error *err) {
     struct mal_weights_state *ws = job->wb.ws;
     int64_t version = job->v->version;
-    if (version > 0 && !mal_history_replay(job->store, version, ws, NULL, NULL, err))
-        return false;
+    struct mal_history_tries tries;
+    if (!mal_history_begin_tries(job->store, &tries, err)) return false;
+    while (version > 0 && !mal_history_replay(job->store, version, ws, NULL, NULL, err)) {
+        if (!mal_history_try_again(job->store, &tries, err)) return false;
+        mal_weights_discard(ws);
+    }
     struct mal_hash hash =
         version > 0 ? mal_weights_prepared_hash(ws) : mal_weights_hash(ws, 0);
     char hex[MAL_HASH_HEX];
@@ -142,11 +146,21 @@ static bool prepare_lora(struct job *job, struct mal_error *err) {
     return mal_history_shift_open(&job->shift, job->store, job->v->version, err);
 }
 
-static bool write_lora(struct job *job, struct mal_error *err) {
-    if (!prepare_lora(job, err) ||
-        !mal_lora_create(&job->lora, &job->ex, job->v->rank, err)) {
-        return false;
+static bool make_lora(struct job *job, struct mal_error *err) {
+    struct mal_history_tries tries;
+    if (!mal_history_begin_tries(job->store, &tries, err)) return false;
+    while (!prepare_lora(job, err) ||
+           !mal_lora_create(&job->lora, &job->ex, job->v->rank, err)) {
+        mal_history_shift_close(job->shift);
+        job->shift = NULL;
+        mal_lora_finish(&job->lora);
+        if (!mal_history_try_again(job->store, &tries, err)) return false;
     }
+    return true;
+}
+
+static bool write_lora(struct job *job, struct mal_error *err) {
+    if (!make_lora(job, err)) return false;
     job->n_modules = job->lora.n_parts;
     return mal_lora_write_dir(&job->lora, job->v->out, err);
 }

@@ -149,25 +149,17 @@ static bool check_once(struct walk *walk, int64_t version, struct mal_error *err
     return ok;
 }
 
-enum { TRIES = 10 };
-
-/* A daemon that runs may prune what is being read, here or on the way here. What is wrong
- * for good is so when nothing else has changed meanwhile, or in the end. */
 static bool check_version(struct walk *walk, int64_t version, struct mal_error *err) {
-    int64_t before = 0, after = 0;
+    struct mal_history_tries tries;
     char chain[MAL_HASH_HEX];
     memcpy(chain, walk->chain, sizeof chain);
-    if (!mal_store_data_version(walk->store, &before, err)) return false;
-    for (int n = 1;; n++, before = after) {
-        struct mal_error ignored = {0};
-        if (check_once(walk, version, err)) return true;
-        if (n == TRIES || !mal_store_data_version(walk->store, &after, &ignored) ||
-            before == after)
-            return false;
-        *err = (struct mal_error){0};
+    if (!mal_history_begin_tries(walk->store, &tries, err)) return false;
+    while (!check_once(walk, version, err)) {
+        if (!mal_history_try_again(walk->store, &tries, err)) return false;
         memcpy(walk->chain, chain, sizeof chain);
         if (walk->replay) mal_weights_discard(walk->wb.ws);
     }
+    return true;
 }
 
 /* ---- The whole ---- */

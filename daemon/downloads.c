@@ -11,6 +11,7 @@
 #include "daemon/daemon.h"
 #include "daemon/disk.h"
 #include "daemon/engine_export.h"
+#include "daemon/history.h"
 #include "daemon/history_shift.h"
 
 enum { KEPT = 4, IDLE_MS = 60000 };
@@ -87,14 +88,11 @@ static bool write_file(struct making *making, struct mal_new_file *file,
     return ok;
 }
 
-static void make(void *arg) {
-    struct making *making = arg;
-    struct mal_error *err = &making->err;
-    struct mal_store *store = NULL;
+static bool make_once(struct making *making, struct mal_store *store,
+                      struct mal_error *err) {
     struct mal_new_file file = {.fd = -1};
     struct stat st;
-    bool ok = mal_store_open_reader(&store, making->db, err) &&
-              mal_history_shift_open(&making->shift, store, making->ex.version, err) &&
+    bool ok = mal_history_shift_open(&making->shift, store, making->ex.version, err) &&
               mal_new_file_unnamed(&file, making->db, err) &&
               mal_disk_has_room(file.fd, bytes_needed(making), making->min_free, err) &&
               write_file(making, &file, err);
@@ -106,8 +104,22 @@ static void make(void *arg) {
     } else if (file.fd >= 0) {
         close(file.fd);
     }
-    making->ok = ok;
     mal_history_shift_close(making->shift);
+    making->shift = NULL;
+    return ok;
+}
+
+static void make(void *arg) {
+    struct making *making = arg;
+    struct mal_error *err = &making->err;
+    struct mal_store *store = NULL;
+    struct mal_history_tries tries;
+    bool ok = mal_store_open_reader(&store, making->db, err) &&
+              mal_history_begin_tries(store, &tries, err);
+    while (ok && !making->ok) {
+        making->ok = make_once(making, store, err);
+        ok = making->ok || mal_history_try_again(store, &tries, err);
+    }
     mal_store_close(store);
 }
 

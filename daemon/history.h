@@ -27,6 +27,19 @@ bool mal_history_joint_path(struct mal_store *store, int64_t version, int64_t **
                             bool **out_added, size_t *out_n,
                             struct mal_error *err) MAL_CHECK;
 
+/* Tries to read what a daemon that runs may prune meanwhile, here or on the way here.
+ * What is wrong for good is so when nothing else has changed, or in the end. */
+struct mal_history_tries {
+    int64_t seen; /* mal_store_data_version() */
+    int n;
+};
+
+bool mal_history_begin_tries(struct mal_store *store, struct mal_history_tries *out,
+                             struct mal_error *err) MAL_CHECK;
+/* After one that failed: whether it is worth another. *err is clear then. */
+bool mal_history_try_again(struct mal_store *store, struct mal_history_tries *tries,
+                           struct mal_error *err) MAL_CHECK;
+
 /* What a replay reads: the end of the path, from the last version on the way, a rollback
  * too, that has a keyframe. */
 struct mal_history_plan {

@@ -188,7 +188,7 @@ class Pruning(Base):
 
 class Verifying(Base):
     def test_while_pruning(self):
-        """What is pruned while it is read is not called broken."""
+        """What is pruned while it is read is not called broken, by verify or in a download."""
         d = self.daemon("--keyframe-every", "1", "--keep-versions", "0", "--retain-bytes", "1",
                         "--batch-window-ms", "0", "--repair-rounds", "0", "--no-scrub")
         stop, problems, before = threading.Event(), [], 0
@@ -208,6 +208,10 @@ class Verifying(Base):
                                    *(["--model", self.model] if i % 2 else []))
                 self.assertGreaterEqual(report["versions"], before)
                 before = report["versions"]
+                for form in ("lora", "safetensors") * 4:
+                    number = d.get("/v1/status").json["live_version"]
+                    answer = d.get(f"/v1/versions/{number}/delta", format=form)
+                    self.assertIn(answer.status, (200, 409), answer.body[:500])
         finally:
             stop.set()
             writer.join()
