@@ -13,9 +13,9 @@ Job = namedtuple("Job", "kind state version to_version request result error took
 Version = namedtuple("Version", "kind parent to_version live_facts weights chain pruned keyframe"
                      " jobs")
 
-ENDED = ("applied", "rejected", "failed", "cancelled")
+ENDED = ("applied", "done", "rejected", "failed", "cancelled")  # done: an evaluation
 CALLS = {"edit": {"POST /v1/edits"}, "rollback": {"POST /v1/rollbacks"},
-         "consolidation": {"POST /v1/consolidations"},
+         "consolidation": {"POST /v1/consolidations"}, "evaluation": {"POST /v1/evaluations"},
          "retraction": {"POST /v1/retractions", "DELETE /v1/facts/{id}"}}
 CANCEL = "POST /v1/jobs/{id}/cancel"
 WHY_FAILED = {"retraction": "is not live", "rollback": "pruned", "consolidation": "no live facts"}

@@ -1,0 +1,249 @@
+"""One database and the lives of its daemon."""
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import answers
+import harness
+from harness import PATIENCE, Daemon
+from lab import MALMEND, malmend
+from life import ENDED, copy
+from model import Model
+from options import Options
+
+GONE = OSError, http.client.HTTPException
+MOST_DESCRIPTORS = 80
+
+
+class Gone(Exception):
+    """The daemon was killed or stopped meanwhile."""
+
+
+class Logged(Daemon):
+    """Its log is kept."""
+
+    def take(self, line):
+        with open(self.directory + "/log", "ab") as file:
+            file.write(line)
+        super().take(line)
+        if len(self.log) > 4000:  # wait_log wants those of the start only
+            del self.log[1000:2000]
+
+
+class World:
+    def __init__(self, seed, directory, shelf):
+        self.seed, self.rng, self.dir = seed, random.Random(seed), Path(directory)
+        self.options = Options(self.rng, shelf, self.dir)
+        self.db = self.dir / "db"
+        self.model = Model(self.options)
+        self.log = open(self.dir / "operations", "w", buffering=1, encoding="utf-8")
+        self.ending = None     # "kill" or "stop", from the moment it is sent
+        self.timer = None
+        self.kills = self.stops = self.n = 0
+        self.first = {}        # rows of versions and ended jobs as they were told first
+        self.said = {}         # by weights hash
+        self.scored = {}
+        self.measured = {}     # by weights hash and facts
+        self.files = {}        # (version, format, tag): the download
+        self.d = None
+
+    def note(self, *what):
+        self.log.write(f"{time.monotonic():.3f} {' '.join(str(w)[:600] for w in what)}\n")
+
+    # ---- Lives ----
+
+    def begin(self):
+        harness.MODEL_ARGS = ["--model", str(self.options.model)]
+        self.note("options", self.options.kind, *self.options.args)
+        self.model.editor_missed = self.model.editor_missed or not self.has_editor()
+        self.ending = None
+        self.d = Logged(*self.options.args, directory=str(self.dir), ready=False)
+        if self.rng.random() < 0.2:
+            time.sleep(self.rng.uniform(0, 0.15))
+            self.note("killed while it loads")
+            self.end("kill")
+            self.wait_end()
+            self.begin()
+            return
+        self.d.wait_log("ready")
+        self.repeat_open()
+
+    def has_editor(self):
+        return self.options.editor or Path(f"{self.db}.editor.safetensors").exists()
+
+    def end(self, way):
+        self.ending = self.ending or way
+        self.d.process.send_signal(signal.SIGKILL if way == "kill" else signal.SIGTERM)
+
+    def end_soon(self):
+        way, later = self.rng.choice(["kill"] * 3 + ["stop"]), self.rng.choice([0, 0.05, 0.4, 1.5])
+        later *= self.rng.random()
+        self.note(way, f"in {later:.3f} s")
+        self.timer = threading.Timer(later, self.end, (way,))
+        self.timer.start()
+
+    def wait_end(self):
+        if self.timer:
+            self.timer.join()
+            self.timer = None
+        code = self.d.process.wait(PATIENCE)
+        self.d.close_log()
+        assert code == (-signal.SIGKILL if self.ending == "kill" else 0), f"it ended with {code}"
+        if self.ending == "kill":
+            self.kills += 1
+        else:
+            self.stops += 1
+
+    def live_again(self):
+        """After an end: what it left is checked, and the next one begins."""
+        self.wait_end()
+        left = self.dir / "left"
+        copy(self.db, left)
+        if self.model.versions:  # else it may have been killed before there was one
+            self.model.check(left)
+            if self.rng.random() < 0.4:
+                self.verify(left)
+            if self.rng.random() < 0.6:
+                self.options.change()
+        self.remove("left")
+        if self.options.kind == "on_the_spot" and self.rng.random() < 0.4:
+            Path(f"{self.db}.editor.safetensors").unlink(missing_ok=True)  # as where a backup is opened
+        self.begin()
+
+    def repeat_open(self):
+        """What had no answer is asked again where it has a key; the rest was taken, or was not."""
+        for ask in list(self.model.open):
+            if ask["key"]:
+                answer = self.send(ask)
+                self.model.open.remove(ask)
+                self.book(ask, answer)
+        self.model.check(self.db)
+        self.model.open.clear()
+
+    def close(self):
+        self.log.close()
+        if self.timer:
+            self.timer.cancel()
+        if self.d and self.d.process.poll() is None:
+            self.d.kill()
+
+    # ---- Calls ----
+
+    def call(self, method, path, body=None, headers=None, query=None):
+        """An answer that is as described."""
+        self.n += 1
+        query = {name: value for name, value in (query or {}).items() if value is not None}
+        try:
+            answer = self.d.call(method, path, body, headers, query)
+        except GONE as error:
+            if not self.ending:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.d.process.wait(1)
+                raise AssertionError(f"no answer to {method} {path} {query}: {error!r}, exit code "
+                                     f"{self.d.process.poll()}, {self.d.log[-3:]}") from error
+            raise Gone from error
+        self.note(method, path, query, body or "", answer.status, answer.body[:200] if method != "GET" else "")
+        if method not in ("HEAD", "OPTIONS"):
+            answers.check(method, path, answer)
+        if answer.status >= 500:
+            assert answer.status == 503 and self.ending, (method, path, answer.status, answer.body)
+            raise Gone
+        return answer
+
+    def get(self, path, **query):
+        answer = self.call("GET", path, query=query)
+        assert answer.status == 200, (path, query, answer.status, answer.body)
+        return answer.json
+
+    def pages(self, path, limit=100, **query):
+        """All entries of a list, page by page."""
+        name, data = "version" if path == "/v1/versions" else "id", []
+        while True:
+            page = self.get(path, limit=limit, after=data[-1][name] if data else None, **query)
+            assert len(page["data"]) <= limit, (path, query, limit)
+            data += page["data"]
+            if not page["has_more"]:
+                keys = [entry[name] for entry in data]
+                assert len(keys) == len(set(keys)), f"twice in {path} {query}: {keys}"
+                return data
+            assert page["data"], f"more of an empty page: {path} {query}"
+
+    def send(self, ask):
+        headers = {"Content-Type": ask["type"]} if ask["body"] is not None else {}
+        if ask["key"]:
+            headers["Idempotency-Key"] = ask["key"]
+        return self.call(ask["method"], ask["path"], ask["body"], headers, ask["query"])
+
+    def post(self, kind, method, path, body, query=None, key=None, type="application/json", **more):
+        """What is asked is booked before, and what comes of it after."""
+        if body is not None and not isinstance(body, str):
+            body = json.dumps(body)
+        ask = {"kind": kind, "method": method, "path": path, "body": body, "query": query, "key": key,
+               "type": type, **more}
+        self.model.open.append(ask)
+        answer = self.send(ask)
+        self.model.open.remove(ask)
+        self.book(ask, answer)
+        return answer
+
+    def book(self, ask, answer):
+        if answer.status == 202:
+            id = answer.json["id"]
+            assert answer.headers["Location"] == f"/v1/jobs/{id}", answer.headers
+            assert id not in self.model.asked or ask["key"], f"{id} was asked for twice"
+            ask["answer"] = answer.body
+            self.model.asked[id] = ask
+
+    # ---- Quiet ----
+
+    def settle(self):
+        """Every job ends. The status, jobs, facts and versions of a moment in which nothing is done, which the model
+        has, too."""
+        until = time.monotonic() + 4 * PATIENCE
+        while time.monotonic() < until:
+            status = self.get("/v1/status")
+            if status["queue"]["jobs"] or status["batch"] or status["evaluation"]:
+                time.sleep(0.02)
+                continue
+            jobs, facts = self.pages("/v1/jobs"), self.pages("/v1/facts")
+            versions = self.pages("/v1/versions")
+            self.model.check(self.db)
+            after = self.get("/v1/status")
+            if all(job["state"] in ENDED for job in jobs) and not after["batch"] and \
+                    status["live_version"] == after["live_version"] == len(self.model.versions) - 1:
+                return after, jobs, facts, versions
+        raise AssertionError(f"it does not come to rest: {status}")
+
+    def descriptors(self):
+        n = len(os.listdir(f"/proc/{self.d.process.pid}/fd"))
+        assert n < MOST_DESCRIPTORS, f"{n} open files"
+
+    # ---- Tools ----
+
+    def verify(self, db):
+        done = malmend("verify", "--db", db, "--model", self.options.model, "--device", "cpu", "--json")
+        self.verified(done.returncode, done.stdout, done.stderr)
+
+    def begin_verify(self):
+        return subprocess.Popen([MALMEND, "verify", "--db", str(self.db), "--model", str(self.options.model),
+                                 "--device", "cpu", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def verified_tool(self, tool):
+        out, err = tool.communicate(timeout=4 * PATIENCE)
+        self.verified(tool.returncode, out, err)
+
+    def verified(self, code, out, err):
+        assert code == 0, f"verify: {err.decode()[-400:]}"
+        assert json.loads(out)["versions"] >= len(self.model.versions), out
+
+    def remove(self, name):
+        """A database of the world's that is not wanted any more."""
+        for path in self.dir.glob(name + "*"):
+            path.unlink()
