@@ -13,9 +13,7 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
                  const struct mal_probe *probe, const char *join, struct mal_ids *prompt,
                  struct mal_generation *gen, struct mal_error *err) {
     struct mal_ids target = {0};
-    size_t bytes = strlen(probe->prompt);
-    while (bytes > 0 && probe->prompt[bytes - 1] == ' ')
-        bytes--;
+    size_t bytes = mal_prompt_bytes(probe->prompt);
     size_t most = (size_t)mal_longest_text(mal_model_info(model));
     bool ok = mal_tokenizer_encode(tok, probe->prompt, bytes, true, prompt, err);
     if (ok && prompt->n > most) {

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/facts.h"
 
 const char *const mal_class_names[2] = {"REFUTES", "SUPPORTS"};
 
@@ -45,9 +46,7 @@ bool mal_example_target(const struct mal_model *model, const struct mal_tokenize
 
 static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
                           struct mal_ids *out, struct mal_error *err) {
-    size_t bytes = strlen(prompt);
-    while (bytes > 0 && prompt[bytes - 1] == ' ')
-        bytes--;
+    size_t bytes = mal_prompt_bytes(prompt);
     if (bytes == 0)
         return mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt is empty");
     return mal_tokenizer_encode(tok, prompt, bytes, true, out, err) &&

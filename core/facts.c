@@ -1,6 +1,8 @@
 /* facts.c - a fact's memory. */
 #include "core/facts.h"
 
+#include <string.h>
+
 #include "core/alloc.h"
 
 static void free_texts(char **texts, size_t n) {
@@ -30,4 +32,11 @@ void mal_facts_free(struct mal_fact *facts, size_t n) {
     for (size_t i = 0; i < n; i++)
         mal_fact_finish(&facts[i]);
     mal_free(facts);
+}
+
+size_t mal_prompt_bytes(const char *prompt) {
+    size_t bytes = strlen(prompt);
+    while (bytes > 0 && prompt[bytes - 1] == ' ')
+        bytes--;
+    return bytes;
 }

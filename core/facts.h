@@ -28,6 +28,9 @@ struct mal_fact {
 
 void mal_fact_finish(struct mal_fact *fact);           /* frees the fields, zeroes */
 void mal_facts_free(struct mal_fact *facts, size_t n); /* takes NULL */
+/* Of a prompt without the spaces at its end, which are no part of it: it is the same with
+ * and without them. */
+size_t mal_prompt_bytes(const char *prompt);
 
 /* Facts of a file: JSON (an object with "facts", an array, or one record after the other,
  * NDJSON), or lines src TAB alt. A record's form is told by its fields:

@@ -64,14 +64,6 @@ static bool read_unrelated(const json_t *object, const char *base, struct mal_fa
     return true;
 }
 
-/* Those at its end are no part of it (core/example.h): with and without them it is the
- * same prompt, which one fact at a time can be live of. */
-static void trim_prompt(char *prompt) {
-    size_t bytes = strlen(prompt);
-    while (bytes > 0 && prompt[bytes - 1] == ' ')
-        prompt[--bytes] = '\0';
-}
-
 bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
                    struct mal_error *err) {
     static const char *const known[] = {"id",        "prompt",  "target",
@@ -96,7 +88,7 @@ bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
         mal_fact_finish(&fact);
         return false;
     }
-    trim_prompt(fact.prompt);
+    fact.prompt[mal_prompt_bytes(fact.prompt)] = '\0';
     *out = fact;
     return true;
 }
