@@ -174,14 +174,14 @@ static bool take_norms(struct mal_engine *engine, struct mal_normalizer *norms,
 
 bool mal_change_copy_norms(struct mal_engine *engine, struct mal_change *change,
                            struct mal_error *err) {
-    return !engine->editor || !engine->editor->method->running ||
+    return !engine->editor->method->running ||
            take_norms(engine, mal_norms_copy(engine->norms, engine->n_norms, err),
                       change);
 }
 
 bool mal_change_new_norms(struct mal_engine *engine, struct mal_change *change,
                           struct mal_error *err) {
-    return !engine->editor || !engine->editor->method->running ||
+    return !engine->editor->method->running ||
            take_norms(engine, mal_editor_norms(engine->editor, err), change);
 }
 

@@ -59,9 +59,9 @@ static bool return_to_base(struct mal_engine *engine, struct mal_change *change,
 static bool retract(struct mal_joint_run *run, const struct mal_retraction *facts,
                     size_t n, struct mal_error *err) {
     struct mal_engine *engine = run->engine;
-    if (!need_editor(engine, err) || !mal_joint_run_open(run, err) ||
-        !read_retracted(run, facts, n, err) || !mal_joint_run_look(run, err) ||
-        !mal_joint_run_remove(run, facts[0].pin, err))
+    if (!need_editor(engine, err) || !mal_change_copy_norms(engine, run->change, err) ||
+        !mal_joint_run_open(run, err) || !read_retracted(run, facts, n, err) ||
+        !mal_joint_run_look(run, err) || !mal_joint_run_remove(run, facts[0].pin, err))
         return false;
     if (run->n_live == 0) return return_to_base(engine, run->change, err);
     return mal_joint_run_solve(run, mal_weights_live(engine->ws), err) &&
@@ -89,7 +89,7 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
     change.retracted = facts;
     change.n_retracted = n;
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
-    bool ok = mal_change_copy_norms(engine, &change, err) && retract(&run, facts, n, err);
+    bool ok = retract(&run, facts, n, err);
     mal_joint_run_finish(&run);
     ok = ok && add_counts(&change, n, err) &&
          mal_change_fill_row(engine, store, true, &change, err);
@@ -255,6 +255,7 @@ static bool consolidate(struct mal_joint_run *run, struct mal_measures *was,
     if (ok && run->taught.n == 0)
         ok = mal_fail(err, MAL_CONFLICT, "there are no live facts to consolidate");
     ok = ok && need_editor(engine, err) &&
+         mal_change_new_norms(engine, run->change, err) &&
          mal_engine_ask(engine, run->taught.facts, run->taught.n, run->progress,
                         &agreement, err);
     mal_weights_use(engine->ws, mal_weights_live(engine->ws));
@@ -277,7 +278,7 @@ bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
     if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_CONSOLIDATION, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
-    bool ok = mal_change_new_norms(engine, &change, err) && consolidate(&run, &was, err);
+    bool ok = consolidate(&run, &was, err);
     size_t n = run.taught.n;
     mal_joint_run_finish(&run);
     change.passes = ok && is_no_worse(&change.measures, &was);

@@ -138,7 +138,8 @@ static bool begin_factors(struct mal_joint *joint, struct mal_error *err) {
 
 static bool create(struct mal_joint **out, struct mal_model *model,
                    const struct mal_editor *editor, const struct mal_preserve *preserve,
-                   size_t max_bytes, bool held, bool alone, struct mal_error *err) {
+                   size_t max_bytes, bool held, struct mal_error *err) {
+    bool alone = !held && !preserve;
     if (!editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
                         "%s solves no system: its facts cannot be held in one",
@@ -167,14 +168,14 @@ bool mal_joint_create(struct mal_joint **out, struct mal_model *model,
                       const struct mal_editor *editor,
                       const struct mal_preserve *preserve, size_t max_bytes,
                       struct mal_error *err) {
-    return create(out, model, editor, preserve, max_bytes, true, false, err);
+    return create(out, model, editor, preserve, max_bytes, true, err);
 }
 
 bool mal_joint_create_alone(struct mal_joint **out, struct mal_model *model,
                             const struct mal_editor *editor,
                             const struct mal_preserve *preserve, size_t max_bytes,
                             struct mal_error *err) {
-    return create(out, model, editor, preserve, max_bytes, false, !preserve, err);
+    return create(out, model, editor, preserve, max_bytes, false, err);
 }
 
 bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,
