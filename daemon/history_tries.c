@@ -13,7 +13,9 @@ bool mal_history_try_again(struct mal_store *store, struct mal_history_tries *tr
                            struct mal_error *err) {
     struct mal_error ignored = {0};
     int64_t before = tries->seen;
-    if (tries->n++ == MOST_TRIES ||
+    bool may_be_pruned = err->status == MAL_CORRUPT || err->status == MAL_CONFLICT ||
+                         err->status == MAL_NOT_FOUND;
+    if (!may_be_pruned || tries->n++ == MOST_TRIES ||
         !mal_store_data_version(store, &tries->seen, &ignored) || tries->seen == before)
         return false;
     *err = (struct mal_error){0};
