@@ -308,7 +308,8 @@ void mal_audit_rows_free(struct mal_audit_row *rows, size_t n);
 bool mal_store_get_version(struct mal_store *store, int64_t version,
                            struct mal_version_row *out, struct mal_error *err) MAL_CHECK;
 /* A number that is another one when another connection has committed since. */
-bool mal_store_data_version(struct mal_store *store, int64_t *out, struct mal_error *err) MAL_CHECK;
+bool mal_store_data_version(struct mal_store *store, int64_t *out,
+                            struct mal_error *err) MAL_CHECK;
 /* Highest version number, -1 when there is none. The highest is the live one. */
 bool mal_store_last_version(struct mal_store *store, int64_t *out,
                             struct mal_error *err) MAL_CHECK;

@@ -3,8 +3,8 @@
     compare_persist.py NAME=BINARY... --dir DIR [--sizes DELTA:VALUES...] [--runs N] [--out FILE]
 
 Each run has a new database in DIR, two versions of DELTA and VALUES megabytes (GPT-J 6B in bf16: 100 facts 170:9,
-1,024 facts 1600:90; added up 85:9 and 800:90), and a client that adds a job every 20 ms. Figures are medians over runs and versions; `most_ms` is
-the longest that the client waited in any of them."""
+1,024 facts 1600:90; added up 85:9 and 800:90), and a client that adds a job every 20 ms. Figures are medians over
+runs and versions; `most_ms` is the longest that the client waited in any of them."""
 import argparse
 import datetime
 import json

@@ -30,11 +30,6 @@ static void need(cudaStream_t stream, bool on_device, const void *p, size_t byte
         mal_host_need_host(p, bytes, what);
 }
 
-static void wait_for(cudaStream_t stream) {
-    mal_host_late_wait(stream, mal_host_late_now());
-    mal_host_waited(stream);
-}
-
 static bool overlap(const char *a, const char *b, size_t bytes) {
     return a < b + bytes && b < a + bytes;
 }
@@ -52,11 +47,12 @@ static cudaError_t copy(const char *name, void *dst, size_t dpitch, const void *
     bool from = from_device(src, kind), to = to_device(dst, kind);
     bool pinned =
         from != to && mal_host_is_pinned(to ? src : dst, to ? src_bytes : dst_bytes);
-    bool waits = !late || (from && !to && !pinned);          /* until it is there */
-    if (waits || (to && !from && !pinned)) wait_for(stream); /* for what is before it */
+    bool waits = !late || (from && !to && !pinned); /* until it is there */
+    if (waits || (to && !from && !pinned)) mal_host_wait_for(stream);
     need(stream, from, src, src_bytes, MAL_HOST_READS, name);
     need(stream, to, dst, dst_bytes, MAL_HOST_WRITES, name);
     if (waits) mal_host_waited(stream);
+    late = pinned && !waits;
 
     mal_host_access access;
     for (size_t i = 0; i < height; i++) {
@@ -64,9 +60,9 @@ static cudaError_t copy(const char *name, void *dst, size_t dpitch, const void *
         const char *x = (const char *)src + i * spitch;
         if (overlap(y, x, width))
             mal_host_stop("%s: source and destination overlap", name);
-        if (pinned && !waits && to)
+        if (late && to)
             mal_host_late_write(stream, y, x, width);
-        else if (pinned && !waits)
+        else if (late)
             mal_host_late_read(stream, y, x, width);
         else
             memcpy(y, x, width);

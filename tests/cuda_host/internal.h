@@ -46,7 +46,8 @@ int mal_host_index(cudaStream_t stream);
 /* Stops where another stream's use is not waited for. */
 void mal_host_join_uses(mal_host_uses *uses, cudaStream_t stream, mal_host_how how,
                         const char *what);
-void mal_host_waited(cudaStream_t stream); /* the host, for all that is queued there */
+void mal_host_waited(cudaStream_t stream);   /* the host, for all that is queued there */
+void mal_host_wait_for(cudaStream_t stream); /* as cudaStreamSynchronize() */
 void mal_host_waited_for_all();
 
 /* ---- Device memory (memory.cpp) ---- */

@@ -111,17 +111,17 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
     return cudaSuccess;
 }
 
-static cudaError_t wait_for(cudaStream_t stream) {
+void mal_host_wait_for(cudaStream_t stream) {
     mal_host_late_wait(stream, mal_host_late_now());
     mal_host_waited(stream);
     mal_host_pool_wait();
-    return cudaSuccess;
 }
 
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (!mal_host_is_stream(stream))
         return mal_host_error(cudaErrorInvalidResourceHandle);
-    return wait_for(stream);
+    mal_host_wait_for(stream);
+    return cudaSuccess;
 }
 
 /* A copy that the host has not waited for is found done the second time it is asked for.
@@ -130,6 +130,6 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
     if (!mal_host_is_stream(stream))
         return mal_host_error(cudaErrorInvalidResourceHandle);
     bool pending = mal_host_late_pending(stream, mal_host_late_now());
-    (void)wait_for(stream);
+    mal_host_wait_for(stream);
     return pending ? cudaErrorNotReady : cudaSuccess;
 }

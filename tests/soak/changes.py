@@ -2,6 +2,7 @@
 import json
 
 from lab import malmend
+from model import plain
 from options import POOL
 
 
@@ -27,7 +28,7 @@ def facts(w, n):
             fact["prompt"] = r.choice(["Zürich: 'x' %_\\ \"", fact["prompt"] + " é😀", " " + fact["prompt"]])
         if r.random() < 0.1:  # what one pass does not teach
             fact["target"] = f"zq xv{r.randrange(99)} xv{r.randrange(99)} @"
-        made.setdefault(fact["prompt"].rstrip(" "), fact)  # one target of a prompt
+        made.setdefault(plain(fact["prompt"]), fact)  # one target of a prompt
     made = list(made.values())
     if r.random() < 0.05:
         made.append({name: value for name, value in made[0].items() if name != "id"})
@@ -189,8 +190,8 @@ def drop_again(w):
         return
     w.settle()
     before, live, added = len(w.model.versions), w.model.live(), w.model.added[-1]
-    fresh = [f for f in facts(w, 4) if "id" not in f and f["prompt"].rstrip(" ") not in
-             {fact.prompt.rstrip(" ") for fact in w.model.facts.values()}]
+    fresh = [f for f in facts(w, 4) if "id" not in f and plain(f["prompt"]) not in
+             {plain(fact.prompt) for fact in w.model.facts.values()}]
     if not live or added or not fresh or len(fresh) > w.options.max_queue:
         return
     answer = w.post("edit", "POST", "/v1/edits", {"facts": fresh}, facts=fresh)
