@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/alloc.h"
@@ -27,26 +29,79 @@ bool mal_new_file_check_place(const char *path, struct mal_error *err) {
     return ok;
 }
 
-static bool open_beside(struct mal_new_file *out, const char *path, int access,
-                        struct mal_error *err) {
-    size_t room = strlen(path) + 48;
+/* ---- The temporary name ----
+ *
+ * Who writes one holds a lock on it, so that what a killed process has left can be told
+ * from what is being written: by name, process id or age it cannot. */
+
+enum { NAMES = 100 }; /* writers of one path at a time */
+
+static char *temporary(const char *path, int i) {
+    size_t room = strlen(path) + 16;
     char *name = mal_malloc(room);
-    *out = (struct mal_new_file){.fd = -1};
-    if (!name) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-    int fd = -1;
-    for (int i = 0; i < 100; i++) { /* what a killed process of the same id has left */
-        snprintf(name, room, "%s.tmp-%ld-%d", path, (long)getpid(), i);
-        fd = open(name, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0 || errno != EEXIST) break;
-    }
-    if (fd < 0) {
-        fail_errno(name, "creating it", err);
+    if (name) snprintf(name, room, "%s.tmp-%d", path, i);
+    return name;
+}
+
+/* Between opening a file and locking it, another may have removed or renamed it. */
+static bool still_there(const char *name, int fd) {
+    struct stat named, opened;
+    return lstat(name, &named) == 0 && fstat(fd, &opened) == 0 &&
+           named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
+}
+
+/* File systems without locks leave what is left where it is. */
+static void sweep_name(const char *name) {
+    struct stat info;
+    if (lstat(name, &info) != 0 || !S_ISREG(info.st_mode)) return;
+    int fd = open(name, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0) return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && still_there(name, fd)) unlink(name);
+    close(fd);
+}
+
+static bool sweep(const char *path, struct mal_error *err) {
+    for (int i = 0; i < NAMES; i++) {
+        char *name = temporary(path, i);
+        if (!name) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
+        sweep_name(name);
         mal_free(name);
-        return false;
     }
-    *out = (struct mal_new_file){.path = path, .name = name, .fd = fd};
     return true;
 }
+
+/* -1: errno is EEXIST where somebody else has the name. */
+static int create(const char *name, int access) {
+    int fd = open(name, access | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0) return -1;
+    bool swept = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (!swept && still_there(name, fd)) return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
+static bool open_beside(struct mal_new_file *out, const char *path, int access,
+                        struct mal_error *err) {
+    *out = (struct mal_new_file){.fd = -1};
+    if (!sweep(path, err)) return false;
+    for (int i = 0; i < NAMES; i++) {
+        char *name = temporary(path, i);
+        if (!name) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
+        int fd = create(name, access);
+        if (fd >= 0) {
+            *out = (struct mal_new_file){.path = path, .name = name, .fd = fd};
+            return true;
+        }
+        bool taken = errno == EEXIST && i + 1 < NAMES;
+        if (!taken) fail_errno(name, "creating it", err);
+        mal_free(name);
+        if (!taken) return false;
+    }
+    return false;
+}
+
+/* ---- Writing ---- */
 
 bool mal_new_file_open(struct mal_new_file *out, const char *path,
                        struct mal_error *err) {
@@ -91,19 +146,27 @@ bool mal_sync_directory(const char *path, struct mal_error *err) {
 
 bool mal_new_file_commit(struct mal_new_file *file, struct mal_error *err) {
     bool ok = fsync(file->fd) == 0 || fail_errno(file->path, "writing", err);
-    if (close(file->fd) != 0 && ok) ok = fail_errno(file->path, "closing", err);
     if (ok && rename(file->name, file->path) != 0)
         ok = fail_errno(file->path, "renaming into place", err);
-    if (!ok) unlink(file->name);
+    if (!ok) {
+        mal_new_file_abandon(file);
+        return false;
+    }
+    close(file->fd); /* not before: the lock goes with it */
     mal_free(file->name);
     file->name = NULL;
-    return ok && mal_sync_directory(file->path, err);
+    return mal_sync_directory(file->path, err);
 }
 
 void mal_new_file_abandon(struct mal_new_file *file) {
     if (!file->name) return;
-    close(file->fd);
     unlink(file->name);
+    close(file->fd);
     mal_free(file->name);
     file->name = NULL;
+}
+
+bool mal_new_file_remove(const char *path, struct mal_error *err) {
+    if (!sweep(path, err)) return false;
+    return unlink(path) == 0 || errno == ENOENT || fail_errno(path, "removing", err);
 }

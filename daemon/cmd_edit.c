@@ -3,12 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/editor/resume.h"
 #include "core/file.h"
+#include "core/new_file.h"
 #include "daemon/check.h"
 #include "daemon/commands.h"
 #include "daemon/measures.h"
@@ -121,7 +121,9 @@ static bool open_resume(struct mal_workbench *wb, const struct values *v,
 
 /* `done`: what it came to is written. */
 static void close_resume(struct mal_resume *resume, bool done) {
-    if (done && resume->path) (void)unlink(resume->path);
+    struct mal_error why = {0};
+    if (done && resume->path && !mal_new_file_remove(resume->path, &why))
+        fprintf(stderr, "%s\n", why.text);
     mal_free((char *)resume->path);
 }
 

@@ -1,13 +1,12 @@
 /* worker_resume.c - a batch that takes long goes on after a kill where it was saved:
  * which jobs it was, and the file beside the database. */
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <jansson.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
+#include "core/new_file.h"
 #include "daemon/log.h"
 #include "daemon/worker_impl.h"
 
@@ -62,9 +61,10 @@ void mal_worker_resume_finish(struct mal_resume *resume) {
 }
 
 void mal_worker_resume_done(struct mal_worker *worker) {
-    if (!unlink(worker->o.resume_path) || errno == ENOENT) return;
+    struct mal_error why = {0};
+    if (mal_new_file_remove(worker->o.resume_path, &why)) return;
     mal_log("warning", "file not removed", "{s:s,s:s}", "path", worker->o.resume_path,
-            "detail", strerror(errno));
+            "detail", why.text);
 }
 
 /* ---- Which jobs it was ---- */

@@ -41,6 +41,7 @@ class Command(CutOff):
             return state.exists()
         editor, _ = self.long_enough(method, passes, cut)
         self.assertFalse(out.exists())
+        state.with_name(f"{state.name}.tmp-0").write_text("cut off while it was saved")
         done = subprocess.run(command(editor), capture_output=True, check=True, text=True)
         self.assertRegex(done.stderr, r"goes on after [1-9]\d* of \d+ mini-batches: .*\.state")
         self.assertFalse(state.exists(), "it is done")
@@ -84,6 +85,7 @@ class Served(CutOff):
             return (d, jobs) if d.db.with_suffix(".state").exists() else None
         editor, (d, jobs) = self.long_enough(method, passes, cut)
         d.log.clear()
+        d.db.with_suffix(".state.tmp-0").write_text("cut off while it was saved")
         d.start()
         resumed = d.wait_log("edit resumed")
         self.assertGreater(resumed["done"], 0)
