@@ -96,7 +96,7 @@ static void look_at_engine(struct report *report, struct mal_store *store) {
     struct mal_error err = {0}, suites_err = {0};
     if (!mal_suites_load(&suites, o->suites, (size_t)o->max_queue, &suites_err))
         on_fault(report, "suites", &suites_err);
-    char *cache = mal_serve_editor_path(o, &err);
+    char *cache = mal_serve_editor_path(o->db, &err);
     if (!cache) {
         on_fault(report, "db", &err);
         mal_suites_finish(&suites);

@@ -293,9 +293,8 @@ static bool make_keepers(struct life *life, struct mal_error *err) {
     return true;
 }
 
-char *mal_serve_editor_path(const struct mal_serve_options *options,
-                            struct mal_error *err) {
-    char *path = mal_file_beside(options->db, ".editor.safetensors");
+char *mal_serve_editor_path(const char *db, struct mal_error *err) {
+    char *path = mal_file_beside(db, ".editor.safetensors");
     if (!path) (void)mal_fail(err, MAL_NO_MEMORY, "editor");
     return path;
 }
@@ -303,7 +302,7 @@ char *mal_serve_editor_path(const struct mal_serve_options *options,
 /* What can be said before a database is made. */
 static bool look(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
-    life->cache = mal_serve_editor_path(o, err);
+    life->cache = mal_serve_editor_path(o->db, err);
     if (!life->cache) return false;
     life->resume = mal_file_beside(o->db, ".state");
     if (!life->resume) return mal_fail(err, MAL_NO_MEMORY, "options");

@@ -28,8 +28,7 @@ struct mal_serve_options {
 };
 
 /* Where an editor made on the spot is, or will be kept: owned; NULL with an error. */
-char *mal_serve_editor_path(const struct mal_serve_options *options,
-                            struct mal_error *err);
+char *mal_serve_editor_path(const char *db, struct mal_error *err);
 /* `cache` is that path; all is borrowed. */
 struct mal_engine_options
 mal_serve_engine_options(const struct mal_serve_options *options, const char *cache);

@@ -11,7 +11,8 @@
 #   --json            one JSON object on standard output
 #
 # It runs as a user that may read the database and write the directory, without the daemon's address.
-# A copy is DIR/malmend-TIME.db; one that does not hold is removed, and the older ones stay.
+# A copy is DIR/malmend-TIME.db, with the editor beside it that a daemon made where it was given none;
+# one that does not hold is removed, and the older ones stay.
 #
 # Exit codes: 0 done, 1 failed, 2 wrong usage.
 set -eu
@@ -56,7 +57,7 @@ copy=$dir/malmend-$(date -u +%Y%m%dT%H%M%SZ).db
 set -- --db "$copy" --json
 [ -z "$model" ] || set -- "$@" --model "$model"
 if ! "$malmend" verify "$@" >"$tmp/verify" 2>"$tmp/why"; then
-    rm -f "$copy" "$copy-wal" "$copy-shm"
+    rm -f "$copy" "$copy-wal" "$copy-shm" "$copy.editor.safetensors"
     die "$FAILED" "the copy does not hold and was removed: $(reason)"
 fi
 rm -f "$copy-wal" "$copy-shm"
@@ -66,7 +67,7 @@ removed=0
 if [ "$keep" -gt 0 ]; then
     for old in $(find "$dir" -maxdepth 1 -name 'malmend-*Z.db' -exec basename {} \; | sort -r |
         tail -n "+$((keep + 1))"); do
-        rm -f "$dir/$old"
+        rm -f "$dir/$old" "$dir/$old.editor.safetensors"
         removed=$((removed + 1))
     done
 fi

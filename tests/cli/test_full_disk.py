@@ -188,6 +188,16 @@ class FullDisk(Lab):
         self.disk.empty()
         self.ok("backup", "--db", db, "--out", out)
         self.ok("verify", "--db", out, "--model", MODEL)
+
+        editor = self.disk.path / "db.editor.safetensors"  # room for the copy, and not for this
+        out.unlink()
+        with open(editor, "wb") as file:
+            file.truncate(64 << 20)
+        done = subprocess.run([MALMEND, "backup", "--db", db, "--out", out], capture_output=True)
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertRegex(done.stderr.decode(), SPACE)
+        self.assertEqual([p.name for p in self.disk.path.glob("copy*")], [])
+        editor.unlink()
         self.check(d)
 
     def test_start(self):

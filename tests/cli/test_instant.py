@@ -214,6 +214,30 @@ class Serve(Lab):
         self.assertEqual((job["state"], job["error"]["status"]), ("failed", 409), job)
         self.assertIn(detail, job["error"]["detail"])
 
+    def test_backup(self):
+        """It has the editor, and what is there in its place already is not replaced."""
+        d = self.serve()
+        db, directory = self.cache.with_name("db"), self.dir / self._testMethodName / "copied"
+        directory.mkdir()
+        out, editor = directory / "db", directory / "db.editor.safetensors"
+        self.assertIsNone(self.json("backup", "--db", db, "--out", out)["editor"])
+        self.assertFalse(editor.exists())
+        out.unlink()
+        d.apply(*bare(FACTS[:2]))
+        editor.write_text("of another database")
+        self.fails("backup", "--db", db, "--out", out, says=[editor, "is there already"])
+        self.assertFalse(out.exists())
+        self.assertEqual(editor.read_text(), "of another database")
+        editor.unlink()
+        self.assertIn(f"its editor: {editor}", self.ok("backup", "--db", db, "--out", out))
+        live = d.get("/v1/status").json["weights_hash"]
+        d.close()
+        d = self.serve(name="copied")
+        self.assertEqual(d.get("/v1/status").json["weights_hash"], live)
+        known = d.get("/v1/facts", state="live").json["data"]
+        self.assertEqual(d.wait_job(d.call("DELETE", f"/v1/facts/{known[0]['id']}").json["id"])["state"],
+                         "applied")
+
     def test_before_there_is_one(self):
         """What needs an editor is refused; it once killed the daemon, and every one after it."""
         d = self.serve()
@@ -228,7 +252,8 @@ class Serve(Lab):
         directory = self.dir / self._testMethodName / "copied"
         directory.mkdir()
         (self.dir / "copy.db").rename(directory / "db")
-        d = self.serve(name="copied")
+        self.assertEqual((self.dir / "copy.db.editor.safetensors").read_bytes(), self.cache.read_bytes())
+        d = self.serve(name="copied")  # with the database alone
         self.assertIsNone(self.editor_of(d)["method"])
         for call in (("DELETE", f"/v1/facts/{known[0]['id']}"),
                      ("POST", "/v1/retractions", {"job": job["id"]}),

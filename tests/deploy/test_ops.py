@@ -304,12 +304,15 @@ class Life(Ops):
                                                          code=1).stderr)
         for stamp in ("20200101T000000Z", "20210101T000000Z"):
             (backups / f"malmend-{stamp}.db").write_bytes(b"old")
+            (backups / f"malmend-{stamp}.db.editor.safetensors").write_bytes(b"old")
         said = self.said("backup", *args, "--model", MODEL)
         live = self.d.get("/v1/status").json["live_version"]
         self.assertEqual((said["live_version"], said["removed"]), (live, 1))
         self.assertTrue(said["verify"]["replayed"])
         copies = sorted(p.name for p in backups.glob("malmend-*"))
-        self.assertEqual(copies, ["malmend-20210101T000000Z.db", os.path.basename(said["out"])])
+        self.assertEqual(copies, ["malmend-20210101T000000Z.db",
+                                  "malmend-20210101T000000Z.db.editor.safetensors",
+                                  os.path.basename(said["out"])])
         with sqlite3.connect(said["out"]) as sql:
             self.assertEqual(sql.execute("SELECT max(version) FROM versions").fetchone(), (live,))
 
