@@ -5,6 +5,7 @@
 #include "core/editor/joint_change_impl.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -478,22 +479,46 @@ struct improving {
     size_t n, m;
 };
 
-/* values := values + d, rounded to what they are stored in; d := that, old := what they
- * were. Both (rows, d_out) on the host. */
-static void move_values(const struct improving *im, float *d, float *old) {
+/* A text's values of the module, from `row` on where they are with others. */
+static float *values_of(const struct improving *im, size_t i, int64_t *row, int64_t *n) {
     const struct mal_joint *joint = im->change->joint;
+    const struct mal_joint_text *text = &im->change->texts[im->texts[i]];
     const struct mal_linear *lin = module_at(joint, im->m);
+    *row = im->rows->first_row[lin->of_source][i] * lin->d_out;
+    *n = rows_of(joint, &text->example, im->m) * lin->d_out;
+    return text->values + values_at(joint, &text->example, im->m);
+}
+
+/* d := values + d, rounded to what they are stored in; old := values. Both (rows, d_out)
+ * on the host. What is so much larger that fp64 residuals could not take it back is
+ * refused, as what is not finite. */
+static bool move_values(const struct improving *im, float *d, float *old,
+                        struct mal_error *err) {
+    const double most = 0x1p40; /* in sums of squares */
+    const struct mal_joint *joint = im->change->joint;
     bool coarse = is_coarse(joint, im->m);
+    double before = 0, after = 0;
+    int64_t row, n;
     for (size_t i = 0; i < im->n; i++) {
-        const struct mal_joint_text *text = &im->change->texts[im->texts[i]];
-        int64_t row = im->rows->first_row[lin->of_source][i] * lin->d_out;
-        int64_t n = rows_of(joint, &text->example, im->m) * lin->d_out;
-        float *values = text->values + values_at(joint, &text->example, im->m);
+        const float *values = values_of(im, i, &row, &n);
         for (int64_t j = 0; j < n; j++) {
             float x = values[j] + d[row + j];
             old[row + j] = values[j];
-            values[j] = d[row + j] = coarse ? round_to_bf16(x) : x;
+            d[row + j] = coarse ? round_to_bf16(x) : x;
+            before += (double)values[j] * values[j];
+            after += (double)d[row + j] * d[row + j];
         }
+    }
+    if (isfinite(after) && (before == 0 || after <= most * before)) return true;
+    return mal_fail(err, MAL_NUMERIC, "module '%s': the value differences diverge",
+                    module_at(joint, im->m)->name);
+}
+
+static void keep_moved(const struct improving *im, const float *d) {
+    int64_t row, n;
+    for (size_t i = 0; i < im->n; i++) {
+        float *values = values_of(im, i, &row, &n);
+        memcpy(values, d + row, (size_t)n * sizeof *values);
     }
 }
 
@@ -521,14 +546,11 @@ static bool improve_module(const struct improving *im, struct mal_error *err) {
     struct mal_joint *joint = im->change->joint;
     size_t n =
         (size_t)(mal_edit_rows_n(im->rows, im->m) * module_at(joint, im->m)->d_out);
-    if (!mal_joint_check_finite(joint, im->m, "value differences", (int64_t)n,
-                                im->rows->g[im->m], err))
-        return false;
     float *d = mal_malloc(2 * n * sizeof *d), *old = d + n;
     if (!d) return mal_fail(err, MAL_NO_MEMORY, "values of %zu texts", im->n);
     mal_backend_download(joint->be, d, im->rows->g[im->m], n * sizeof *d);
-    bool ok = mal_backend_sync(joint->be, err);
-    if (ok) move_values(im, d, old);
+    bool ok = mal_backend_sync(joint->be, err) && move_values(im, d, old, err);
+    if (ok) keep_moved(im, d);
     ok = ok && add_all_values(im, 1, d, err) && add_all_values(im, -1, old, err);
     mal_free(d);
     return ok;

@@ -69,7 +69,8 @@ bool mal_joint_teach_keys(struct mal_joint_change *change,
 
 /* Adds to the values of texts taught or reopened (their numbers) the differences that
  * `diffs` makes of their keys and value gradients on the weights in use, which are the
- * edited ones. */
+ * edited ones. Values that diverge are MAL_NUMERIC: those of some modules may have been
+ * added to then, and mal_joint_set_values() takes them back. */
 bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *diffs,
                        const size_t *texts, size_t n, struct mal_error *err) MAL_CHECK;
 

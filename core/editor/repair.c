@@ -9,14 +9,27 @@
 #include "core/clock.h"
 #include "core/editor/untrained_step.h"
 
+/* What one round comes to. Lexicographic: the fewest wrong answers are the best, then the
+ * fewest texts that fail, then the least that their tokens lack of tau, in nats. */
+struct outcome {
+    size_t wrong, failing; /* wrong: decoded, another answer comes */
+    double lack;
+};
+
+static const struct outcome worst = {SIZE_MAX, SIZE_MAX, INFINITY};
+
+static bool is_worse(struct outcome a, struct outcome b) {
+    if (a.wrong != b.wrong) return a.wrong > b.wrong;
+    return a.failing != b.failing ? a.failing > b.failing : a.lack > b.lack;
+}
+
 struct run {
     struct mal_repair *r;
     struct mal_edit_diffs *fixer; /* made when something fails first */
     size_t *failing;              /* (n) texts of the last scoring, by index */
-    size_t n, n_failing, n_wrong; /* wrong: decoded, another answer comes */
-    /* The best so far, and the values (n) that texts changed since had then. */
-    size_t least_failing, least_wrong;
-    float **then;
+    size_t n;
+    struct outcome now, best; /* of the last round, of the best so far */
+    float **then;             /* (n) values then of texts changed since the best */
     int64_t ticks;
 };
 
@@ -55,6 +68,13 @@ static bool score(struct run *run, const struct mal_example *texts, size_t n,
                                         texts, n, score_tick, run, out, err);
 }
 
+static double lack_of(const struct mal_score *score, double tau) {
+    double lack = 0;
+    for (size_t t = 0; t < score->n_tokens; t++)
+        lack += fmax(0, log(tau) - (double)score->tokens[t].logprob);
+    return lack;
+}
+
 /* What the change makes of the weights, and of every text. */
 static bool try_change(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
@@ -73,12 +93,15 @@ static bool try_change(struct run *run, struct mal_error *err) {
     bool ok = score(run, r->taught, r->n_taught, r->scores, err) &&
               score(run, r->others, r->n_others, r->scores + r->n_taught, err);
     seconds[MAL_STAGE_VERIFY] += mal_clock_seconds() - tried;
-    run->n_failing = run->n_wrong = 0;
+    run->now = (struct outcome){0};
     for (size_t i = 0; ok && i < run->n; i++) {
-        run->n_wrong += !r->scores[i].correct;
-        if (!isfinite(r->scores[i].logprob))
+        const struct mal_score *score = &r->scores[i];
+        run->now.wrong += !score->correct;
+        if (!isfinite(score->logprob))
             ok = mal_fail(err, MAL_NUMERIC, "the edited model's output is not finite");
-        if (!mal_repair_passes(&r->scores[i], r->tau)) run->failing[run->n_failing++] = i;
+        if (mal_repair_passes(score, r->tau)) continue;
+        run->failing[run->now.failing++] = i;
+        run->now.lack += lack_of(score, r->tau);
     }
     return ok;
 }
@@ -101,11 +124,11 @@ static bool load_values(struct run *run, const struct mal_joint *joint, size_t i
 static bool reopen(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
     const struct mal_joint *joint = mal_joint_change_system(r->change);
-    struct mal_example *texts = mal_calloc(run->n_failing + 1, sizeof *texts);
-    float **values = mal_calloc(run->n_failing + 1, sizeof *values);
+    struct mal_example *texts = mal_calloc(run->now.failing + 1, sizeof *texts);
+    float **values = mal_calloc(run->now.failing + 1, sizeof *values);
     size_t n = 0, first = mal_joint_n_texts(r->change);
     bool ok = (texts && values) || mal_fail(err, MAL_NO_MEMORY, "texts to repair");
-    for (size_t k = 0; ok && k < run->n_failing; k++) {
+    for (size_t k = 0; ok && k < run->now.failing; k++) {
         size_t i = run->failing[k];
         if (r->numbers[i] != SIZE_MAX) continue;
         texts[n] = *text_at(r, i);
@@ -151,15 +174,9 @@ static void forget_then(struct run *run) {
     }
 }
 
-static bool is_worse(const struct run *run) {
-    if (run->n_wrong != run->least_wrong) return run->n_wrong > run->least_wrong;
-    return run->n_failing > run->least_failing;
-}
-
 static void note_best(struct run *run) {
-    if (is_worse(run)) return;
-    run->least_wrong = run->n_wrong;
-    run->least_failing = run->n_failing;
+    if (is_worse(run->now, run->best)) return;
+    run->best = run->now;
     forget_then(run);
 }
 
@@ -167,7 +184,7 @@ static void note_best(struct run *run) {
 static bool keep_then(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
     const struct mal_joint *joint = mal_joint_change_system(r->change);
-    for (size_t k = 0; k < run->n_failing; k++) {
+    for (size_t k = 0; k < run->now.failing; k++) {
         size_t i = run->failing[k];
         if (run->then[i]) continue;
         size_t bytes = mal_joint_n_values(joint, text_at(r, i)) * sizeof(float);
@@ -178,10 +195,18 @@ static bool keep_then(struct run *run, struct mal_error *err) {
     return true;
 }
 
+/* A round that leads to what is not finite is the last, and the worst. */
+static bool diverged(struct run *run, struct mal_error *err) {
+    if (err->status != MAL_NUMERIC) return false;
+    *err = (struct mal_error){0};
+    run->now = worst;
+    return true;
+}
+
 /* Where the last round is not the best, back to that. */
 static bool return_to_best(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
-    if (!is_worse(run)) return true;
+    if (!is_worse(run->now, run->best)) return true;
     for (size_t i = 0; i < run->n; i++) {
         if (run->then[i] &&
             !mal_joint_set_values(r->change, r->numbers[i], run->then[i], err))
@@ -194,15 +219,14 @@ static bool return_to_best(struct run *run, struct mal_error *err) {
 
 static bool improve(struct run *run, struct mal_error *err) {
     struct mal_repair *r = run->r;
-    if (!run->fixer && !make_fixer(run, err)) return false;
-    size_t *numbers = mal_calloc(run->n_failing, sizeof *numbers);
+    size_t *numbers = mal_calloc(run->now.failing, sizeof *numbers);
     if (!numbers) return mal_fail(err, MAL_NO_MEMORY, "texts to repair");
     bool ok = reopen(run, err) && keep_then(run, err);
-    for (size_t k = 0; k < run->n_failing; k++) {
+    for (size_t k = 0; k < run->now.failing; k++) {
         numbers[k] = r->numbers[run->failing[k]];
         r->rounds[run->failing[k]]++;
     }
-    ok = ok && mal_joint_improve(r->change, run->fixer, numbers, run->n_failing, err);
+    ok = ok && mal_joint_improve(r->change, run->fixer, numbers, run->now.failing, err);
     mal_free(numbers);
     return ok;
 }
@@ -215,7 +239,7 @@ static bool prepare(struct run *run, struct mal_error *err) {
     r->numbers = mal_calloc(run->n + 1, sizeof *r->numbers);
     run->failing = mal_calloc(run->n + 1, sizeof *run->failing);
     run->then = mal_calloc(run->n + 1, sizeof *run->then);
-    run->least_failing = run->least_wrong = SIZE_MAX;
+    run->best = worst;
     if (!r->scores || !r->rounds || !r->numbers || !run->failing || !run->then)
         return mal_fail(err, MAL_NO_MEMORY, "%zu texts to verify", run->n);
     for (size_t i = 0; i < run->n; i++)
@@ -227,9 +251,12 @@ bool mal_repair_run(struct mal_repair *repair, struct mal_error *err) {
     struct run run = {.r = repair};
     bool ok = prepare(&run, err) && try_change(&run, err);
     if (ok) note_best(&run);
-    while (ok && run.n_failing > 0 && repair->n_rounds < repair->max_rounds) {
-        ok = improve(&run, err) && try_change(&run, err);
-        if (ok) note_best(&run);
+    bool goes_on = ok;
+    while (goes_on && run.now.failing > 0 && repair->n_rounds < repair->max_rounds) {
+        if (!run.fixer && !(ok = make_fixer(&run, err))) break;
+        goes_on = improve(&run, err) && try_change(&run, err);
+        if (goes_on) note_best(&run);
+        ok = goes_on || diverged(&run, err);
         repair->n_rounds++;
     }
     ok = ok && return_to_best(&run, err);

@@ -51,8 +51,9 @@ struct mal_repair {
 bool mal_repair_passes(const struct mal_score *score, double tau);
 
 /* From a change that holds what was asked for to the weights that are best: the fewest
- * wrong answers, then the fewest texts that fail, of all rounds; of equals the last. They
- * are in use afterwards; what is in use after a failure is not said. */
+ * wrong answers, then the fewest texts that fail, then the least that their tokens' log
+ * probabilities lack of log tau, of all rounds. A round that leads to what is not finite
+ * ends them. They are in use afterwards; what is in use after a failure is not said. */
 bool mal_repair_run(struct mal_repair *repair, struct mal_error *err) MAL_CHECK;
 void mal_repair_finish(struct mal_repair *repair);
 

@@ -8,7 +8,7 @@ import struct
 import subprocess
 
 from harness import main
-from lab import (DEMO, MALMEND, MODEL, MODULES, Lab, demo_facts, read_floats, read_safetensors,
+from lab import (DEMO, MALMEND, MODEL, MODULES, STEP, Lab, demo_facts, read_floats, read_safetensors,
                  snapshot)
 
 FACTS = DEMO / "facts/demo-edit.json"
@@ -173,6 +173,26 @@ class Edit(Lab):
         self.ok("init-editor", "--model", MODEL, "--method", "ultraedit", "--data", FACTS,
                 "--n-edits", "2", "--out", editor)
         self.assertTrue(math.isfinite(self.json(*self.args(editor))["loss"]))
+
+    def test_repair_diverges(self):
+        """UltraEdit's statistics begin with the facts at hand: of one they hold hardly a variance, and what
+        repair makes of that may have no end. The best round before it counts."""
+        editor = self.dir / "first.safetensors"
+        self.ok("init-editor", "--model", MODEL, "--method", "ultraedit", "--lr", STEP, "--modules",
+                ",".join(MODULES), "--out", editor)
+        right, diverged = 0, 0
+        for fact in demo_facts("heldout.ndjson", 30):
+            facts = self.write("one.json", {"facts": [{k: fact[k] for k in ("prompt", "target")}]})
+            args = ("edit", "--model", MODEL, "--editor", editor, "--facts", facts, "--verify")
+            report = self.json(*args)
+            if report["after"]["teacher_forced"]["es"] == 1:
+                right += 1
+            elif report["rounds"] < 4:  # given up, as if the last had not been
+                diverged += 1
+                before = self.json(*args, "--repair-rounds", report["rounds"] - 1)
+                self.assertEqual(before["weights_hash"], report["weights_hash"])
+        self.assertGreater(right, 20)
+        self.assertGreater(diverged, 0, "this proves nothing")
 
     def test_into_an_empty_directory(self):
         empty = self.dir / "empty"

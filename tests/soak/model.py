@@ -52,14 +52,10 @@ class Model(Book):
         if job.state == "cancelled":
             assert ask.get("cancel"), (id, job)
         elif job.state == "rejected":
-            assert job.kind == "consolidation" or ask.get("gate") or self.one_token(ask, job), (id, job)
+            assert job.kind == "consolidation" or ask.get("gate"), (id, job)
         elif job.state == "failed":
             error = json.loads(job.error)
             assert error["status"] < 500 and any(why in error["detail"] for why in self.reasons(job.kind)), (id, job)
-
-    def one_token(self, ask, job):
-        """UltraEdit's statistics begin with the first batch after the base: of one token they are not finite."""
-        return self.options.kind == "ultraedit" and len(ask["facts"]) == 1 and "not finite" in job.error
 
     def reasons(self, kind):
         """Why a job of this kind may fail."""

@@ -85,6 +85,37 @@ static void improve(struct mal_joint_change *change, struct mal_edit_diffs *diff
     }
 }
 
+/* Values that grow at each step by more than the last, until it is said that they
+ * diverge; and back from each. */
+static void go_too_far(struct mal_joint_change *change, const size_t *numbers, size_t n) {
+    float *values[2];
+    bool far = false, too_far = false;
+    assert_true(n <= 2);
+    for (size_t k = 0; k < n; k++) {
+        size_t floats = mal_joint_n_values(w.joint, &w.texts[5 + numbers[k]]);
+        values[k] = mal_malloc(floats * sizeof(float));
+        memcpy(values[k], mal_joint_values(change, numbers[k]), floats * sizeof(float));
+    }
+    for (int e = 8; e < 120; e += 4) {
+        struct mal_error err = {0};
+        struct mal_edit_diffs *diffs = NULL;
+        assert_ok(mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, ldexp(1, e),
+                                                  lab.be, &err),
+                  &err);
+        try_weights(change);
+        bool went = mal_joint_improve(change, diffs, numbers, n, &err);
+        if (!went) assert_error(&err, MAL_NUMERIC, "differences diverge");
+        far = far || went;
+        too_far = too_far || !went;
+        for (size_t k = 0; k < n; k++)
+            assert_ok(mal_joint_set_values(change, numbers[k], values[k], &err), &err);
+        mal_edit_diffs_destroy(diffs);
+    }
+    assert_true(far && too_far);
+    for (size_t k = 0; k < n; k++)
+        mal_free(values[k]);
+}
+
 /* Texts taught now and texts of an earlier change, improved over two rounds. */
 static void check_repair(const char *name) {
     struct mal_error err = {0};
@@ -98,6 +129,7 @@ static void check_repair(const char *name) {
     struct mal_joint_change *change = begin();
     teach_in(change, 5, 3);
     improve(change, diffs, step, (size_t[]){2, 0}, (size_t[]){7, 5}, 2);
+    go_too_far(change, (size_t[]){1, 0}, 2);
     try_weights(change);
     mal_weights_use(w.ws, 0);
     assert_ok(mal_joint_reopen(change, w.texts + 1, (const float *const *)w.values + 1, 2,
