@@ -11,8 +11,13 @@
 #include "cuda/libraries.h"
 
 /* Holds one 16-bit copy of 20,480 rows of 16,384 columns, or fp64 slices of 2,048 rows of
- * them, whichever an operation asks for; larger operands are worked in slices. */
+ * them, whichever an operation asks for; larger operands are worked in slices. Small on the
+ * host, so that tests have several. */
+#ifdef MAL_CUDA_ON_HOST
+static const size_t WORK_BYTES = (size_t)256 << 10;
+#else
 static const size_t WORK_BYTES = (size_t)768 << 20;
+#endif
 /* Of a queue beside another, whose work is small. */
 static const size_t BESIDE_BYTES = (size_t)128 << 20;
 /* What cuBLAS asks for on Hopper, and what it takes to make products in fp64 of others.

@@ -71,9 +71,9 @@ static void check(struct device *dev, const struct product *p) {
 static void test_products(void **state) {
     struct device *dev = *state;
     if (!dev) skip();
-    static const int64_t sizes[][3] = {{5, 1, 1},    {6, 32, 2},     {7, 33, 3},
-                                       {96, 64, 64}, {97, 31, 1023}, {13, 300, 1025},
-                                       {200, 65, 40}};
+    static const int64_t sizes[][3] = {{5, 1, 1},     {6, 32, 2},     {7, 33, 3},
+                                       {96, 64, 64},  {97, 31, 1023}, {13, 300, 1025},
+                                       {200, 65, 40}, {150, 8, 1030}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         for (int form = 0; form < 8; form++) {
             struct product p = {.m = sizes[i][0],
