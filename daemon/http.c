@@ -14,16 +14,13 @@ enum { DEFAULT_LIMIT = 20, MAX_LIMIT = 100 };
 
 static void answer_problem(struct mal_request *req, const struct mal_error *err,
                            int status) {
+    if (status == 429 || status == 503) mal_request_set(req, "Retry-After", "1");
     char *body = mal_encode_problem(err, status);
     mal_request_answer(req, status, "application/problem+json", body,
                        body ? strlen(body) : 0);
 }
 
 void mal_http_fail(struct mal_request *req, const struct mal_error *err) {
-    if (err->status == MAL_BUSY || err->status == MAL_NOT_READY ||
-        err->status == MAL_CANCELLED) {
-        mal_request_set(req, "Retry-After", "1");
-    }
     answer_problem(req, err, mal_status_http(err->status));
 }
 
@@ -36,6 +33,11 @@ void mal_http_refuse(struct mal_request *req, int status, const char *format, ..
     answer_problem(req, &err, status);
 }
 
+void mal_http_no_memory(struct mal_request *req) {
+    struct mal_error err = {.status = MAL_NO_MEMORY, .text = "out of memory"};
+    mal_http_fail(req, &err);
+}
+
 char *mal_json_text(json_t *root) {
     char *text = mal_json_dump(root, JSON_COMPACT);
     json_decref(root);
@@ -44,7 +46,7 @@ char *mal_json_text(json_t *root) {
 
 void mal_http_text(struct mal_request *req, int status, char *json) {
     if (!json) {
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     mal_request_answer(req, status, "application/json", json, strlen(json));

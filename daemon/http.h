@@ -6,8 +6,10 @@
 
 #include "daemon/server.h"
 
-/* Answers with the problem of `err`, at its own status; Retry-After where it helps. */
+/* Answers with the problem of `err`, at its own status. All problems that pass, 429 and
+ * 503, have Retry-After. */
 void mal_http_fail(struct mal_request *req, const struct mal_error *err);
+void mal_http_no_memory(struct mal_request *req);
 /* Answers with a problem of a status that has no mal_status of its own. */
 void mal_http_refuse(struct mal_request *req, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -16,7 +16,7 @@ static void answer(struct mal_request *req, const struct mal_resource *file) {
     mal_request_set(req, "ETag", file->etag);
     char *body = mal_malloc(file->bytes);
     if (!body) {
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     memcpy(body, file->data, file->bytes);

@@ -166,7 +166,7 @@ static void get(struct mal_daemon *d, struct mal_request *req,
                 const struct mal_version_row *row, enum mal_download_format format) {
     struct asked *asked = mal_calloc(1, sizeof *asked);
     if (!asked) {
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     *asked = (struct asked){.waiter = {.ready = ready},

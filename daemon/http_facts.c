@@ -77,7 +77,7 @@ static void search(const struct listing *asked) {
     struct mal_error err = {0};
     struct listing *l = mal_calloc(1, sizeof *l);
     if (!l) {
-        mal_http_refuse(asked->req, 503, "out of memory");
+        mal_http_no_memory(asked->req);
         return;
     }
     *l = *asked;

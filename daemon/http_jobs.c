@@ -237,7 +237,7 @@ void mal_cancel_job(struct mal_daemon *d, struct mal_request *req) {
     struct cancel *c = mal_calloc(1, sizeof *c);
     if (!c || !mal_audit_init(&c->audit, req, json_object(), &err)) {
         mal_free(c);
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     c->daemon = d;

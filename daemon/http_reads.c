@@ -275,7 +275,7 @@ static void inquire(struct mal_daemon *d, struct mal_request *req, bool score) {
     struct mal_error err = {0};
     struct mal_inquiry *q = mal_calloc(1, sizeof *q);
     if (!q) {
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     q->daemon = d;

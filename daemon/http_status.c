@@ -230,7 +230,6 @@ void mal_get_readyz(struct mal_daemon *d, struct mal_request *req) {
         mal_http_json(req, 200, json_pack("{s:s}", "status", "ready"));
         return;
     }
-    mal_request_set(req, "Retry-After", "1");
     mal_http_refuse(req, 503, "the daemon is %s", mal_daemon_state_name(state));
 }
 

@@ -182,7 +182,7 @@ void mal_get_version_diff(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
     struct diff *diff = mal_calloc(1, sizeof *diff);
     if (!diff) {
-        mal_http_refuse(req, 503, "out of memory");
+        mal_http_no_memory(req);
         return;
     }
     diff->daemon = d;

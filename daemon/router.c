@@ -115,7 +115,6 @@ static bool check_ready(struct mal_daemon *d, struct mal_request *req,
                         const struct mal_route *route) {
     enum mal_daemon_state state = mal_status_state(d->status);
     if (route->when_loading || (d->engine && !d->stopping)) return true;
-    mal_request_set(req, "Retry-After", "1");
     mal_http_refuse(req, 503, "the daemon is %s", mal_daemon_state_name(state));
     return false;
 }

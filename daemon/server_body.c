@@ -17,6 +17,8 @@ int mal_exchange_socket(struct MHD_Connection *connection) {
 void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *title,
                              const char *detail) {
     const struct mal_server_options *o = &ex->server->options;
+    const char *again =
+        status == MHD_HTTP_SERVICE_UNAVAILABLE ? "Retry-After: 1\r\n" : "";
     char body[256], text[768];
     if (!ex->begun) mal_exchange_identify(ex); /* with what has come of its headers */
     int n = snprintf(
@@ -25,9 +27,9 @@ void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *ti
         title, status, detail);
     int m = snprintf(text, sizeof text,
                      "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
-                     "Content-Length: %d\r\nX-Request-Id: %s\r\nConnection: "
+                     "Content-Length: %d\r\nX-Request-Id: %s\r\n%sConnection: "
                      "close\r\n\r\n%s",
-                     status, title, n, ex->pub.id, body);
+                     status, title, n, ex->pub.id, again, body);
     o->answered(o->arg, &ex->pub, status);
     int fd = mal_exchange_socket(ex->connection);
     if (fd < 0) return;

@@ -101,6 +101,7 @@ class Point:
         if answer.status >= 500:
             assert answer.status in self.kind.statuses, (path, answer.status, answer.body)
             assert self.says_why(answer.body.decode()), (path, answer.status, answer.body)
+            assert answer.status != 503 or "Retry-After" in answer.headers, (path, answer.body)
             return None
         return answer
 
