@@ -1,7 +1,9 @@
 """Fine-tuning that is killed goes on where it was saved, in a daemon and in the command, to the bits
 of one go."""
+import contextlib
 import json
 import signal
+import sqlite3
 import subprocess
 
 from harness import main, wait_until
@@ -34,11 +36,13 @@ class Command(CutOff):
                     "--out", out, "--save-every", "0", "--json"]
 
         def cut(editor, _):
+            for path in out, state:  # of an edit that had ended by the kill
+                path.unlink(missing_ok=True)
             process = subprocess.Popen(command(editor), stdout=subprocess.DEVNULL)
             wait_until(lambda: state.exists() or process.poll() is not None)
             process.send_signal(signal.SIGKILL)
             process.wait()
-            return state.exists()
+            return state.exists() and not out.exists()
         editor, _ = self.long_enough(method, passes, cut)
         self.assertFalse(out.exists())
         state.with_name(f"{state.name}.tmp-0").write_text("cut off while it was saved")
@@ -73,6 +77,12 @@ class Served(CutOff):
                                e.get("version") != 0 for e in d.log))
         return d, jobs
 
+    def left(self, d, jobs):
+        """The same, where it has saved the batch and not ended it."""
+        with contextlib.closing(sqlite3.connect(d.db)) as db:
+            live, = db.execute("SELECT max(version) FROM versions").fetchone()
+        return (d, jobs) if d.db.with_suffix(".state").exists() and live == 0 else None
+
     def check(self, method, passes):
         """The batch is the same again, though another job waits by then."""
         def cut(_, n):
@@ -82,7 +92,7 @@ class Served(CutOff):
                 d.kill()
             else:
                 self.assertEqual(d.stop(), 0)
-            return (d, jobs) if d.db.with_suffix(".state").exists() else None
+            return self.left(d, jobs)
         editor, (d, jobs) = self.long_enough(method, passes, cut)
         d.log.clear()
         d.db.with_suffix(".state.tmp-0").write_text("cut off while it was saved")
@@ -95,6 +105,7 @@ class Served(CutOff):
         self.path.write_text(json.dumps(FACTS[:2]))
         self.assertEqual(version(d, 1)["weights_hash"], self.once(editor)["weights_hash"])
         self.path.write_text(json.dumps(FACTS))
+        self.assertEqual(d.stop(), 0)  # not before what follows a version is done
         self.assertEqual(list(d.db.parent.glob("*.state*")), [], "nothing is to be resumed")
 
     def test_other_jobs(self):
@@ -102,7 +113,7 @@ class Served(CutOff):
         def cut(_, n):
             d, jobs = self.saved(n)
             d.kill()
-            return (d, jobs) if d.db.with_suffix(".state").exists() else None
+            return self.left(d, jobs)
         _, (d, jobs) = self.long_enough("ft", "steps", cut)
         state = d.db.with_suffix(".state")
         text = state.read_bytes()
@@ -111,6 +122,7 @@ class Served(CutOff):
         d.log.clear()
         d.start()
         self.assertEqual([d.wait_job(job)["state"] for job in jobs], ["applied"] * 2)
+        self.assertEqual(d.stop(), 0)  # not before what follows a version is done
         self.assertEqual([e for e in d.log if e["event"] == "edit resumed"], [])
         self.assertFalse(state.exists())
 
