@@ -196,6 +196,7 @@ class Stored(Downloads):
         for daemon in self.plain, self.d:
             roll_back(daemon, 4)
             self.assertEqual(daemon.apply({"prompt": "z is", "target": "Z"})["version"], 7)
+            daemon.rest()
         pruned = {v["version"]: v["pruned"] for v in self.d.get("/v1/versions").json["data"]}
         self.assertTrue(pruned[1], "version 7 goes on from 4, which goes on from 1")
         for version, gone in pruned.items():

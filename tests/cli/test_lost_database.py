@@ -19,9 +19,10 @@ class LostDatabase(Broken):
         shutil.copytree(self.used, self.db)
 
     def start(self):
-        d = Daemon(directory=str(self.db))
+        d = Daemon("--no-scrub", directory=str(self.db))
         self.addCleanup(lambda: d.process.poll() is not None or d.kill())
         d.apply(fact(1))
+        d.rest()  # it writes nothing more by itself
         return d
 
     def ends(self, d, says):

@@ -208,6 +208,10 @@ class Daemon:
         assert job["state"] == "applied", job
         return job
 
+    def rest(self):
+        """Until what follows a version is done: its jobs are applied before that."""
+        wait_until(lambda: self.get("/v1/status").json["batch"] is None)
+
     def complete(self, prompt, **more):
         body = {"prompt": prompt, "max_tokens": 16, **more}
         return self.call("POST", "/v1/completions", body)
