@@ -115,7 +115,6 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
     idle->after = seen.last;
     idle->walked = seen.last == 0;
     if (idle->walked) idle->passes++;
-    mal_idle_tell(worker);
     bool repairs = worker->o.engine.repair_rounds > 0;
     if (!idle->walked || idle->wrong == 0 || !repairs) return true;
     /* what is put right in one place and lost in another would go on for ever */
@@ -123,6 +122,7 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
         tell_no_help(idle);
         return true;
     }
+    mal_idle_tell(worker); /* before the versions that come of it */
     return repair(worker, run, err);
 }
 
@@ -184,6 +184,8 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_SCRUB);
     bool ok = walks ? walk(worker, &run, &own) : consolidate(worker, &run, &own);
     (void)mal_worker_turn(worker, before);
+    if (ok && walks)
+        mal_idle_tell(worker); /* who sees a walk over finds its time counted */
     if (!ok && run.read_err.status != MAL_OK) own = run.read_err;
     if (ok) return true;
     bool lasting =
