@@ -4,7 +4,7 @@ import unittest
 from pathlib import Path
 
 import harness
-from harness import Daemon, only_fake
+from harness import Daemon, only_fake, wait_until
 from world import BAD, Held, fact
 
 ROOT = Path(__file__).parent.parent.parent
@@ -72,7 +72,11 @@ class Lines(unittest.TestCase):
         d.apply(fact(1), fact(2))
         d.wait_job(d.edit(BAD).json["id"])
         d.wait_job(d.edit(fact(3, "fail:space")).json["id"])
-        for job in [d.edit(f).json["id"] for f in (fact(4), BAD, fact(5))]:
+        held = Held(self, d)
+        held.begin()  # what waits for it goes together
+        jobs = [d.edit(f).json["id"] for f in (fact(4), BAD, fact(5))]
+        held.let_go()
+        for job in jobs:
             d.wait_job(job)
         for i in range(6, 10):
             d.apply(fact(i))
@@ -85,14 +89,13 @@ class Lines(unittest.TestCase):
         d.get("/v1/status"), d.get("/readyz"), d.get("/metrics")
 
     def test_a_whole_life(self):
-        d = Daemon("--batch-window-ms", "300", "--retain-bytes", "1", "--keep-versions", "0",
+        d = Daemon("--batch-window-ms", "0", "--retain-bytes", "1", "--keep-versions", "0",
                    "--keyframe-every", "1", "--request-timeout", "1", "--min-free-disk", "1")
         self.drive(d)
-        while d.read_log(0.2):
-            pass
+        wait_until(lambda: any(e.get("status") == 503 for e in d.log))  # what comes last of it
         first = d.log
         d.kill()
-        d.args += ("--batch-window-ms", "0", "--min-free-disk", str(10 ** 15))
+        d.args += ("--min-free-disk", str(10 ** 15))
         d.start()
         self.assertEqual(d.edit(fact(20)).status, 507)
         self.assertEqual(d.stop(), 0)
