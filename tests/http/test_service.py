@@ -156,6 +156,7 @@ class Notify(Own):
             d.wait_job(job)
         with held() as (file, release):
             job = d.edit({"prompt": "stuck: " + file, "target": "b"}).json["id"]
+            d.wait_job(job, "running")  # or a disk that takes its time is as silent before
             manager.wait_silence("WATCHDOG=1", 2 * WATCHDOG_MS)
             self.assertEqual(d.get("/v1/jobs/" + job).json["state"], "running")
             self.assertEqual(d.get("/livez").status, 200, "the loop is not stuck")
