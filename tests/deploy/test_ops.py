@@ -257,7 +257,9 @@ class Life(Ops):
         self.assertRegex(done.stdout, r"rollback applied, version 6")
         self.assertEqual(self.ids(), live)
         self.assertIn("refused with 422", self.run_script("rollback", 99, code=1).stderr)
-        self.assertRegex(self.run_script("rollback", 1, "--no-wait").stdout, r"^job_\w+\n$")
+        said = self.run_script("rollback", 1, "--no-wait").stdout
+        self.assertRegex(said, r"^job_\w+\n$")
+        self.d.wait_job(said.strip())
 
         self.check_export()
         self.check_backup()
