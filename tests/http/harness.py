@@ -70,11 +70,14 @@ class Daemon:
         self.args, self.listen, self.env = args, listen, env
         self.told = threading.Condition()
         self.headers = {}  # of every call
+        self.reader = None
         self.start(ready)
 
     def start(self, ready=True):
         command = [BINARY, "serve", *MODEL_ARGS, "--db", self.directory + "/db",
                    "--listen", self.listen, *self.args]
+        if self.reader:
+            self.reader.join()  # who reads the log of the one before ends this one's, too
         self.log, self.n_read, self.log_over = [], 0, False
         self.process = subprocess.Popen(self.command(command), stdin=subprocess.DEVNULL,
                                         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
