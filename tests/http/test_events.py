@@ -294,6 +294,7 @@ class Old(unittest.TestCase):
 
     def test_slow_readers(self):
         """30 who do not read 15 MB each cost nothing, and stop nobody."""
+        self.d.args = ("--request-timeout", "600")  # none of them is cut off meanwhile
         self.d.start()
         last = self.d.get("/v1/status").json["events"]["last_id"]
         first = last - 99999
