@@ -1,5 +1,7 @@
 """Clients that take their time, by the dozen: the daemon serves the others meanwhile, keeps nothing
 for them, and ends each when its time is over. And the log, when nobody reads it."""
+import itertools
+import select
 import signal
 import socket
 import threading
@@ -132,16 +134,24 @@ class Unread(Daemon):
 
 
 class Log(unittest.TestCase):
+    def ask(self, connection, numbers):
+        """A request that has a long line in the log."""
+        connection.request("POST", f"/v1/{next(numbers)}/" + "y" * 600, b"")
+        answer = connection.getresponse()
+        answer.read()
+        self.assertEqual(answer.status, 404)
+
     def flood(self, d):
-        """Numbered requests with long lines in the log until some are dropped."""
-        connection, n = d.connect(), 0
-        while not n or not metric(d, "malmend_log_lines_dropped_total"):
-            for n in range(n, n + 100):
-                connection.request("POST", f"/v1/{n}/" + "y" * 600, b"")
-                answer = connection.getresponse()
-                answer.read()
-                self.assertEqual(answer.status, 404)
-            n += 1
+        """Numbered requests until lines are dropped. By then the log's writer waits for the pipe: it
+        does not come to make room for what follows."""
+        connection, numbers = d.connect(), itertools.count()
+        for _ in range(150):  # more than the pipe holds, less than the daemon does
+            self.ask(connection, numbers)
+        with open(f"/proc/self/fd/{d.process.stderr.fileno()}", "wb", buffering=0) as pipe:
+            wait_until(lambda: not select.select([], [pipe], [], 0)[1])
+        while not metric(d, "malmend_log_lines_dropped_total"):
+            for _ in range(100):
+                self.ask(connection, numbers)
         connection.close()
 
     def test_nobody_reads(self):
