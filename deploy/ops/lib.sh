@@ -166,6 +166,9 @@ is_gone() {
     return 1
 }
 
+# Whether the answer was waited for until there was no time left.
+is_late() { [ "$status" = 000 ] && [ "$(left)" -le 0 ] && grep -q '^curl: (28)' "$tmp/why"; }
+
 unreachable() {
     why=$(sed 's/^curl: ([0-9]*) //' "$tmp/why" | head -n 1)
     die "$UNREACHABLE" "no answer from $url: ${why:-HTTP $status}"
@@ -212,6 +215,7 @@ request() {
         2??) return ;;
         429 | 503) hold_on ;;
         *)
+            ! is_late || die "$TIMED_OUT" "timed out after $timeout s: no answer from $url"
             ! is_gone || unreachable
             refused
             ;;

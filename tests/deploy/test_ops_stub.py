@@ -99,6 +99,15 @@ class Trouble(Stubbed):
         done = run("post-facts", "--json", self.file(), url=stub.url)
         self.assertEqual((done.returncode, json.loads(done.stdout)["exit"]), (4, 4))
 
+    def test_late(self):
+        """A daemon that takes too long is there."""
+        over = threading.Event()
+        self.addCleanup(over.set)
+        stub = self.stub(lambda *_: (200, {}, STATUS if over.wait(PATIENCE) else None))
+        done = run("status", "--timeout", "1", url=stub.url)
+        self.assertEqual(done.returncode, 4, done.stderr)
+        self.assertIn("timed out after 1 s", done.stderr)
+
     def test_proxy_without_a_daemon(self):
         stub = self.stub(lambda *_: (502, {"Content-Type": "text/html"}, b"<html>Bad Gateway</html>"))
         done = run("status", url=stub.url)
