@@ -25,12 +25,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def stream(self, events):
+        self.server.streams += 1  # before it is seen
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Connection", "close")
         self.end_headers()
         self.close_connection = True
-        self.server.streams += 1
         while (text := events.get()) is not None:
             self.wfile.write(text.encode())
             self.wfile.flush()
