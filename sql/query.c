@@ -31,11 +31,15 @@ static enum mal_status status_of(int rc, int system) {
     }
 }
 
+/* What a file was asked for by itself its connection does not know of. */
+static bool is_its_last(const struct mal_store *store, int rc) {
+    return (sqlite3_errcode(store->db) & 0xff) == (rc & 0xff);
+}
+
 static int system_errno(const struct mal_store *store, int rc) {
     int primary = rc & 0xff;
-    return primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN
-               ? sqlite3_system_errno(store->db)
-               : 0;
+    bool told = primary == SQLITE_IOERR || primary == SQLITE_CANTOPEN;
+    return told && is_its_last(store, rc) ? sqlite3_system_errno(store->db) : 0;
 }
 
 enum mal_status mal_store_status(const struct mal_store *store, int rc) {
@@ -46,9 +50,10 @@ bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err
     int system = system_errno(store, rc);
     char reason[64] = "";
     if (system && strerror_r(system, reason, sizeof reason)) reason[0] = '\0';
+    const char *text =
+        is_its_last(store, rc) ? sqlite3_errmsg(store->db) : sqlite3_errstr(rc);
     return mal_fail(err, status_of(rc, system), "database '%s': %s%s%s%s", store->path,
-                    sqlite3_errmsg(store->db), reason[0] ? " (" : "", reason,
-                    reason[0] ? ")" : "");
+                    text, reason[0] ? " (" : "", reason, reason[0] ? ")" : "");
 }
 
 bool mal_store_fail_errno(const char *path, int number, struct mal_error *err) {

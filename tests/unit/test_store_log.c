@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 
 #include "store_copier.h"
 #include "store_faults.h"
@@ -33,7 +34,16 @@ static struct {
     int n_commits;
     int n_anew, pages; /* how often the log was begun anew; its length before */
     bool slow;
+    int bad_sync; /* with which the next sync fails; 0: it does not */
 } seen;
+
+static int sync_errno;
+
+int fdatasync(int fd) {
+    if (!sync_errno) return (int)syscall(SYS_fdatasync, fd);
+    errno = sync_errno;
+    return -1;
+}
 
 /* The log's index begins with its length in frames, at 16, and how many are copied is at
  * 96 (SQLite's file format, "WAL-Index File Format"). */
@@ -58,6 +68,7 @@ int sqlite3_wal_checkpoint_v2(sqlite3 *db, const char *name, int mode, int *page
     if (seen.slow) usleep(2000); /* for the writer to come in between */
     int rc = real(db, name, mode, pages, copied);
     if (seen.slow) usleep(8000);
+    sync_errno = seen.bad_sync;
     return rc;
 }
 
@@ -297,6 +308,21 @@ static void bad_disk_is_told(void **state) {
     mal_store_close(store);
 }
 
+/* Of which the connection knows nothing, but of what failed before. */
+static void bad_sync_is_told(void **state) {
+    struct mal_store *store = shared(state);
+    publish_2(store, BLOB_BYTES);
+    fail_writes(20, ENOSPC);
+    assert_done(mal_store_copy_log(store, &err));
+    fail_writes(0, 0);
+    add(store, "c");
+    seen.bad_sync = EIO;
+    assert_fails(MAL_IO, "disk I/O error", mal_store_copy_log(store, &err));
+    seen.bad_sync = sync_errno = 0;
+    assert_fails(MAL_IO, "disk I/O error", mal_store_sound(store, &err));
+    mal_store_close(store);
+}
+
 static void copying_is_given_up(void **state) {
     struct mal_store *store = shared(state);
     off_t before = file_bytes(path_of(state));
@@ -323,6 +349,7 @@ int main(void) {
         PLACE_TEST(reader_keeps_a_part_back),
         PLACE_TEST(full_disk_is_tried_again),
         PLACE_TEST(bad_disk_is_told),
+        PLACE_TEST(bad_sync_is_told),
         PLACE_TEST(copying_is_given_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
