@@ -96,8 +96,9 @@ class Everything(Pages):
                 with Stream(d, *request, **{**more, "headers": {**d.headers,
                                                                 **more.get("headers", {})}}) as s:
                     if s.status != 200:
-                        assert s.status in self.statuses and self.says.search(
-                            s.answer.read().decode()), s.status
+                        text = s.answer.read().decode()
+                        assert point.ends(d, s.status, text) or \
+                            s.status in self.statuses and self.says.search(text), (s.status, text)
                     elif (taken := take(s)) is not None:
                         return taken
             except (Cut, *GONE):
@@ -122,7 +123,8 @@ class Everything(Pages):
                     assert stream.block() is None
                     return text
                 if "error" in block.data:
-                    assert self.says.search(block.text), block.text
+                    assert point.ends(d, block.data["error"]["status"], block.text) or \
+                        self.says.search(block.text), block.text
                     return None
                 text += "".join(choice["text"] for choice in block.data["choices"])
             raise AssertionError("it ends without an end")

@@ -25,6 +25,7 @@ POINTS = os.environ.get("MALMEND_POINTS", "")
 SEED = int(os.environ.get("MALMEND_SEED", "1"))
 QUIET = 100  # so many n that are not reached are the end: counts of threads differ from run to run
 GONE = OSError, http.client.HTTPException
+ENDS = re.compile("the daemon is (failed|draining|stopping)")  # why is in its log
 
 
 class Victim(Daemon):
@@ -91,6 +92,13 @@ class Point:
         assert self.says_why(d.said), d.said[-900:]
         d.bury()
 
+    def ends(self, d, status, text):
+        """Whether it says that it is about to end; then it does."""
+        if status != 503 or not ENDS.search(text):
+            return False
+        d.wait_end()
+        return True
+
     # ---- What is asked; None: no answer ----
 
     def ask(self, d, method, path, *body, **headers):
@@ -98,10 +106,11 @@ class Point:
             answer = d.call(method, path, *body, headers=headers)
         except GONE:
             return None
-        if answer.status >= 500:
+        if answer.status >= 500 and not self.ends(d, answer.status, answer.body.decode()):
             assert answer.status in self.kind.statuses, (path, answer.status, answer.body)
             assert self.says_why(answer.body.decode()), (path, answer.status, answer.body)
             assert answer.status != 503 or "Retry-After" in answer.headers, (path, answer.body)
+        if answer.status >= 500:
             return None
         return answer
 
