@@ -22,6 +22,7 @@ from ops import run
 PROXY = Path(os.environ["MAL_SOURCE_ROOT"]) / "deploy/proxy"
 TOOLS = Path(os.environ["MAL_BUILD_ROOT"]).parent / "tools"
 NAME = "malmend.example.org"
+HOST = "127.0.80.1"  # where nobody else listens: a port that is free stays so until the proxy has it
 
 
 def find(name, path):
@@ -32,7 +33,7 @@ def find(name, path):
 
 def free_port():
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((HOST, 0))
         return sock.getsockname()[1]
 
 
@@ -135,7 +136,7 @@ class Front(Lab):
 
     def connect(self):
         context = ssl.create_default_context(cafile=self.dir / "cert.pem")
-        sock = socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE)
+        sock = socket.create_connection((HOST, self.port), timeout=PATIENCE)
         return context.wrap_socket(sock, server_hostname=NAME)
 
     def exchange(self, data):
@@ -236,8 +237,10 @@ class Passing:
 
     def test_no_daemon(self):
         """Said as the daemon would, so that scripts understand it."""
-        self.start(free_port())
-        status, got = self.get("/v1/status")
+        with socket.socket() as taken:  # by somebody who does not listen
+            taken.bind(("127.0.0.1", 0))
+            self.start(taken.getsockname()[1])
+            status, got = self.get("/v1/status")
         self.assertEqual(status, 503)
         self.assertRegex(got, rb"(?i)content-type: application/problem\+json")
         self.assertRegex(got, rb"(?i)retry-after: 5")
@@ -272,7 +275,7 @@ class Passing:
         folder = self.dir / "bin"
         folder.mkdir(exist_ok=True)
         script = folder / "curl"
-        script.write_text(f'#!/bin/sh\nexec {shutil.which("curl")} "$@" --resolve {NAME}:{self.port}:127.0.0.1\n')
+        script.write_text(f'#!/bin/sh\nexec {shutil.which("curl")} "$@" --resolve {NAME}:{self.port}:{HOST}\n')
         script.chmod(0o755)
         return folder
 
@@ -286,7 +289,7 @@ class Nginx(Passing, Front):
         text = (PROXY / "nginx.conf").read_text()
         site = text.split("\nserver {\n    listen 80;")[0]
         for old, new in (("127.0.0.1:8780", f"127.0.0.1:{upstream}"),
-                         ("listen 443 ", f"listen 127.0.0.1:{self.port} "),
+                         ("listen 443 ", f"listen {HOST}:{self.port} "),
                          ("    listen [::]:443 ssl http2;\n", ""),
                          ("/etc/ssl/malmend.pem", str(self.dir / "cert.pem")),
                          ("/etc/ssl/private/malmend.key", str(self.dir / "key.pem"))):
@@ -322,8 +325,8 @@ class Caddy(Passing, Front):
         text = (PROXY / "Caddyfile").read_text()
         text = text.replace("127.0.0.1:8780", f"127.0.0.1:{upstream}")
         text = text.replace("{\n\tservers {", "{\n\tadmin off\n\tauto_https off\n\tservers {", 1)
-        text = text.replace(f"\n{NAME} {{", f"\nhttps://{NAME}:{self.port} {{\n\ttls {self.dir}/cert.pem "
-                            f"{self.dir}/key.pem")
+        text = text.replace(f"\n{NAME} {{", f"\nhttps://{NAME}:{self.port} {{\n\tbind {HOST}\n\ttls "
+                            f"{self.dir}/cert.pem {self.dir}/key.pem")
         return self.write("Caddyfile", text)
 
     def launch(self, upstream):
