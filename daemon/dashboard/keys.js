@@ -5,7 +5,7 @@ import { closeDrawer, go } from './views.js';
 const PLACES = { o: 'overview', t: 'teach', a: 'ask', f: 'facts', j: 'jobs', v: 'versions' };
 const OFF = 'malmend-keys-off';
 
-let went = 0; /* when g was pressed */
+let went = -Infinity; /* when g was pressed */
 
 function stored() {
   try {
@@ -54,11 +54,11 @@ function showKeys() {
 }
 
 function press(event) {
-  const { key } = event;
-  if (Date.now() - went < 1500 && PLACES[key]) {
-    went = 0;
+  const { key, timeStamp } = event; /* of the key itself: a busy page comes to it late */
+  if (timeStamp - went < 1500 && PLACES[key]) {
+    went = -Infinity;
     go(`#${PLACES[key]}`);
-  } else if (key === 'g') went = Date.now();
+  } else if (key === 'g') went = timeStamp;
   else if (key === '/') search();
   else if (key === '?') showKeys();
   else if (key === 'n') go('#teach');

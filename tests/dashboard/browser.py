@@ -192,15 +192,23 @@ class Page:
         return (f"([...document.querySelectorAll({json.dumps(inside + ' button, ' + inside + ' a')})]"
                 f".find((b) => b.offsetParent && b.innerText.trim() === {json.dumps(text)}))")
 
-    def key(self, name, shift=False):
+    def key(self, name, shift=False, at=None):
         code, text = KEYS.get(name, (ord(name[0].upper()), name))
         key = " " if name == "Space" else name
         params = {"key": key, "code": name, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
         if text and not (shift and name in KEYS):
             params["text"] = text
+        if at:
+            params["timestamp"] = at
         self.do("Input.dispatchKeyEvent", type="keyDown", **params)
         self.do("Input.dispatchKeyEvent", type="keyUp", key=key, code=name,
                 windowsVirtualKeyCode=code)
+
+    def keys(self, *names):
+        """One soon after the other, however long it takes to say so."""
+        now = time.time()
+        for i, name in enumerate(names):
+            self.key(name, at=now + i / 10)
 
     def type(self, text):
         self.do("Input.insertText", text=text)

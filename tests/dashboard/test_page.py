@@ -225,8 +225,7 @@ class Changing(PageCase):
         page.tab_to("it.innerText === 'Ask it'")
         page.key("Enter")
         page.wait_text("#answers", "every letter")
-        page.key("g")
-        page.key("v")
+        page.keys("g", "v")
         page.wait(self.version_row(v))
         page.key("j")
         page.key("j")
@@ -246,8 +245,7 @@ class Changing(PageCase):
         page.wait("document.getElementById('keys').open")
         page.key("Escape")
         page.wait("!document.getElementById('keys').open")
-        page.key("g")
-        page.key("o")
+        page.keys("g", "o")
         page.wait("!document.getElementById('view-overview').hidden")
 
 
