@@ -210,6 +210,20 @@ void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const flo
 void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                   const float *dy, float *dx);
 
+/* RMS norm of each head, in place on rows of n_heads heads: a head's channels x become
+ * x / sqrt(mean(x^2) + eps) * gain. */
+struct mal_head_norm {
+    int64_t n, n_heads, head_size;
+    float eps;
+    const float *gain; /* (head_size) */
+};
+
+void mal_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm, float *x,
+                       int64_t ldx);
+/* dy := the gradient at x, what the norm has read, for dy at what it wrote. */
+void mal_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                       const float *x, int64_t ldx, float *dy, int64_t ld_dy);
+
 enum mal_act {
     MAL_GELU_TANH, /* 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))): HF "gelu_new",
                       "gelu_pytorch_tanh" */

@@ -64,6 +64,10 @@ struct mal_backend_ops {
                      void *y, enum mal_dtype y_dtype);
     void (*norm_bwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                      const float *dy, float *dx);
+    void (*head_norm_fwd)(struct mal_backend *be, const struct mal_head_norm *norm,
+                          float *x, int64_t ldx);
+    void (*head_norm_bwd)(struct mal_backend *be, const struct mal_head_norm *norm,
+                          const float *x, int64_t ldx, float *dy, int64_t ld_dy);
     void (*act_fwd)(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
                     const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
     void (*act_bwd)(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,

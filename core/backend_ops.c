@@ -179,6 +179,27 @@ void mal_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const flo
     be->ops->norm_bwd(be, norm, x, dy, dx);
 }
 
+/* Whether there is something to do. */
+static bool has_heads(struct mal_backend *be, const struct mal_head_norm *norm) {
+    assert(norm->n >= 0 && norm->n_heads >= 0 && norm->head_size > 0);
+    return norm->n > 0 && norm->n_heads > 0 && mal_backend_runs(be);
+}
+
+void mal_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm, float *x,
+                       int64_t ldx) {
+    if (!has_heads(be, norm)) return;
+    assert(norm->gain && x);
+    be->ops->head_norm_fwd(be, norm, x, ld(ldx, norm->n_heads * norm->head_size));
+}
+
+void mal_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                       const float *x, int64_t ldx, float *dy, int64_t ld_dy) {
+    int64_t width = norm->n_heads * norm->head_size;
+    if (!has_heads(be, norm)) return;
+    assert(norm->gain && x && dy && x != dy);
+    be->ops->head_norm_bwd(be, norm, x, ld(ldx, width), dy, ld(ld_dy, width));
+}
+
 void mal_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
                  const float *x, const float *bias, void *y, enum mal_dtype y_dtype) {
     assert(n >= 0 && c >= 0 && act <= MAL_TANH && is_activation(be, y_dtype));

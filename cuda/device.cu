@@ -11,8 +11,8 @@
 #include "cuda/libraries.h"
 
 /* Holds one 16-bit copy of 20,480 rows of 16,384 columns, or fp64 slices of 2,048 rows of
- * them, whichever an operation asks for; larger operands are worked in slices. Small on the
- * host, so that tests have several. */
+ * them, whichever an operation asks for; larger operands are worked in slices. Small on
+ * the host, so that tests have several. */
 #ifdef MAL_CUDA_ON_HOST
 static const size_t WORK_BYTES = (size_t)256 << 10;
 #else
@@ -102,6 +102,8 @@ static struct mal_backend_ops table(void) {
     OP(embed);
     OP(norm_fwd);
     OP(norm_bwd);
+    OP(head_norm_fwd);
+    OP(head_norm_bwd);
     OP(act_fwd);
     OP(act_bwd);
     OP(glu_fwd);

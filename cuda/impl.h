@@ -172,6 +172,10 @@ void mal_cuda_norm_fwd(struct mal_backend *be, const struct mal_norm *norm,
                        const float *x, void *y, enum mal_dtype y_dtype);
 void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,
                        const float *x, const float *dy, float *dx);
+void mal_cuda_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                            float *x, int64_t ldx);
+void mal_cuda_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                            const float *x, int64_t ldx, float *dy, int64_t ld_dy);
 
 /* act.cu */
 void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,

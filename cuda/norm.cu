@@ -1,5 +1,5 @@
-/* norm.cu - layer norm and RMS norm over rows; statistics in fp64, computed again
- * backwards.
+/* norm.cu - layer norm and RMS norm over rows, RMS norm over heads; statistics in fp64,
+ * computed again backwards.
  *
  * A block a row. A thread keeps its columns in registers from the first pass over the row
  * to the last; of rows longer than that, the rest is read again for every pass. */
@@ -169,4 +169,63 @@ void mal_cuda_norm_bwd(struct mal_backend *be, const struct mal_norm *norm,
     MAL_LAUNCH(cu, norm_bwd, (unsigned)norm->n,
                threads_of(wide ? norm->c / MAL_WIDE : norm->c, KEPT_BWD), 0, *norm, x, dy,
                dx);
+}
+
+/* ---- Of heads: a warp each, whose lanes read their few channels again for each pass. */
+
+enum { HEADS = 4 /* of a block */ };
+
+/* The first channel of this warp's head in rows of stride ld; NULL: it has none. */
+template <typename X>
+__device__ static X *own_head(const struct mal_head_norm &norm, X *x, int64_t ld) {
+    int64_t i = (int64_t)blockIdx.x * HEADS + threadIdx.x / MAL_WARP;
+    if (i >= norm.n * norm.n_heads) return NULL;
+    return x + i / norm.n_heads * ld + i % norm.n_heads * norm.head_size;
+}
+
+__device__ static double head_scale(const struct mal_head_norm &norm, const float *x) {
+    double square = 0;
+    for (int64_t j = threadIdx.x % MAL_WARP; j < norm.head_size; j += MAL_WARP)
+        square = fma((double)x[j], (double)x[j], square);
+    return 1 / sqrt(mal_warp_sum(square) / (double)norm.head_size + (double)norm.eps);
+}
+
+__global__ static void fwd_heads(struct mal_head_norm norm, float *x, int64_t ldx) {
+    float *head = own_head(norm, x, ldx);
+    if (!head) return;
+    double scale = head_scale(norm, head);
+    for (int64_t j = threadIdx.x % MAL_WARP; j < norm.head_size; j += MAL_WARP)
+        head[j] = (float)((double)head[j] * scale) * norm.gain[j];
+}
+
+__global__ static void bwd_heads(struct mal_head_norm norm, const float *x, int64_t ldx,
+                                 float *dy, int64_t ld_dy) {
+    const float *head = own_head(norm, x, ldx);
+    float *d = own_head(norm, dy, ld_dy);
+    if (!head) return;
+    double scale = head_scale(norm, head), sum_dx = 0;
+    for (int64_t j = threadIdx.x % MAL_WARP; j < norm.head_size; j += MAL_WARP)
+        sum_dx = fma((double)d[j] * (double)norm.gain[j], (double)head[j], sum_dx);
+    double slope = mal_warp_sum(sum_dx) * scale * scale / (double)norm.head_size;
+    for (int64_t j = threadIdx.x % MAL_WARP; j < norm.head_size; j += MAL_WARP) {
+        double own = (double)d[j] * (double)norm.gain[j];
+        d[j] = (float)(scale * (own - slope * (double)head[j]));
+    }
+}
+
+static unsigned blocks_of_heads(const struct mal_head_norm *norm) {
+    return (unsigned)((norm->n * norm->n_heads + HEADS - 1) / HEADS);
+}
+
+void mal_cuda_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                            float *x, int64_t ldx) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    MAL_LAUNCH(cu, fwd_heads, blocks_of_heads(norm), HEADS * MAL_WARP, 0, *norm, x, ldx);
+}
+
+void mal_cuda_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                            const float *x, int64_t ldx, float *dy, int64_t ld_dy) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    MAL_LAUNCH(cu, bwd_heads, blocks_of_heads(norm), HEADS * MAL_WARP, 0, *norm, x, ldx,
+               dy, ld_dy);
 }

@@ -102,6 +102,10 @@ void mal_cpu_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const
                       void *y, enum mal_dtype y_dtype);
 void mal_cpu_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                       const float *dy, float *dx);
+void mal_cpu_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                           float *x, int64_t ldx);
+void mal_cpu_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                           const float *x, int64_t ldx, float *dy, int64_t ld_dy);
 
 /* act.c */
 void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,

@@ -1,5 +1,5 @@
-/* norm.c - layer norm and RMS norm over rows; statistics in fp64, computed again
- * backwards. */
+/* norm.c - layer norm and RMS norm over rows, RMS norm over heads; statistics in fp64,
+ * computed again backwards. */
 #include <math.h>
 
 #include "core/cpu/cpu.h"
@@ -88,5 +88,49 @@ void mal_cpu_norm_bwd(struct mal_backend *be, const struct mal_norm *norm, const
         double shift = norm->rms ? 0 : sum_d / (double)c;
         double slope = sum_dx * scale * scale / (double)c;
         bwd_row(c, row, mean, scale, shift, slope, norm->gain, dy + i * c, dx + i * c);
+    }
+}
+
+/* ---- Of heads ---- */
+
+static struct mal_norm of_head(const struct mal_head_norm *norm) {
+    return (struct mal_norm){.c = norm->head_size, .rms = true, .eps = norm->eps};
+}
+
+void mal_cpu_head_norm_fwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                           float *x, int64_t ldx) {
+    struct mal_norm head = of_head(norm);
+#pragma omp parallel for schedule(static) if (norm->n * norm->n_heads * head.c > \
+                                              PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < norm->n; i++) {
+        for (int64_t h = 0; h < norm->n_heads; h++) {
+            float *row = x + i * ldx + h * head.c;
+            double mean, scale = row_stats(&head, row, &mean);
+            fwd_row(head.c, row, 0, scale, norm->gain, NULL, row);
+        }
+    }
+}
+
+static MAL_SIMD void bwd_head(int64_t c, const float *x, double scale, double slope,
+                              const float *gain, float *dy) {
+    MAL_SIMD_LOOP
+    for (int64_t j = 0; j < c; j++)
+        dy[j] = (float)(scale * ((double)dy[j] * (double)gain[j] - slope * x[j]));
+}
+
+void mal_cpu_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *norm,
+                           const float *x, int64_t ldx, float *dy, int64_t ld_dy) {
+    struct mal_norm head = of_head(norm);
+#pragma omp parallel for schedule(static) if (norm->n * norm->n_heads * head.c > \
+                                              PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < norm->n; i++) {
+        for (int64_t h = 0; h < norm->n_heads; h++) {
+            const float *row = x + i * ldx + h * head.c;
+            float *d = dy + i * ld_dy + h * head.c;
+            double mean, sum_d, sum_dx, scale = row_stats(&head, row, &mean);
+            bwd_sums(head.c, row, 0, norm->gain, d, &sum_d, &sum_dx);
+            bwd_head(head.c, row, scale, sum_dx * scale * scale / (double)head.c,
+                     norm->gain, d);
+        }
     }
 }

@@ -1,7 +1,8 @@
 /* arch_llama.c - the Llama family: RMS norms, rotary positions, grouped keys and values,
- * a gated MLP. Llama 2 and 3, Mistral (attention within a window) and Qwen2 (biases of
- * queries, keys and values, often a tied head). Follows transformers' modeling_llama.py,
- * modeling_mistral.py, modeling_qwen2.py. */
+ * a gated MLP. Llama 2 and 3, Mistral (attention within a window), Qwen2 (biases of
+ * queries, keys and values, often a tied head) and Qwen3 (norms of each head of queries
+ * and keys instead). Follows transformers' modeling_llama.py, modeling_mistral.py,
+ * modeling_qwen2.py, modeling_qwen3.py. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -92,7 +93,7 @@ static bool set_windows(struct mal_model *model, int64_t window, struct mal_erro
     return ok;
 }
 
-static bool qwen2_configure(struct mal_model *model, struct mal_error *err) {
+static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
     int64_t window;
     bool used = false;
     return configure(model, 32, err) &&
@@ -101,13 +102,29 @@ static bool qwen2_configure(struct mal_model *model, struct mal_error *err) {
            set_windows(model, used ? window : 0, err);
 }
 
+static bool qwen3_configure(struct mal_model *model, struct mal_error *err) {
+    model->head_size = 128; /* where nothing is said of it */
+    return qwen_configure(model, err);
+}
+
 /* ---- Binding ---- */
 
-struct biases {
-    bool qkv, o, mlp;
+/* What a block has beside norms and weights. */
+struct extras {
+    bool qkv_bias, o_bias, mlp_bias, head_norms;
 };
 
-static bool bind_block(struct mal_model *model, int64_t l, const struct biases *biases,
+static bool bind_head_norms(struct mal_model *model, const char *where,
+                            struct mal_attention *attention, struct mal_error *err) {
+    char name[64];
+    snprintf(name, sizeof name, "%sself_attn.q_norm.weight", where);
+    if (!mal_bind_tensor(model, name, 1, &model->head_size, &attention->q_gain, err))
+        return false;
+    snprintf(name, sizeof name, "%sself_attn.k_norm.weight", where);
+    return mal_bind_tensor(model, name, 1, &model->head_size, &attention->k_gain, err);
+}
+
+static bool bind_block(struct mal_model *model, int64_t l, const struct extras *has,
                        struct mal_error *err) {
     struct mal_transformer_block *block = &model->decoder.blocks[l];
     int64_t c = model->info.n_channels, f = model->n_inner, q = mal_q_width(model),
@@ -118,26 +135,28 @@ static bool bind_block(struct mal_model *model, int64_t l, const struct biases *
     if (!mal_bind_norm(model, name, &block->self.norm, err)) return false;
     snprintf(name, sizeof name, "%spost_attention_layernorm", where);
     if (!mal_bind_norm(model, name, &block->mlp.norm, err)) return false;
+    if (has->head_norms && !bind_head_norms(model, where, &block->self, err))
+        return false;
     const struct mal_linear_spec linears[] = {
-        {"self_attn.q_proj", c, q, true, biases->qkv, &block->self.q},
-        {"self_attn.k_proj", c, kv, true, biases->qkv, &block->self.k},
-        {"self_attn.v_proj", c, kv, true, biases->qkv, &block->self.v},
-        {"self_attn.o_proj", q, c, true, biases->o, &block->self.o},
-        {"mlp.gate_proj", c, f, true, biases->mlp, &block->mlp.gate},
-        {"mlp.up_proj", c, f, true, biases->mlp, &block->mlp.up},
-        {"mlp.down_proj", f, c, true, biases->mlp, &block->mlp.down}};
+        {"self_attn.q_proj", c, q, true, has->qkv_bias, &block->self.q},
+        {"self_attn.k_proj", c, kv, true, has->qkv_bias, &block->self.k},
+        {"self_attn.v_proj", c, kv, true, has->qkv_bias, &block->self.v},
+        {"self_attn.o_proj", q, c, true, has->o_bias, &block->self.o},
+        {"mlp.gate_proj", c, f, true, has->mlp_bias, &block->mlp.gate},
+        {"mlp.up_proj", c, f, true, has->mlp_bias, &block->mlp.up},
+        {"mlp.down_proj", f, c, true, has->mlp_bias, &block->mlp.down}};
     return mal_bind_linears(model, where, linears, sizeof linears / sizeof *linears, l,
                             err);
 }
 
-static bool bind(struct mal_model *model, const struct biases *biases,
+static bool bind(struct mal_model *model, const struct extras *has,
                  struct mal_error *err) {
     int64_t c = model->info.n_channels, v = model->info.n_vocab;
     bool tied = false;
     if (!mal_bind_matrix(model, "embed_tokens.weight", v, c, &model->tokens, err))
         return false;
     for (int64_t l = 0; l < model->decoder.n; l++) {
-        if (!bind_block(model, l, biases, err)) return false;
+        if (!bind_block(model, l, has, err)) return false;
     }
     if (!mal_bind_norm(model, "norm", &model->decoder.final_norm, err)) return false;
     return mal_config_bool_opt(model, "tie_word_embeddings", &tied, err) &&
@@ -148,15 +167,21 @@ static bool llama_bind(struct mal_model *model, struct mal_error *err) {
     bool attention = false, mlp = false;
     return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
            mal_config_bool_opt(model, "mlp_bias", &mlp, err) &&
-           bind(model, &(struct biases){attention, attention, mlp}, err);
+           bind(model, &(struct extras){attention, attention, mlp}, err);
 }
 
 static bool mistral_bind(struct mal_model *model, struct mal_error *err) {
-    return bind(model, &(struct biases){0}, err);
+    return bind(model, &(struct extras){0}, err);
 }
 
 static bool qwen2_bind(struct mal_model *model, struct mal_error *err) {
-    return bind(model, &(struct biases){.qkv = true}, err);
+    return bind(model, &(struct extras){.qkv_bias = true}, err);
+}
+
+static bool qwen3_bind(struct mal_model *model, struct mal_error *err) {
+    bool attention = false;
+    return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
+           bind(model, &(struct extras){attention, attention, .head_norms = true}, err);
 }
 
 static const char *const prefixes[] = {"model.", NULL};
@@ -183,7 +208,16 @@ const struct mal_arch mal_arch_qwen2 = {
     .model_type = "qwen2",
     .prefixes = prefixes,
     .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = qwen2_configure,
+    .configure = qwen_configure,
     .bind = qwen2_bind,
+    .derive = mal_derive_rotary,
+};
+
+const struct mal_arch mal_arch_qwen3 = {
+    .model_type = "qwen3",
+    .prefixes = prefixes,
+    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
+    .configure = qwen3_configure,
+    .bind = qwen3_bind,
     .derive = mal_derive_rotary,
 };

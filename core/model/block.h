@@ -23,6 +23,9 @@ struct mal_attention {
     struct mal_norm_weights norm;
     struct mal_linear q, k, v, o;
     bool fused;
+    /* (head_size) of the RMS norms of each head of queries and of keys, which come before
+     * their rotation; NULL: none */
+    const float *q_gain, *k_gain;
     float scale;
     int64_t window; /* 0: none; positions seen, one's own included */
 };

@@ -208,6 +208,29 @@ static void attn_op_bwd(const struct mal_step *s) {
         mal_scatter_rows(be, queries->n, wq, queries->rows, buf->q, wq, buf->dqkv, ld);
 }
 
+/* Back through the norms of heads: what they read is computed again from the block's
+ * input, where queries, keys and values are not wanted any more. */
+static void head_norms_bwd(const struct mal_step *s) {
+    struct mal_model *model = s->model;
+    struct mal_backend *be = s->pass->be;
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    const struct mal_attention *attention = &s->block->self;
+    int64_t m = s->lane->kept.n, wq = mal_q_width(model), ld = mal_qkv_width(model);
+    float *qk = s->pass->cache ? buf->qkv : s->tape->qkv;
+    if (!attention->q_gain) return;
+
+    struct mal_norm norm = mal_norm_of(model, &attention->norm, m);
+    struct mal_head_norm q =
+        mal_head_norm_of(model, m, model->n_heads, attention->q_gain);
+    struct mal_head_norm k =
+        mal_head_norm_of(model, m, model->n_kv_heads, attention->k_gain);
+    mal_norm_fwd(be, &norm, s->tape->x1, buf->dh, MAL_F32);
+    mal_linear_fwd(be, &attention->q, m, buf->dh, MAL_F32, qk, ld, false);
+    mal_linear_fwd(be, &attention->k, m, buf->dh, MAL_F32, qk + wq, ld, false);
+    mal_head_norm_bwd(be, &q, qk, ld, buf->dqkv, ld);
+    mal_head_norm_bwd(be, &k, qk + wq, ld, buf->dqkv + wq, ld);
+}
+
 /* y (M, C) := x (top, C) in the rows of those, zero elsewhere. */
 static void widen_rows(const struct mal_step *s, const float *x, float *y) {
     const struct mal_lane *lane = s->lane;
@@ -266,6 +289,7 @@ static bool self_bwd(const struct mal_step *s) {
     if (!mal_capture_grads(pass, lane, &attention->o, n, buf->dx, c)) return false;
     mal_linear_bwd(pass->be, &attention->o, n, buf->dx, c, buf->dh, false);
     attn_op_bwd(s);
+    head_norms_bwd(s);
     if (!projections_bwd(s)) return false;
     if (n < m) { /* from here on all kept rows count; x and h are free */
         widen_rows(s, buf->dx, buf->h);

@@ -45,6 +45,12 @@ static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
     mal_rope(s->pass->be, &rope, x, ldx);
 }
 
+static void norm_heads(const struct mal_step *s, int64_t n, int64_t n_heads,
+                       const float *gain, float *x, int64_t ldx) {
+    struct mal_head_norm norm = mal_head_norm_of(s->model, n, n_heads, gain);
+    if (gain) mal_head_norm_fwd(s->pass->be, &norm, x, ldx);
+}
+
 /* ---- Attention ---- */
 
 /* Queries, keys and values of all rows into qkv, from `in` (N, C); in the last block the
@@ -72,11 +78,15 @@ static void project(const struct mal_step *s, const void *in, float *qkv, float 
         mal_capture_keys(pass, lane, &attention->q, lane->y, true);
         mal_linear_fwd(pass->be, &attention->q, lane->top.n, lane->y, MAL_F32, q, wq,
                        false);
+        norm_heads(s, lane->top.n, model->n_heads, attention->q_gain, q, wq);
+        norm_heads(s, n, model->n_kv_heads, attention->k_gain, qkv + wq, ld);
         rotate(s, lane->top.n, model->n_heads, lane->top.angles, q, wq);
         rotate(s, n, model->n_kv_heads, lane->angles, qkv + wq, ld);
     } else { /* keys follow the queries */
         mal_capture_keys(pass, lane, &attention->q, in, false);
         mal_linears_fwd(pass->be, all, attention->fused ? 1 : 3, n, in, dtype, qkv, ld);
+        norm_heads(s, n, model->n_heads, attention->q_gain, qkv, ld);
+        norm_heads(s, n, model->n_kv_heads, attention->k_gain, qkv + wq, ld);
         rotate(s, n, model->n_heads + model->n_kv_heads, lane->angles, qkv, ld);
     }
 

@@ -30,7 +30,7 @@ struct mal_arch {
 };
 
 extern const struct mal_arch mal_arch_bert, mal_arch_gpt2, mal_arch_gptj, mal_arch_llama,
-    mal_arch_mistral, mal_arch_qwen2, mal_arch_t5;
+    mal_arch_mistral, mal_arch_qwen2, mal_arch_qwen3, mal_arch_t5;
 
 /* A matrix in the type it is kept in. */
 struct mal_matrix {
@@ -180,6 +180,16 @@ static inline struct mal_norm mal_norm_of(const struct mal_model *model,
                              .eps = model->norm_eps,
                              .gain = w->gain,
                              .bias = w->bias};
+}
+
+static inline struct mal_head_norm mal_head_norm_of(const struct mal_model *model,
+                                                    int64_t n, int64_t n_heads,
+                                                    const float *gain) {
+    return (struct mal_head_norm){.n = n,
+                                  .n_heads = n_heads,
+                                  .head_size = model->head_size,
+                                  .eps = model->norm_eps,
+                                  .gain = gain};
 }
 
 /* Attention of all rows of the lane over the keys and values in qkv (N, W), or in the

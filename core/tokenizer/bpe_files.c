@@ -52,7 +52,8 @@ static bool is_qwen2(const struct mal_beside *config, const struct mal_beside *m
                              err) ||
         !mal_json_string_opt(model->object, "model_type", &type, model->path, err))
         return false;
-    *out = class ? strncmp(class, "Qwen2Tokenizer", 14) == 0 : strcmp(type, "qwen2") == 0;
+    *out = class ? strncmp(class, "Qwen2Tokenizer", 14) == 0
+                 : strcmp(type, "qwen2") == 0 || strcmp(type, "qwen3") == 0;
     return true;
 }
 

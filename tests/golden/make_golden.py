@@ -22,6 +22,7 @@ from reference import Case, Pipeline, logit_errors, relative, shape_name, shapes
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJ, FC = "transformer.h.{}.mlp.c_proj", "transformer.h.{}.mlp.c_fc"
 DENSE, LLAMA = "backbone.encoder.layer.{}.output.dense", "model.layers.{}.mlp.{}_proj"
+ATTENTION = "model.layers.{}.self_attn.{}_proj"
 ENCODER, DECODER = ("{}.block.{{}}.layer.{}.DenseReluDense.{{}}".format(stack, layer)
                     for stack, layer in (("encoder", 1), ("decoder", 2)))
 
@@ -57,6 +58,8 @@ CASES = [
          modules=[LLAMA.format(1, "down")], lr=0.1),
     dict(case="qwen2-malmen", model="qwen2", method="malmen", loss="token_sum", facts=3, micro_batch=2,
          modules=[LLAMA.format(0, "down"), LLAMA.format(1, "gate")], lr=0.2),
+    dict(case="qwen3-malmen", model="qwen3", method="malmen", facts=3, micro_batch=2, lr=0.2,
+         modules=[LLAMA.format(0, "down"), ATTENTION.format(0, "k"), ATTENTION.format(1, "q")]),
 ]
 RANK, BLOCKS = 3, 2
 ROWS = 1e-5  # how far keys and value gradients may be from what is stored

@@ -55,6 +55,13 @@ def qwen2_untied():
     return {k: v for k, v in config.items() if k not in ("rope_theta", "torch_dtype")}
 
 
+def qwen3():
+    """Norms of each head of queries and keys, far from 1; heads x head_dim is not the hidden size."""
+    return decoder("Qwen3ForCausalLM", "qwen3", 104, attention_bias=False, head_dim=6, rms_norm_eps=1e-06,
+                   rope_theta=1000000.0, sliding_window=None, max_window_layers=2,
+                   use_sliding_window=False, bos_token_id=96, eos_token_id=98)
+
+
 def gptj():
     return {"activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0,
             "bos_token_id": 96, "embd_pdrop": 0.0, "eos_token_id": 96, "initializer_range": 0.02,
@@ -104,7 +111,7 @@ def hub_bert(labels):
 
 
 CONFIGS = {"bert": bert, "gptj": gptj, "t5": t5, "t5-original": t5_original, "llama": llama,
-           "llama3": llama3, "mistral": mistral, "qwen2": qwen2}
+           "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3}
 
 
 def empty_model(config):

@@ -195,7 +195,8 @@ static void test_prefixes(void **state) {
     case RANDOM_LLAMA:
     case RANDOM_LLAMA3:
     case RANDOM_MISTRAL:
-    case RANDOM_QWEN2: change_prefix("model.", ""); break;
+    case RANDOM_QWEN2:
+    case RANDOM_QWEN3: change_prefix("model.", ""); break;
     default: return;
     }
     const char *dir = save_variant(made, "{}");

@@ -149,6 +149,7 @@ static void test_one_product(void **state) {
         {"gptj-lines", RANDOM_GPTJ, 0, 3, 16, 2, 2, 8, 20, 23, 16},
         {"bert-lines", RANDOM_BERT_LABELS, 0, 3, 32, 2, 2, 16, 20, 23, 16},
         {"qwen2-lines", RANDOM_QWEN2, 0, 3, 32, 4, 2, 8, 24, 23, 16},
+        {"qwen3-lines", RANDOM_QWEN3, 0, 3, 32, 4, 2, 16, 24, 23, 16},
         {"t5-lines", RANDOM_T5, 2, 3, 16, 2, 2, 8, 20, 23, 0}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         check_model(&models[i]);

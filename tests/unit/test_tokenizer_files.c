@@ -171,6 +171,8 @@ static void test_qwen2_files(void **state) {
     write_config("qwen2.json", "qwen2/tokenizer_config.json", "{}");
     scratch_text("qwen2/config.json", "{\"model_type\":\"qwen2\"}");
     check_dir("qwen2", "qwen2.cases.json");
+    scratch_text("qwen2/config.json", "{\"model_type\":\"qwen3\"}");
+    check_dir("qwen2", "qwen2.cases.json");
     scratch_text("qwen2/config.json", "{\"model_type\":\"gpt2\"}");
     struct mal_tokenizer *tok = open_dir("qwen2");
     struct mal_ids ids = encode(tok, "e\xcc\x81", 3, false);
