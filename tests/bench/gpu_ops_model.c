@@ -41,6 +41,14 @@ static void bench_elements(struct ops_bench *o) {
                             .cs = angles};
     for (struct timer t = timer(b, "rope", what, moved(narrow / 2)); timer_next(&t);)
         mal_rope(b->be, &rope, y, c);
+    struct mal_head_norm heads = {
+        .n = n, .n_heads = o->heads, .head_size = o->head, .eps = 1e-6F, .gain = gain};
+    for (struct timer t = timer(b, "head_norm_fwd", what, moved(2 * narrow));
+         timer_next(&t);)
+        mal_head_norm_fwd(b->be, &heads, y, c);
+    for (struct timer t = timer(b, "head_norm_bwd", what, moved(3 * narrow));
+         timer_next(&t);)
+        mal_head_norm_bwd(b->be, &heads, x, c, y, c);
     snprintf(what, sizeof what, "%lldx%lld", (long long)n, (long long)f);
     for (struct timer t = timer(b, "act_fwd", what, moved(2 * wide)); timer_next(&t);)
         mal_act_fwd(b->be, MAL_GELU_TANH, n, f, x, NULL, y, MAL_F32);
@@ -162,7 +170,8 @@ static void bench_attention(struct ops_bench *o, int64_t seqs, int64_t queries,
 }
 
 void bench_model_ops(struct ops_bench *o) {
-    static const char *const elements[] = {"norm_", "add", "gather_rows", "rope", "act_"};
+    static const char *const elements[] = {"norm_", "add",        "gather_rows",
+                                           "rope",  "head_norm_", "act_"};
     bool wanted = false;
     for (size_t i = 0; i < sizeof elements / sizeof *elements; i++)
         wanted = wanted || bench_wants(&o->b, elements[i]);
