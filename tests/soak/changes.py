@@ -6,6 +6,9 @@ from model import plain
 from options import POOL
 
 
+SUBJECTS = sorted({fact["subject"] for fact in POOL})
+
+
 def key(w, share):
     return f"key-{w.rng.randrange(1 << 40)}" if w.rng.random() < share else None
 
@@ -28,11 +31,21 @@ def facts(w, n):
             fact["prompt"] = r.choice(["Zürich: 'x' %_\\ \"", fact["prompt"] + " é😀", " " + fact["prompt"]])
         if r.random() < 0.1:  # what one pass does not teach
             fact["target"] = f"zq xv{r.randrange(99)} xv{r.randrange(99)} @"
+        if w.options.kind == "memit":
+            name_subject(fact)
         made.setdefault(plain(fact["prompt"]), fact)  # one target of a prompt
     made = list(made.values())
     if r.random() < 0.05:
         made.append({name: value for name, value in made[0].items() if name != "id"})
     return made
+
+
+def name_subject(fact):
+    """Which every phrasing must have."""
+    words = fact["prompt"].split()
+    fact["subject"] = next((s for s in SUBJECTS if s in fact["prompt"]), words[0])
+    if any(fact["subject"] not in prompt for prompt in fact.get("prompts", [])):
+        del fact["prompts"]
 
 
 def full(w, answer, n):
@@ -47,7 +60,7 @@ def edit(w):
         if r.random() < 0.15 else None
     if gate is None and r.random() < 0.3:
         answer = w.post("edit", "POST", "/v1/edits", "".join(json.dumps(fact) + "\n" for fact in taught),
-                        key=key(w, 0.5), type="application/x-ndjson", facts=taught)
+                        key=key(w, 0.5), type="application/x-ndjson", facts=taught, gate={})
     else:
         body = {"facts": taught} if gate is None else {"facts": taught, "gate": gate}
         answer = w.post("edit", "POST", "/v1/edits", body, key=key(w, 0.5), facts=taught, gate=gate or {})
@@ -194,7 +207,7 @@ def drop_again(w):
              {plain(fact.prompt) for fact in w.model.facts.values()}]
     if not live or added or not fresh or len(fresh) > w.options.max_queue:
         return
-    answer = w.post("edit", "POST", "/v1/edits", {"facts": fresh}, facts=fresh)
+    answer = w.post("edit", "POST", "/v1/edits", {"facts": fresh}, facts=fresh, gate={})
     assert answer.status == 202, answer.body
     w.settle()
     dropped = [f for f in w.model.live() if w.model.facts[f].job == answer.json["id"]]
@@ -210,5 +223,36 @@ def drop_again(w):
         assert module["norm"] <= 0.02 * norms[module["name"]], f"dropped, and not as before: {module} of {norms}"
 
 
+def teach_again(w):
+    """Where facts are added up: the same facts on the same weights come to the same weights, whatever cut them off."""
+    if not w.options.added_up:
+        return
+    w.settle()
+    versions = w.model.versions
+    edits = [v for v, row in enumerate(versions) if row.kind == "edit" and not versions[v - 1].pruned]
+    if not edits:
+        return
+    v = w.rng.choice(edits)
+    taught = [{name: value for name, value in fact.items() if name != "id"}
+              for job in versions[v].jobs for fact in w.model.asked[job]["facts"]]
+    rejected = any(w.model.rejected(job) for job in versions[v].jobs)
+    if rejected or len({plain(fact["prompt"]) for fact in taught}) < len(taught) or len(taught) > w.options.max_queue:
+        return
+    answer = w.post("rollback", "POST", "/v1/rollbacks", {"to_version": v - 1}, to_version=v - 1)
+    w.settle()
+    if answer.status != 202 or w.model.jobs[answer.json["id"]].state != "applied":
+        assert w.options.pruned, answer.body
+        return
+    answer = w.post("edit", "POST", "/v1/edits", {"facts": taught}, facts=taught, gate={})
+    assert answer.status == 202, answer.body
+    w.settle()
+    job = w.model.jobs[answer.json["id"]]
+    if job.state != "applied":
+        return
+    row = w.model.versions[job.version]
+    assert row.weights == versions[v].weights, f"version {v} is {versions[v].weights}, taught again {row.weights}"
+
+
 OPERATIONS = {edit: 30, retract: 14, roll_back: 9, consolidate: 2, evaluate: 4, cancel: 5, repeat: 5, invalid: 8,
-              verify_meanwhile: 1.5, back_up: 0.7, drop_again: 2}
+              verify_meanwhile: 1.5, back_up: 0.7, drop_again: 2,
+              teach_again: 2}

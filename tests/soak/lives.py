@@ -11,7 +11,10 @@ import time
 from pathlib import Path
 
 import answers
+import events
+import figures
 import harness
+import trouble
 from harness import PATIENCE, Daemon
 from lab import MALMEND, malmend
 from life import ENDED, copy
@@ -38,7 +41,8 @@ class Logged(Daemon):
 
 
 class World:
-    def __init__(self, seed, directory, shelf):
+    def __init__(self, seed, directory, shelf, share):
+        self.share = share     # of the lives in which something fails
         self.seed, self.rng, self.dir = seed, random.Random(seed), Path(directory)
         self.options = Options(self.rng, shelf, self.dir)
         self.db = self.dir / "db"
@@ -46,12 +50,17 @@ class World:
         self.log = open(self.dir / "operations", "w", buffering=1, encoding="utf-8")
         self.ending = None     # "kill" or "stop", from the moment it is sent
         self.timer = None
-        self.kills = self.stops = self.n = 0
+        self.kills = self.stops = self.ends = self.n = self.n_refused = 0
+        self.trouble = None
+        self.calm = False      # nothing fails any more
         self.first = {}        # rows of versions and ended jobs as they were told first
         self.said = {}         # by weights hash
         self.scored = {}
         self.measured = {}     # by weights hash and facts
         self.files = {}        # (version, format, tag): the download
+        self.base = {}         # its tensors
+        self.deltas = {}       # by version
+        self.events = events.Follower()
         self.d = None
 
     def note(self, *what):
@@ -64,16 +73,31 @@ class World:
         self.note("options", self.options.kind, *self.options.args)
         self.model.editor_missed = self.model.editor_missed or not self.has_editor()
         self.ending = None
-        self.d = Logged(*self.options.args, directory=str(self.dir), ready=False)
+        self.figures = figures.Figures(self.model)
+        self.choose_trouble()
+        self.d = Logged(*self.options.args, *self.trouble.args if self.trouble else [], directory=str(self.dir),
+                        ready=False, env=self.trouble and self.trouble.env)
+        self.events.begin(self.d)
         if self.rng.random() < 0.2:
             time.sleep(self.rng.uniform(0, 0.15))
             self.note("killed while it loads")
             self.end("kill")
             self.wait_end()
+            if self.model.versions:
+                self.model.check(self.db)
             self.begin()
             return
         self.d.wait_log("ready")
         self.repeat_open()
+        if self.trouble:
+            self.trouble.arm(self.d)
+
+    def choose_trouble(self):
+        self.trouble = None
+        if self.model.versions and not self.calm and self.rng.random() < self.share and trouble.there():
+            self.trouble = trouble.Trouble(self.rng, self.dir)
+            self.model.troubles.append(self.trouble)
+            self.note("trouble", self.trouble)
 
     def has_editor(self):
         return self.options.editor or Path(f"{self.db}.editor.safetensors").exists()
@@ -95,7 +119,15 @@ class World:
             self.timer = None
         code = self.d.process.wait(PATIENCE)
         self.d.close_log()
-        assert code == (-signal.SIGKILL if self.ending == "kill" else 0), f"it ended with {code}"
+        if code in (-signal.SIGTERM, -signal.SIGKILL) and self.trouble and self.trouble.has_come:
+            self.kills += 1  # it may have been ending by itself already
+            return
+        if code == 1 and self.trouble:
+            said = json.dumps(self.d.log)
+            assert self.trouble.may_end and self.trouble.explains(said), f"it ended with 1: {said[-900:]}"
+            self.ends += 1
+            return
+        assert code == (-signal.SIGKILL if self.ending == "kill" else 0), f"it ended with {code}: {self.d.log[-3:]}"
         if self.ending == "kill":
             self.kills += 1
         else:
@@ -108,6 +140,7 @@ class World:
         copy(self.db, left)
         if self.model.versions:  # else it may have been killed before there was one
             self.model.check(left)
+            self.events.check(left)
             if self.rng.random() < 0.4:
                 self.verify(left)
             if self.rng.random() < 0.6:
@@ -122,7 +155,7 @@ class World:
         for ask in list(self.model.open):
             if ask["key"]:
                 answer = self.send(ask)
-                self.model.open.remove(ask)
+                self.model.close(ask)
                 self.book(ask, answer)
         self.model.check(self.db)
         self.model.open.clear()
@@ -143,19 +176,40 @@ class World:
         try:
             answer = self.d.call(method, path, body, headers, query)
         except GONE as error:
-            if not self.ending:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.d.process.wait(1)
-                raise AssertionError(f"no answer to {method} {path} {query}: {error!r}, exit code "
-                                     f"{self.d.process.poll()}, {self.d.log[-3:]}") from error
-            raise Gone from error
+            self.gone(error, method, path, query)
         self.note(method, path, query, body or "", answer.status, answer.body[:200] if method != "GET" else "")
-        if method not in ("HEAD", "OPTIONS"):
-            answers.check(method, path, answer)
+        hurt = answer.status >= 500 and self.trouble and self.trouble.explains(answer.body.decode())
+        if method not in ("HEAD", "OPTIONS") and not (hurt and self.trouble.kind == "memory"):
+            answers.check(method, path, answer)  # what is made ahead, for want of memory, has fewer headers
         if answer.status >= 500:
-            assert answer.status == 503 and self.ending, (method, path, answer.status, answer.body)
-            raise Gone
+            self.refused(method, path, answer, hurt)
         return answer
+
+    def refused(self, method, path, answer, hurt):
+        """For what fails, or because it is being stopped, which an error of its database does, too."""
+        if hurt:
+            assert answer.status in self.trouble.statuses, (method, path, answer.status, answer.body)
+            self.n_refused += 1
+            raise trouble.Troubled
+        stops = self.ending or self.trouble and self.trouble.has_come
+        assert answer.status == 503 and stops, (method, path, answer.status, answer.body)
+        raise Gone if self.ending else trouble.Troubled
+
+    def gone(self, error, *call):
+        """A call that had no answer, which it has if the daemon is to live."""
+        if not self.ending:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.d.process.wait(2)
+            if self.trouble and self.trouble.has_come:
+                self.note("no answer", *call, repr(error))
+                if self.d.process.poll() is None:  # no memory to answer by, or a file that cannot be read to its end
+                    assert self.trouble.kind != "full", (error, call)
+                    raise trouble.Troubled from error
+                self.ending = "trouble"
+                raise Gone from error
+            raise AssertionError(f"no answer to {call}: {error!r}, exit code {self.d.process.poll()}, "
+                                 f"{self.d.log[-3:]}") from error
+        raise Gone from error
 
     def get(self, path, **query):
         answer = self.call("GET", path, query=query)
@@ -189,7 +243,7 @@ class World:
                "type": type, **more}
         self.model.open.append(ask)
         answer = self.send(ask)
-        self.model.open.remove(ask)
+        self.model.close(ask)
         self.book(ask, answer)
         return answer
 
@@ -216,9 +270,11 @@ class World:
             versions = self.pages("/v1/versions")
             self.model.check(self.db)
             after = self.get("/v1/status")
+            # one by itself is durable before it is live
             numbers = status["live_version"], after["live_version"], after["counts"]["versions"] - 1
             if all(job["state"] in ENDED for job in jobs) and not after["batch"] and \
-                    set(numbers) == {len(self.model.versions) - 1}:  # one by itself is durable before it is live
+                    set(numbers) == {len(self.model.versions) - 1} and \
+                    self.events.caught_up(self, after["events"]["last_id"]):
                 return after, jobs, facts, versions
         raise AssertionError(f"it does not come to rest: {status}")
 

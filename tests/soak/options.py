@@ -1,11 +1,16 @@
 """What a world is made of, and what may change from one life of its daemon to the next."""
 import json
 
+import gates
 from lab import DEMO, MODEL, MODULES, STEP, change_safetensors, copy_model, demo_facts, malmend
 from test_bf16 import narrow
 
 POOL = demo_facts("heldout.ndjson") + demo_facts("train.ndjson")
 SMALL_QUEUE = 6
+KINDS = {"trained": 4, "untrained": 2, "ultraedit": 2, "on_the_spot": 3, "bf16": 2, "mend": 1, "memit": 1, "ft": 1,
+         "locft": 1}
+ADDED_UP = ("mend", "memit", "ft", "locft")  # never in one system
+TUNED = ("ft", "locft")
 
 
 class Shelf:
@@ -39,12 +44,30 @@ class Shelf:
         change_safetensors(model / "model.safetensors", narrow)
         return model, self.editor("bf16", model, *self.malmen()), 3
 
+    def mend(self):
+        return MODEL, self.editor("mend", MODEL, "--method", "mend", "--blocks", 0, "--data",
+                                  DEMO / "facts/train.ndjson", "--n-edits", 32), 3
+
+    def memit(self):
+        text = self.dir / "text"
+        text.write_text("".join(f"{fact['prompt']} {fact['target']}.\n" for fact in POOL))
+        return MODEL, self.editor("memit", MODEL, "--method", "memit", "--preserve", text, "--contexts", 0, "--hyper",
+                                  '{"v_steps": 15, "mom2_weight": 100}', modules=MODULES[:2]), 2
+
+    def ft(self):
+        return MODEL, self.editor("ft", MODEL, "--method", "ft", "--hyper",
+                                  '{"lr": 1e-3, "steps": 40, "batch_size": 2}', modules=MODULES[1:2]), 2
+
+    def locft(self):
+        return MODEL, self.editor("locft", MODEL, "--method", "locft-bf", "--hyper",
+                                  '{"lr": 1e-3, "epochs": 40, "batch_size": 2}', modules=MODULES[2:]), 1
+
     def malmen(self):
         return "--method", "malmen", "--blocks", 0, "--data", DEMO / "facts/train.ndjson", "--n-edits", 32
 
-    def editor(self, name, model, *args):
+    def editor(self, name, model, *args, modules=MODULES):
         path = self.dir / f"{name}.safetensors"
-        done = malmend("init-editor", "--model", model, *args, "--modules", ",".join(MODULES), "--out", path)
+        done = malmend("init-editor", "--model", model, *args, "--modules", ",".join(modules), "--out", path)
         assert done.returncode == 0, done.stderr
         return path
 
@@ -52,20 +75,27 @@ class Shelf:
 class Options:
     def __init__(self, rng, shelf, directory):
         self.rng, self.dir = rng, directory
-        self.kind = rng.choices(["trained", "untrained", "ultraedit", "on_the_spot", "bf16"], [4, 2, 2, 3, 2])[0]
+        self.kind = rng.choices(list(KINDS), KINDS.values())[0]
         self.model, self.editor, self.n_modules = shelf.get(self.kind)
-        self.mixed = rng.random() < 0.4  # joint in one life, sequential in another
-        self.update = rng.choice(["joint", "sequential"] if self.kind == "ultraedit" else ["joint"] * 3 +
-                                 ["sequential"])
+        self.mixed = rng.random() < 0.4 and self.kind not in ADDED_UP  # joint in one life, sequential in another
+        self.update = "sequential" if self.kind in ADDED_UP else rng.choice(
+            ["joint", "sequential"] if self.kind == "ultraedit" else ["joint"] * 3 + ["sequential"])
         self.pruned = False  # in this life or one before
         self.suite = rng.sample(POOL, 5)
         (directory / "suites").mkdir()
         (directory / "suites" / "five.ndjson").write_text("".join(json.dumps(f) + "\n" for f in self.suite))
+        self.gate = gates.choose(rng) if rng.random() < 0.25 else {}
+        (directory / "probes").write_text("".join(fact["prompt"] + "\n" for fact in POOL[-40:]))
+        self.bias = self.kind == "ft"  # is edited, too
         self.change()
 
     @property
     def joint(self):
         return self.update == "joint"
+
+    @property
+    def added_up(self):
+        return self.kind in ADDED_UP
 
     def change(self):
         """Others, for the next life."""
@@ -75,14 +105,21 @@ class Options:
         self.max_queue = r.choice([10000, 10000, SMALL_QUEUE])
         self.rounds = r.choice([4, 4, 1, 0])
         self.keep_versions = r.randint(0, 3)
-        self.args = ["--device", "cpu", "--preserve-weight", 0, "--suites", self.dir / "suites",
+        self.args = ["--device", "cpu", "--suites", self.dir / "suites",
                      "--update", self.update, "--max-queue", self.max_queue, "--repair-rounds", self.rounds,
                      "--keep-versions", self.keep_versions, "--batch-window-ms", r.choice([0, 5, 20, 150]),
                      "--keyframe-every", r.choice([0, 1, 2, 4]), "--max-batch-facts", r.choice([1024, 8]),
                      "--verify-limit", r.choice([4096, 4096, 5]),
                      "--consolidate-after", r.choice([64, 64, 3, 0])]
+        if self.kind not in ADDED_UP:
+            self.args += ["--preserve-weight", 0]
+        if self.kind in TUNED:
+            self.args += ["--save-every", r.choice([0, 0, 0.1, 30])]
         if self.editor:
             self.args += ["--editor", self.editor]
+        self.args += gates.args(self.gate)
+        if r.random() < 0.2:
+            self.args += ["--probes", self.dir / "probes"]
         if r.random() < 0.5:
             self.args.append("--no-scrub")
         if r.random() < 0.4:

@@ -1,6 +1,8 @@
 """Random reads of a world at any moment, and all there is in a quiet one."""
 import collections
 
+import figures
+import gates
 from life import ENDED
 from options import POOL
 
@@ -88,26 +90,6 @@ def complete(w):
     assert not body["stream"] or answer.body.endswith(b"data: [DONE]\n\n"), answer.body[-200:]
 
 
-def download(w):
-    """Whole and in part; what has one tag is one file, whatever was pruned since."""
-    r = w.rng
-    number, form = r.randrange(len(w.model.versions)), r.choice(["safetensors", "lora"])
-    if w.files and r.random() < 0.6:
-        number, form, _ = r.choice(list(w.files))
-    path, query = f"/v1/versions/{number}/delta", {"format": form}
-    answer = w.call("GET", path, query=query)
-    if answer.status == 409:
-        assert w.options.pruned, answer.body
-        return
-    tag, body = answer.headers["ETag"], answer.body
-    assert w.files.setdefault((number, form, tag), body) == body, f"{path} {form}: another file under the tag {tag}"
-    begin = r.randrange(len(body))
-    part = w.call("GET", path, query=query, headers={"Range": f"bytes={begin}-{begin + 999}", "If-Range": tag})
-    if part.status == 409 and w.options.pruned or part.status == 200 and part.headers["ETag"] != tag:
-        return
-    assert (part.status, part.body) == (206, body[begin:begin + 1000]), (path, begin, part.status)
-
-
 # ---- In a quiet moment ----
 
 def everything(w):
@@ -119,6 +101,7 @@ def everything(w):
     assert status["queue"]["jobs"] == status["queue"]["facts"] == 0, status
     unchanged(w, job_rows, version_rows)
     for row in job_rows:
+        gates.check(w, row)
         if row["kind"] == "evaluation" and row["state"] == "done":
             measured(w, row)
     told = {f["id"]: (f["state"], f.get("superseded_by"), f.get("pinned", False)) for f in fact_rows}
@@ -126,6 +109,7 @@ def everything(w):
     assert told == known, [(f, told.get(f), known.get(f)) for f in known if told.get(f) != known[f]]
     lists(w, job_rows, fact_rows)
     say(w, status["live_version"])
+    figures.agree(w, status)
     w.descriptors()
 
 
@@ -189,4 +173,4 @@ def say(w, live_version):
         assert far < 1e-4, f"{weights} scores {scored}, and scored {w.scored[weights]}"
 
 
-OPERATIONS = {jobs: 3, facts: 4, versions: 1, one: 4, job: 3, audit: 0.5, complete: 3, download: 4}
+OPERATIONS = {jobs: 3, facts: 4, versions: 1, one: 4, job: 3, audit: 0.5, complete: 3}

@@ -7,6 +7,7 @@ Each seed is a world with a database and options of its own. A line of TAP for e
 wrong, the last operations, and the directory in which its database and its logs are kept."""
 import argparse
 import atexit
+import contextlib
 import os
 import shutil
 import sys
@@ -22,12 +23,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path[:0] = [str(HERE.parent / name) for name in ("http", "cli", "proto")]
 
 import changes  # noqa: E402
+import crowd  # noqa: E402
+import events  # noqa: E402
+import exports  # noqa: E402
+import figures  # noqa: E402
 import harness  # noqa: E402
 import reads  # noqa: E402
 from lives import Gone, World  # noqa: E402
 from options import Shelf  # noqa: E402
+from trouble import EVER, Troubled  # noqa: E402
 
-OPERATIONS = {**changes.OPERATIONS, **reads.OPERATIONS}
+OPERATIONS = {operation: weight for subject in (changes, reads, events, exports, figures, crowd)
+              for operation, weight in subject.OPERATIONS.items()}
 TAIL = 25
 
 
@@ -37,12 +44,24 @@ def operate(w):
         weights[changes.retract] *= 3
     operation, = w.rng.choices(list(weights), weights.values())
     w.note("---", operation.__module__, operation.__name__)
-    operation(w)
+    with contextlib.suppress(Troubled):
+        operation(w)
+
+
+def rest(w):
+    """Looked at until nothing fails any more."""
+    for _ in range(400):
+        try:
+            return reads.everything(w)
+        except Troubled:
+            w.note("troubled")
+            time.sleep(0.02)
+    raise AssertionError("it goes on failing")
 
 
 def some_operations(w):
     try:
-        if w.rng.random() < 0.3:
+        if w.rng.random() < (0.1 if w.trouble else 0.3):
             w.end_soon()
         for _ in range(w.rng.randint(1, 10)):
             operate(w)
@@ -50,13 +69,22 @@ def some_operations(w):
                 time.sleep(w.rng.uniform(0, 0.1))
         while w.timer:
             operate(w)
-        reads.everything(w)
+        if w.trouble and w.trouble.times == EVER:
+            w.end(w.rng.choice(["stop", "kill"]))
+        rest(w)
+        if w.trouble and w.trouble.has_come:  # another
+            w.end(w.rng.choice(["stop", "kill"]))
+            raise Gone
     except Gone:
         w.live_again()
 
 
 def last(w):
     """All is taken back, and what can be returned to is returned to."""
+    if w.trouble:
+        w.calm = True
+        w.end("kill")
+        w.live_again()
     reads.everything(w)
     if w.options.joint and not w.model.added[-1] and w.has_editor():
         while live := w.model.live():
@@ -75,14 +103,15 @@ def last(w):
     w.verify(w.db)
 
 
-def run(seed, seconds, shelf):
+def run(seed, seconds, shelf, share):
     """What is to be said of it, and whether all was as it must be."""
     directory = tempfile.mkdtemp(prefix=f"malmend-soak-{seed}-")
-    w = World(seed, directory, shelf)
+    w = World(seed, directory, shelf, share)
     try:
         until = time.monotonic() + seconds
         w.begin()
         w.settle()
+        some_operations(w)  # on a machine that is slow, too
         while time.monotonic() < until:
             some_operations(w)
         last(w)
@@ -94,7 +123,8 @@ def run(seed, seconds, shelf):
         w.close()
     shutil.rmtree(directory)
     return True, [f"{w.options.kind}: {w.n} calls, {len(w.model.asked)} jobs, {len(w.model.versions)} versions, "
-                  f"{len(w.model.facts)} facts, {w.kills} kills, {w.stops} stops"]
+                  f"{len(w.model.facts)} facts, {w.kills} kills, {w.stops} stops, {w.n_refused} refusals and "
+                  f"{w.ends} ends for what failed"]
 
 
 def main():
@@ -102,6 +132,8 @@ def main():
     parser.add_argument("--seed", type=int, default=1, help="the first")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--seconds", type=float, default=30, help="of each")
+    parser.add_argument("--trouble", type=float, default=0.2, help="share of the lives in which disk or memory fails, "
+                        "by the libraries that MALMEND_BAD_DISK_LIBRARY and MALMEND_NO_MEMORY_LIBRARY name")
     options = parser.parse_args()
     atexit.register(harness.end_all)
     failed = 0
@@ -109,7 +141,7 @@ def main():
         shelf = Shelf(Path(directory))
         for n in range(options.seeds):
             seed = options.seed + n
-            good, lines = run(seed, options.seconds, shelf)
+            good, lines = run(seed, options.seconds, shelf, options.trouble)
             failed += not good
             print("\n# ".join([f"{'ok' if good else 'not ok'} {n + 1} - seed {seed}", *lines]), flush=True)
     print(f"1..{options.seeds}")
