@@ -1,9 +1,12 @@
 """The real daemon on a disk that fails (../http/faults.py)."""
 import errno
+import shutil
+import signal
 
 from bad_disk import BadDisk
 from broken import Broken
-from harness import main
+from faults import Point
+from harness import Daemon, main
 
 EVER = 1 << 30
 
@@ -27,6 +30,21 @@ class Real(Broken):
 
     def test_full(self):
         self.check_points(BadDisk("full", "w", 1, errno.ENOSPC, source=self.used), 3)
+
+    def test_full_download(self):
+        """Whichever of its writes finds no room."""
+        kind, n, told = BadDisk("download", "w", 1, errno.ENOSPC), 0, True
+        while told:
+            n += 1
+            point = Point(self, kind, n)
+            shutil.copytree(self.used, point.dir)
+            d = Daemon("--no-scrub", *kind.args, directory=str(point.dir), env=kind.env(point, n))
+            d.process.send_signal(signal.SIGUSR2)
+            answer = d.get("/v1/versions/1/delta", format="lora")
+            d.close()
+            told = point.told.exists()
+            self.assertEqual(answer.status, 507 if told else 200, (n, answer.body[:300]))
+        self.assertGreater(n, 3)
 
 
 if __name__ == "__main__":
