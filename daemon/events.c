@@ -128,6 +128,7 @@ static bool look(struct mal_events *events, struct mal_error *err) {
     int64_t live = mal_status_live(events->status); /* -1: loading, nobody is answered */
     if (live < 0 || version <= live) events->last = last;
     events->seen_ms = mal_monotonic_ms();
+    events->broken = false;
     return true;
 }
 
@@ -236,7 +237,7 @@ void mal_events_wake(struct mal_events *events) {
     struct mal_error err = {0};
     int64_t now = mal_monotonic_ms();
     if (!events->followers && now - events->seen_ms < WINDOW_MS) return;
-    events->broken = !look(events, &err);
+    if (!look(events, &err)) events->broken = true;
     if (events->broken && events->followers)
         mal_log("error", "events not read", "{s:s}", "detail", err.text);
     for (struct follower *f = events->followers; f; f = f->next) {

@@ -1,12 +1,15 @@
 """The real daemon on a disk that fails (../http/faults.py)."""
+import contextlib
 import errno
 import shutil
 import signal
 
 from bad_disk import BadDisk
 from broken import Broken
-from faults import Point
-from harness import Daemon, main
+from faults import GONE, Point
+from harness import Daemon, main, wait_until
+from sse import Cut, Stream
+from world import fact
 
 EVER = 1 << 30
 
@@ -30,6 +33,33 @@ class Real(Broken):
 
     def test_full(self):
         self.check_points(BadDisk("full", "w", 1, errno.ENOSPC, source=self.used), 3)
+
+    def test_events_again(self):
+        """Streams end when the database cannot be read, and begin again when it can, whoever looks meanwhile."""
+        kind = BadDisk("events", "r", 1)
+        for n in range(1, 200):
+            point = Point(self, kind, n)
+            point.dir.mkdir()
+            d = Daemon("--no-scrub", directory=str(point.dir), env=kind.env(point, n))
+            with Stream(d) as stream, contextlib.suppress(*GONE, Cut):
+                d.process.send_signal(signal.SIGUSR2)
+                for i in range(3):
+                    d.edit(fact(i))
+                stream.events(4)  # one edit may be refused
+            broken = any(e["event"] == "events not read" for e in d.log)
+            if broken:
+                wait_until(lambda: self.comes(d))
+            d.kill()
+            if broken:
+                return
+        self.fail("no read of the events has failed")
+
+    def comes(self, d):
+        """An event, beside one who asks for the status."""
+        self.assertEqual(d.get("/v1/status").status, 200)
+        with contextlib.suppress(*GONE, Cut), Stream(d, last_event_id=0) as stream:
+            return stream.event()
+        return None
 
     def test_full_download(self):
         """Whichever of its writes finds no room."""
