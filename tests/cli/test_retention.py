@@ -192,10 +192,11 @@ class Verifying(Base):
         d = self.daemon("--keyframe-every", "1", "--keep-versions", "0", "--retain-bytes", "1",
                         "--batch-window-ms", "0", "--repair-rounds", "0", "--no-scrub")
         stop, problems, before = threading.Event(), [], 0
+        turns = threading.Semaphore(0)  # not more versions than are verified in a moment
 
         def write():
             try:
-                while not stop.is_set():
+                while turns.acquire() and not stop.is_set():
                     d.apply(FACTS[0])
             except Exception as error:
                 problems.append(error)
@@ -204,6 +205,7 @@ class Verifying(Base):
         writer.start()
         try:
             for i in range(60):
+                turns.release(8)
                 report = self.json("verify", "--db", self.db,
                                    *(["--model", self.model] if i % 2 else []))
                 self.assertGreaterEqual(report["versions"], before)
@@ -214,6 +216,7 @@ class Verifying(Base):
                     self.assertIn(answer.status, (200, 409), answer.body[:500])
         finally:
             stop.set()
+            turns.release()
             writer.join()
         self.assertEqual(problems, [])
         self.assertGreater(before, 20)
