@@ -1,7 +1,7 @@
 """Makes what the benchmarks run on: a random checkpoint of about 100 M parameters, in fp32 (model) and
 bf16 (model-bf16), and facts (facts-N.json).
 
-    make_model.py DIR --kind {bert,gpt2,gptj,llama,qwen2,t5} --data DATA [--facts 512]
+    make_model.py DIR --kind {bert,gpt2,gptj,llama,qwen2,qwen3,t5} --data DATA [--facts 512]
     make_model.py DIR [--facts 256 1024] [--train 1280]
 
 With DATA, a folder of public files, the tokenizers and facts are real: zsRE's questions, FEVER's claims
@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertModel, GPT2Config,
-                          GPTJConfig, LlamaConfig, Qwen2Config, T5Config)
+                          GPTJConfig, LlamaConfig, Qwen2Config, Qwen3Config, T5Config)
 
 import invented
 
@@ -41,6 +41,10 @@ KINDS = {
                           num_attention_heads=12, num_key_value_heads=2, max_position_embeddings=1024,
                           tie_word_embeddings=True, bos_token_id=None, eos_token_id=50256),
               GPT2_TOKENIZER),
+    "qwen3": (Qwen3Config(vocab_size=50257, num_hidden_layers=10, hidden_size=768, intermediate_size=2048,
+                          num_attention_heads=8, num_key_value_heads=2, head_dim=128,
+                          max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=None,
+                          eos_token_id=50256), GPT2_TOKENIZER),
     "t5": (T5Config(vocab_size=32128, num_layers=8, d_model=512, d_kv=64, d_ff=1536, num_heads=8,
                     feed_forward_proj="gated-gelu", tie_word_embeddings=False,
                     decoder_start_token_id=0), {"tokenizer.json": "t5/tokenizer.json"}),
