@@ -1,6 +1,7 @@
 /* error.c - the text of errors. */
 #include "core/error.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -47,6 +48,10 @@ bool mal_fail_wrap(struct mal_error *err, const char *format, ...) {
     size_t n = (size_t)snprintf(err->text, sizeof err->text, "%s: ", context);
     if (n < sizeof err->text) snprintf(err->text + n, sizeof err->text - n, "%s", text);
     return false;
+}
+
+enum mal_status mal_status_of_errno(int number) {
+    return number == ENOSPC || number == EDQUOT ? MAL_NO_SPACE : MAL_IO;
 }
 
 int mal_status_http(enum mal_status status) {

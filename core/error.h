@@ -43,8 +43,8 @@ struct mal_error {
     char pointer[128]; /* JSON pointer into the request ("/facts/3/target"), or empty */
 };
 
-/* Records the error unless one is there already; always false. MAL_NO_MEMORY: the text names
- * what there was no memory for, and ": out of memory" is added. */
+/* Records the error unless one is there already; always false. MAL_NO_MEMORY: the text
+ * names what there was no memory for, and ": out of memory" is added. */
 bool mal_fail(struct mal_error *err, enum mal_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -57,6 +57,8 @@ bool mal_fail_wrap(struct mal_error *err, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
 int mal_status_http(enum mal_status status);
+/* MAL_NO_SPACE of a full disk or quota, else MAL_IO. */
+enum mal_status mal_status_of_errno(int number);
 const char *mal_status_title(enum mal_status status);
 
 #endif

@@ -13,8 +13,8 @@
 #include "core/new_file.h"
 
 static bool fail_errno(struct mal_error *err, const char *path) {
-    enum mal_status status = errno == ENOSPC || errno == EDQUOT ? MAL_NO_SPACE : MAL_IO;
-    return mal_fail(err, status, "%s: %s", mal_file_shown(path), strerror(errno));
+    return mal_fail(err, mal_status_of_errno(errno), "%s: %s", mal_file_shown(path),
+                    strerror(errno));
 }
 
 bool mal_new_dir_check(const char *path, struct mal_error *err) {

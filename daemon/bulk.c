@@ -30,11 +30,7 @@ struct mal_bulk {
 };
 
 static bool fail_file(struct mal_error *err) {
-    bool full = errno == ENOSPC || errno == EDQUOT;
-    return mal_fail(err,
-                    full              ? MAL_NO_SPACE
-                    : errno == ENOMEM ? MAL_NO_MEMORY
-                                      : MAL_IO,
+    return mal_fail(err, errno == ENOMEM ? MAL_NO_MEMORY : mal_status_of_errno(errno),
                     "the file beside the database that facts are received into: %s",
                     strerror(errno));
 }

@@ -27,7 +27,7 @@ static enum mal_status status_of(int rc, int system) {
     case SQLITE_LOCKED: return MAL_NOT_READY;
     case SQLITE_INTERRUPT:
     case SQLITE_ABORT: return MAL_CANCELLED;
-    default: return system == ENOSPC || system == EDQUOT ? MAL_NO_SPACE : MAL_IO;
+    default: return mal_status_of_errno(system);
     }
 }
 
@@ -59,10 +59,9 @@ bool mal_store_fail(const struct mal_store *store, int rc, struct mal_error *err
 bool mal_store_fail_errno(const char *path, int number, struct mal_error *err) {
     char reason[64];
     if (strerror_r(number, reason, sizeof reason)) reason[0] = '\0';
-    enum mal_status status = number == ENOSPC || number == EDQUOT ? MAL_NO_SPACE
-                             : number == ENOMEM                   ? MAL_NO_MEMORY
-                             : number == ENOENT                   ? MAL_NOT_FOUND
-                                                                  : MAL_IO;
+    enum mal_status status = number == ENOMEM   ? MAL_NO_MEMORY
+                             : number == ENOENT ? MAL_NOT_FOUND
+                                                : mal_status_of_errno(number);
     return mal_fail(err, status, "'%s': %s", path, reason);
 }
 

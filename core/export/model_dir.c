@@ -14,8 +14,8 @@
 #include "core/new_dir.h"
 
 static bool fail_io(struct mal_error *err, const char *path) {
-    enum mal_status status = errno == ENOSPC || errno == EDQUOT ? MAL_NO_SPACE : MAL_IO;
-    return mal_fail(err, status, "%s: %s", mal_file_shown(path), strerror(errno));
+    return mal_fail(err, mal_status_of_errno(errno), "%s: %s", mal_file_shown(path),
+                    strerror(errno));
 }
 
 static char *join(const char *dir, const char *name, struct mal_error *err) {

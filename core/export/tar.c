@@ -14,8 +14,8 @@ enum { BLOCK = 512 };
 static const int64_t MAX_BYTES = (int64_t)1 << 33; /* eleven octal digits */
 
 static bool fail_errno(const struct mal_tar *tar, struct mal_error *err) {
-    enum mal_status status = errno == ENOSPC || errno == EDQUOT ? MAL_NO_SPACE : MAL_IO;
-    return mal_fail(err, status, "%s: %s", tar->file->path, strerror(errno));
+    return mal_fail(err, mal_status_of_errno(errno), "%s: %s", tar->file->path,
+                    strerror(errno));
 }
 
 static bool position(const struct mal_tar *tar, int64_t *out, struct mal_error *err) {
