@@ -15,8 +15,7 @@
 #include "core/file.h"
 
 static bool fail_errno(const char *path, const char *doing, struct mal_error *err) {
-    bool full = errno == ENOSPC || errno == EDQUOT;
-    return mal_fail(err, full ? MAL_NO_SPACE : MAL_IO, "%s: %s: %s", mal_file_shown(path),
+    return mal_fail(err, mal_status_of_errno(errno), "%s: %s: %s", mal_file_shown(path),
                     doing, strerror(errno));
 }
 
@@ -34,13 +33,17 @@ bool mal_new_file_check_place(const char *path, struct mal_error *err) {
  * Who writes one holds a lock on it, so that what a killed process has left can be told
  * from what is being written: by name, process id or age it cannot. */
 
-enum { NAMES = 100 }; /* writers of one path at a time */
+enum { NAMES = 100 /* writers of one path at a time */, ROOM = sizeof ".tmp-99" };
 
-static char *temporary(const char *path, int i) {
-    size_t room = strlen(path) + 16;
-    char *name = mal_malloc(room);
-    if (name) snprintf(name, room, "%s.tmp-%d", path, i);
+/* Room for the names of a path, owned. */
+static char *name_room(const char *path, struct mal_error *err) {
+    char *name = mal_malloc(strlen(path) + ROOM);
+    if (!name) mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
     return name;
+}
+
+static void name_it(char *name, const char *path, int i) {
+    snprintf(name, strlen(path) + ROOM, "%s.tmp-%d", path, i);
 }
 
 /* Between opening a file and locking it, another may have removed or renamed it. */
@@ -60,14 +63,11 @@ static void sweep_name(const char *name) {
     close(fd);
 }
 
-static bool sweep(const char *path, struct mal_error *err) {
+static void sweep(const char *path, char *name) {
     for (int i = 0; i < NAMES; i++) {
-        char *name = temporary(path, i);
-        if (!name) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
+        name_it(name, path, i);
         sweep_name(name);
-        mal_free(name);
     }
-    return true;
 }
 
 /* -1: errno is EEXIST where somebody else has the name. */
@@ -83,22 +83,23 @@ static int create(const char *name, int access) {
 
 static bool open_beside(struct mal_new_file *out, const char *path, int access,
                         struct mal_error *err) {
+    char *name = name_room(path, err);
     *out = (struct mal_new_file){.fd = -1};
-    if (!sweep(path, err)) return false;
+    if (!name) return false;
+    sweep(path, name);
+    int fd = -1;
     for (int i = 0; i < NAMES; i++) {
-        char *name = temporary(path, i);
-        if (!name) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-        int fd = create(name, access);
-        if (fd >= 0) {
-            *out = (struct mal_new_file){.path = path, .name = name, .fd = fd};
-            return true;
-        }
-        bool taken = errno == EEXIST && i + 1 < NAMES;
-        if (!taken) fail_errno(name, "creating it", err);
-        mal_free(name);
-        if (!taken) return false;
+        name_it(name, path, i);
+        fd = create(name, access);
+        if (fd >= 0 || errno != EEXIST) break;
     }
-    return false;
+    if (fd < 0) {
+        fail_errno(name, "creating it", err);
+        mal_free(name);
+        return false;
+    }
+    *out = (struct mal_new_file){.path = path, .name = name, .fd = fd};
+    return true;
 }
 
 /* ---- Writing ---- */
@@ -166,7 +167,15 @@ void mal_new_file_abandon(struct mal_new_file *file) {
     file->name = NULL;
 }
 
+bool mal_new_file_sweep(const char *path, struct mal_error *err) {
+    char *name = name_room(path, err);
+    if (!name) return false;
+    sweep(path, name);
+    mal_free(name);
+    return true;
+}
+
 bool mal_new_file_remove(const char *path, struct mal_error *err) {
-    if (!sweep(path, err)) return false;
+    if (!mal_new_file_sweep(path, err)) return false;
     return unlink(path) == 0 || errno == ENOENT || fail_errno(path, "removing", err);
 }

@@ -1,6 +1,8 @@
 /* worker_resume.c - a batch that takes long goes on after a kill where it was saved:
  * which jobs it was, and the file beside the database. */
+#include <errno.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -60,11 +62,14 @@ void mal_worker_resume_finish(struct mal_resume *resume) {
     mal_free((char *)resume->run);
 }
 
-void mal_worker_resume_done(struct mal_worker *worker) {
-    struct mal_error why = {0};
-    if (mal_new_file_remove(worker->o.resume_path, &why)) return;
+static void not_removed(const struct mal_worker *worker, const char *detail) {
     mal_log("warning", "file not removed", "{s:s,s:s}", "path", worker->o.resume_path,
-            "detail", why.text);
+            "detail", detail);
+}
+
+void mal_worker_resume_done(struct mal_worker *worker) {
+    if (unlink(worker->o.resume_path) && errno != ENOENT)
+        not_removed(worker, strerror(errno));
 }
 
 /* ---- Which jobs it was ---- */
@@ -89,10 +94,11 @@ static bool take_ids(struct mal_worker *worker, const json_t *run) {
 }
 
 void mal_worker_resume_load(struct mal_worker *worker) {
-    struct mal_error why = {0};
+    struct mal_error why = {0}, left = {0};
     const char *path = worker->o.resume_path;
     char *text = NULL;
     json_t *run = NULL;
+    if (!mal_new_file_sweep(path, &left)) not_removed(worker, left.text);
     if (mal_resume_run(path, &text, &why) && mal_json_read(&run, text, path, &why) &&
         !take_ids(worker, run))
         (void)mal_fail(&why, MAL_CORRUPT, "%s: it names no jobs", path);
