@@ -186,38 +186,16 @@ static bool qwen3_bind(struct mal_model *model, struct mal_error *err) {
 
 static const char *const prefixes[] = {"model.", NULL};
 
-const struct mal_arch mal_arch_llama = {
-    .model_type = "llama",
-    .prefixes = prefixes,
-    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = llama_configure,
-    .bind = llama_bind,
-    .derive = mal_derive_rotary,
-};
+/* What they share. */
+#define LLAMA_LIKE(type, own_configure, own_bind)                                  \
+    {                                                                              \
+        .model_type = type, .prefixes = prefixes,                                  \
+        .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},                  \
+        .configure = own_configure, .bind = own_bind, .derive = mal_derive_rotary, \
+    }
 
-const struct mal_arch mal_arch_mistral = {
-    .model_type = "mistral",
-    .prefixes = prefixes,
-    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = mistral_configure,
-    .bind = mistral_bind,
-    .derive = mal_derive_rotary,
-};
-
-const struct mal_arch mal_arch_qwen2 = {
-    .model_type = "qwen2",
-    .prefixes = prefixes,
-    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = qwen_configure,
-    .bind = qwen2_bind,
-    .derive = mal_derive_rotary,
-};
-
-const struct mal_arch mal_arch_qwen3 = {
-    .model_type = "qwen3",
-    .prefixes = prefixes,
-    .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},
-    .configure = qwen3_configure,
-    .bind = qwen3_bind,
-    .derive = mal_derive_rotary,
-};
+const struct mal_arch mal_arch_llama = LLAMA_LIKE("llama", llama_configure, llama_bind);
+const struct mal_arch mal_arch_mistral =
+    LLAMA_LIKE("mistral", mistral_configure, mistral_bind);
+const struct mal_arch mal_arch_qwen2 = LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
+const struct mal_arch mal_arch_qwen3 = LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);

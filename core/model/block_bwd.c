@@ -208,27 +208,24 @@ static void attn_op_bwd(const struct mal_step *s) {
         mal_scatter_rows(be, queries->n, wq, queries->rows, buf->q, wq, buf->dqkv, ld);
 }
 
-/* Back through the norms of heads: what they read is computed again from the block's
- * input, where queries, keys and values are not wanted any more. */
-static void head_norms_bwd(const struct mal_step *s) {
+/* Back through the norms of heads: what they read is computed again from the input of the
+ * projections (M, C), where queries, keys and values are not wanted any more. */
+static void head_norms_bwd(const struct mal_step *s, const float *in) {
     struct mal_model *model = s->model;
     struct mal_backend *be = s->pass->be;
-    struct mal_pass_buffers *buf = &s->lane->buf;
     const struct mal_attention *attention = &s->block->self;
     int64_t m = s->lane->kept.n, wq = mal_q_width(model), ld = mal_qkv_width(model);
-    float *qk = s->pass->cache ? buf->qkv : s->tape->qkv;
-    if (!attention->q_gain) return;
+    float *qk = s->pass->cache ? s->lane->buf.qkv : s->tape->qkv;
+    float *dqk = s->lane->buf.dqkv;
 
-    struct mal_norm norm = mal_norm_of(model, &attention->norm, m);
     struct mal_head_norm q =
         mal_head_norm_of(model, m, model->n_heads, attention->q_gain);
     struct mal_head_norm k =
         mal_head_norm_of(model, m, model->n_kv_heads, attention->k_gain);
-    mal_norm_fwd(be, &norm, s->tape->x1, buf->dh, MAL_F32);
-    mal_linear_fwd(be, &attention->q, m, buf->dh, MAL_F32, qk, ld, false);
-    mal_linear_fwd(be, &attention->k, m, buf->dh, MAL_F32, qk + wq, ld, false);
-    mal_head_norm_bwd(be, &q, qk, ld, buf->dqkv, ld);
-    mal_head_norm_bwd(be, &k, qk + wq, ld, buf->dqkv + wq, ld);
+    mal_linear_fwd(be, &attention->q, m, in, MAL_F32, qk, ld, false);
+    mal_linear_fwd(be, &attention->k, m, in, MAL_F32, qk + wq, ld, false);
+    mal_head_norm_bwd(be, &q, qk, ld, dqk, ld);
+    mal_head_norm_bwd(be, &k, qk + wq, ld, dqk + wq, ld);
 }
 
 /* y (M, C) := x (top, C) in the rows of those, zero elsewhere. */
@@ -258,14 +255,15 @@ static bool projections_bwd(const struct mal_step *s) {
     size_t n = attention->fused ? 1 : 3;
 
     const float *in = s->tape->x1;
-    bool learns = false;
+    bool again = attention->q_gain; /* the input is wanted */
     for (size_t i = 0; i < n; i++)
-        learns = learns || mal_learns(pass, parts[i].lin);
-    if (learns && s->stack->norms != MAL_NORM_AFTER) {
+        again = again || mal_learns(pass, parts[i].lin);
+    if (again && s->stack->norms != MAL_NORM_AFTER) {
         struct mal_norm norm = mal_norm_of(s->model, &attention->norm, m);
         mal_norm_fwd(pass->be, &norm, s->tape->x1, buf->dh, MAL_F32);
         in = buf->dh;
     }
+    if (attention->q_gain) head_norms_bwd(s, in);
     for (size_t i = 0; i < n; i++) {
         mal_add_weight_grad(pass, parts[i].lin, m, in, parts[i].dy, ld);
         if (!mal_capture_grads(pass, lane, parts[i].lin, m, parts[i].dy, ld))
@@ -289,7 +287,6 @@ static bool self_bwd(const struct mal_step *s) {
     if (!mal_capture_grads(pass, lane, &attention->o, n, buf->dx, c)) return false;
     mal_linear_bwd(pass->be, &attention->o, n, buf->dx, c, buf->dh, false);
     attn_op_bwd(s);
-    head_norms_bwd(s);
     if (!projections_bwd(s)) return false;
     if (n < m) { /* from here on all kept rows count; x and h are free */
         widen_rows(s, buf->dx, buf->h);
