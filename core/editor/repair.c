@@ -95,13 +95,13 @@ static bool try_change(struct run *run, struct mal_error *err) {
     seconds[MAL_STAGE_VERIFY] += mal_clock_seconds() - tried;
     run->now = (struct outcome){0};
     for (size_t i = 0; ok && i < run->n; i++) {
-        const struct mal_score *score = &r->scores[i];
-        run->now.wrong += !score->correct;
-        if (!isfinite(score->logprob))
+        const struct mal_score *text = &r->scores[i];
+        run->now.wrong += !text->correct;
+        if (!isfinite(text->logprob))
             ok = mal_fail(err, MAL_NUMERIC, "the edited model's output is not finite");
-        if (mal_repair_passes(score, r->tau)) continue;
+        if (mal_repair_passes(text, r->tau)) continue;
         run->failing[run->now.failing++] = i;
-        run->now.lack += lack_of(score, r->tau);
+        run->now.lack += lack_of(text, r->tau);
     }
     return ok;
 }
