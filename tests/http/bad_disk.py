@@ -6,6 +6,18 @@ import re
 from faults import Kind
 
 
+FULL = re.compile("space|full", re.I)
+# SQLite takes what it cannot read for damaged, what it cannot open to write for read-only.
+BROKEN = re.compile("I/O|input/output|malformed|unable to open|readonly", re.I)
+
+
+def failing(under, told, of, at, times, number):
+    """The environment of a daemon whose disk fails so: bad_disk.c."""
+    return {"LD_PRELOAD": os.environ["MALMEND_BAD_DISK_LIBRARY"], "MALMEND_DISK_UNDER": str(under),
+            "MALMEND_DISK_OF": of, "MALMEND_DISK_AT": str(at), "MALMEND_DISK_TIMES": str(times),
+            "MALMEND_DISK_ERRNO": str(number), "MALMEND_DISK_TOLD": str(told), "OMP_WAIT_POLICY": "passive"}
+
+
 class BadDisk(Kind):
     """`of` as in bad_disk.c; `times` that it fails."""
 
@@ -14,20 +26,14 @@ class BadDisk(Kind):
         self.of, self.times, self.number = of, times, number
         full = number == errno.ENOSPC
         self.statuses = (507,) if full else (500, 503)
-        # SQLite takes what it cannot read for damaged, what it cannot open to write for read-only.
-        self.says = re.compile("space|full" if full else
-                               "I/O|input/output|malformed|unable to open|readonly", re.I)
+        self.says = FULL if full else BROKEN
         # That is a file of its own, whose disk may fail for ever.
         self.more = (("GET", "/v1/versions/1/delta"),) if times < 10 else ()
         self.args = ("--min-free-disk", "0")
 
     def env(self, point, n):
-        return {"LD_PRELOAD": os.environ["MALMEND_BAD_DISK_LIBRARY"],
-                "MALMEND_DISK_UNDER": str(point.dir) + "/db", "MALMEND_DISK_OF": self.of,
-                "MALMEND_DISK_AT": str(n), "MALMEND_DISK_TIMES": str(self.times),
-                "MALMEND_DISK_ERRNO": str(self.number), "MALMEND_DISK_TOLD": str(point.told),
-                **({"MALMEND_DISK_ARMED": "1"} if self.armed else {}),
-                "OMP_WAIT_POLICY": "passive"}
+        return {**failing(point.dir / "db", point.told, self.of, n, self.times, self.number),
+                **({"MALMEND_DISK_ARMED": "1"} if self.armed else {})}
 
     def check(self, point, told):
         """After an error of the database's own files nothing is tried again."""

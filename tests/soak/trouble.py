@@ -2,13 +2,15 @@
 answered 202 is done, and where the daemon has to end it ends with 1 and its next life has everything."""
 import errno
 import os
-import re
 import signal
 import threading
 
+import bad_disk
+import no_memory
+
 DISK, MEMORY = "MALMEND_BAD_DISK_LIBRARY", "MALMEND_NO_MEMORY_LIBRARY"
 EVER = 1 << 30
-SAYS = {"full": "space|full", "broken": r"I/O|input/output|malformed|unable to open|readonly", "memory": "memory"}
+SAYS = {"full": bad_disk.FULL, "broken": bad_disk.BROKEN, "memory": no_memory.SAYS}
 
 
 class Troubled(Exception):
@@ -24,22 +26,19 @@ class Trouble:
         kinds = [kind for kind, library in (("full", DISK), ("full", DISK), ("broken", DISK), ("memory", MEMORY))
                  if library in os.environ]
         self.rng, self.kind = rng, rng.choice(kinds)
-        self.says = re.compile(SAYS[self.kind], re.I)
+        self.says = SAYS[self.kind]
         self.told = directory / f"told-{rng.randrange(1 << 40)}"
         self.at = rng.choice([rng.randint(1, 6), rng.randint(1, 40), rng.randint(1, 400)])
         self.times = 1
         if self.kind == "memory":
             self.at *= 4
-            self.env = {"LD_PRELOAD": os.environ[MEMORY], "MALMEND_NO_MEMORY_AT": str(self.at),
-                        "MALMEND_NO_MEMORY_TOLD": str(self.told), "OMP_WAIT_POLICY": "passive"}
+            self.env = no_memory.failing(self.told, self.at)
             return
         full = self.kind == "full"
         self.times = rng.choice([1, 3, 8] if full else [1, 3, EVER])
         of = "w" if full else rng.choice(["ws", "ws", "s", "r", "wsn"])
-        self.env = {"LD_PRELOAD": os.environ[DISK], "MALMEND_DISK_UNDER": str(directory / "db"),
-                    "MALMEND_DISK_OF": of, "MALMEND_DISK_AT": str(self.at),
-                    "MALMEND_DISK_TIMES": str(self.times), "MALMEND_DISK_TOLD": str(self.told),
-                    "MALMEND_DISK_ERRNO": str(errno.ENOSPC if full else errno.EIO), "OMP_WAIT_POLICY": "passive"}
+        self.env = bad_disk.failing(directory / "db", self.told, of, self.at, self.times,
+                                    errno.ENOSPC if full else errno.EIO)
 
     def __str__(self):
         return f"{self.kind} {self.env}"
