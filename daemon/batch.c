@@ -24,7 +24,7 @@ static void batch_finish(struct mal_job_batch *batch) {
     mal_free(batch->seqs);
     mal_free(batch->ids);
     mal_free(batch->first);
-    mal_free(batch->slots);
+    json_decref(batch->texts);
     *batch = (struct mal_job_batch){0};
 }
 
@@ -94,19 +94,27 @@ static void put_back(struct mal_worker *worker, struct mal_queued_job *job) {
     pthread_mutex_unlock(&worker->lock);
 }
 
-static size_t hash_text(const char *text) {
-    size_t h = 14695981039346656037u;
-    for (; *text; text++)
-        h = (h ^ (unsigned char)*text) * 1099511628211u;
-    return h;
+/* The prompt, then the further phrasings. */
+static const char *taught_text(const struct mal_fact *fact, size_t i) {
+    return i ? fact->prompts[i - 1] : fact->prompt;
 }
 
-static size_t *find_slot(struct mal_job_batch *batch, const char *prompt) {
-    size_t i = hash_text(prompt) % batch->n_slots;
-    while (batch->slots[i] && strcmp(batch->facts[batch->slots[i] - 1].prompt, prompt)) {
-        i = (i + 1) % batch->n_slots;
+static bool has_text(const struct mal_job_batch *batch, const struct mal_fact *fact) {
+    for (size_t i = 0; i <= fact->n_prompts; i++) {
+        const char *text = taught_text(fact, i);
+        if (json_object_getn(batch->texts, text, mal_prompt_bytes(text))) return true;
     }
-    return &batch->slots[i];
+    return false;
+}
+
+static bool add_texts(struct mal_job_batch *batch, const struct mal_fact *fact,
+                      struct mal_error *err) {
+    for (size_t i = 0; i <= fact->n_prompts; i++) {
+        const char *text = taught_text(fact, i);
+        if (json_object_setn_new(batch->texts, text, mal_prompt_bytes(text), json_true()))
+            return mal_fail(err, MAL_NO_MEMORY, "texts of a batch");
+    }
+    return true;
 }
 
 static bool load_facts(struct mal_worker *worker, struct mal_job_batch *batch,
@@ -134,7 +142,7 @@ static bool load_facts(struct mal_worker *worker, struct mal_job_batch *batch,
     return ok;
 }
 
-/* Loads the facts of the jobs. Where a later job teaches a prompt that is in the batch
+/* Loads the facts of the jobs. Where a later job teaches a text that is in the batch
  * already, the batch ends before it: the newer fact must come after the older one, not
  * beside it. */
 static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
@@ -142,13 +150,12 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
     for (const struct mal_queued_job *j = batch->jobs; j; j = j->next) {
         batch->capacity += (size_t)j->n_facts;
     }
-    batch->n_slots = 2 * batch->capacity + 1;
     batch->facts = mal_calloc(batch->capacity + 1, sizeof *batch->facts);
     batch->seqs = mal_calloc(batch->capacity + 1, sizeof *batch->seqs);
-    batch->slots = mal_calloc(batch->n_slots, sizeof *batch->slots);
+    batch->texts = json_object();
     batch->ids = mal_calloc(batch->n_jobs, sizeof *batch->ids);
     batch->first = mal_calloc(batch->n_jobs + 1, sizeof *batch->first);
-    if (!batch->facts || !batch->seqs || !batch->slots || !batch->ids || !batch->first) {
+    if (!batch->facts || !batch->seqs || !batch->texts || !batch->ids || !batch->first) {
         return mal_fail(err, MAL_NO_MEMORY, "batch of %zu facts", batch->capacity);
     }
     struct mal_queued_job **p = &batch->jobs;
@@ -158,7 +165,7 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
         if (!load_facts(worker, batch, (*p)->id, err)) return false;
         bool clash = false;
         for (size_t i = from; i < batch->n_facts && from; i++) {
-            if (*find_slot(batch, batch->facts[i].prompt)) clash = true;
+            if (has_text(batch, &batch->facts[i])) clash = true;
         }
         if (clash) {
             while (batch->n_facts > from)
@@ -166,7 +173,7 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
             break;
         }
         for (size_t i = from; i < batch->n_facts; i++) {
-            *find_slot(batch, batch->facts[i].prompt) = i + 1;
+            if (!add_texts(batch, &batch->facts[i], err)) return false;
         }
         batch->ids[n] = (*p)->id;
         batch->first[++n] = batch->n_facts;

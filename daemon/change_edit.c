@@ -85,14 +85,34 @@ static bool set_taught(struct mal_joint_run *run, const struct mal_batch_edit *b
     return ok;
 }
 
-/* Members with a prompt that is taught leave the system. */
-static bool find_superseded(struct mal_joint_run *run, struct mal_fact_row **rows,
-                            size_t *n, struct mal_error *err) {
-    for (size_t i = 0; i < run->taught.n; i++) {
+static int by_seq(const void *a, const void *b) {
+    const struct mal_fact_row *x = a, *y = b;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+/* One that several facts exclude is there once. */
+static void drop_repeated(struct mal_fact_row *rows, size_t *n) {
+    size_t kept = 0;
+    if (*n > 1) qsort(rows, *n, sizeof *rows, by_seq);
+    for (size_t i = 0; i < *n; i++) {
+        if (kept && rows[kept - 1].seq == rows[i].seq) {
+            mal_fact_row_finish(&rows[i]);
+        } else {
+            rows[kept++] = rows[i];
+        }
+    }
+    *n = kept;
+}
+
+/* Members that cannot stay beside what is taught leave the system. */
+static bool find_superseded(const struct mal_joint_run *run,
+                            const struct mal_batch_edit *batch,
+                            struct mal_fact_row **rows, size_t *n,
+                            struct mal_error *err) {
+    for (size_t i = 0; i < batch->n; i++) {
         struct mal_fact_row *found = NULL, *all;
         size_t n_found = 0;
-        if (!mal_store_members_of_prompt(run->store, run->taught.facts[i].prompt, &found,
-                                         &n_found, err))
+        if (!mal_store_members_against(run->store, batch->seqs[i], &found, &n_found, err))
             return false;
         if (n_found == 0) continue;
         all = mal_realloc(*rows, (*n + n_found) * sizeof *all);
@@ -105,13 +125,15 @@ static bool find_superseded(struct mal_joint_run *run, struct mal_fact_row **row
         *rows = all;
         *n += n_found;
     }
+    drop_repeated(*rows, n);
     return true;
 }
 
-static bool supersede(struct mal_joint_run *run, struct mal_error *err) {
+static bool supersede(struct mal_joint_run *run, const struct mal_batch_edit *batch,
+                      struct mal_error *err) {
     struct mal_fact_row *rows = NULL;
     size_t n = 0;
-    bool ok = find_superseded(run, &rows, &n, err) &&
+    bool ok = find_superseded(run, batch, &rows, &n, err) &&
               mal_fact_set_of_rows(&run->removed, run->engine->model, run->engine->tok,
                                    rows, n, err) &&
               (run->engine->repair_rounds == 0 || mal_joint_run_look(run, err)) &&
@@ -143,7 +165,8 @@ static bool edit_in_system(struct mal_engine *engine, struct mal_store *store,
                                 .change = change,
                                 .joint = engine->joint};
     bool ok = mal_joint_run_open(&run, err) && set_taught(&run, batch, err) &&
-              mal_joint_run_teach(&run, err) && (!run.joint || supersede(&run, err)) &&
+              mal_joint_run_teach(&run, err) &&
+              (!run.joint || supersede(&run, batch, err)) &&
               mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
               mal_joint_run_keep(&run, err);
     if (ok) take_scores(&run, batch, known);

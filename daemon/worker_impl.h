@@ -88,8 +88,7 @@ struct mal_job_batch {
     int64_t *seqs;          /* (n_facts), owned */
     size_t n_facts, capacity;
     size_t *first; /* (n_jobs + 1) facts of each job, owned */
-    size_t *slots; /* hash table of prompts: index + 1 of a fact, owned */
-    size_t n_slots;
+    json_t *texts; /* keys: what the facts are taught in, owned */
 };
 
 /* Under the lock: milliseconds until the head of the queue should run, -1: nothing waits.

@@ -32,8 +32,8 @@ struct mal_edits_request {
 
 /* `max_facts`: more is MAL_TOO_LARGE. Checks: prompt and target not empty (after trimming
  * the seam), valid UTF-8 without NUL, `id` of the request kept only if it is unique in it
- * and matches [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt and different
- * targets. */
+ * and matches [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt or further phrasing
+ * and different targets. */
 bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
                       struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
 void mal_edits_request_finish(struct mal_edits_request *request);

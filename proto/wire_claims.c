@@ -7,12 +7,11 @@
 #include "core/hash.h"
 #include "proto/wire_impl.h"
 
-/* What is compared: prompt (which ends without spaces) and target without the spaces at
- * their seam. */
+/* A text that is taught and its target, without the spaces at their seam. */
 struct mal_claim {
-    uint8_t prompt[16], target[16], id[16]; /* of their SHA-256 */
-    uint32_t index;
-    bool has_id;
+    uint8_t text[16], target[16], id[16]; /* of their SHA-256 */
+    uint32_t index;                       /* of the fact */
+    bool has_id;                          /* not with further phrasings */
 };
 
 static void put_hash(uint8_t out[16], const char *text, size_t bytes) {
@@ -20,22 +19,31 @@ static void put_hash(uint8_t out[16], const char *text, size_t bytes) {
     memcpy(out, hash.bytes, 16);
 }
 
+static bool make_room(struct mal_claims *claims, size_t more, struct mal_error *err) {
+    size_t need = claims->n_claims + more, capacity = claims->capacity;
+    if (need <= capacity) return true;
+    for (capacity = capacity ? capacity : 16; capacity < need;)
+        capacity *= 2;
+    void *list = mal_realloc(claims->list, capacity * sizeof *claims->list);
+    if (!list) return mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", capacity);
+    claims->list = list;
+    claims->capacity = capacity;
+    return true;
+}
+
 bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
                     struct mal_error *err) {
-    if (claims->n == claims->capacity) {
-        size_t capacity = claims->capacity ? 2 * claims->capacity : 16;
-        void *list = mal_realloc(claims->list, capacity * sizeof *claims->list);
-        if (!list) return mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", capacity);
-        claims->list = list;
-        claims->capacity = capacity;
-    }
-    struct mal_claim *claim = &claims->list[claims->n];
+    if (!make_room(claims, fact->n_prompts + 1, err)) return false;
+    struct mal_claim claim = {.index = (uint32_t)claims->n++, .has_id = fact->id != NULL};
     const char *target = fact->target + strspn(fact->target, " ");
-    *claim =
-        (struct mal_claim){.index = (uint32_t)claims->n++, .has_id = fact->id != NULL};
-    put_hash(claim->prompt, fact->prompt, strlen(fact->prompt));
-    put_hash(claim->target, target, strlen(target));
-    if (fact->id) put_hash(claim->id, fact->id, strlen(fact->id));
+    put_hash(claim.target, target, strlen(target));
+    if (fact->id) put_hash(claim.id, fact->id, strlen(fact->id));
+    for (size_t i = 0; i <= fact->n_prompts; i++) {
+        const char *text = i ? fact->prompts[i - 1] : fact->prompt;
+        put_hash(claim.text, text, mal_prompt_bytes(text));
+        claims->list[claims->n_claims++] = claim;
+        claim.has_id = false;
+    }
     return true;
 }
 
@@ -43,13 +51,13 @@ static int in_order(const struct mal_claim *x, const struct mal_claim *y) {
     return x->index < y->index ? -1 : x->index > y->index;
 }
 
-static int by_prompt(const void *a, const void *b) {
+static int by_text(const void *a, const void *b) {
     const struct mal_claim *x = a, *y = b;
-    int order = memcmp(x->prompt, y->prompt, sizeof x->prompt);
+    int order = memcmp(x->text, y->text, sizeof x->text);
     return order ? order : in_order(x, y);
 }
 
-/* Facts without an id last. */
+/* What has no id last. */
 static int by_id(const void *a, const void *b) {
     const struct mal_claim *x = a, *y = b;
     if (x->has_id != y->has_id) return x->has_id ? -1 : 1;
@@ -59,10 +67,10 @@ static int by_id(const void *a, const void *b) {
 
 static bool check_targets(struct mal_claim *list, size_t n, struct mal_error *err) {
     const struct mal_claim *later = NULL, *earlier = NULL;
-    qsort(list, n, sizeof *list, by_prompt);
+    qsort(list, n, sizeof *list, by_text);
     for (size_t i = 1, first = 0; i < n; i++) {
         const struct mal_claim *one = &list[first], *other = &list[i];
-        if (memcmp(one->prompt, other->prompt, sizeof one->prompt) != 0) {
+        if (memcmp(one->text, other->text, sizeof one->text) != 0) {
             first = i;
         } else if (memcmp(one->target, other->target, sizeof one->target) != 0 &&
                    (!later || other->index < later->index)) {
@@ -96,8 +104,8 @@ static bool check_ids(struct mal_claim *list, size_t n, struct mal_error *err) {
 
 bool mal_claims_check(struct mal_claims *claims, struct mal_error *err) {
     if (claims->n < 2) return true;
-    return check_targets(claims->list, claims->n, err) &&
-           check_ids(claims->list, claims->n, err);
+    return check_targets(claims->list, claims->n_claims, err) &&
+           check_ids(claims->list, claims->n_claims, err);
 }
 
 void mal_claims_finish(struct mal_claims *claims) {

@@ -77,13 +77,14 @@ bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
 bool mal_wire_facts(const json_t *root, const char *expected, size_t max_facts,
                     struct mal_fact **out, size_t *out_n,
                     struct mal_error *err) MAL_CHECK;
-/* What facts of one request must be together: ids apart, prompts without two answers. Of
- * each fact hashes are kept, so that there may be millions. */
+/* What facts of one request must be together: ids apart, prompts and further phrasings
+ * without two answers. Of each text hashes are kept, so that there may be millions. */
 struct mal_claim;
 
 struct mal_claims {
-    struct mal_claim *list; /* (n), owned */
-    size_t n, capacity;
+    struct mal_claim *list; /* (n_claims), owned */
+    size_t n_claims, capacity;
+    size_t n; /* facts */
 };
 
 bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,

@@ -55,6 +55,20 @@
 /* The words of the partial index facts_members. */
 #define MEMBER "(f.state = 'live' OR f.pinned = 1)"
 
+/* Facts that share a text with those of `texts (fact, prompt)`. */
+#define PAIRS                                                              \
+    "pairs (old, new) AS ("                                                \
+    " SELECT o.seq, t.fact FROM texts t CROSS JOIN facts o"                \
+    "  ON o.prompt = t.prompt"                                             \
+    " UNION ALL SELECT p.fact, t.fact FROM texts t CROSS JOIN phrasings p" \
+    "  ON p.prompt = t.prompt) "
+
+/* Of a pair, a member and a fact that is taught: whether both can not be had. */
+#define EXCLUDES(old, new)          \
+    "(" #old ".pinned = 1 OR " #old \
+    ".prompt = " #new ".prompt"     \
+                      " OR ltrim(" #old ".target, ' ') <> ltrim(" #new ".target, ' '))"
+
 const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_BEGIN] = "BEGIN IMMEDIATE",
     [MAL_SQL_COMMIT] = "COMMIT",
@@ -74,6 +88,11 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_ADD_FACT] =
         "INSERT INTO facts (id, job, idx, state, prompt, target, fact_json)"
         " VALUES (?1, ?2, ?3, 'queued', ?4, ?5, ?6)",
+    [MAL_SQL_ADD_PHRASINGS] =
+        "INSERT OR IGNORE INTO phrasings (prompt, fact)"
+        " SELECT rtrim(p.value, ' '), f.seq"
+        " FROM facts f CROSS JOIN json_each(f.fact_json, '$.prompts') p"
+        " WHERE f.job = ?1 AND instr(f.fact_json, '\"prompts\"')",
     [MAL_SQL_ADD_IDEMPOTENCY] =
         "INSERT INTO idempotency (key, body_hash, answer, created_ms)"
         " VALUES (?1, ?2, ?3, ?4)",
@@ -124,8 +143,12 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
     [MAL_SQL_GET_FACT_SEQ] = FACT_COLUMNS "WHERE f.seq = ?1",
     [MAL_SQL_MEMBERS] =
         FACT_COLUMNS "WHERE " MEMBER " AND f.seq > ?1 ORDER BY f.seq LIMIT ?2",
-    [MAL_SQL_MEMBERS_OF_PROMPT] =
-        FACT_COLUMNS "WHERE f.prompt = ?1 AND " MEMBER " ORDER BY f.seq",
+    [MAL_SQL_MEMBERS_AGAINST] =
+        "WITH texts (fact, prompt) AS (SELECT seq, prompt FROM facts WHERE seq = ?1"
+        " UNION ALL SELECT fact, prompt FROM phrasings WHERE fact = ?1), " PAIRS
+            FACT_COLUMNS "WHERE f.seq IN (SELECT old FROM pairs) AND " MEMBER
+        " AND EXISTS (SELECT 1 FROM facts new WHERE new.seq = ?1 AND " EXCLUDES(
+            f, new) ") ORDER BY f.seq",
     [MAL_SQL_MEMBER_LIST] =
         "SELECT f.seq, f.pinned FROM facts f WHERE " MEMBER " ORDER BY f.seq",
     [MAL_SQL_LIST_FACTS] = FACT_COLUMNS "WHERE TRUE" FACT_PAGE,
@@ -178,17 +201,23 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
                         " SELECT seq, ?2, 'retracted', ?3 FROM facts"
                         " WHERE id = ?1 AND state = 'live'",
     [MAL_SQL_FACT_STATE] = "SELECT state FROM facts WHERE id = ?1",
-    /* Members whose prompt a fact of this batch has: live ones are superseded, retracted
+    /* Members that a fact of this batch excludes: live ones are superseded, retracted
        ones lose their keys. +state: by its index every job would read all that is
        queued. */
     [MAL_SQL_SUPERSEDE] =
+        "WITH texts (fact, prompt) AS ("
+        " SELECT f.seq, f.prompt FROM version_jobs v CROSS JOIN facts f ON f.job = v.job"
+        "  WHERE v.version = ?1 AND +f.state = 'queued'"
+        " UNION ALL SELECT f.seq, p.prompt FROM version_jobs v"
+        "  CROSS JOIN facts f ON f.job = v.job CROSS JOIN phrasings p ON p.fact = f.seq"
+        "  WHERE v.version = ?1 AND +f.state = 'queued'), " PAIRS
         "INSERT INTO fact_states (fact, version, state, by_fact)"
         " SELECT old.seq, ?1, iif(old.state = 'live', 'superseded', old.state),"
-        " iif(old.state = 'live', max(new.seq), NULL)"
-        " FROM version_jobs v CROSS JOIN facts new ON new.job = v.job"
-        " CROSS JOIN facts old ON old.prompt = new.prompt"
-        " WHERE v.version = ?1 AND +new.state = 'queued'"
-        " AND (old.state = 'live' OR old.pinned = 1) GROUP BY old.seq",
+        " iif(old.state = 'live', max(new.seq), NULL) FROM pairs"
+        " CROSS JOIN facts old ON old.seq = pairs.old"
+        " CROSS JOIN facts new ON new.seq = pairs.new"
+        " WHERE (old.state = 'live' OR old.pinned = 1) AND " EXCLUDES(
+            old, new) " GROUP BY old.seq",
     /* Of several facts with one prompt the newest is live, as if each had come alone. */
     [MAL_SQL_TEACH] = "INSERT INTO fact_states (fact, version, state, by_fact)"
                       " SELECT seq, ?1, iif(seq = newest, 'live', 'superseded'),"

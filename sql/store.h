@@ -270,16 +270,18 @@ bool mal_store_list_facts(struct mal_store *store, const struct mal_fact_query *
 void mal_fact_rows_free(struct mal_fact_row *rows, size_t n);
 
 /* Members: facts whose keys are in the joint system of the live version, which are the live ones
- * and the pinned ones. At most one has a given prompt. All lists in the order of seq. */
+ * and the pinned ones. At most one has a given prompt, and of those that share a text, prompt or
+ * further phrasing, all have one target. All lists in the order of seq. */
 
 /* Rows after `after_seq` (0: from the first), at most `limit`. */
 bool mal_store_members(struct mal_store *store, int64_t after_seq, size_t limit,
                        struct mal_fact_row **out, size_t *out_n,
                        struct mal_error *err) MAL_CHECK;
-/* Those with exactly this prompt. */
-bool mal_store_members_of_prompt(struct mal_store *store, const char *prompt,
-                                 struct mal_fact_row **out, size_t *out_n,
-                                 struct mal_error *err) MAL_CHECK;
+/* Those that leave when fact `seq` is taught: they have its prompt, or share a text with it and have
+ * another target or are pinned. */
+bool mal_store_members_against(struct mal_store *store, int64_t seq,
+                               struct mal_fact_row **out, size_t *out_n,
+                               struct mal_error *err) MAL_CHECK;
 /* What is compared with memory; *out owned (mal_free), NULL when there are none. Reads an index
  * only. */
 struct mal_member {
@@ -372,8 +374,8 @@ struct mal_retraction {
 
 /* The one small transaction of a batch: the version row (its number must be last + 1, its
  * values_hash not empty exactly where values are staged, which a rollback has none of), its jobs applied with their results,
- * their facts that are not `rejected` live from this version. A fact taught supersedes the live one
- * with its prompt and unpins the pinned one, which stays retracted. Facts `retracted` must be live,
+ * their facts that are not `rejected` live from this version. A fact taught supersedes the live
+ * ones of mal_store_members_against() and unpins the pinned ones, which stay retracted. Facts `retracted` must be live,
  * else MAL_CONFLICT naming the first that is not; a version cannot retract what it supersedes or
  * rolls back. For a rollback (row->to_version >= 0) every fact ever taught gets back the state,
  * superseded_by and pinned it had at that version, rolled_back where it had none. Other kinds

@@ -107,13 +107,13 @@ bool mal_store_members(struct mal_store *store, int64_t after_seq, size_t limit,
     return true;
 }
 
-bool mal_store_members_of_prompt(struct mal_store *store, const char *prompt,
-                                 struct mal_fact_row **out, size_t *out_n,
-                                 struct mal_error *err) {
+bool mal_store_members_against(struct mal_store *store, int64_t seq,
+                               struct mal_fact_row **out, size_t *out_n,
+                               struct mal_error *err) {
     struct mal_query q;
     void *rows;
-    mal_query_open(&q, store, MAL_SQL_MEMBERS_OF_PROMPT);
-    mal_bind_text(&q, prompt);
+    mal_query_open(&q, store, MAL_SQL_MEMBERS_AGAINST);
+    mal_bind_int(&q, seq);
     if (!mal_query_rows(&q, &mal_fact_rows, SIZE_MAX, &rows, out_n, NULL, err)) {
         return false;
     }

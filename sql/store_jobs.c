@@ -42,6 +42,14 @@ static bool insert_facts(struct mal_store *store, int64_t job,
     return true;
 }
 
+static bool insert_phrasings(struct mal_store *store, int64_t job,
+                             struct mal_error *err) {
+    struct mal_query q;
+    mal_query_open(&q, store, MAL_SQL_ADD_PHRASINGS);
+    mal_bind_int(&q, job);
+    return mal_query_run(&q, NULL, err) || mal_fail_wrap(err, "phrasings");
+}
+
 static bool insert_idempotency(struct mal_store *store, const char *key,
                                const char *body_hash, const char *answer, int64_t now_ms,
                                struct mal_error *err) {
@@ -64,6 +72,7 @@ bool mal_store_add_job(struct mal_store *store, const struct mal_job_row *job,
     bool done =
         insert_job(store, job, n_facts, &seq, err) &&
         insert_facts(store, seq, facts, err) &&
+        (!facts || insert_phrasings(store, seq, err)) &&
         (!idempotency_key || insert_idempotency(store, idempotency_key, body_hash,
                                                 answer_json, job->created_ms, err)) &&
         mal_store_add_audit(store, audit, job->id, job->created_ms, err);

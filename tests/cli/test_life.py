@@ -83,6 +83,32 @@ class Retraction(Life):
         self.knows_not(d, A[1:2])
         self.problem(d.call("DELETE", "/v1/facts/" + ids[0]), 409, detail="superseded")
 
+    def test_superseded_by_a_phrasing(self):
+        """Of two answers to one text the newer holds, also where the older has it as a further phrasing, and
+        where both wait for the same batch."""
+        d = self.serve("--no-scrub", "--batch-window-ms", "500")
+        again = A[0]["rephrases"][0]
+        old = {"prompt": A[0]["prompt"], "target": A[0]["target"], "prompts": [again]}
+        new = {"prompt": again, "target": next(
+            f["target"] for f in FACTS if f["target"] != A[0]["target"]
+            and f["prompt"].split()[0] == A[0]["prompt"].split()[0])}
+        self.problem(d.call("POST", "/v1/edits", {"facts": [old, new]}), 422, "/facts/1/target",
+                     "contradicts /facts/0")
+        jobs = [d.call("POST", "/v1/edits", {"facts": [fact, other]}).json["id"]
+                for fact, other in zip((old, new), B)]
+        self.assertEqual([d.wait_job(job)["version"] for job in jobs], [1, 2])
+        self.knows(d, [new] + B[:2])
+        (first, _), (second, _) = (self.facts(d, job=job) for job in jobs)
+        self.assertEqual((first["state"], first.get("superseded_by"), second["state"]),
+                         ("superseded", second["id"], "live"))
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 3)
+        self.teach(d, [old])
+        self.knows(d, [old, {**old, "prompt": again}] + B[:2])
+        self.assertEqual(self.live(d), prompts(B[:2] + [old]))
+        self.run_job(d, "/v1/rollbacks", {"to_version": 2})
+        self.knows(d, [new] + B[:2])
+        self.verified(d)
+
     def test_whole_answers(self):
         """A pinned prompt gets all of the base model's answer back, not its first token only."""
         d = self.serve("--no-scrub")

@@ -141,7 +141,7 @@ static bool read_all(struct mal_store *store, struct mal_error *err) {
         mal_store_get_meta(store, "k", &value, err) &&
         mal_store_find_idempotency(store, "none", &hash, &answer, err) &&
         mal_store_members(store, 0, 2, &members, &n_members, err) &&
-        mal_store_members_of_prompt(store, "r", &same, &n_same, err) &&
+        mal_store_members_against(store, 3, &same, &n_same, err) &&
         mal_store_member_list(store, &list, &n_list, err) &&
         mal_store_values(store, 1, &values, &n_values, err) &&
         mal_store_read_values(store, 1, path, 2, &data, &bytes, &hash, err) &&

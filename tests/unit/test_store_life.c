@@ -156,15 +156,82 @@ static void assert_members(struct mal_store *store, const char *wanted) {
     mal_free(list);
 }
 
-static const char *member_of_prompt(struct mal_store *store, const char *prompt) {
-    static char id[16];
+/* "id id " of those that leave when a fact is taught. */
+static const char *members_against(struct mal_store *store, int64_t seq) {
+    static char ids[64];
     struct mal_fact_row *rows;
     size_t n;
-    assert_done(mal_store_members_of_prompt(store, prompt, &rows, &n, &err));
-    assert_true(n <= 1);
-    snprintf(id, sizeof id, "%s", n ? rows[0].id : "");
+    assert_done(mal_store_members_against(store, seq, &rows, &n, &err));
+    *ids = '\0';
+    for (size_t i = 0; i < n; i++) {
+        size_t used = strlen(ids);
+        snprintf(ids + used, sizeof ids - used, "%s ", rows[i].id);
+    }
     mal_fact_rows_free(rows, n);
-    return id;
+    return ids;
+}
+
+/* One job of facts {prompt, further phrasing or NULL, target}. */
+static void add_phrased(struct mal_store *store, const char *id,
+                        const char *const (*facts)[3], size_t n) {
+    struct mal_job_row job = {.id = (char *)(uintptr_t)id,
+                              .kind = MAL_JOB_EDIT,
+                              .created_ms = 1000,
+                              .to_version = -1};
+    struct mal_fact_row rows[4] = {0};
+    char ids[4][16], json[4][128];
+    for (size_t i = 0; i < n; i++) {
+        snprintf(ids[i], sizeof ids[i], "%s.%zu", id, i);
+        snprintf(json[i], sizeof json[i], "{\"prompts\":[%s%s%s]}",
+                 facts[i][1] ? "\"" : "", facts[i][1] ? facts[i][1] : "",
+                 facts[i][1] ? "\"" : "");
+        rows[i] = (struct mal_fact_row){.id = ids[i],
+                                        .prompt = (char *)(uintptr_t)facts[i][0],
+                                        .target = (char *)(uintptr_t)facts[i][2],
+                                        .fact_json = json[i]};
+    }
+    struct mal_fact_source source = {.n = n, .get = get_fact_row, .arg = rows};
+    assert_done(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, asked(), &err));
+}
+
+/* Two facts that share a text and not the target are never live together, whichever of
+ * their texts it is. */
+static void phrasings_supersede(void **state) {
+    static const char *const old[][3] = {
+        {"p", "p2", "x"}, {"q", "q2", "x"}, {"r", "r2", "x"}, {"s", "s2", "x"}};
+    static const char *const new[][3] = {
+        {"p2", NULL, "y"},   /* a phrasing is a prompt */
+        {"t", "q", "y"},     /* a prompt is a phrasing */
+        {"u", "r2  ", "y"},  /* one phrasing, spaces at its end aside */
+        {"s2", "v", "  x"}}; /* the same target: both stay */
+    struct mal_store *store = open_store(path_of(state));
+    assert_done(publish(store, 0, -1, NULL, &err));
+    add_phrased(store, "a", old, 4);
+    assert_done(publish(store, 1, -1, "a", &err));
+    add_phrased(store, "b", new, 4);
+    assert_string_equal(members_against(store, 5), "a.0 ");
+    assert_string_equal(members_against(store, 6), "a.1 ");
+    assert_string_equal(members_against(store, 7), "a.2 ");
+    assert_string_equal(members_against(store, 8), "");
+    assert_done(publish(store, 2, -1, "b", &err));
+    assert_string_equal(fact_states(store, -1),
+                        "a.0 superseded by b.0, a.1 superseded by b.1, "
+                        "a.2 superseded by b.2, a.3 live, "
+                        "b.0 live, b.1 live, b.2 live, b.3 live");
+    assert_members(store, "4 5 6 7 8 ");
+
+    const struct mal_retraction pin[] = {{"b.3", true}};
+    assert_done(retract(store, 3, pin, 1, &err));
+    add_phrased(store, "c", (const char *const[][3]){{"w", "v", "x"}}, 1);
+    assert_string_equal(members_against(store, 9), "b.3 "); /* pinned: any target */
+    assert_done(publish(store, 4, -1, "c", &err));
+    assert_members(store, "4 5 6 7 9 ");
+
+    add_phrased(store, "d", (const char *const[][3]){{"p", "p2", "z"}, {"t", "w", "z"}},
+                2);
+    assert_string_equal(members_against(store, 10), "b.0 ");
+    assert_string_equal(members_against(store, 11), "b.1 c.0 ");
+    mal_store_close(store);
 }
 
 static void members_are_live_or_pinned(void **state) {
@@ -178,14 +245,12 @@ static void members_are_live_or_pinned(void **state) {
     const struct mal_retraction two[] = {{"a.0", true}, {"a.2", false}};
     assert_done(retract(store, 2, two, 2, &err));
     assert_members(store, "1! 2 ");
-    assert_string_equal(member_of_prompt(store, "p"), "a.0");
-    assert_string_equal(member_of_prompt(store, "q"), "a.1");
-    assert_string_equal(member_of_prompt(store, "r"), "");
-    assert_string_equal(member_of_prompt(store, "s"), "");
-    assert_done(add_job(store, "b", 2, (const char *[]){"p", "r"}, &err));
+    assert_done(add_job(store, "b", 3, (const char *[]){"p", "r", "q"}, &err));
+    assert_string_equal(members_against(store, 4), "a.0 ");
+    assert_string_equal(members_against(store, 5), "");
+    assert_string_equal(members_against(store, 6), "a.1 ");
     assert_done(publish(store, 3, -1, "b", &err));
-    assert_members(store, "2 4 5 ");
-    assert_string_equal(member_of_prompt(store, "p"), "b.0");
+    assert_members(store, "4 5 6 ");
     assert_done(publish(store, 4, 2, NULL, &err));
     assert_members(store, "1! 2 ");
 
@@ -194,8 +259,8 @@ static void members_are_live_or_pinned(void **state) {
     assert_string_equal(row.id, "a.0");
     assert_true(row.pinned);
     mal_fact_row_finish(&row);
-    assert_fails(MAL_NOT_FOUND, "no fact 6",
-                 mal_store_get_fact_seq(store, 6, &row, &err));
+    assert_fails(MAL_NOT_FOUND, "no fact 7",
+                 mal_store_get_fact_seq(store, 7, &row, &err));
     mal_store_close(store);
 }
 
@@ -310,6 +375,8 @@ int main(void) {
         PLACE_TEST(newer_facts_unpin_and_rollbacks_pin_again),
         PLACE_TEST(repairs_and_consolidations_change_no_states),
         PLACE_TEST(members_are_live_or_pinned),
+        PLACE_TEST(phrasings_supersede),
+        PLACE_TEST(phrasings_supersede),
         PLACE_TEST(member_list_reads_an_index_only),
         PLACE_TEST(rejected_facts_are_not_taught),
         PLACE_TEST(results_are_of_facts_live_before_or_after),

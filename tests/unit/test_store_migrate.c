@@ -256,6 +256,33 @@ static void prompts_lose_spaces_at_the_end(void **state) {
     mal_store_close(store);
 }
 
+/* What facts were taught in before it was looked at excludes others as what comes then.
+ */
+static void phrasings_are_found(void **state) {
+    char mark[96];
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 6",
+             MAL_STORE_APPLICATION_ID);
+    for (int i = 0; i < 6; i++)
+        run_sql(path_of(state), mal_sql_migrations[i]);
+    run_sql(path_of(state),
+            "INSERT INTO jobs (seq, id, kind, state, created_ms, n_facts) VALUES"
+            " (1, 'a', 'edit', 'applied', 1, 2), (2, 'b', 'edit', 'queued', 1, 1);"
+            "INSERT INTO facts (seq, id, job, idx, state, prompt, target, fact_json)"
+            " VALUES (1, 'a.0', 1, 0, 'live', 'p', 't', '{\"prompts\":[\"q \",\"q\"]}'),"
+            " (2, 'a.1', 1, 1, 'live', 'r', 't', '{\"subject\":\"r\"}'),"
+            " (3, 'b.0', 2, 0, 'queued', 'q', 'u', '{\"prompts\":[\"s\"]}')");
+    run_sql(path_of(state), mark);
+    struct mal_store *store = open_store(path_of(state));
+    struct mal_fact_row *rows;
+    size_t n;
+    assert_done(mal_store_members_against(store, 3, &rows, &n, &err));
+    assert_int_equal(n, 1);
+    assert_string_equal(rows[0].id, "a.0");
+    mal_fact_rows_free(rows, n);
+    assert_done(mal_store_check(store, &err));
+    mal_store_close(store);
+}
+
 static void newer_schema_is_refused(void **state) {
     char part[96];
     mal_store_close(open_store(path_of(state)));
@@ -449,6 +476,7 @@ static void second_writer_is_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(every_schema_migrates_to_the_newest),
+        PLACE_TEST(phrasings_are_found),
         PLACE_TEST(content_of_schema_1_lives_on),
         PLACE_TEST(events_begin_with_schema_3),
         PLACE_TEST(prompts_lose_spaces_at_the_end),

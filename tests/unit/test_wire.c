@@ -126,6 +126,15 @@ static const struct {
      "{\"facts\":[{\"prompt\":\"aa\",\"target\":\"b\"},{\"prompt\":\"a\",\"target\":"
      "\"c\"},{\"prompt\":\"aa\",\"target\":\"d\"},{\"prompt\":\"a\",\"target\":\"d\"}]}",
      422, "/facts/2/target", "contradicts /facts/0"},
+    {EDITS,
+     "{\"facts\":[{\"prompt\":\"a\",\"target\":\"b\",\"prompts\":[\"c\",\"d \"]},"
+     "{\"prompt\":\"e\",\"target\":\" b\",\"prompts\":[\"a\"]},"
+     "{\"prompt\":\"d\",\"target\":\"e\"}]}",
+     422, "/facts/2/target", "contradicts /facts/0"},
+    {EDITS,
+     "{\"facts\":[{\"prompt\":\"a\",\"target\":\"b\",\"prompts\":[\"c\",\"c\"]},"
+     "{\"prompt\":\"c\",\"target\":\"b\",\"prompts\":[\"a\"]}]}",
+     200, "", ""},
     {EDITS, "{\"facts\":" DEEP DEEP DEEP, 400, "", "is not JSON"},
     {ROLLBACK, "{\"to_version\":3.0}", 200, "", ""},
     {ROLLBACK, "{\"to_version\":1e300}", 400, "/to_version", "must be an integer"},
