@@ -1,8 +1,11 @@
 /* loop.c - the loop over libuv. */
 #include "daemon/loop.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <uv.h>
@@ -29,7 +32,7 @@ struct mal_loop {
     uv_poll_t poll;
     uv_timer_t alarm;
     uv_timer_t every;
-    uv_signal_t term, interrupt, hangup;
+    uv_async_t heard; /* a signal */
     bool has_uv, has_lock, polling;
     struct call ready, tick, stop, again;
     pthread_mutex_t lock; /* of the lists */
@@ -44,6 +47,12 @@ struct work {
     void (*after)(void *arg);
     void *arg;
 };
+
+/* Signals come here and not to libuv, which lets them end the process once its handles
+ * are closed, while the database is not. */
+static const int SIGNALS[] = {SIGTERM, SIGINT, SIGHUP};
+static struct mal_loop *_Atomic hearing;
+static atomic_int stops, hangups;
 
 static void run_list(struct mal_loop *loop, struct list *list) {
     pthread_mutex_lock(&loop->lock);
@@ -79,6 +88,42 @@ static void *grow_or_end(void *mem, size_t bytes) {
     _exit(1); /* whatever matters is in the database */
 }
 
+/* ---- Signals ---- */
+
+static void on_signal(int number) {
+    int before = errno;
+    struct mal_loop *loop = hearing;
+    atomic_fetch_add(number == SIGHUP ? &hangups : &stops, 1);
+    if (loop) uv_async_send(&loop->heard);
+    errno = before;
+}
+
+static void on_signals(uv_async_t *heard) {
+    struct mal_loop *loop = heard->data;
+    for (int n = atomic_exchange(&stops, 0); n > 0; n--)
+        loop->stop.fn(loop->stop.arg);
+    for (int n = atomic_exchange(&hangups, 0); n > 0; n--)
+        loop->again.fn(loop->again.arg);
+}
+
+static bool hear(struct mal_loop *loop, int number, struct mal_error *err) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigfillset(&action.sa_mask);
+    hearing = loop;
+    if (!sigaction(number, &action, NULL)) return true;
+    return mal_fail(err, MAL_IO, "signals: %s", strerror(errno));
+}
+
+/* The process ends, and with its own exit code. */
+static void ignore_signals(const struct mal_loop *loop) {
+    if (hearing != loop) return;
+    for (size_t i = 0; i < sizeof SIGNALS / sizeof *SIGNALS; i++)
+        signal(SIGNALS[i], SIG_IGN);
+    hearing = NULL;
+}
+
+/* ---- The loop ---- */
+
 bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     uv_replace_allocator(mal_malloc, grow_or_end, mal_calloc, mal_free);
     struct mal_loop *loop = mal_calloc(1, sizeof *loop);
@@ -99,16 +144,14 @@ bool mal_loop_create(struct mal_loop **out, struct mal_error *err) {
     rc = uv_async_init(&loop->uv, &loop->wake, run_posted);
     if (!rc) rc = uv_timer_init(&loop->uv, &loop->alarm);
     if (!rc) rc = uv_timer_init(&loop->uv, &loop->every);
-    if (!rc) rc = uv_signal_init(&loop->uv, &loop->term);
-    if (!rc) rc = uv_signal_init(&loop->uv, &loop->interrupt);
-    if (!rc) rc = uv_signal_init(&loop->uv, &loop->hangup);
+    if (!rc) rc = uv_async_init(&loop->uv, &loop->heard, on_signals);
     if (rc) {
         fail_uv(rc, "event loop", err);
         goto fail;
     }
     if (!mal_pool_create(&loop->pool, N_WORKERS, err)) goto fail;
     loop->wake.data = loop->alarm.data = loop->every.data = loop;
-    loop->term.data = loop->interrupt.data = loop->hangup.data = loop;
+    loop->heard.data = loop;
     *out = loop;
     return true;
 
@@ -123,6 +166,7 @@ static void close_handle(uv_handle_t *handle, void *arg) {
 
 void mal_loop_destroy(struct mal_loop *loop) {
     if (!loop) return;
+    ignore_signals(loop);
     mal_pool_destroy(loop->pool);
     if (loop->pool) run_list(loop, &loop->worked); /* what frees the work */
     if (loop->has_uv) {
@@ -235,32 +279,17 @@ bool mal_loop_every(struct mal_loop *loop, int64_t ms, void (*tick)(void *arg), 
     return true;
 }
 
-static void on_signal(uv_signal_t *handle, int number) {
-    struct mal_loop *loop = handle->data;
-    loop->stop.fn(loop->stop.arg);
-}
-
 bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), void *arg,
                              struct mal_error *err) {
     signal(SIGPIPE, SIG_IGN);
     loop->stop = (struct call){stop, arg};
-    int rc = uv_signal_start(&loop->term, on_signal, SIGTERM);
-    if (!rc) rc = uv_signal_start(&loop->interrupt, on_signal, SIGINT);
-    if (rc) return fail_uv(rc, "signals", err);
-    return true;
-}
-
-static void on_hangup(uv_signal_t *handle, int number) {
-    struct mal_loop *loop = handle->data;
-    loop->again.fn(loop->again.arg);
+    return hear(loop, SIGTERM, err) && hear(loop, SIGINT, err);
 }
 
 bool mal_loop_on_hangup(struct mal_loop *loop, void (*hangup)(void *arg), void *arg,
                         struct mal_error *err) {
     loop->again = (struct call){hangup, arg};
-    int rc = uv_signal_start(&loop->hangup, on_hangup, SIGHUP);
-    if (rc) return mal_fail(err, MAL_IO, "signals: %s", uv_strerror(rc));
-    return true;
+    return hear(loop, SIGHUP, err);
 }
 
 int64_t mal_monotonic_ms(void) {

@@ -45,7 +45,8 @@ void mal_loop_alarm(struct mal_loop *loop, int64_t ms);
 
 bool mal_loop_every(struct mal_loop *loop, int64_t ms, void (*tick)(void *arg), void *arg,
                     struct mal_error *err) MAL_CHECK;
-/* SIGTERM and SIGINT; SIGPIPE is ignored from here on. */
+/* SIGTERM and SIGINT, which are ignored once the loop is destroyed; SIGPIPE is from here
+ * on. */
 bool mal_loop_on_stop_signal(struct mal_loop *loop, void (*stop)(void *arg), void *arg,
                              struct mal_error *err) MAL_CHECK;
 

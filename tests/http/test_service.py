@@ -1,6 +1,7 @@
 """The daemon under a service manager: readiness and watchdog over a notify socket, inherited sockets."""
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 
 import harness
 from harness import Case, Daemon, MODEL_ARGS, PATIENCE, main, only_fake, wait_until
+from world import fact
 
 WATCHDOG_MS = 400
 # Becomes the daemon, with a socket as descriptor 3 and LISTEN_PID as a service manager sets it.
@@ -337,6 +339,26 @@ class Activation(Own):
         self.refused(listener(socket.AF_UNIX, "\0malmend-test-%d" % os.getpid()), "Unix path")
         with open(os.devnull) as file:
             self.refused(file, "descriptor 3")
+
+
+class Signals(Own):
+    def test_stopped_again(self):
+        """To its last moment a daemon that ends is not ended by a signal: its exit code is its own."""
+        d = Daemon()
+        self.addCleanup(d.close)
+        d.apply(*[fact(i) for i in range(100)])
+        wanted = sum(1 << s - 1 for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        seen = {wanted: 0}
+        d.process.send_signal(signal.SIGTERM)
+        while (now := self.masks(d.process.pid)) is not None:
+            seen[now & wanted] = seen.get(now & wanted, 0) + 1
+        self.assertEqual((list(seen), d.stop()), ([wanted], 0), seen)
+
+    def masks(self, pid):
+        """Of signals that are caught or ignored; None: it has ended."""
+        with open(f"/proc/{pid}/status") as file:
+            of = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        return None if of["State"][0] in "ZX" else int(of["SigCgt"], 16) | int(of["SigIgn"], 16)
 
 
 if __name__ == "__main__":
