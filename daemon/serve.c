@@ -165,7 +165,7 @@ static void on_refuse(void *arg, struct mal_request *req, int status,
 }
 
 /* All are counted; logged is what changes something, what failed here, and who was sent
- * away. */
+ * away, for good or (503) for now. */
 static void on_answered(void *arg, const struct mal_request *req, int status) {
     const struct life *life = arg;
     bool denied = status == 401 || status == 403;
@@ -175,9 +175,9 @@ static void on_answered(void *arg, const struct mal_request *req, int status) {
     if (status < 500 && !denied && !strcmp(req->method, "GET")) return;
     if (!strcmp(req->path, "/readyz")) return;
     mal_log_text(req->path, path);
-    mal_log(status >= 500 ? "error"
-            : denied      ? "warning"
-                          : "info",
+    mal_log(denied || status == 503 ? "warning"
+            : status >= 500         ? "error"
+                                    : "info",
             "request", "{s:s,s:s,s:i,s:f,s:s,s:s*,s:s*,s:s}", "method", req->method,
             "path", path, "status", status, "seconds", mal_clock_seconds() - req->began,
             "request_id", req->id, "trace_id", *req->trace_id ? req->trace_id : NULL,

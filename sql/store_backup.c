@@ -6,17 +6,14 @@
 #include "sql/store_impl.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/new_file.h"
 
 struct backup {
-    struct mal_store source, copy; /* copy.path: the temporary name */
+    struct mal_store source, copy;
+    struct mal_new_file file; /* the copy's */
     const char *out;
     bool (*progress)(void *arg, uint64_t done, uint64_t total);
     void *arg;
@@ -44,22 +41,15 @@ static bool open_source(struct mal_store *source, const char *db, struct mal_err
            mal_store_inspect(source, &schema, err);
 }
 
-/* Without journal and syncs: what fails is removed, what is done is synced as a whole. */
-static bool open_copy(struct mal_store *copy, const char *out, struct mal_error *err) {
-    size_t bytes = strlen(out) + sizeof ".tmp-XXXXXX";
-    char *path = mal_malloc(bytes);
-    if (!path) return mal_fail(err, MAL_NO_MEMORY, "backup '%s'", out);
-    snprintf(path, bytes, "%s.tmp-XXXXXX", out);
-    int fd = mkstemp(path);
-    if (fd < 0) {
-        mal_store_fail_errno(path, errno, err);
-        mal_free(path);
-        return false;
-    }
-    close(fd);
-    copy->path = path;
-    return mal_store_connect(copy, SQLITE_OPEN_READWRITE, err) &&
-           mal_store_exec(copy, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF",
+/* Without journal and syncs: what fails is removed, what is done is synced as a whole.
+ * For its owner alone, as the source may be. */
+static bool open_copy(struct backup *b, struct mal_error *err) {
+    if (!mal_new_file_open(&b->file, b->out, err)) return false;
+    b->copy.path = b->file.name;
+    if (fchmod(b->file.fd, 0600) != 0)
+        return mal_store_fail_errno(b->copy.path, errno, err);
+    return mal_store_connect(&b->copy, SQLITE_OPEN_READWRITE, err) &&
+           mal_store_exec(&b->copy, "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF",
                           err);
 }
 
@@ -91,14 +81,6 @@ static bool copy_pages(struct backup *b, struct mal_error *err) {
     return finished == SQLITE_OK || mal_store_fail(&b->copy, finished, err);
 }
 
-static bool sync_file(const char *path, struct mal_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    bool done = fd >= 0 && fsync(fd) == 0;
-    if (!done) mal_store_fail_errno(path, errno, err);
-    if (fd >= 0) close(fd);
-    return done;
-}
-
 /* Out of the mode of the write-ahead log, so that the copy is one file. */
 static bool check_copy(struct mal_store *copy, struct mal_error *err) {
     bool done = mal_store_exec(copy, "PRAGMA journal_mode = DELETE", err) &&
@@ -109,13 +91,9 @@ static bool check_copy(struct mal_store *copy, struct mal_error *err) {
 }
 
 static bool run(struct backup *b, const char *db, struct mal_error *err) {
-    if (!check_absent(b->out, err) || !open_source(&b->source, db, err) ||
-        !open_copy(&b->copy, b->out, err) || !copy_pages(b, err) ||
-        !check_copy(&b->copy, err) || !sync_file(b->copy.path, err) ||
-        !check_absent(b->out, err)) {
-        return false;
-    }
-    return rename(b->copy.path, b->out) == 0 || mal_store_fail_errno(b->out, errno, err);
+    return check_absent(b->out, err) && open_source(&b->source, db, err) &&
+           open_copy(b, err) && copy_pages(b, err) && check_copy(&b->copy, err) &&
+           check_absent(b->out, err) && mal_new_file_commit(&b->file, err);
 }
 
 bool mal_store_backup(const char *db, const char *out,
@@ -129,12 +107,11 @@ bool mal_store_backup(const char *db, const char *out,
     bool done = run(&b, db, err);
     mal_store_disconnect(&b.copy);
     mal_store_disconnect(&b.source);
-    if (!done && b.copy.path) {
+    if (b.file.name) {
         struct mal_error ignored = {0};
-        (void)!mal_store_remove(b.copy.path, &ignored);
+        (void)!mal_store_remove_logs(b.file.name, &ignored);
     }
-    mal_free(b.copy.path);
+    mal_new_file_abandon(&b.file);
     mal_free(b.source.path);
-    if (done) done = mal_store_sync_directory(out, err);
     return done || mal_fail_wrap(err, "backup of '%s'", db);
 }

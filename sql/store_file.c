@@ -129,9 +129,9 @@ bool mal_store_sync_directory(const char *path, struct mal_error *err) {
     return done;
 }
 
-bool mal_store_remove(const char *path, struct mal_error *err) {
+static bool remove_files(const char *path, bool itself, struct mal_error *err) {
     static const char *const suffixes[] = {"", "-journal", "-wal", "-shm"};
-    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++) {
+    for (size_t i = !itself; i < sizeof suffixes / sizeof suffixes[0]; i++) {
         char *name = mal_store_beside(path, suffixes[i]);
         if (!name) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
         bool gone = unlink(name) == 0 || errno == ENOENT;
@@ -140,6 +140,14 @@ bool mal_store_remove(const char *path, struct mal_error *err) {
         if (!gone) return false;
     }
     return true;
+}
+
+bool mal_store_remove(const char *path, struct mal_error *err) {
+    return remove_files(path, true, err);
+}
+
+bool mal_store_remove_logs(const char *path, struct mal_error *err) {
+    return remove_files(path, false, err);
 }
 
 /* With a rollback journal until the end, so that all of it is in the one file that is

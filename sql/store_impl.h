@@ -80,6 +80,8 @@ bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missi
 bool mal_store_create(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* The file and what SQLite puts beside it; what is not there is fine. */
 bool mal_store_remove(const char *path, struct mal_error *err) MAL_CHECK;
+/* What SQLite puts beside it alone. */
+bool mal_store_remove_logs(const char *path, struct mal_error *err) MAL_CHECK;
 /* Makes a rename of `path` durable. */
 bool mal_store_sync_directory(const char *path, struct mal_error *err) MAL_CHECK;
 /* Fills store->files. */

@@ -27,7 +27,7 @@ OURS = [
     (r'core/export/', r'core/(export|model|tokenizer)/|core/[^/]*$'),
     (r'core/', r'core/(model|tokenizer)/|core/[^/]*$'),
     (r'cuda/', r'cuda/|core/(backend_impl|tensor|error|round)\.h'),
-    (r'sql/', r'sql/|core/(error|alloc|hash)\.h'),
+    (r'sql/', r'sql/|core/(error|alloc|hash|new_file)\.h'),
     (r'proto/', r'proto/|core/(error|facts|alloc|hash|json|utf8)\.h'),
     (r'daemon/main\.c', r'(daemon|proto|sql|core)/'),
     (r'daemon/', r'(daemon|proto|sql)/|core/(?!cpu/)'),

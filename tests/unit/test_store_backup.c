@@ -253,6 +253,26 @@ static void given_up_copy_leaves_nothing(void **state) {
     }
 }
 
+/* A file and a log of it, not what the next copy is made of or leaves there. */
+static void what_a_killed_one_left_goes(void **state) {
+    struct copy *copy = *state;
+    char left[128], log[136];
+    snprintf(left, sizeof left, "%s.tmp-0", copy->out);
+    snprintf(log, sizeof log, "%s.tmp-0-wal", copy->out);
+    furnish(copy->place.path);
+    struct mal_store *store = open_store(copy->place.path);
+    assert_done(publish(store, 8, -1, "a", &err));
+    char of_8[128];
+    snprintf(of_8, sizeof of_8, "%s-wal", copy->place.path);
+    assert_true(copy_file(of_8, log));
+    assert_true(copy_file(copy->place.path, left));
+    assert_done(publish(store, 9, 3, NULL, &err));
+    mal_store_close(store);
+    assert_done(mal_store_backup(copy->place.path, copy->out, NULL, NULL, &err));
+    assert_int_equal(leftovers(copy), 0);
+    assert_int_equal(last_version(copy->out), 9);
+}
+
 static void what_cannot_be_copied(void **state) {
     struct copy *copy = *state;
     const char *db = copy->place.path;
@@ -266,7 +286,7 @@ static void what_cannot_be_copied(void **state) {
     unlink(db);
     furnish(db);
     snprintf(out, sizeof out, "%s/none/x", copy->place.dir);
-    assert_fails(MAL_NOT_FOUND, "none", mal_store_backup(db, out, NULL, NULL, &err));
+    assert_fails(MAL_IO, "none", mal_store_backup(db, out, NULL, NULL, &err));
     assert_nothing(copy);
 }
 
@@ -355,6 +375,7 @@ int main(void) {
         CASE(existing_file_is_refused),
         CASE(file_that_comes_meanwhile_is_kept),
         CASE(given_up_copy_leaves_nothing),
+        CASE(what_a_killed_one_left_goes),
         CASE(what_cannot_be_copied),
         CASE(damaged_database_is_not_copied),
         CASE(full_disk_leaves_nothing),
