@@ -70,7 +70,8 @@ char *mal_encode_problem(const struct mal_error *err, int http_status) {
     json_t *problem =
         json_pack("{s:s,s:s,s:i,s:o}", "type", type, "title", title, "status",
                   http_status, "detail", mal_wire_json_text(err->text));
-    if (problem && err->pointer[0]) {
+    /* What fails here is not the fault of a field. */
+    if (problem && err->pointer[0] && http_status < 500) {
         json_t *errors =
             json_pack("[{s:o,s:o}]", "pointer", mal_wire_json_text(err->pointer),
                       "detail", mal_wire_json_text(err->text));

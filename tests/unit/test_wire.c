@@ -461,7 +461,7 @@ static void test_problems(void **state) {
     json_decref(problem);
 
     err = (struct mal_error){0};
-    mal_fail(&err, MAL_NO_MEMORY, "x");
+    mal_fail_at(&err, MAL_NO_MEMORY, "/facts/3/target", "x");
     problem = problem_of(&err, 503);
     assert_string_equal(text_at(problem, "type"), "urn:malmend:problem:no-memory");
     assert_null(json_object_get(problem, "errors"));
