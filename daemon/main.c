@@ -5,8 +5,8 @@
 #include <jansson.h>
 
 #include "core/cpu/blas.h"
-#include "daemon/commands.h"
-#include "daemon/options.h"
+#include "daemon/command/commands.h"
+#include "daemon/command/options.h"
 #include "mal_config.h"
 
 struct command {

@@ -5,7 +5,7 @@
 #include <stdint.h>
 
 #include "core/error.h"
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 
 struct mal_serve_options {
     const char *model, *editor, *data, *device, *db, *listen, *update;

@@ -3,8 +3,8 @@
 
 #include <stdio.h>
 
-#include "daemon/daemon.h"
-#include "daemon/notify.h"
+#include "daemon/api/daemon.h"
+#include "daemon/base/notify.h"
 
 static void describe(struct mal_daemon *d, const struct mal_status_view *view, char *text,
                      size_t bytes) {

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Embeds the dashboard in C: embed.py OUTPUT.c FILE...
 
-Writes mal_dashboard[] of daemon/dashboard.h: name, media type, tag over the contents, bytes; in the
+Writes mal_dashboard[] of daemon/api/dashboard.h: name, media type, tag over the contents, bytes; in the
 order given, closed by a NULL name. The first file is the page itself.
 """
 import hashlib
@@ -25,7 +25,7 @@ def numbers(data):
 
 def main(output, files):
     files = [pathlib.Path(file) for file in files]
-    parts = ["/* Made from daemon/dashboard. */\n", '#include "daemon/dashboard.h"\n']
+    parts = ["/* Made from daemon/dashboard. */\n", '#include "daemon/api/dashboard.h"\n']
     rows = []
     for i, file in enumerate(files):
         data = file.read_bytes()

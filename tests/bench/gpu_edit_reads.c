@@ -1,7 +1,7 @@
 /* gpu_edit_reads.c - answers given by a second thread, on its own stream of the device:
  * while nothing else runs there, while facts are taught, and while they are taught as the
- * daemon does it, whose every tick waits for the reads there are (daemon/reader.c). Who
- * reads asks again at once. */
+ * daemon does it, whose every tick waits for the reads there are
+ * (daemon/worker/reader.c). Who reads asks again at once. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <time.h>
@@ -12,7 +12,7 @@
 enum {
     MOST_READS = 1 << 16,
     IDLE_MS = 6500,     /* of more than 100 reads p99 is not the slowest one */
-    SLICE_TOKENS = 512, /* as in daemon/jobs.c, if --slice says nothing else */
+    SLICE_TOKENS = 512, /* as in daemon/worker/jobs.c, if --slice says nothing else */
     PROMPT = 20,
     TOKENS = 8,
     SLOWEST = 4

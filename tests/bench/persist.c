@@ -14,7 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/writer.h"
+#include "daemon/base/writer.h"
 #include "tests/bench/bench.h"
 
 enum { N_MODULES = 6, N_FACTS = 1024, MOST = 1 << 16 };

@@ -13,7 +13,7 @@
 #include "core/cpu/cpu.h"
 #include "core/hash.h"
 #include "core/model/model_impl.h"
-#include "daemon/history.h"
+#include "daemon/engine/history.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

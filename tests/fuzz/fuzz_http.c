@@ -21,7 +21,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "daemon/commands.h"
+#include "daemon/command/commands.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

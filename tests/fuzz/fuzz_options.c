@@ -11,7 +11,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "daemon/options.h"
+#include "daemon/command/options.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 

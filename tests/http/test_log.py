@@ -29,7 +29,7 @@ def documented():
 
 def calls():
     """file, events and the rest of the texts of each call in the source"""
-    for path in sorted((ROOT / "daemon").glob("*.c")):
+    for path in sorted((ROOT / "daemon").rglob("*.c")):
         if path.name == "log.c":
             continue
         for call in CALL.findall(path.read_text()):
@@ -115,7 +115,7 @@ class Lines(unittest.TestCase):
         self.assertTrue(any(len(path) > 500 for path in paths))
         self.assertTrue(all(len(path.encode()) <= 512 for path in paths))
         by_status = {line["status"]: line["level"] for line in requests}
-        self.assertEqual((by_status[202], by_status[404], by_status[503]), ("info", "info", "error"))
+        self.assertEqual((by_status[202], by_status[404], by_status[503]), ("info", "info", "warning"))
         for line in requests:
             self.assertTrue(0 <= line["seconds"] < harness.PATIENCE, line)
 

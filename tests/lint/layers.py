@@ -29,14 +29,21 @@ OURS = [
     (r'cuda/', r'cuda/|core/(backend_impl|tensor|error|round)\.h'),
     (r'sql/', r'sql/|core/(error|alloc|hash|new_file)\.h'),
     (r'proto/', r'proto/|core/(error|facts|alloc|hash|json|utf8)\.h'),
-    (r'daemon/main\.c', r'(daemon|proto|sql|core)/'),
-    (r'daemon/', r'(daemon|proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/base/', r'daemon/base/|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/engine/', r'daemon/(engine|base)/|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/worker/', r'daemon/(worker|engine|base)/|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/http/', r'daemon/(http|base)/|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/api/', r'daemon/(api|http|worker|engine|base)/|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/command/', r'daemon/(command|engine|http|base)/|daemon/serve\.h|(proto|sql)/|core/(?!cpu/)'),
+    (r'daemon/main\.c', r'daemon/command/|core/cpu/blas\.h'),
+    (r'daemon/', r'daemon/(api|http|worker|engine|base)/|daemon/[^/]*$|(proto|sql)/|core/(?!cpu/)'),
 ]
 
 # A third-party header that matches the first pattern may be included where the second matches.
 THEIRS = [
     (r'sqlite3\.h', r'sql/'),
-    (r'(microhttpd|uv)\.h', r'daemon/'),
+    (r'microhttpd\.h', r'daemon/http/'),
+    (r'uv\.h', r'daemon/base/loop'),
     (r'jansson\.h', r'(proto|core|daemon)/'),
     (r'(cuda(?!/)|cublas|cusolver|curand|nccl|cooperative_groups|mma)', r'cuda/'),
     (r'openssl/', r'core/'),
@@ -123,7 +130,7 @@ RULES = [
 
 # rule, path, text that breaks it; then text beside it that does not.
 BROKEN = [
-    (our_includes, 'core/facts.c', '#include "daemon/engine.h"\n', '#include "core/facts.h"\n'),
+    (our_includes, 'core/facts.c', '#include "daemon/engine/engine.h"\n', '#include "core/facts.h"\n'),
     (our_includes, 'core/hash.c', '#include "sql/store.h"\n', '#include "core/model/model.h"\n'),
     (our_includes, 'core/hash.c', '#include "core/editor/edit.h"\n', '#include <string.h>\n'),
     (our_includes, 'core/hash.c', '#include "hash.h"\n', '#include "mal_config.h"\n'),
@@ -140,8 +147,11 @@ BROKEN = [
     (our_includes, 'cuda/gemm.cu', '#include "core/backend.h"\n', '#include "core/backend_impl.h"\n'),
     (our_includes, 'sql/store.c', '#include "core/facts.h"\n', '#include "core/hash.h"\n'),
     (our_includes, 'proto/wire.c', '#include "core/tensor.h"\n', '#include "core/facts.h"\n'),
-    (our_includes, 'daemon/engine.c', '#include "core/cpu/cpu.h"\n', '#include "core/editor/edit.h"\n'),
-    (their_includes, 'daemon/engine.c', '#include <sqlite3.h>\n', '#include <uv.h>\n'),
+    (our_includes, 'daemon/engine/engine.c', '#include "core/cpu/cpu.h"\n', '#include "core/editor/edit.h"\n'),
+    (our_includes, 'daemon/engine/gate.c', '#include "daemon/worker/worker.h"\n', '#include "daemon/base/log.h"\n'),
+    (our_includes, 'daemon/http/server.c', '#include "daemon/api/daemon.h"\n', '#include "daemon/base/loop.h"\n'),
+    (their_includes, 'daemon/base/loop.c', '#include <sqlite3.h>\n', '#include <uv.h>\n'),
+    (their_includes, 'daemon/api/router.c', '#include <microhttpd.h>\n', '#include <jansson.h>\n'),
     (their_includes, 'core/hash.c', '#include <uv.h>\n', '#include <openssl/evp.h>\n'),
     (their_includes, 'proto/wire.c', '#include <microhttpd.h>\n', '#include <jansson.h>\n'),
     (their_includes, 'sql/store.c', '#include <jansson.h>\n', '#include <sqlite3.h>\n'),

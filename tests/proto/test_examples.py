@@ -89,7 +89,7 @@ def test_security():
 
 
 def test_router():
-    with open(os.path.join(ROOT, "daemon", "router.c"), encoding="utf-8") as source:
+    with open(os.path.join(ROOT, "daemon", "api", "router.c"), encoding="utf-8") as source:
         table = source.read().split("mal_routes[]")[1].split("{NULL")[0]
     routes = re.findall(r"^    {\"(\w+)\", \"([^\"]+)\",", table, re.M)
     roles = dict(((method, path), role.lower()) for method, path, role in
@@ -110,7 +110,7 @@ def test_router():
         given = named[1].split(", ") if named else ["application/json"]
         assert free or types == set(given), f"{method} {path}: {types}, in the router {given}"
     described = [(method, path) for method, path, _ in operations()]
-    assert len(routes) > 10, "daemon/router.c is read wrongly"
+    assert len(routes) > 10, "daemon/api/router.c is read wrongly"
     assert len(routes) == len(set(routes)), "a route twice"
     both = set(routes) & set(described)
     assert set(routes) == set(described), f"{(set(routes) | set(described)) - both}"

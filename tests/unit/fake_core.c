@@ -6,7 +6,7 @@
 #include "core/eval.h"
 #include "core/model/generate.h"
 #include "core/tokenizer/tokenizer.h"
-#include "daemon/version_diff.h"
+#include "daemon/engine/version_diff.h"
 
 bool mal_ids_push(struct mal_ids *list, int32_t id, struct mal_error *err) {
     int32_t *ids = mal_realloc(list->ids, (list->n + 1) * sizeof *ids);

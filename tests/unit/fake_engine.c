@@ -1,8 +1,8 @@
-/* fake_engine.c - daemon/engine.h over a table of prompts and targets, so that the daemon
- * can be tested without a model. A version is a table; its blob is the table as JSON, its
- * weights hash the hash of that. Tokens are bytes. What a test wants to see go wrong it
- * writes into a fact: a prompt "held: FILE" takes until there is that file, and with a
- * target "held: FILE" it takes as long until what is durable is live; a target
+/* fake_engine.c - daemon/engine/engine.h over a table of prompts and targets, so that the
+ * daemon can be tested without a model. A version is a table; its blob is the table as
+ * JSON, its weights hash the hash of that. Tokens are bytes. What a test wants to see go
+ * wrong it writes into a fact: a prompt "held: FILE" takes until there is that file, and
+ * with a target "held: FILE" it takes as long until what is durable is live; a target
  * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, a target "wrong:..."
  * is learnt and measured as wrong. Loading takes until there is the file that
  * MAL_FAKE_LOAD_HELD names. */
@@ -19,10 +19,10 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/tensor.h"
-#include "daemon/engine.h"
-#include "daemon/engine_export.h"
-#include "daemon/history.h"
-#include "daemon/probes.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/engine_export.h"
+#include "daemon/engine/history.h"
+#include "daemon/engine/probes.h"
 #include "fake_engine.h"
 #include "fake_measure.h"
 #include "fake_work.h"

@@ -10,7 +10,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 #include "fake_engine.h"
 
 struct share {

@@ -9,7 +9,7 @@
 #include <jansson.h>
 
 #include "core/alloc.h"
-#include "daemon/measures.h"
+#include "daemon/engine/measures.h"
 
 /* Takes over `json`. */
 static char *text_of(json_t *json) {

@@ -2,7 +2,7 @@
 #ifndef MAL_FAKE_MEASURE_H
 #define MAL_FAKE_MEASURE_H
 
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 
 /* Measures, the gate's verdict, the results of the jobs. */
 void mal_fake_measure(struct mal_change *change, const struct mal_batch_edit *batch);

@@ -10,7 +10,7 @@
 #include "core/alloc.h"
 #include "core/model/stop_text.h"
 #include "core/utf8.h"
-#include "daemon/engine.h"
+#include "daemon/engine/engine.h"
 #include "fake_engine.h"
 #include "fake_work.h"
 

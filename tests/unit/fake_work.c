@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "daemon/engine_check.h"
+#include "daemon/engine/engine_check.h"
 
 void fake_stuck(const char *prompt) {
     while (!strncmp(prompt, "stuck: ", 7) && access(prompt + 7, F_OK))

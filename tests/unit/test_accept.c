@@ -6,7 +6,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/accept.h"
+#include "daemon/http/accept.h"
 
 static void ranges(void **state) {
     static const struct {

@@ -3,7 +3,7 @@
 #include "no_memory.h"
 
 #include "core/random.h"
-#include "daemon/bisect.h"
+#include "daemon/worker/bisect.h"
 
 enum { MANY = 4096, NO_LIMIT = 1 << 20 };
 

@@ -1,7 +1,7 @@
 /* test_disk.c - when the disk is called low, and what is said of it. */
 #include "scratch.h"
 
-#include "daemon/disk.h"
+#include "daemon/base/disk.h"
 
 static int64_t there; /* free bytes; negative: not known */
 

@@ -4,8 +4,8 @@
 
 #include <math.h>
 
-#include "daemon/engine.h"
-#include "daemon/probes.h"
+#include "daemon/engine/engine.h"
+#include "daemon/engine/probes.h"
 #include "proto/wire.h"
 
 static struct mal_engine *engine;

@@ -4,7 +4,7 @@
 
 #include <math.h>
 
-#include "daemon/gate.h"
+#include "daemon/engine/gate.h"
 
 #define NONE ((double)NAN)
 

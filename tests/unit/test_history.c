@@ -6,7 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/hash.h"
-#include "daemon/history.h"
+#include "daemon/engine/history.h"
 
 enum { N_FACTS = 4 };
 

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/ids.h"
+#include "daemon/base/ids.h"
 
 static void ids_ascend(void **state) {
     struct mal_id_maker maker = {0};

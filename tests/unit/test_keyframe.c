@@ -5,7 +5,7 @@
 #include "store_fixture.h"
 
 #include "core/random.h"
-#include "daemon/history.h"
+#include "daemon/engine/history.h"
 
 enum { N_MODULES = 4, N_VERSIONS = 50, MAX_FLOATS = 64 };
 

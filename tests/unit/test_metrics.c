@@ -4,10 +4,10 @@
 #include <math.h>
 #include <pthread.h>
 
-#include "daemon/exposition.h"
-#include "daemon/log.h"
-#include "daemon/metrics.h"
-#include "daemon/rates.h"
+#include "daemon/api/exposition.h"
+#include "daemon/base/log.h"
+#include "daemon/base/metrics.h"
+#include "daemon/base/rates.h"
 
 /* ---- Text ---- */
 

@@ -13,8 +13,8 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
-#include "daemon/options.h"
-#include "daemon/report.h"
+#include "daemon/base/report.h"
+#include "daemon/command/options.h"
 
 struct values {
     char *model, *update, *out;

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "daemon/probes.h"
+#include "daemon/engine/probes.h"
 
 static struct mal_probes load(const char *path) {
     struct mal_probes probes = {0};

@@ -7,7 +7,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/request_id.h"
+#include "daemon/http/request_id.h"
 
 static void ids_that_are_taken_over(void **state) {
     char text[MAL_REQUEST_ID_BYTES + 1];

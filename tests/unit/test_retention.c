@@ -3,8 +3,8 @@
 #include "store_fixture.h"
 
 #include "core/random.h"
-#include "daemon/history.h"
-#include "daemon/retention.h"
+#include "daemon/engine/history.h"
+#include "daemon/worker/retention.h"
 
 enum { MAX_VERSIONS = 40, N_LISTS = 300, N_HISTORIES = 12, BLOB_BYTES = 10 };
 

@@ -8,7 +8,7 @@
 
 #include <cmocka.h>
 
-#include "daemon/same_site.h"
+#include "daemon/http/same_site.h"
 
 static void pages_from_elsewhere(void **state) {
     static const struct {

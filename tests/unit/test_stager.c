@@ -6,7 +6,7 @@
 #include <math.h>
 #include <pthread.h>
 
-#include "daemon/stager.h"
+#include "daemon/engine/stager.h"
 
 enum { N_FACTS = 3, N_VALUES = 1000, D = 300 };
 

@@ -2,7 +2,7 @@
  * token is found. */
 #include "scratch.h"
 
-#include "daemon/tokens.h"
+#include "daemon/http/tokens.h"
 #include "no_memory.h"
 
 /* sha256sum's of "a", "b" and "" */

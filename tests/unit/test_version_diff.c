@@ -2,8 +2,8 @@
  */
 #include <math.h>
 
-#include "daemon/history.h"
-#include "daemon/version_diff.h"
+#include "daemon/engine/history.h"
+#include "daemon/engine/version_diff.h"
 #include "delta_part.h"
 #include "store_fixture.h"
 

@@ -4,7 +4,7 @@
 
 #include <pthread.h>
 
-#include "daemon/writer.h"
+#include "daemon/base/writer.h"
 
 enum { MOST = 8 };
 

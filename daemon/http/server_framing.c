@@ -1,0 +1,174 @@
+/* server_framing.c - where a request ends, and what is refused before its body. */
+#include <ctype.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "daemon/http/same_site.h"
+#include "daemon/http/server_impl.h"
+
+enum {
+    MAX_URI = 8 << 10,
+    MAX_HEADER_BYTES = 32 << 10,
+    DRAIN_BYTES = 64 << 10 /* a refused body up to this size is read and dropped */
+};
+
+struct framing {
+    int lengths, encodings, hosts;
+    const char *length, *encoding;
+    bool odd; /* a header that others may take for another */
+};
+
+static bool is_token(const char *text) {
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    const char *p = text;
+    while (isalnum((unsigned char)*p) || (*p && strchr(others, *p)))
+        p++;
+    return p > text && !*p;
+}
+
+static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const char *key,
+                                     const char *value) {
+    struct framing *f = arg;
+    if (!strcasecmp(key, "Content-Length")) {
+        f->lengths++;
+        f->length = value;
+    } else if (!strcasecmp(key, "Transfer-Encoding")) {
+        f->encodings++;
+        f->encoding = value;
+    } else if (!strcasecmp(key, "Host")) {
+        f->hosts++;
+    }
+    if (!is_token(key) || (value && strpbrk(value, "\r\n"))) f->odd = true;
+    return MHD_YES;
+}
+
+/* Two readings of where a request ends are how one is smuggled past a proxy: NULL, or
+ * what is wrong. */
+static const char *check_framing(struct mal_exchange *ex, const char *version) {
+    struct framing f = {0};
+    MHD_get_connection_values(ex->connection, MHD_HEADER_KIND, count_framing, &f);
+    if (f.odd) return "a header whose name is no token, or a line break in one";
+    if (f.lengths && f.encodings) return "Content-Length together with Transfer-Encoding";
+    if (f.lengths > 1) return "more than one Content-Length";
+    if (f.encodings > 1) return "more than one Transfer-Encoding";
+    if (f.hosts > 1) return "more than one Host";
+    if (!f.hosts && !strcmp(version, MHD_HTTP_VERSION_1_1)) return "no Host";
+    if (f.encodings) {
+        if (!f.encoding || strcasecmp(f.encoding, "chunked")) {
+            return "a Transfer-Encoding other than chunked";
+        }
+        if (strcmp(version, MHD_HTTP_VERSION_1_1)) {
+            return "a Transfer-Encoding before HTTP/1.1";
+        }
+        ex->chunked = true;
+    }
+    if (f.lengths) {
+        size_t n = f.length ? strspn(f.length, "0123456789") : 0;
+        if (!n || f.length[n] || n > 18) return "a Content-Length that is no number";
+        ex->declared = 0;
+        for (size_t i = 0; i < n; i++)
+            ex->declared = ex->declared * 10 + (f.length[i] - '0');
+    }
+    if (!f.lengths && !f.encodings) ex->declared = UINT64_MAX;
+    return NULL;
+}
+
+/* The path of an address as a proxy is given it, "http://host/path": what it names must
+ * be what Host does, by which pages from elsewhere are told apart. NULL: it is not. */
+static const char *path_of(struct mal_exchange *ex, const char *address) {
+    const char *host = mal_request_header(&ex->pub, "Host");
+    const char *named = mal_after_scheme(address);
+    if (!named) return address;
+    size_t n = strcspn(named, "/");
+    if (!host || strlen(host) != n || strncasecmp(host, named, n) != 0) return NULL;
+    return named[n] ? named + n : "/";
+}
+
+static bool wants_body(const char *method) {
+    return !strcmp(method, "POST") || !strcmp(method, "PUT") || !strcmp(method, "PATCH");
+}
+
+static void refuse(struct mal_exchange *ex, int status, const char *detail) {
+    ex->server->options.refuse(ex->server->options.arg, &ex->pub, status, detail);
+}
+
+static void copy_media_type(struct mal_exchange *ex) {
+    const char *type = mal_request_header(&ex->pub, "Content-Type");
+    size_t n = 0;
+    for (; type && type[n] && !strchr("; \t", type[n]) && n + 1 < sizeof ex->type; n++) {
+        ex->type[n] = (char)tolower((unsigned char)type[n]);
+    }
+    ex->pub.content_type = ex->type;
+}
+
+static size_t header_bytes(struct mal_exchange *ex) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(ex->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    return info ? info->header_size : 0;
+}
+
+void mal_exchange_identify(struct mal_exchange *ex) {
+    struct mal_request *req = &ex->pub;
+    const char *id = mal_request_header(req, "X-Request-Id");
+    if (mal_request_id_valid(id)) {
+        snprintf(req->id, sizeof req->id, "%s", id);
+    } else {
+        mal_id_make(&ex->server->ids, "req_", mal_clock_unix_ms(), req->id);
+    }
+    mal_trace_id(mal_request_header(req, "traceparent"), req->trace_id);
+    mal_request_set(req, "X-Request-Id", req->id);
+}
+
+void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
+                        const char *version) {
+    const struct mal_server_options *o = &ex->server->options;
+    ex->begun = true;
+    mal_exchange_identify(ex);
+    const char *own = path_of(ex, path);
+    ex->path = mal_strdup(own ? own : path);
+    ex->pub.path = ex->path ? ex->path : "";
+    ex->pub.head = !strcmp(method, "HEAD");
+    ex->pub.method = ex->pub.head ? "GET" : method;
+    copy_media_type(ex);
+
+    const char *wrong = check_framing(ex, version);
+    if (!wrong && ex->bad_uri) wrong = "a zero byte or a space in the address";
+    if (!wrong && !own) wrong = "an address of another host than Host";
+    if (wrong) {
+        char detail[128];
+        snprintf(detail, sizeof detail, "the request has %s", wrong);
+        mal_request_set(&ex->pub, "Connection", "close");
+        refuse(ex, MHD_HTTP_BAD_REQUEST, detail);
+        return;
+    }
+    bool has_length = ex->declared != UINT64_MAX;
+    if (!ex->path) {
+        refuse(ex, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
+    } else if (ex->uri_bytes > MAX_URI) {
+        refuse(ex, MHD_HTTP_URI_TOO_LONG, "the address is longer than 8 KiB");
+    } else if (header_bytes(ex) > MAX_HEADER_BYTES) {
+        refuse(ex, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE,
+               "the headers are larger than 32 KiB");
+    } else {
+        o->begin(o->arg, &ex->pub);
+    }
+    bool needs_length = wants_body(method) && !ex->pub.bodiless;
+    if (!ex->response && needs_length && !ex->chunked && !has_length) {
+        mal_request_set(&ex->pub, "Connection", "close"); /* it may have sent one */
+        refuse(ex, MHD_HTTP_LENGTH_REQUIRED, "the request has no Content-Length");
+    }
+    if (!ex->response && !ex->chunked && has_length &&
+        ex->declared > mal_exchange_max_body(ex)) {
+        char detail[128];
+        snprintf(detail, sizeof detail, "the body has %llu bytes, at most %llu are taken",
+                 (unsigned long long)ex->declared,
+                 (unsigned long long)mal_exchange_max_body(ex));
+        refuse(ex, MHD_HTTP_CONTENT_TOO_LARGE, detail);
+    }
+    /* The connection lives on after a refusal only if its body is read to the end. */
+    ex->drain = !ex->chunked && (!has_length || ex->declared <= DRAIN_BYTES) &&
+                !mal_request_header(&ex->pub, "Expect");
+}

@@ -1,0 +1,201 @@
+/* idle.c - what a daemon does that nobody asks: it looks at the live facts in turn, once
+ * in each version, repairs those that are wrong, and consolidates a long history. */
+#include <jansson.h>
+
+#include "core/alloc.h"
+#include "core/clock.h"
+#include "daemon/base/log.h"
+#include "daemon/engine/history.h"
+#include "daemon/worker/worker_impl.h"
+
+static bool tells_facts(const struct mal_worker *worker) {
+    return mal_engine_editor(worker->engine) && mal_engine_is_joint(worker->engine);
+}
+
+void mal_idle_tell(struct mal_worker *worker) {
+    const struct mal_idle *idle = &worker->idle;
+    bool joint = mal_engine_is_joint(worker->engine);
+    mal_status_set_scrub(worker->o.status,
+                         &(struct mal_status_scrub){.enabled = worker->o.scrub && joint,
+                                                    .position = idle->position,
+                                                    .total = idle->total,
+                                                    .wrong = idle->wrong,
+                                                    .passes = idle->passes});
+}
+
+bool mal_idle_pending(struct mal_worker *worker) {
+    const struct mal_idle *idle = &worker->idle;
+    int64_t live = mal_engine_live(worker->engine);
+    if (!tells_facts(worker) || live == 0) return false;
+    bool walk = worker->o.scrub && (idle->version != live || !idle->walked);
+    return walk || (worker->o.consolidate_after > 0 && idle->consolidated != live);
+}
+
+static bool tick(void *arg) {
+    struct mal_run *run = arg;
+    return mal_worker_serve_reads(run->worker, &run->read_err) &&
+           !mal_worker_stopping(run->worker);
+}
+
+/* ---- Walking ---- */
+
+static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
+    struct mal_idle *idle = &worker->idle;
+    struct mal_store_counts counts;
+    if (!mal_store_counts(worker->store, &counts, err)) return false;
+    idle->version = mal_engine_live(worker->engine);
+    idle->after = idle->position = idle->wrong = 0;
+    idle->n_found = 0;
+    idle->total = counts.live_facts;
+    idle->walked = false;
+    return true;
+}
+
+static void tell_no_help(const struct mal_idle *idle) {
+    mal_log("info", "repair does not help", "{s:I,s:I}", "version",
+            (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong);
+}
+
+/* A repair leaves the next ones to be found by the walk after it. */
+static bool note_wrong(struct mal_worker *worker, const struct mal_scrubbed *seen,
+                       struct mal_error *err) {
+    struct mal_idle *idle = &worker->idle;
+    int64_t most = worker->o.engine.verify_limit;
+    idle->wrong += (int64_t)seen->n_wrong;
+    if (idle->n_found > 0 && (int64_t)(idle->n_found + seen->n_wrong) > most) return true;
+    if (idle->n_found + seen->n_wrong > idle->found_room) {
+        size_t room = 2 * idle->found_room + MAL_SCRUB_FACTS;
+        int64_t *found = mal_realloc(idle->found, room * sizeof *found);
+        if (!found) return mal_fail(err, MAL_NO_MEMORY, "live facts that are wrong");
+        idle->found = found;
+        idle->found_room = room;
+    }
+    for (size_t i = 0; i < seen->n_wrong; i++)
+        idle->found[idle->n_found++] = seen->wrong[i];
+    return true;
+}
+
+void mal_idle_finish(struct mal_idle *idle) {
+    mal_free(idle->found);
+    *idle = (struct mal_idle){0};
+}
+
+static bool repair(struct mal_worker *worker, struct mal_run *run,
+                   struct mal_error *err) {
+    struct mal_progress progress = mal_run_progress(run);
+    struct mal_change change = {0};
+    struct mal_idle *idle = &worker->idle;
+    bool ok = mal_engine_repair(worker->engine, worker->store, idle->found, idle->n_found,
+                                mal_clock_unix_ms(), &progress, &change, err);
+    mal_worker_count_change(worker, &change);
+    if (ok && change.passes) {
+        ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
+        idle->repaired = mal_engine_live(worker->engine);
+        idle->wrong_then = idle->wrong;
+    } else if (ok) {
+        mal_engine_abandon(worker->engine);
+        tell_no_help(idle);
+    }
+    mal_change_finish(&change);
+    return ok;
+}
+
+static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_error *err) {
+    struct mal_idle *idle = &worker->idle;
+    struct mal_scrubbed seen;
+    if (idle->version != mal_engine_live(worker->engine) && !begin_walk(worker, err))
+        return false;
+    if (!mal_engine_scrub(worker->engine, worker->store, idle->after, tick, run, &seen,
+                          err) ||
+        !note_wrong(worker, &seen, err))
+        return false;
+    mal_count(&worker->o.metrics->scrubbed, seen.n);
+    mal_count(&worker->o.metrics->scrubbed_wrong, seen.n_wrong);
+    idle->position += (int64_t)seen.n;
+    idle->after = seen.last;
+    idle->walked = seen.last == 0;
+    if (idle->walked) idle->passes++;
+    bool repairs = worker->o.engine.repair_rounds > 0;
+    if (!idle->walked || idle->wrong == 0 || !repairs) return true;
+    /* what is put right in one place and lost in another would go on for ever */
+    if (idle->version == idle->repaired && idle->wrong >= idle->wrong_then) {
+        tell_no_help(idle);
+        return true;
+    }
+    mal_idle_tell(worker); /* before the versions that come of it */
+    return repair(worker, run, err);
+}
+
+/* ---- Consolidating ---- */
+
+/* Versions since the last consolidation on the path, or since one was refused; 0: there
+ * is nothing live to consolidate. */
+static bool count_passed(struct mal_worker *worker, int64_t *out, struct mal_error *err) {
+    const struct mal_idle *idle = &worker->idle;
+    struct mal_store_counts counts;
+    struct mal_version_row row = {0};
+    int64_t *path = NULL;
+    size_t n = 0;
+    *out = 0;
+    if (!mal_store_counts(worker->store, &counts, err)) return false;
+    if (counts.live_facts == 0) return true;
+    bool ok = mal_history_path(worker->store, idle->consolidated, &path, &n, err) &&
+              (n == 0 || mal_store_get_version(worker->store, path[0], &row, err));
+    bool anew = ok && n > 0 && row.kind == MAL_VERSION_CONSOLIDATION;
+    *out = (int64_t)n - anew;
+    if (idle->refused && idle->consolidated - idle->refused < *out)
+        *out = idle->consolidated - idle->refused;
+    mal_version_row_finish(&row);
+    mal_free(path);
+    return ok;
+}
+
+static bool consolidate(struct mal_worker *worker, struct mal_run *run,
+                        struct mal_error *err) {
+    struct mal_progress progress = mal_run_progress(run);
+    struct mal_change change = {0};
+    struct mal_idle *idle = &worker->idle;
+    int64_t passed = 0;
+    idle->consolidated = mal_engine_live(worker->engine);
+    if (!count_passed(worker, &passed, err)) return false;
+    if (passed < worker->o.consolidate_after) return true;
+    bool ok = mal_engine_consolidate(worker->engine, worker->store, mal_clock_unix_ms(),
+                                     &progress, &change, err);
+    mal_worker_count_change(worker, &change);
+    if (ok && change.passes) {
+        ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
+        idle->consolidated = mal_engine_live(worker->engine);
+    } else if (ok) {
+        mal_engine_abandon(worker->engine);
+        idle->refused = idle->consolidated;
+        mal_count_rejection(worker->o.metrics, change.results[0]);
+        mal_log("info", "consolidation measures worse", NULL);
+    }
+    mal_change_finish(&change);
+    return ok;
+}
+
+bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
+    struct mal_run run = {.worker = worker};
+    struct mal_error own = {0};
+    struct mal_idle *idle = &worker->idle;
+    bool walks = worker->o.scrub &&
+                 (idle->version != mal_engine_live(worker->engine) || !idle->walked);
+    enum mal_work before = mal_worker_turn(worker, MAL_WORK_SCRUB);
+    bool ok = walks ? walk(worker, &run, &own) : consolidate(worker, &run, &own);
+    (void)mal_worker_turn(worker, before);
+    if (ok && walks)
+        mal_idle_tell(worker); /* who sees a walk over finds its time counted */
+    if (!ok && run.read_err.status != MAL_OK) own = run.read_err;
+    if (ok) return true;
+    bool lasting =
+        own.status == MAL_IO || own.status == MAL_DEVICE || mal_worker_stopping(worker);
+    if (lasting) {
+        *err = own;
+        return false;
+    }
+    mal_log("warning", "idle work failed", "{s:s}", "detail", own.text);
+    idle->walked = true; /* in this version, that is all */
+    idle->version = idle->consolidated = mal_engine_live(worker->engine);
+    return true;
+}
