@@ -4,7 +4,8 @@
  * taken at run time; what it calls must be inlined (MAL_INLINE) to be compiled along.
  * MAL_SIMD_LOOP lets the compiler vectorise the loop that follows, MAL_SIMD_SUM also
  * reorder the named sums, so their last bits depend on the processor: not for versioned
- * weights. */
+ * weights. A loop inside of one that is vectorised must vanish: MAL_UNROLL sees to that
+ * where the compiler thinks it too long. */
 #ifndef MAL_SIMD_H
 #define MAL_SIMD_H
 
@@ -38,5 +39,10 @@
 #define MAL_PRAGMA(text)  _Pragma(#text)
 #define MAL_SIMD_LOOP     MAL_PRAGMA(omp simd)
 #define MAL_SIMD_SUM(...) MAL_PRAGMA(omp simd reduction(+ : __VA_ARGS__))
+#ifdef __clang__
+#    define MAL_UNROLL MAL_PRAGMA(unroll)
+#else
+#    define MAL_UNROLL MAL_PRAGMA(GCC unroll 8)
+#endif
 
 #endif

@@ -29,15 +29,15 @@ void mal_cpu_copy(struct mal_backend *be, void *dst, const void *src, size_t byt
 void mal_cpu_zero(struct mal_backend *be, void *dst, size_t bytes);
 
 /* gemm.c, gemm16.c, gemm_bf16.c, gemm_panels.c, gemm_thin.c */
-enum { THIN_ROWS = 4 };
+enum { THIN_ROWS = 8 };
 
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g);
 /* By the calling thread alone: rows [i, i + rows) and columns [j, j + cols) of c := alpha
  * sums + beta c + bias, or, when not the `first` sums, c += alpha sums. */
 void mal_cpu_gemm_finish(const struct mal_gemm *g, int64_t i, int64_t rows, int64_t j,
                          int64_t cols, bool first, const float *sums, int64_t ld_sums);
-/* m <= THIN_ROWS, a not transposed. */
-void mal_cpu_gemm_thin(const struct mal_gemm *g);
+/* Where there are few rows of a; false: nothing was done, as it would not pay. */
+bool mal_cpu_gemm_thin(struct mal_backend *be, const struct mal_gemm *g);
 /* b is fp16 or bf16. */
 void mal_cpu_gemm16(struct mal_backend *be, const struct mal_gemm *g);
 /* b is bf16, and the processor has instructions for it. */

@@ -35,10 +35,7 @@ void mal_cpu_gemm_finish(const struct mal_gemm *g, int64_t i, int64_t rows, int6
 
 void mal_cpu_gemm(struct mal_backend *be, const struct mal_gemm *g) {
     bool large = g->n * g->k > 16 * PARALLEL_ELEMENTS;
-    if (g->m <= THIN_ROWS && !g->trans_a && (large || g->b_dtype != MAL_F32)) {
-        mal_cpu_gemm_thin(g);
-        return;
-    }
+    if ((large || g->b_dtype != MAL_F32) && mal_cpu_gemm_thin(be, g)) return;
     if (g->b_dtype == MAL_BF16 && ((struct mal_cpu *)be)->bf16) {
         mal_cpu_gemm_bf16(be, g);
         return;

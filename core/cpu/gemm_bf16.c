@@ -21,8 +21,12 @@ enum {
     BLOCK_ROWS = 6,                 /* of c held in registers, by a strip */
     ROWS = 16 * BLOCK_ROWS,         /* of a and c at a time */
     PANEL = STRIPS * STRIP * PAIRS, /* words */
-    SCRATCH = PANEL + ROWS * PAIRS  /* of a thread */
+    SCRATCH = PANEL + ROWS * PAIRS, /* of a thread */
+    SQUARE = 16                     /* rows and columns of pairs turned together */
 };
+
+/* Neighbours in a row of pairs. */
+typedef uint32_t words __attribute__((vector_size(4 * SQUARE)));
 
 bool mal_cpu_has_bf16(void) {
     return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw");
@@ -45,20 +49,39 @@ static MAL_SIMD void pair_rows(int64_t n_pairs, const uint16_t *x, int64_t ldx,
     }
 }
 
-/* The same of one stored (n, k), where pairs are neighbours: a square of words at a time,
- * as rows are pages apart. */
-static void pair_columns(int64_t n_pairs, const uint16_t *x, int64_t ldx, uint32_t *y) {
-    enum { SQUARE = 16 };
-
-    for (int64_t q = 0; q < n_pairs; q += SQUARE) {
-        int64_t n = n_pairs - q < SQUARE ? n_pairs - q : SQUARE;
-        for (int64_t j = 0; j < STRIP; j++) {
-            uint32_t words[SQUARE];
-            memcpy(words, x + j * ldx + 2 * q, (size_t)n * sizeof *words);
-            for (int64_t i = 0; i < n; i++)
-                y[(q + i) * STRIP + j] = words[i];
+/* SQUARE words of as many rows, turned: four times, the rows of one half are interleaved
+ * with those of the other. */
+MAL_INLINE void turn(const uint16_t *x, int64_t ldx, uint32_t *y) {
+    words a[SQUARE], b[SQUARE];
+    for (int i = 0; i < SQUARE; i++)
+        memcpy(&a[i], x + i * ldx, sizeof a[i]);
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < SQUARE / 2; i++) {
+            b[2 * i] = __builtin_shufflevector(a[i], a[i + SQUARE / 2], 0, 16, 1, 17, 2,
+                                               18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            b[2 * i + 1] =
+                __builtin_shufflevector(a[i], a[i + SQUARE / 2], 8, 24, 9, 25, 10, 26, 11,
+                                        27, 12, 28, 13, 29, 14, 30, 15, 31);
         }
+        memcpy(a, b, sizeof a);
     }
+    for (int i = 0; i < SQUARE; i++)
+        memcpy(y + i * STRIP, &a[i], sizeof a[i]);
+}
+
+/* The same of one stored (n, k), where pairs are neighbours. */
+static MAL_SIMD void pair_columns(int64_t n_pairs, const uint16_t *x, int64_t ldx,
+                                  uint32_t *y) {
+    int64_t q = 0;
+    for (; q + SQUARE <= n_pairs; q += SQUARE) {
+        for (int64_t j = 0; j < STRIP; j++)
+            __builtin_prefetch(x + j * ldx + 2 * (q + 2 * SQUARE));
+        for (int64_t j = 0; j < STRIP; j += SQUARE)
+            turn(x + j * ldx + 2 * q, ldx, y + q * STRIP + j);
+    }
+    for (; q < n_pairs; q++)
+        for (int64_t j = 0; j < STRIP; j++)
+            memcpy(&y[q * STRIP + j], x + j * ldx + 2 * q, sizeof *y);
 }
 
 /* Element by element, with zeros beyond the matrix. */
@@ -146,10 +169,13 @@ static BF16_CODE void multiply_strip(int64_t rows, int64_t n_pairs, const uint32
         a += BLOCK_ROWS * n_pairs;
         sums += BLOCK_ROWS * STRIP;
     }
-    for (; rows > 0; rows--) {
-        multiply_rows(1, n_pairs, a, strip, sums);
-        a += n_pairs;
-        sums += STRIP;
+    switch (rows) {
+    case 1: multiply_rows(1, n_pairs, a, strip, sums); break;
+    case 2: multiply_rows(2, n_pairs, a, strip, sums); break;
+    case 3: multiply_rows(3, n_pairs, a, strip, sums); break;
+    case 4: multiply_rows(4, n_pairs, a, strip, sums); break;
+    case 5: multiply_rows(5, n_pairs, a, strip, sums); break;
+    default: break;
     }
 }
 
