@@ -14,7 +14,7 @@ struct edit_case {
     size_t batch; /* being run */
     float *seen[3][MAX_BATCHES][MAX_MODULES];
     int64_t rows[MAX_BATCHES][MAX_MODULES];
-    float *norm_mean[MAX_BATCHES], *norm_std[MAX_BATCHES];
+    float *norm_mean[MAX_BATCHES][MAX_MODULES], *norm_std[MAX_BATCHES][MAX_MODULES];
     float *shift[MAX_BATCHES][MAX_MODULES]; /* T after the batch */
     double *losses; /* (n_losses) of the mini-batches of a method that trains */
     size_t n_losses;
@@ -65,9 +65,9 @@ static void run_batch(struct edit_case *c, struct mal_normalizer *norms, size_t 
         assert_done(mal_weights_read_shift(c->edit.ws, m, t, &err), &err);
         c->shift[c->batch][m] = t;
     }
-    if (norms) {
-        c->norm_mean[c->batch] = copy_floats(norms[0].mean, norms[0].size);
-        c->norm_std[c->batch] = copy_floats(norms[0].std, norms[0].size);
+    for (size_t s = 0; norms && s < c->edit.editor->n_shapes; s++) {
+        c->norm_mean[c->batch][s] = copy_floats(norms[s].mean, norms[s].size);
+        c->norm_std[c->batch][s] = copy_floats(norms[s].std, norms[s].size);
     }
     mal_delta_finish(&delta);
 }
@@ -219,11 +219,11 @@ static void test_differences(void **state) {
     check_rows(c, MAL_OBSERVED_DIFFERENCES, "D", 1e-4);
 }
 
-static void check_norm(struct edit_case *c, size_t batch, const char *part,
+static void check_norm(struct edit_case *c, size_t batch, size_t s, const char *part,
                        const float *ours) {
     char name[256];
     int64_t n = 0;
-    const struct mal_editor_shape *shape = &c->edit.editor->shapes[0];
+    const struct mal_editor_shape *shape = &c->edit.editor->shapes[s];
     snprintf(name, sizeof name, "normalizer.%zu.(%lld, %lld).%s", batch,
              (long long)shape->d_in, (long long)shape->d_out, part);
     float *expected = golden_raw(c->edit.tensors, name, &n);
@@ -233,12 +233,15 @@ static void check_norm(struct edit_case *c, size_t batch, const char *part,
     if (!(distance <= 1e-5)) fail_msg("%s: distance %g", name, distance);
 }
 
+/* Of every shape after every batch; a case of one batch has none. */
 static void test_statistics(void **state) {
     struct edit_case *c = *state;
     run_case(c);
-    for (size_t b = 0; c->norm_mean[0] && b < c->n_batches; b++) {
-        check_norm(c, b, "mean", c->norm_mean[b]);
-        check_norm(c, b, "std", c->norm_std[b]);
+    for (size_t b = 0; c->sequential && b < c->n_batches; b++) {
+        for (size_t s = 0; s < MAX_MODULES && c->norm_mean[b][s]; s++) {
+            check_norm(c, b, s, "mean", c->norm_mean[b][s]);
+            check_norm(c, b, s, "std", c->norm_std[b][s]);
+        }
     }
 }
 
@@ -310,9 +313,9 @@ static void close_case(void *arg) {
             for (int k = 0; k < 3; k++)
                 free(c->seen[k][b][m]);
             free(c->shift[b][m]);
+            free(c->norm_mean[b][m]);
+            free(c->norm_std[b][m]);
         }
-        free(c->norm_mean[b]);
-        free(c->norm_std[b]);
     }
     free(c->losses);
     golden_edit_close(&c->edit);
