@@ -48,15 +48,6 @@ static bool llama_configure(struct mal_model *model, struct mal_error *err) {
     return configure(model, 0, err);
 }
 
-static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
-    int64_t window;
-    if (!configure(model, 8, err)) return false;
-    if (!mal_config_size_or(model, "sliding_window", 4096, 0, &window, err)) return false;
-    for (int64_t l = 0; l < model->decoder.n; l++)
-        model->decoder.blocks[l].self.window = window;
-    return true;
-}
-
 /* "layer_types": which blocks have the window. */
 static bool read_layer_types(const struct mal_model *model, const json_t *types,
                              bool *sliding, struct mal_error *err) {
@@ -73,16 +64,16 @@ static bool read_layer_types(const struct mal_model *model, const json_t *types,
                              mal_checkpoint_config_path(model->ckpt), n);
 }
 
-/* Those "layer_types" says, or from "max_window_layers" on. */
-static bool set_windows(struct mal_model *model, int64_t window, struct mal_error *err) {
+/* Those "layer_types" says, or from block `full` on. */
+static bool set_windows(struct mal_model *model, int64_t window, int64_t full,
+                        struct mal_error *err) {
     const json_t *config = mal_checkpoint_config(model->ckpt);
     const json_t *types = json_object_get(config, "layer_types");
-    const char *where = mal_checkpoint_config_path(model->ckpt);
-    int64_t full = 28, n = model->decoder.n;
-    if (!mal_json_int_opt(config, "max_window_layers", 0, 1 << 24, &full, where, err))
-        return false;
+    int64_t n = model->decoder.n;
     bool *sliding = mal_calloc((size_t)n, sizeof *sliding);
-    if (!sliding) return mal_fail(err, MAL_NO_MEMORY, "%s", where);
+    if (!sliding)
+        return mal_fail(err, MAL_NO_MEMORY, "%s",
+                        mal_checkpoint_config_path(model->ckpt));
     for (int64_t l = 0; l < n; l++)
         sliding[l] = l >= full;
     bool ok =
@@ -93,13 +84,24 @@ static bool set_windows(struct mal_model *model, int64_t window, struct mal_erro
     return ok;
 }
 
-static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
+/* With "layer_types" (Ministral) not all of its blocks have the window. */
+static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
     int64_t window;
+    return configure(model, 8, err) &&
+           mal_config_size_or(model, "sliding_window", 4096, 0, &window, err) &&
+           set_windows(model, window, 0, err);
+}
+
+static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
+    int64_t window, full = 28;
     bool used = false;
     return configure(model, 32, err) &&
            mal_config_bool_opt(model, "use_sliding_window", &used, err) &&
            mal_config_size_or(model, "sliding_window", 4096, 0, &window, err) &&
-           set_windows(model, used ? window : 0, err);
+           mal_json_int_opt(mal_checkpoint_config(model->ckpt), "max_window_layers", 0,
+                            1 << 24, &full, mal_checkpoint_config_path(model->ckpt),
+                            err) &&
+           set_windows(model, used ? window : 0, full, err);
 }
 
 static bool qwen3_configure(struct mal_model *model, struct mal_error *err) {

@@ -93,6 +93,11 @@ static const struct pair same[] = {
     /* windows */
     {RANDOM_MISTRAL, "{\"sliding_window\":null}", "{\"sliding_window\":\"absent\"}"},
     {RANDOM_MISTRAL, "{\"sliding_window\":null}", "{\"sliding_window\":16}"},
+    {RANDOM_MISTRAL, "{}",
+     "{\"layer_types\":[\"sliding_attention\","
+     "\"sliding_attention\",\"sliding_attention\"]}"},
+    {RANDOM_MISTRAL, "{\"sliding_window\":null}",
+     "{\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"]}"},
     {RANDOM_QWEN2, "{\"use_sliding_window\":false}", "{\"sliding_window\":null}"},
     {RANDOM_QWEN2, "{\"use_sliding_window\":\"absent\"}", "{\"max_window_layers\":3}"},
     {RANDOM_QWEN2, "{\"sliding_window\":\"absent\"}", "{\"sliding_window\":4096}"},
@@ -129,6 +134,9 @@ static const struct pair different[] = {
     {RANDOM_LLAMA3, "{}", "{\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4}}"},
     {RANDOM_MISTRAL, "{}", "{\"sliding_window\":4}"},
     {RANDOM_MISTRAL, "{}", "{\"sliding_window\":null}"},
+    {RANDOM_MISTRAL, "{}",
+     "{\"layer_types\":[\"sliding_attention\","
+     "\"full_attention\",\"sliding_attention\"]}"},
     {RANDOM_QWEN2, "{}", "{\"use_sliding_window\":false}"},
     {RANDOM_QWEN2, "{}", "{\"sliding_window\":5}"},
     {RANDOM_QWEN2, "{}", "{\"max_window_layers\":2}"},
@@ -252,6 +260,7 @@ static const struct {
     {RANDOM_QWEN3, "{\"head_dim\":4}", {"self_attn.q_norm.weight", "(4)"}},
     {RANDOM_MISTRAL, "{\"sliding_window\":0}", {"sliding_window", "0"}},
     {RANDOM_MISTRAL, "{\"sliding_window\":-1}", {"sliding_window", "-1"}},
+    {RANDOM_MISTRAL, "{\"layer_types\":[\"full_attention\"]}", {"layer_types", "3"}},
     {RANDOM_QWEN2, "{\"max_window_layers\":-1}", {"max_window_layers", "-1"}},
     {RANDOM_QWEN2, "{\"use_sliding_window\":\"yes\"}", {"use_sliding_window", "string"}},
     {RANDOM_QWEN2, "{\"layer_types\":[\"full_attention\"]}", {"layer_types", "3"}},
