@@ -8,7 +8,7 @@
 #include "core/train/trainer.h"
 #include "tests/unit/test_device.h"
 
-enum { MAX_STEPS = 16, MAX_SEEN = 128 };
+enum { MAX_STEPS = 16, MAX_SEEN = 512 };
 
 struct seen {
     char name[160]; /* as in expected.safetensors */
