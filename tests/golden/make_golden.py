@@ -60,6 +60,8 @@ CASES = [
          modules=[LLAMA.format(0, "down"), LLAMA.format(1, "gate")], lr=0.2),
     dict(case="qwen3-malmen", model="qwen3", method="malmen", facts=3, micro_batch=2, lr=0.2,
          modules=[LLAMA.format(0, "down"), ATTENTION.format(0, "k"), ATTENTION.format(1, "q")]),
+    dict(case="llama3-ultraedit", model="llama3", method="ultraedit", facts=2, micro_batch=1, lr=0.1,
+         modules=[LLAMA.format(0, "gate"), LLAMA.format(1, "down")]),
 ]
 RANK, BLOCKS = 3, 2
 ROWS = 1e-5  # how far keys and value gradients may be from what is stored
