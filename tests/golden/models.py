@@ -163,12 +163,15 @@ class Texts:
         """Which positions of a padded batch are a module's edit tokens."""
         mask = inputs["attention_mask"] == 1
         if self.kind == "bert":
-            return mask & (torch.arange(mask.shape[1]) == 0)
+            return mask if tokens == "all" else mask & (torch.arange(mask.shape[1]) == 0)
         if self.kind == "t5":
             return mask if stack_of(module) == "encoder" else labels != IGNORED
         return mask if tokens == "all" else labels != IGNORED
 
 
 def stack_of(module):
-    """T5: whose tokens a module sees."""
-    return "encoder" if module.startswith("encoder") else "decoder"
+    """T5: whose tokens a module sees. Keys and values of the decoder's second attention see the
+    encoder's."""
+    across = module.rpartition(".")
+    of_source = across[0].endswith(".EncDecAttention") and across[2] in ("k", "v")
+    return "encoder" if of_source or module.startswith("encoder") else "decoder"
