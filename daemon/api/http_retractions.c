@@ -189,17 +189,8 @@ static bool copy_text(const char *text, char **out, struct mal_error *err) {
 /* The path and the query say what a retraction's body would. */
 static bool read_delete(const struct mal_request *req, struct mal_retraction_request *out,
                         struct mal_error *err) {
-    static const char *const known[] = {"mode", "reason", NULL};
     const char *mode = mal_request_query(req, "mode");
     const char *reason = mal_request_query(req, "reason");
-    const char *odd = mal_request_query_odd(req, known);
-    if (odd) {
-        return mal_fail(
-            err, MAL_INVALID,
-            "query parameter '%.64s': known are mode and reason, each once and "
-            "with a value",
-            odd);
-    }
     if (req->body_bytes) {
         return mal_fail(err, MAL_MALFORMED,
                         "DELETE takes no body; 'mode' and 'reason' are query parameters");

@@ -19,39 +19,47 @@ const struct mal_route mal_routes[] = {
      false},
     {"POST", "/v1/evaluations", mal_post_evaluations, MAL_ROLE_INFER, MAL_BODY_JSON,
      false},
-    {"GET", "/v1/jobs", mal_list_jobs, MAL_ROLE_READ, MAL_BODY_NONE, false},
-    {"GET", "/v1/jobs/{id}", mal_get_job, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/jobs", mal_list_jobs, MAL_ROLE_READ, MAL_BODY_NONE, false,
+     .query = "kind, state, limit, after"},
+    {"GET", "/v1/jobs/{id}", mal_get_job, MAL_ROLE_READ, MAL_BODY_NONE, false,
+     .query = "wait"},
     {"POST", "/v1/jobs/{id}/cancel", mal_cancel_job, MAL_ROLE_EDIT, MAL_BODY_NONE, false},
-    {"GET", "/v1/facts", mal_list_facts, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"GET", "/v1/facts", mal_list_facts, MAL_ROLE_READ, MAL_BODY_NONE, false,
+     .query = "state, version, prompt, job, search, order, limit, after"},
     {"GET", "/v1/facts/{id}", mal_get_fact, MAL_ROLE_READ, MAL_BODY_NONE, false},
-    {"DELETE", "/v1/facts/{id}", mal_delete_fact, MAL_ROLE_EDIT, MAL_BODY_NONE, false},
-    {"GET", "/v1/versions", mal_list_versions, MAL_ROLE_READ, MAL_BODY_NONE, false},
+    {"DELETE", "/v1/facts/{id}", mal_delete_fact, MAL_ROLE_EDIT, MAL_BODY_NONE, false,
+     .query = "mode, reason"},
+    {"GET", "/v1/versions", mal_list_versions, MAL_ROLE_READ, MAL_BODY_NONE, false,
+     .query = "limit, after"},
     {"GET", "/v1/versions/{n}", mal_get_version, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/versions/{a}/diff/{b}", mal_get_version_diff, MAL_ROLE_READ,
      MAL_BODY_NONE, false},
     {"GET", "/v1/versions/{n}/facts", mal_get_version_facts, MAL_ROLE_READ, MAL_BODY_NONE,
-     false},
+     false, .query = "limit, after"},
     {"GET", "/v1/versions/{n}/delta", mal_get_version_delta, MAL_ROLE_READ, MAL_BODY_NONE,
-     false, .answers = "application/octet-stream, application/x-tar"},
+     false, .answers = "application/octet-stream, application/x-tar", .query = "format"},
     {"POST", "/v1/completions", mal_post_completions, MAL_ROLE_INFER, MAL_BODY_JSON,
      false, .answers = "application/json, text/event-stream"},
     {"POST", "/v1/scores", mal_post_scores, MAL_ROLE_INFER, MAL_BODY_JSON, false},
-    {"GET", "/v1/audit", mal_list_audit, MAL_ROLE_ADMIN, MAL_BODY_NONE, false},
+    {"GET", "/v1/audit", mal_list_audit, MAL_ROLE_ADMIN, MAL_BODY_NONE, false,
+     .query = "who, action, job, limit, after"},
     {"GET", "/v1/models", mal_list_models, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/models/{id}", mal_get_model, MAL_ROLE_READ, MAL_BODY_NONE, false},
     {"GET", "/v1/events", mal_get_events, MAL_ROLE_READ, MAL_BODY_NONE, true,
-     .answers = "text/event-stream"},
+     .answers = "text/event-stream", .query = "kind, last_event_id"},
     {"GET", "/v1/status", mal_get_status, MAL_ROLE_READ, MAL_BODY_NONE, true},
     {"GET", "/metrics", mal_get_metrics, MAL_ROLE_READ, MAL_BODY_NONE, true,
-     .answers = "text/plain"},
-    {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = ""},
-    {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = ""},
+     .answers = "text/plain", .query = "*"},
+    {"GET", "/livez", mal_get_livez, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = "",
+     .query = "*"},
+    {"GET", "/readyz", mal_get_readyz, MAL_ROLE_NONE, MAL_BODY_NONE, true, .answers = "",
+     .query = "*"},
     {"GET", "/", mal_get_dashboard, MAL_ROLE_READ, MAL_BODY_NONE, true,
-     .answers = "text/html"},
+     .answers = "text/html", .query = "*"},
     {"GET", "/dashboard/{file}", mal_get_dashboard_file, MAL_ROLE_READ, MAL_BODY_NONE,
-     true, .answers = ""},
+     true, .answers = "", .query = "*"},
     {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true,
-     .answers = ""},
+     .answers = "", .query = "*"},
     {NULL, NULL, NULL, MAL_ROLE_NONE, MAL_BODY_NONE, false},
 };
 
@@ -108,6 +116,21 @@ static bool check_accept(struct mal_request *req, const char *answers) {
     if (!answers) answers = "application/json";
     if (!*answers || mal_request_accepts(req, answers)) return true;
     mal_http_refuse(req, 406, "the answer is %s, which Accept does not take", answers);
+    return false;
+}
+
+/* A filter that is misspelt would let everything through. */
+static bool check_query(struct mal_request *req, const char *known) {
+    const char *odd =
+        !known || strcmp(known, "*") ? mal_request_query_odd(req, known) : NULL;
+    struct mal_error err = {0};
+    if (!odd) return true;
+    (void)mal_fail(
+        &err, MAL_INVALID,
+        known ? "query parameter '%.64s': known are %s, each once and with a value"
+              : "query parameter '%.64s': there are none here",
+        odd, known);
+    mal_http_fail(req, &err);
     return false;
 }
 
@@ -172,7 +195,8 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
         return;
     }
     if (!check_ready(d, req, route) || !check_type(req, route->body) ||
-        !check_coding(req, route->body) || !check_accept(req, route->answers)) {
+        !check_coding(req, route->body) || !check_accept(req, route->answers) ||
+        !check_query(req, route->query)) {
         return;
     }
     req->bodiless = route->body == MAL_BODY_NONE;

@@ -48,10 +48,9 @@ const char *mal_request_query(const struct mal_request *req, const char *name);
 /* Whether Accept, in one header or several, takes one of `types` (accept.h). */
 bool mal_request_accepts(const struct mal_request *req, const char *types);
 
-/* The first query parameter that is not among `known` (which ends with NULL), or is there
- * a second time, or has no value; NULL: none. */
-const char *mal_request_query_odd(const struct mal_request *req,
-                                  const char *const *known);
+/* The first query parameter that is not among `known` ("limit, after"; NULL: none is), or
+ * is there a second time, or has no value; NULL: there is no such one. */
+const char *mal_request_query_odd(const struct mal_request *req, const char *known);
 
 /* Adds a header to the answer to come; at most 7, values up to 255 bytes. */
 void mal_request_set(struct mal_request *req, const char *name, const char *value);

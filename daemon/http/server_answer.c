@@ -46,25 +46,30 @@ bool mal_request_accepts(const struct mal_request *req, const char *types) {
 
 struct odd {
     const struct mal_request *req;
-    const char *const *known;
-    const char *name;
+    const char *known, *name;
 };
+
+static bool is_listed(const char *list, const char *name) {
+    size_t n = strlen(name);
+    for (; list && *list; list += strspn(list, ", ")) {
+        size_t length = strcspn(list, ",");
+        if (length == n && !strncasecmp(list, name, n)) return true;
+        list += length;
+    }
+    return false;
+}
 
 static enum MHD_Result find_odd(void *arg, enum MHD_ValueKind kind, const char *key,
                                 const char *value) {
     struct odd *odd = arg;
-    size_t i = 0;
-    while (odd->known[i] && strcasecmp(odd->known[i], key))
-        i++;
     /* The library looks up the first of several. */
     bool first = value && mal_request_query(odd->req, key) == value;
-    if (odd->known[i] && first) return MHD_YES;
+    if (first && is_listed(odd->known, key)) return MHD_YES;
     odd->name = key;
     return MHD_NO;
 }
 
-const char *mal_request_query_odd(const struct mal_request *req,
-                                  const char *const *known) {
+const char *mal_request_query_odd(const struct mal_request *req, const char *known) {
     struct odd odd = {.req = req, .known = known};
     MHD_get_connection_values(mal_exchange_of(req)->connection, MHD_GET_ARGUMENT_KIND,
                               find_odd, &odd);

@@ -67,6 +67,23 @@ class Lines(Case):
         self.assertEqual(d.get("/v1/facts").json["data"], [])
 
 
+class Query(Lines):
+    def test_unknown(self):
+        """What is asked for by a parameter that there is not, or twice, is not passed over."""
+        answer = self.d.call("POST", "/v1/edits", line(0), {"Content-Type": "application/x-ndjson"},
+                             query={"validate_only": "true"})
+        self.problem(answer, 422, detail="query parameter 'validate_only': there are none here")
+        self.problem(self.d.get("/v1/facts", stat="live"), 422, detail="query parameter 'stat': known are state,")
+        self.problem(self.d.call("GET", "/v1/facts?state=live&state=retracted"), 422, detail="'state': known are")
+        self.problem(self.d.call("GET", "/v1/jobs?limit"), 422, detail="'limit': known are kind, state, limit, after")
+        self.problem(self.d.call("GET", "/v1/versions?after=0&limi=1"), 422, detail="'limi': known are limit, after")
+        self.problem(self.d.call("GET", "/v1/versions?after,%20limit=1"), 422, detail="'after, limit': known")
+        self.problem(self.d.get("/v1/status", verbose=1), 422, detail="'verbose': there are none here")
+        for path in ("/livez", "/readyz", "/metrics", "/", "/openapi.json"):
+            self.assertEqual(self.d.get(path, probe=1).status, 200, path)
+        self.nothing_queued()
+
+
 class Cuts(Lines):
     def test_anywhere(self):
         """However the body is cut, the same facts arrive in the same order."""

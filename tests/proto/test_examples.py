@@ -109,6 +109,13 @@ def test_router():
         assert free == ("406" not in operation["responses"]), f"{method} {path}: 406"
         given = named[1].split(", ") if named else ["application/json"]
         assert free or types == set(given), f"{method} {path}: {types}, in the router {given}"
+    queries = {(method, path): re.search(r'\.query = "([^"]*)"', rest) for method, path, rest in
+               re.findall(r"{\"(\w+)\", \"([^\"]+)\",([^}]*)}", table)}
+    for method, path, operation in operations():
+        named = queries[method, path]
+        known = named[1].split(", ") if named else []
+        told = [p["name"] for p in map(resolved, operation.get("parameters", [])) if p["in"] == "query"]
+        assert known == ["*"] and not told or sorted(known) == sorted(told), f"{method} {path}: {told}, {known}"
     described = [(method, path) for method, path, _ in operations()]
     assert len(routes) > 10, "daemon/api/router.c is read wrongly"
     assert len(routes) == len(set(routes)), "a route twice"
