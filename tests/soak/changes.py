@@ -17,7 +17,7 @@ def facts(w, n):
     """Some teach a prompt again, some with spaces at its end."""
     r, made = w.rng, {}
     for _ in range(n):
-        source = r.choice(POOL)
+        source = r.choice(w.options.pool)
         fact = {"prompt": source["prompt"], "target": source["target"]}
         if w.model.facts and r.random() < 0.35:
             fact["prompt"] = r.choice(list(w.model.facts.values())).prompt
@@ -29,7 +29,7 @@ def facts(w, n):
             fact["id"] = f"own-{r.randrange(1 << 40)}"
         if r.random() < 0.05:
             fact["prompt"] = r.choice(["Zürich: 'x' %_\\ \"", fact["prompt"] + " é😀", " " + fact["prompt"]])
-        if r.random() < 0.1:  # what one pass does not teach
+        if r.random() < 0.1 and not w.options.classifies:  # what one pass does not teach
             fact["target"] = f"zq xv{r.randrange(99)} xv{r.randrange(99)} @"
         if w.options.kind == "memit":
             name_subject(fact)
@@ -107,7 +107,7 @@ def consolidate(w):
 
 def evaluate(w):
     r = w.rng
-    body = {"suite": "five"} if r.random() < 0.4 else {"facts": r.sample(POOL, r.randint(1, 4))}
+    body = {"suite": "five"} if r.random() < 0.4 else {"facts": r.sample(w.options.pool, r.randint(1, 4))}
     if r.random() < 0.6:
         body["version"] = r.randrange(len(w.model.versions))
     answer = w.post("evaluation", "POST", "/v1/evaluations", body, version=body.get("version"),
@@ -152,7 +152,7 @@ INVALID = [
     ("POST", "/v1/edits", '{"facts":[{"prompt":"a","target":1}]}', 400),
     ("POST", "/v1/edits", '{"facts":[{"prompt":"a","target":"b","odd":1}]}', 422),
     ("POST", "/v1/edits", '{"facts":[%s],"gate":{"min_es":2}}' % AB, 422),
-    ("POST", "/v1/edits", '{"facts":[{"prompt":"%s","target":"b"}]}' % ("word " * 80), 422),
+    ("POST", "/v1/edits", '{"facts":[{"prompt":"%s","target":"b"}]}' % ("word " * 4200), 422),
     ("POST", "/v1/edits", '{"facts":', 400),
     ("POST", "/v1/rollbacks", '{"to_version":99999}', 422),
     ("POST", "/v1/rollbacks", '{"to_version":"1"}', 400),
@@ -175,6 +175,8 @@ INVALID = [
 def invalid(w):
     method, path, body, status = w.rng.choice(INVALID)
     path, _, query = path.partition("?")
+    if w.options.classifies and path == "/v1/completions":
+        status = 422
     answer = w.call(method, path, body, query=dict([query.split("=")]) if query else None)
     assert answer.status == status, (method, path, body, answer.status, answer.body)
 

@@ -10,7 +10,7 @@ import struct
 import tarfile
 
 from lab import malmend, read_safetensors
-from reads import ASKED
+from reads import asked
 
 PIECE = 1 << 18  # bytes of a tensor that are hashed together
 EXACT = 2e-6     # of an adapter that is said to be
@@ -51,6 +51,10 @@ def norm(values):
 def apply(values, rows, columns, x):
     """A matrix (rows, columns) on a vector."""
     return [sum(map(operator.mul, values[i * columns:(i + 1) * columns], x)) for i in range(rows)]
+
+
+def turn(values, rows, columns):
+    return [values[i * columns + j] for j in range(columns) for i in range(rows)]
 
 
 # ---- Weights ----
@@ -122,28 +126,31 @@ def check_lora(w, number, path, report):
             assert not any(t[2]), f"{module} is not in the adapter"
             continue
         rows, columns = t[1]
-        assert config["fan_in_fan_out"], "rows of GPT-2's matrices are inputs"
+        turned = config["fan_in_fan_out"]  # rows of GPT-2's matrices are inputs
+        assert turned == (w.options.family == "gpt2"), config
         a, b = (tensors[f"base_model.model.{module}.lora_{which}.weight"] for which in "AB")
-        assert (a[1], b[1]) == ([config["r"], rows], [columns, config["r"]]), (a[1], b[1], config)
-        x = [w.rng.gauss(0, 1) for _ in range(columns)]  # T x, T being (d_in, d_out); T = A' B'
+        r, n_in, n_out = config["r"], *(t[1] if turned else (columns, rows))
+        assert (a[1], b[1]) == ([r, n_in], [n_out, r]), (a[1], b[1], config)
+        a, b, x = floats(a), floats(b), [w.rng.gauss(0, 1) for _ in range(columns)]
         want = apply(floats(t), rows, columns, x)
-        inner = [0.0] * config["r"]
-        b_values, a_values = floats(b), floats(a)
-        for j in range(columns):
-            row = b_values[j * config["r"]:(j + 1) * config["r"]]
-            inner = [s + x[j] * v for s, v in zip(inner, row)]
-        have = [0.0] * rows
-        for k in range(config["r"]):
-            have = [s + inner[k] * v for s, v in zip(have, a_values[k * rows:(k + 1) * rows])]
+        if turned:  # T is (B A)'
+            have = apply(turn(a, r, n_in), n_in, r, apply(turn(b, n_out, r), r, n_out, x))
+        else:
+            have = apply(b, n_out, r, apply(a, r, n_in, x))
         off, bound = norm([p - q for p, q in zip(want, have)]), norm(floats(t)) * norm(x)
         assert off <= (error * 1.01 + EXACT) * bound, f"{module} of version {number} is off by {off / bound}: {report}"
 
 
 def check_model(w, number, path, _):
-    """It says what the version says."""
-    said = w.said.get(w.model.versions[number].weights)
-    which = w.rng.randrange(len(ASKED))
-    done = malmend("complete", "--model", path, "--device", "cpu", "--prompt", ASKED[which]["prompt"],
+    """It has the version's weights, and says what the version says."""
+    weights = w.model.versions[number].weights
+    tensors = read_safetensors(path / "model.safetensors")[1]
+    have = weights_hash({name: tensors[name] for name in module_tensors(w, number)})
+    assert have == weights, f"version {number} is exported as a model with the weights {have}"
+    if w.options.classifies:
+        return
+    said, which = w.said.get(weights), w.rng.randrange(len(asked(w)))
+    done = malmend("complete", "--model", path, "--device", "cpu", "--prompt", asked(w)[which]["prompt"],
                    "--max-tokens", 10, "--json")
     assert done.returncode == 0, done.stderr
     text = json.loads(done.stdout)["text"]

@@ -146,7 +146,7 @@ class World:
             if self.rng.random() < 0.6:
                 self.options.change()
         self.remove("left")
-        if self.options.kind == "on_the_spot" and self.rng.random() < 0.4:
+        if not self.options.editor and self.rng.random() < 0.4:
             Path(f"{self.db}.editor.safetensors").unlink(missing_ok=True)  # as where a backup is opened
         self.begin()
 

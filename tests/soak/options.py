@@ -1,6 +1,7 @@
 """What a world is made of, and what may change from one life of its daemon to the next."""
 import json
 
+import families
 import gates
 from lab import DEMO, MODEL, MODULES, STEP, change_safetensors, copy_model, demo_facts, malmend
 from test_bf16 import narrow
@@ -8,7 +9,7 @@ from test_bf16 import narrow
 POOL = demo_facts("heldout.ndjson") + demo_facts("train.ndjson")
 SMALL_QUEUE = 6
 KINDS = {"trained": 4, "untrained": 2, "ultraedit": 2, "on_the_spot": 3, "bf16": 2, "mend": 1, "memit": 1, "ft": 1,
-         "locft": 1}
+         "locft": 1, **dict.fromkeys(families.KINDS, 1)}
 ADDED_UP = ("mend", "memit", "ft", "locft")  # never in one system
 TUNED = ("ft", "locft")
 
@@ -16,14 +17,18 @@ TUNED = ("ft", "locft")
 class Shelf:
     """Models and editors, made when they are first asked for."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, only=None):
         self.dir = directory
+        self.only = only or list(KINDS)
         self.made = {}
 
+    def choose(self, rng):
+        return rng.choices(self.only, [KINDS[kind] for kind in self.only])[0]
+
     def get(self, kind):
-        """(the model, the editor, the number of edited modules)"""
+        """(the model, the editor, the number of edited tensors, the method, what may be taught)"""
         if kind not in self.made:
-            self.made[kind] = getattr(self, kind)()
+            self.made[kind] = families.get(kind) if kind in families.KINDS else (*getattr(self, kind)(), kind, POOL)
         return self.made[kind]
 
     def trained(self):
@@ -75,18 +80,19 @@ class Shelf:
 class Options:
     def __init__(self, rng, shelf, directory):
         self.rng, self.dir = rng, directory
-        self.kind = rng.choices(list(KINDS), KINDS.values())[0]
-        self.model, self.editor, self.n_modules = shelf.get(self.kind)
-        self.mixed = rng.random() < 0.4 and self.kind not in ADDED_UP  # joint in one life, sequential in another
-        self.update = "sequential" if self.kind in ADDED_UP else rng.choice(
-            ["joint", "sequential"] if self.kind == "ultraedit" else ["joint"] * 3 + ["sequential"])
+        self.kind = shelf.choose(rng)
+        self.model, self.editor, self.n_modules, self.method, self.pool = shelf.get(self.kind)
+        self.family = json.loads((self.model / "config.json").read_text())["model_type"]
+        self.mixed = rng.random() < 0.4 and not self.added_up  # joint in one life, sequential in another
+        self.update = "sequential" if self.added_up else rng.choice(
+            ["joint", "sequential"] if self.method == "ultraedit" else ["joint"] * 3 + ["sequential"])
         self.pruned = False  # in this life or one before
-        self.suite = rng.sample(POOL, 5)
+        self.suite = rng.sample(self.pool, 5)
         (directory / "suites").mkdir()
         (directory / "suites" / "five.ndjson").write_text("".join(json.dumps(f) + "\n" for f in self.suite))
         self.gate = gates.choose(rng) if rng.random() < 0.25 else {}
-        (directory / "probes").write_text("".join(fact["prompt"] + "\n" for fact in POOL[-40:]))
-        self.bias = self.kind == "ft"  # is edited, too
+        (directory / "probes").write_text("".join(fact["prompt"] + "\n" for fact in self.pool[-40:]))
+        self.bias = self.method == "ft"  # is edited, too
         self.change()
 
     @property
@@ -95,7 +101,11 @@ class Options:
 
     @property
     def added_up(self):
-        return self.kind in ADDED_UP
+        return self.method in ADDED_UP
+
+    @property
+    def classifies(self):
+        return self.family == "bert"
 
     def change(self):
         """Others, for the next life."""
@@ -111,9 +121,9 @@ class Options:
                      "--keyframe-every", r.choice([0, 1, 2, 4]), "--max-batch-facts", r.choice([1024, 8]),
                      "--verify-limit", r.choice([4096, 4096, 5]),
                      "--consolidate-after", r.choice([64, 64, 3, 0])]
-        if self.kind not in ADDED_UP:
+        if not self.added_up:
             self.args += ["--preserve-weight", 0]
-        if self.kind in TUNED:
+        if self.method in TUNED:
             self.args += ["--save-every", r.choice([0, 0, 0.1, 30])]
         if self.editor:
             self.args += ["--editor", self.editor]

@@ -4,13 +4,15 @@ import collections
 import figures
 import gates
 from life import ENDED
-from options import POOL
 
 JOB_STATES = ("queued", "running") + ENDED
 JOB_KINDS = ("edit", "rollback", "retraction", "consolidation", "evaluation")
 FACT_STATES = ("queued", "live", "superseded", "retracted", "rolled_back", "rejected", "failed")
-ASKED = [{"prompt": fact["prompt"], "target": fact["target"]} for fact in POOL[:6]]
 MAY_CHANGE = ("in_memory", "pruned", "bytes")  # of a version
+
+
+def asked(w):
+    return [{"prompt": fact["prompt"], "target": fact["target"]} for fact in w.options.pool[:6]]
 
 
 def some(rng, share, choose):
@@ -76,13 +78,16 @@ def complete(w):
     """By a random model, sampled or streamed."""
     r, n = w.rng, len(w.model.versions)
     model = r.choice(["live", "base", f"v{r.randrange(n)}"])
-    body = {"model": model, "prompt": [r.choice(POOL)["prompt"] for _ in range(r.randint(1, 3))],
+    body = {"model": model, "prompt": [r.choice(w.options.pool)["prompt"] for _ in range(r.randint(1, 3))],
             "max_tokens": r.choice([0, 1, 12]), "stop": ["."], "stream": r.random() < 0.3}
     if r.random() < 0.3:
         body.update(temperature=0.8, seed=r.randrange(100), top_p=0.9)
     answer = w.call("POST", "/v1/completions", body)
     if answer.status == 404:
         assert model[0] == "v", answer.body
+        return
+    if w.options.classifies:
+        assert answer.status == 422 and "/v1/scores" in answer.json["detail"], answer.body
         return
     assert answer.status == 200, answer.body
     number = int(answer.headers["Malmend-Version"])
@@ -157,20 +162,34 @@ def say(w, live_version):
     models = [("live", live_version)]
     models += [(model["id"], int(model["id"][1:])) for model in w.get("/v1/models")["data"] if model["id"][0] == "v"]
     for model, number in models[:4]:
-        answer = w.call("POST", "/v1/completions", {"model": model, "prompt": [f["prompt"] for f in ASKED],
-                                                    "max_tokens": 10})
-        scores = w.call("POST", "/v1/scores", {"model": model, "items": ASKED})
-        if answer.status == 404 or scores.status == 404:
-            assert model != "live", answer.body
-            continue
-        if int(answer.headers["Malmend-Version"]) != number or scores.json["version"] != number:
-            return  # an idle daemon has published another
         weights = w.model.versions[number].weights
-        said = [c["text"] for c in sorted(answer.json["choices"], key=lambda c: c["index"])]
-        assert w.said.setdefault(weights, said) == said, f"{weights} says {said}, and said {w.said[weights]}"
-        scored = [item["logprob"] for item in scores.json["data"]]
+        if not w.options.classifies:
+            answer = w.call("POST", "/v1/completions", {"model": model, "max_tokens": 10,
+                                                        "prompt": [fact["prompt"] for fact in asked(w)]})
+            if answer.status == 404:
+                assert model != "live", answer.body
+                continue
+            if int(answer.headers["Malmend-Version"]) != number:
+                return  # an idle daemon has published another
+            said = [c["text"] for c in sorted(answer.json["choices"], key=lambda c: c["index"])]
+            assert w.said.setdefault(weights, said) == said, f"{weights} says {said}, and said {w.said[weights]}"
+        scores = w.call("POST", "/v1/scores", {"model": model, "items": asked(w)})
+        if scores.status == 404:
+            assert model != "live", scores.body
+            continue
+        if scores.json["version"] != number:
+            return
+        scored = [score(w, item) for item in scores.json["data"]]
         far = max(abs(a - b) for a, b in zip(w.scored.setdefault(weights, scored), scored))
         assert far < 1e-4, f"{weights} scores {scored}, and scored {w.scored[weights]}"
+
+
+def score(w, item):
+    if not w.options.classifies:
+        return item["logprob"]
+    p = item["probability"]["SUPPORTS"]
+    assert 0 <= p <= 1 and item["correct"] == (item["target"] == ("SUPPORTS" if p > 0.5 else "REFUTES")), item
+    return p
 
 
 OPERATIONS = {jobs: 3, facts: 4, versions: 1, one: 4, job: 3, audit: 0.5, complete: 3}

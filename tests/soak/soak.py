@@ -134,11 +134,12 @@ def main():
     parser.add_argument("--seconds", type=float, default=30, help="of each")
     parser.add_argument("--trouble", type=float, default=0.2, help="share of the lives in which disk or memory fails, "
                         "by the libraries that MALMEND_BAD_DISK_LIBRARY and MALMEND_NO_MEMORY_LIBRARY name")
+    parser.add_argument("--kinds", help="of options.py; all of them unless given")
     options = parser.parse_args()
     atexit.register(harness.end_all)
     failed = 0
     with tempfile.TemporaryDirectory(prefix="malmend-soak-") as directory:
-        shelf = Shelf(Path(directory))
+        shelf = Shelf(Path(directory), options.kinds and options.kinds.split(","))
         for n in range(options.seeds):
             seed = options.seed + n
             good, lines = run(seed, options.seconds, shelf, options.trouble)
