@@ -4,12 +4,13 @@ import threading
 import changes
 import events
 import reads
+import rights
 from lives import Gone
 from trouble import Troubled
 
-ALONE = (changes.drop_again, changes.teach_again, changes.verify_meanwhile, changes.back_up)
-PARTS = {operation: weight for subject in (changes, reads, events) for operation, weight in subject.OPERATIONS.items()
-         if operation not in ALONE}
+ALONE = (changes.drop_again, changes.teach_again, changes.verify_meanwhile, changes.back_up, rights.rotate)
+PARTS = {operation: weight for subject in (changes, reads, events, rights)
+         for operation, weight in subject.OPERATIONS.items() if operation not in ALONE}
 
 
 def at_once(calls):

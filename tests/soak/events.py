@@ -27,18 +27,20 @@ class Follower:
         self.versions = []  # as they were told
         self.wrong = None
         self.thread = None
+        self.headers = {}   # that say who it is
 
-    def begin(self, daemon):
+    def begin(self, daemon, headers):
         """The one before has ended, and its stream with it."""
         if self.thread:
             self.thread.join(PATIENCE)
             assert not self.thread.is_alive(), "a stream of events has outlived its daemon"
+        self.headers = headers
         self.thread = threading.Thread(target=self.follow, args=(daemon,), daemon=True)
         self.thread.start()
 
     def follow(self, daemon):
         with contextlib.suppress(*GONE, AssertionError):  # what was wrong is kept
-            with Stream(daemon, headers={"Last-Event-ID": str(len(self.told))}) as stream:
+            with Stream(daemon, headers={**self.headers, "Last-Event-ID": str(len(self.told))}) as stream:
                 assert stream.status == 200, stream.status
                 while event := stream.event():
                     self.take(daemon, event)
@@ -68,11 +70,11 @@ class Follower:
     def look(self, daemon, event):
         """What is told of is so."""
         if event.event == "version":
-            status = daemon.get("/v1/status").json
+            status = daemon.call("GET", "/v1/status", headers=self.headers).json
             assert status.get("title") or status["state"] == "loading" or \
                 status["live_version"] >= event.data["version"], (event.text, status)
         elif event.data["state"] not in ("queued", "running"):
-            job = daemon.get("/v1/jobs/" + event.data["id"])
+            job = daemon.call("GET", "/v1/jobs/" + event.data["id"], headers=self.headers)
             assert job.status >= 500 or job.json["state"] == event.data["state"], (event.text, job.body)
 
     def check(self, path):
@@ -93,7 +95,7 @@ class Follower:
                 raise self.wrong
             if not self.thread.is_alive() and not w.ending:
                 assert w.trouble, f"the stream ended at {len(self.told)}, of {last} events"
-                self.begin(w.d)
+                self.begin(w.d, self.headers)
             assert time.monotonic() < until, f"told of {len(self.told)} of {last} events"
             time.sleep(0.005)
             if w.ending:
@@ -110,9 +112,9 @@ def some(w):
     lost = place > len(known)
     want = [row for row in known if row[0] > (0 if lost else place) and kind in (None, row[1])]
     query = {"kind": kind} if kind else {}
-    headers = None
+    headers = dict(w.show("GET", "/v1/events")[1])
     if r.random() < 0.5:
-        headers = {"Last-Event-ID": str(place)}
+        headers["Last-Event-ID"] = str(place)
         if r.random() < 0.3:
             query["last_event_id"] = 0
     else:

@@ -14,6 +14,7 @@ import answers
 import events
 import figures
 import harness
+import rights
 import trouble
 from harness import PATIENCE, Daemon
 from lab import MALMEND, malmend
@@ -61,6 +62,7 @@ class World:
         self.base = {}         # its tensors
         self.deltas = {}       # by version
         self.events = events.Follower()
+        self.rights = rights.Rights(self.rng, self.dir) if self.rng.random() < 0.3 else None
         self.d = None
 
     def note(self, *what):
@@ -75,9 +77,12 @@ class World:
         self.ending = None
         self.figures = figures.Figures(self.model)
         self.choose_trouble()
-        self.d = Logged(*self.options.args, *self.trouble.args if self.trouble else [], directory=str(self.dir),
-                        ready=False, env=self.trouble and self.trouble.env)
-        self.events.begin(self.d)
+        args = [*self.options.args, *(self.trouble.args if self.trouble else [])]
+        if self.rights:
+            args += ["--tokens", self.rights.tokens.path]
+        self.d = Logged(*args, directory=str(self.dir), ready=False, env=self.trouble and self.trouble.env,
+                        listen=rights.listen(self.rng, self.dir))
+        self.events.begin(self.d, self.rights.headers(rights.KEEPER) if self.rights else {})
         if self.rng.random() < 0.2:
             time.sleep(self.rng.uniform(0, 0.15))
             self.note("killed while it loads")
@@ -172,6 +177,10 @@ class World:
     def call(self, method, path, body=None, headers=None, query=None):
         """An answer that is as described."""
         self.n += 1
+        if "Authorization" not in (headers or {}):
+            headers = {**(headers or {}), **self.show(method, path)[1]}
+        elif not headers["Authorization"]:
+            del headers["Authorization"]
         query = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             answer = self.d.call(method, path, body, headers, query)
@@ -211,6 +220,10 @@ class World:
                                  f"{self.d.log[-3:]}") from error
         raise Gone from error
 
+    def show(self, method, path):
+        """Who asks, and what says so."""
+        return self.rights.show(method, path) if self.rights else (rights.local(self.d), {})
+
     def get(self, path, **query):
         answer = self.call("GET", path, query=query)
         assert answer.status == 200, (path, query, answer.status, answer.body)
@@ -229,11 +242,18 @@ class World:
                 return data
             assert page["data"], f"more of an empty page: {path} {query}"
 
-    def send(self, ask):
-        headers = {"Content-Type": ask["type"]} if ask["body"] is not None else {}
+    def headers(self, ask):
+        who, headers = self.show(ask["method"], ask["path"])
+        if "answer" not in ask:
+            ask.setdefault("who", set()).add(who)
+        if ask["body"] is not None:
+            headers = {**headers, "Content-Type": ask["type"]}
         if ask["key"]:
-            headers["Idempotency-Key"] = ask["key"]
-        return self.call(ask["method"], ask["path"], ask["body"], headers, ask["query"])
+            headers = {**headers, "Idempotency-Key": ask["key"]}
+        return headers
+
+    def send(self, ask):
+        return self.call(ask["method"], ask["path"], ask["body"], self.headers(ask), ask["query"])
 
     def post(self, kind, method, path, body, query=None, key=None, type="application/json", **more):
         """What is asked is booked before, and what comes of it after."""

@@ -3,6 +3,7 @@ import collections
 
 import figures
 import gates
+import rights
 from life import ENDED
 
 JOB_STATES = ("queued", "running") + ENDED
@@ -114,6 +115,7 @@ def everything(w):
     assert told == known, [(f, told.get(f), known.get(f)) for f in known if told.get(f) != known[f]]
     lists(w, job_rows, fact_rows)
     say(w, status["live_version"])
+    rights.asked_by(w)
     figures.agree(w, status)
     w.descriptors()
 

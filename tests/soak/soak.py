@@ -29,11 +29,12 @@ import exports  # noqa: E402
 import figures  # noqa: E402
 import harness  # noqa: E402
 import reads  # noqa: E402
+import rights  # noqa: E402
 from lives import Gone, World  # noqa: E402
 from options import Shelf  # noqa: E402
 from trouble import EVER, Troubled  # noqa: E402
 
-OPERATIONS = {operation: weight for subject in (changes, reads, events, exports, figures, crowd)
+OPERATIONS = {operation: weight for subject in (changes, reads, events, exports, figures, rights, crowd)
               for operation, weight in subject.OPERATIONS.items()}
 TAIL = 25
 
@@ -101,6 +102,8 @@ def last(w):
     w.end("stop")
     w.wait_end()
     w.verify(w.db)
+    if w.rights:
+        w.rights.check_log(w.dir / "log")
 
 
 def run(seed, seconds, shelf, share):
