@@ -48,6 +48,12 @@ def name_subject(fact):
         del fact["prompts"]
 
 
+def lines(w, taught):
+    """As NDJSON; with blanks, of which there may be any number, it comes in many pieces."""
+    blanks = w.rng.choice([0] * 6 + [9, 90000])
+    return "".join(json.dumps(fact)[:-1] + " " * blanks + "}\n" for fact in taught)
+
+
 def full(w, answer, n):
     """Refused for want of room, as it may be."""
     return answer.status == 429 and w.options.max_queue < 1000 or answer.status == 413 and n > w.options.max_queue
@@ -59,7 +65,7 @@ def edit(w):
     gate = r.choice([{"min_es": 1}, {"min_agreement": 0.99}, {"min_es": 1, "bisect": True}, {}]) \
         if r.random() < 0.15 else None
     if gate is None and r.random() < 0.3:
-        answer = w.post("edit", "POST", "/v1/edits", "".join(json.dumps(fact) + "\n" for fact in taught),
+        answer = w.post("edit", "POST", "/v1/edits", lines(w, taught),
                         key=key(w, 0.5), type="application/x-ndjson", facts=taught, gate={})
     else:
         body = {"facts": taught} if gate is None else {"facts": taught, "gate": gate}

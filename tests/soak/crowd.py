@@ -5,11 +5,12 @@ import changes
 import events
 import reads
 import rights
+import slow
 from lives import Gone
 from trouble import Troubled
 
 ALONE = (changes.drop_again, changes.teach_again, changes.verify_meanwhile, changes.back_up, rights.rotate)
-PARTS = {operation: weight for subject in (changes, reads, events, rights)
+PARTS = {operation: weight for subject in (changes, reads, events, rights, slow)
          for operation, weight in subject.OPERATIONS.items() if operation not in ALONE}
 
 

@@ -2,7 +2,6 @@
 import contextlib
 import http.client
 import json
-import os
 import random
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import events
 import figures
 import harness
 import rights
+import slow
 import trouble
 from harness import PATIENCE, Daemon
 from lab import MALMEND, malmend
@@ -23,7 +23,6 @@ from model import Model
 from options import Options
 
 GONE = OSError, http.client.HTTPException
-MOST_DESCRIPTORS = 80
 
 
 class Gone(Exception):
@@ -62,6 +61,8 @@ class World:
         self.base = {}         # its tensors
         self.deltas = {}       # by version
         self.events = events.Follower()
+        self.slowness = self.rng.choice([0, 0, 0.1, 0.4])  # share of the calls
+        self.kept, self.hung = [], []  # connections
         self.rights = rights.Rights(self.rng, self.dir) if self.rng.random() < 0.3 else None
         self.d = None
 
@@ -141,6 +142,7 @@ class World:
     def live_again(self):
         """After an end: what it left is checked, and the next one begins."""
         self.wait_end()
+        slow.forget(self)
         left = self.dir / "left"
         copy(self.db, left)
         if self.model.versions:  # else it may have been killed before there was one
@@ -183,7 +185,7 @@ class World:
             del headers["Authorization"]
         query = {name: value for name, value in (query or {}).items() if value is not None}
         try:
-            answer = self.d.call(method, path, body, headers, query)
+            answer = slow.call(self, method, path, body, headers, query)
         except GONE as error:
             self.gone(error, method, path, query)
         self.note(method, path, query, body or "", answer.status, answer.body[:200] if method != "GET" else "")
@@ -297,10 +299,6 @@ class World:
                     self.events.caught_up(self, after["events"]["last_id"]):
                 return after, jobs, facts, versions
         raise AssertionError(f"it does not come to rest: {status}")
-
-    def descriptors(self):
-        n = len(os.listdir(f"/proc/{self.d.process.pid}/fd"))
-        assert n < MOST_DESCRIPTORS, f"{n} open files"
 
     # ---- Tools ----
 

@@ -46,8 +46,10 @@ class Model(Book):
         if ask["kind"] != job.kind:
             return False
         if job.kind == "edit":
-            prompts = [f.prompt for f in self.facts.values() if f.job == id]
-            return prompts == [plain(f["prompt"]) for f in ask["facts"]]
+            rows = [(f, fact.prompt) for f, fact in self.facts.items() if fact.job == id]
+            return len(rows) == len(ask["facts"]) and all(
+                (posted.get("id", f), plain(posted["prompt"])) == (f, prompt)
+                for (f, prompt), posted in zip(rows, ask["facts"]))
         if job.kind == "rollback":
             return ask["to_version"] == job.to_version
         if job.kind == "retraction":

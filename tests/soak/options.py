@@ -3,6 +3,7 @@ import json
 
 import families
 import gates
+import slow
 from lab import DEMO, MODEL, MODULES, STEP, change_safetensors, copy_model, demo_facts, malmend
 from test_bf16 import narrow
 
@@ -125,6 +126,9 @@ class Options:
             self.args += ["--preserve-weight", 0]
         if self.method in TUNED:
             self.args += ["--save-every", r.choice([0, 0, 0.1, 30])]
+        self.impatient = r.random() < 0.3
+        if self.impatient:
+            self.args += ["--request-timeout", slow.IMPATIENT]
         if self.editor:
             self.args += ["--editor", self.editor]
         self.args += gates.args(self.gate)

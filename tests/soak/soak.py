@@ -30,11 +30,12 @@ import figures  # noqa: E402
 import harness  # noqa: E402
 import reads  # noqa: E402
 import rights  # noqa: E402
+import slow  # noqa: E402
 from lives import Gone, World  # noqa: E402
 from options import Shelf  # noqa: E402
 from trouble import EVER, Troubled  # noqa: E402
 
-OPERATIONS = {operation: weight for subject in (changes, reads, events, exports, figures, rights, crowd)
+OPERATIONS = {operation: weight for subject in (changes, reads, events, exports, figures, rights, slow, crowd)
               for operation, weight in subject.OPERATIONS.items()}
 TAIL = 25
 
