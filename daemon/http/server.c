@@ -21,12 +21,27 @@ enum {
     QUIET_MS = 500 /* for a stream's client to take what is left */
 };
 
+/* Where an answer breaks off as it is made, the library closes the connection the next
+ * time that it looks at it, and in epoll mode it does not look behind an older one that
+ * has nothing to do. One that goes on is looked at. */
+static void close_broken(struct mal_server *server) {
+    for (struct mal_client *p = server->clients; p; p = p->next) {
+        if (!p->broken) continue;
+        p->broken = false;
+        MHD_suspend_connection(p->connection);
+        MHD_resume_connection(p->connection);
+        server->resumed = true;
+    }
+    server->n_broken = 0;
+}
+
 static void run(void *arg) {
     struct mal_server *server = arg;
     MHD_UNSIGNED_LONG_LONG ms;
     do {
         server->resumed = false;
         MHD_run(server->mhd);
+        if (server->n_broken) close_broken(server);
     } while (server->resumed);
     bool due = MHD_get_timeout(server->mhd, &ms) == MHD_YES;
     mal_loop_alarm(server->loop, due ? (int64_t)ms : -1);
@@ -124,6 +139,10 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
     ex->client->exchange = NULL;
     ex->server->n_exchanges--;
+    if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !ex->client->broken) {
+        ex->client->broken = true;
+        ex->server->n_broken++;
+    }
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->stream.next) ex->stream.gone(ex->stream.arg);
     if (ex->response && !ex->lent) MHD_destroy_response(ex->response);
@@ -153,6 +172,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     struct mal_client *client = *context;
     if (!client) return;
     server->n_clients--;
+    if (client->broken) server->n_broken--;
     if (client->next) client->next->prev = client->prev;
     if (client->prev) {
         client->prev->next = client->next;

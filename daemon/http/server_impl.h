@@ -27,6 +27,7 @@ struct mal_client {
     enum mal_phase phase;
     int64_t since_ms; /* the phase's beginning */
     bool cut;
+    bool broken; /* its answer broke off; the library is still to close it */
     struct mal_peer from;
 };
 
@@ -63,7 +64,7 @@ struct mal_server {
     struct mal_loop *loop;
     struct MHD_Daemon *mhd;
     struct mal_client *clients;
-    size_t n_exchanges, n_clients;
+    size_t n_exchanges, n_clients, n_broken;
     uint64_t n_accepted;
     struct MHD_Response *no_memory; /* 503, where there is none for another */
     struct mal_id_maker ids;        /* of requests */

@@ -9,6 +9,7 @@ import unittest
 
 import harness
 from harness import Daemon, only_fake, wait_until
+from sse import Stream
 from world import OTHER, PROBE, answers, fact
 
 EACH = 8
@@ -115,6 +116,23 @@ class Slow(unittest.TestCase):
         wait_until(lambda: metric(self.d, "malmend_http_connections") <= 1 + EACH)
         for connection in others:
             connection.close()
+
+
+class Left(unittest.TestCase):
+    def test_streams_beside_a_connection_that_rests(self):
+        """Behind an older one with nothing to do the library never closed what had broken off."""
+        d = Daemon()
+        self.addCleanup(d.close)
+        resting = d.connect()
+        resting.request("GET", "/livez")
+        resting.getresponse().read()
+        for _ in range(5):
+            with Stream(d, last_event_id=0) as stream:
+                self.assertEqual(stream.event().id, 1)
+        wait_until(lambda: metric(d, "malmend_http_connections") <= 2)
+        resting.request("GET", "/livez")
+        self.assertEqual(resting.getresponse().status, 200)
+        resting.close()
 
 
 class Unread(Daemon):
