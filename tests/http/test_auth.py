@@ -222,6 +222,21 @@ class Reload(WithTokens):
             d.close()
 
 
+class Hangup(unittest.TestCase):
+    def test_while_it_stops(self):
+        """One that came when nobody heard it any more ended the process by that signal."""
+        for _ in range(5):
+            d = Daemon()
+            d.process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + harness.PATIENCE
+            while d.process.poll() is None:
+                self.assertLess(time.monotonic(), until)
+                d.process.send_signal(signal.SIGHUP)
+            d.close_log()
+            self.assertEqual(d.process.returncode, 0)
+            d.own.cleanup()
+
+
 class Start(unittest.TestCase):
     def test_bad_files(self):
         with tempfile.TemporaryDirectory() as directory:
