@@ -282,6 +282,7 @@ class World:
     def settle(self):
         """Every job ends. The status, jobs, facts and versions of a moment in which nothing is done, which the model
         has, too."""
+        slow.let_go(self)
         until = time.monotonic() + 4 * PATIENCE
         while time.monotonic() < until:
             status = self.get("/v1/status")

@@ -4,7 +4,6 @@ import collections
 import figures
 import gates
 import rights
-import slow
 from life import ENDED
 
 JOB_STATES = ("queued", "running") + ENDED
@@ -118,7 +117,6 @@ def everything(w):
     say(w, status["live_version"])
     rights.asked_by(w)
     figures.agree(w, status)
-    slow.let_go(w)
 
 
 def unchanged(w, jobs, versions):

@@ -253,7 +253,8 @@ def is_over(w, c):
 
 
 def let_go(w):
-    """In a quiet moment there are the connections that clients have, and the files of no others."""
+    """Of those who gave up nothing is being done any more, and there are the files of no other connections than clients
+    have."""
     until = time.monotonic() + PATIENCE
     while True:
         n = figures.scrape(w)["malmend_http_connections"].value()
