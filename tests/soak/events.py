@@ -122,8 +122,8 @@ def some(w):
     w.note("events", query, headers)
     try:
         with Stream(w.d, headers=headers, **query) as stream:
-            if stream.status == 503 and w.ending:
-                raise OSError("it is being stopped")
+            if stream.status in (500, 503) and (w.ending or w.trouble and w.trouble.has_come):
+                raise OSError("it is being stopped, or fails")
             assert stream.status == 200, stream.status
             if lost:
                 reset = stream.event()
