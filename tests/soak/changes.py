@@ -2,7 +2,7 @@
 import json
 
 from lab import malmend
-from model import plain
+from model import contradict, plain
 from options import POOL
 
 
@@ -23,7 +23,7 @@ def facts(w, n):
             fact["prompt"] = r.choice(list(w.model.facts.values())).prompt
         fact["prompt"] += " " * r.choice([0, 0, 0, 0, 1, 2])
         for name in ("rephrases", "prompts", "unrelated"):
-            if r.random() < 0.1:
+            if r.random() < (0.3 if name == "prompts" else 0.1):
                 fact[name] = source["rephrases" if name == "prompts" else name][:2]
         if r.random() < 0.1:
             fact["id"] = f"own-{r.randrange(1 << 40)}"
@@ -35,6 +35,9 @@ def facts(w, n):
             name_subject(fact)
         made.setdefault(plain(fact["prompt"]), fact)  # one target of a prompt
     made = list(made.values())
+    for fact in made:  # nor of a phrasing
+        if any(contradict(fact, other) for other in made):
+            fact.pop("prompts", None)
     if r.random() < 0.05:
         made.append({name: value for name, value in made[0].items() if name != "id"})
     return made

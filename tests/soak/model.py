@@ -16,6 +16,15 @@ def plain(prompt):
     return prompt.rstrip(" ")
 
 
+def texts(posted):
+    """What a fact is taught in."""
+    return {plain(prompt) for prompt in [posted["prompt"], *posted.get("prompts", [])]}
+
+
+def contradict(one, other):
+    return one["target"].strip(" ") != other["target"].strip(" ") and texts(one) & texts(other)
+
+
 class Model(Book):
     def __init__(self, options):
         super().__init__(options.n_modules, exact=False)
@@ -125,15 +134,25 @@ class Model(Book):
         if row.kind == "retraction" and not self.live():
             assert row.weights == self.versions[0].weights, f"nothing is live in {v}, and it is not the base"
 
+    def posted(self, f):
+        """The fact as it was posted."""
+        job = self.facts[f].job
+        return self.asked[job]["facts"][[g for g, fact in self.facts.items() if fact.job == job].index(f)]
+
+    def excludes(self, new, old, pinned):
+        one, other = self.posted(new), self.posted(old)
+        return (plain(one["prompt"]) == plain(other["prompt"]) or contradict(one, other)
+                or pinned and texts(one) & texts(other))
+
     def teach(self, state, job):
         taught = [f for f, fact in self.facts.items() if fact.job == job and f not in self.rejected(job)]
         newest = {plain(self.facts[f].prompt): f for f in taught}
         for f, (word, by, pinned) in list(state.items()):
-            new = newest.get(plain(self.facts[f].prompt))
-            if new and word == "live":
-                state[f] = "superseded", new, 0
-            elif new and pinned:
-                state[f] = word, by, 0
+            if word != "live" and not pinned:
+                continue
+            new = [g for g in taught if self.excludes(g, f, pinned)]
+            if new:
+                state[f] = ("superseded", new[-1], 0) if word == "live" else (word, by, 0)
         for f in taught:
             new = newest[plain(self.facts[f].prompt)]
             state[f] = ("live", None, 0) if f == new else ("superseded", new, 0)
