@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/example.h"
 #include "core/made_up_impl.h"
 #include "core/utf8.h"
 
@@ -247,6 +248,44 @@ static bool make_fact(const struct sentences *s, size_t i, size_t kept,
     return mal_fail(err, MAL_NO_MEMORY, "facts");
 }
 
+/* Whether the model can be taught it, or asked: the ending of another sentence may be too
+ * long behind this one, or have no tokens there. False: out of memory. */
+static bool can_read(const struct mal_model *model, const struct mal_tokenizer *tok,
+                     const struct mal_fact *fact, const struct mal_probe *probe,
+                     bool *out, struct mal_error *err) {
+    struct mal_example example = {0};
+    struct mal_error why = {0};
+    const char *prompt = probe ? probe->prompt : fact->prompt;
+    const char *target = probe ? probe->target : fact->target;
+    *out = target
+               ? mal_example_init(&example, model, tok, prompt, target, fact->join, &why)
+               : mal_example_open(&example, model, tok, prompt, &why);
+    mal_example_finish(&example);
+    if (!*out && why.status == MAL_NO_MEMORY) *err = why;
+    return *out || why.status != MAL_NO_MEMORY;
+}
+
+/* Leaves out what the model cannot read. */
+static bool drop_unread(const struct mal_model *model, const struct mal_tokenizer *tok,
+                        struct mal_fact *facts, size_t *n, struct mal_error *err) {
+    size_t kept = 0;
+    bool ok = true;
+    for (size_t i = 0; i < *n; i++) {
+        struct mal_fact fact = facts[i];
+        bool fits = false, asked = false;
+        ok = ok && can_read(model, tok, &fact, NULL, &fits, err) &&
+             can_read(model, tok, &fact, &fact.unrelated[0], &asked, err);
+        facts[i] = (struct mal_fact){0};
+        if (fits && asked) {
+            facts[kept++] = fact;
+        } else {
+            mal_fact_finish(&fact);
+        }
+    }
+    *n = kept;
+    return ok;
+}
+
 bool mal_facts_make_up(struct mal_model *model, const struct mal_tokenizer *tok,
                        const struct mal_fact *like, size_t n_like, size_t n,
                        bool (*tick)(void *), void *tick_arg, struct mal_fact **out,
@@ -267,7 +306,9 @@ bool mal_facts_make_up(struct mal_model *model, const struct mal_tokenizer *tok,
         made += facts[made].prompt != NULL;
     }
     sentences_finish(&s);
-    ok = ok && answer(model, tok, facts, made, tick, tick_arg, err);
+    ok = ok && drop_unread(model, tok, facts, &made, err) &&
+         answer(model, tok, facts, made, tick, tick_arg, err) &&
+         drop_unread(model, tok, facts, &made, err);
     if (!ok) {
         mal_facts_free(facts, n);
         return false;

@@ -117,6 +117,7 @@ bool mal_editor_make(struct mal_editor **out, struct mal_model *model,
     mal_facts_free(making.made, making.n_made);
     if (!ok) {
         mal_editor_close(editor);
+        *err->pointer = 0; /* what it points at need not be the request's */
         return mal_fail_wrap(err, "making an editor");
     }
     report->lr = (double)editor->shapes[0].lr[0];

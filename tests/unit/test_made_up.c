@@ -6,6 +6,7 @@
 
 #include "core/alloc.h"
 #include "core/answers.h"
+#include "core/editor/edit_rows.h"
 #include "core/eval.h"
 #include "core/made_up.h"
 #include "test_device.h"
@@ -102,6 +103,38 @@ static void test_classifier(void **state) {
     lab_close(&lab);
 }
 
+/* Sentences of models whose context is hardly longer: what is made can be taught. */
+static void test_short_context(void **state) {
+    static const char *const names[] = {"llama-malmen", "gptj-malmen", "qwen2-malmen",
+                                        "gpt2-malmen"};
+    (void)state;
+    for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
+        struct lab lab = {0};
+        size_t n = 0, n_texts = 0;
+        struct mal_error err = {0};
+        lab_open(&lab, names[k]);
+        struct mal_fact *facts = make(&lab, &n);
+        assert_in_range(n, N / 4, N);
+        struct mal_example *texts = NULL;
+        assert_ok(
+            mal_examples_of_facts(lab.model, lab.tok, facts, n, &texts, &n_texts, &err),
+            &err);
+        assert_int_equal(n_texts, n);
+        for (size_t i = 0; i < n; i++) {
+            const struct mal_probe *probe = &facts[i].unrelated[0];
+            struct mal_example asked = {0};
+            if (!probe->target) continue;
+            assert_ok(mal_example_init(&asked, lab.model, lab.tok, probe->prompt,
+                                       probe->target, facts[i].join, &err),
+                      &err);
+            mal_example_finish(&asked);
+        }
+        mal_examples_free(texts, n_texts);
+        mal_facts_free(facts, n);
+        lab_close(&lab);
+    }
+}
+
 /* With a target, without one, and as an answer: one probability, one class. */
 static void test_claim(void **state) {
     (void)state;
@@ -141,6 +174,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_encoder_decoder),
         cmocka_unit_test(test_classifier),
+        cmocka_unit_test(test_short_context),
         cmocka_unit_test(test_claim),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
