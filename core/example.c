@@ -54,16 +54,19 @@ static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
             mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt has no tokens"));
 }
 
-/* `ids` is what the model reads, of a causal one with the target's all but last. */
-static bool check_length(const struct mal_model_info *info, const struct mal_ids *ids,
-                         const struct mal_ids *target, struct mal_error *err) {
-    bool causal = info->kind == MAL_MODEL_CAUSAL;
+/* `ids` is what the model reads, of a causal one with the target's all but last; -1 is
+ * no target: a prompt alone. */
+static bool check_length(const struct mal_model_info *info, size_t n_prompt,
+                         const struct mal_ids *ids, const struct mal_ids *target,
+                         struct mal_error *err) {
+    bool both = info->kind == MAL_MODEL_CAUSAL && target->ids[0] >= 0;
     size_t most = (size_t)mal_longest_text(info);
     if (ids->n > most) {
         return mal_fail_at(
-            err, MAL_INVALID, "/prompt", "%s has %zu tokens, %s %zu",
-            causal ? "prompt and target" : "the prompt", causal ? ids->n + 1 : ids->n,
-            info->n_context ? "the model's context is" : "the most are", most);
+            err, MAL_INVALID, both && n_prompt <= most ? "/target" : "/prompt",
+            "%s has %zu tokens, %s %zu", both ? "prompt and target" : "the prompt",
+            ids->n + both, info->n_context ? "the model's context is" : "the most are",
+            most);
     }
     if (info->kind == MAL_MODEL_SEQ2SEQ && target->n > most) {
         return mal_fail_at(err, MAL_INVALID, "/target",
@@ -83,7 +86,7 @@ static bool put_together(struct mal_example *out, const struct mal_model *model,
     for (size_t i = 0; causal && i + 1 < target->n; i++) {
         if (!mal_ids_push(ids, target->ids[i], err)) return false;
     }
-    if (!check_length(info, ids, target, err)) return false;
+    if (!check_length(info, n_prompt, ids, target, err)) return false;
     *out = (struct mal_example){.ids = ids->ids,
                                 .n = (int32_t)ids->n,
                                 .from = causal ? (int32_t)n_prompt - 1 : 0,

@@ -178,6 +178,17 @@ bool mal_store_copy_log(struct mal_store *store, struct mal_error *err) {
     return ok;
 }
 
+/* By the writer's own connection: the copier's may have been interrupted for good. */
+void mal_store_copy_rest(struct mal_store *store) {
+    struct mal_store_log *log = &store->log;
+    struct mal_error ignored = {0};
+    int n = left(log), copied = 0;
+    if (n == 0 || n > STAGING_PAGES || !mal_store_sound(store, &ignored)) return;
+    int rc = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
+                                       &copied);
+    note_copied(log, rc, copied); /* where it failed, it stays in the log */
+}
+
 void mal_store_stop_copying(struct mal_store *store) {
     if (store->log.copier) sqlite3_interrupt(store->log.copier);
 }

@@ -244,6 +244,7 @@ void mal_writer_destroy(struct mal_writer *writer) {
     mal_store_stop_copying(writer->store);
     pthread_join(writer->thread, NULL);
     pthread_join(writer->copier, NULL);
+    mal_store_copy_rest(writer->store);
     release(writer);
 }
 

@@ -366,6 +366,30 @@ static void log_that_cannot_be_copied(void **state) {
     lab_close(&lab);
 }
 
+/* Who copies the file alone after a clean end has all of it. */
+static void file_alone_is_all(void **state) {
+    struct lab lab;
+    char alone[128];
+    snprintf(alone, sizeof alone, "%s.alone", path_of(state));
+    lab_open(&lab, state);
+    ask(&lab, "a", false);
+    go(&lab);
+    assert_true(lab.asks[0].write.ok);
+    lab_close(&lab);
+    assert_true(copy_file(path_of(state), alone));
+    struct mal_store *store = open_store(alone);
+    struct mal_job_row row;
+    assert_done(mal_store_get_job(store, "a", &row, &err));
+    mal_job_row_finish(&row);
+    mal_store_close(store);
+    static const char *const suffixes[] = {"", "-wal", "-shm", ".lock"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        char name[160];
+        snprintf(name, sizeof name, "%s%s", alone, suffixes[i]);
+        unlink(name);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(are_one_commit),
@@ -378,6 +402,7 @@ int main(void) {
         PLACE_TEST(disk_that_recovers),
         PLACE_TEST(others_go_between_chunks),
         PLACE_TEST(log_that_cannot_be_copied),
+        PLACE_TEST(file_alone_is_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
