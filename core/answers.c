@@ -1,7 +1,6 @@
 /* answers.c - greedy answers to unrelated prompts, and how many of them stayed. */
 #include "core/answers.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -125,8 +124,4 @@ size_t mal_answers_same(const struct mal_answers *a, const struct mal_answers *b
         same += memcmp(x->ids, y->ids, x->n_ids * sizeof *x->ids) == 0;
     }
     return same;
-}
-
-double mal_answers_agreement(const struct mal_answers *a, const struct mal_answers *b) {
-    return a->n ? (double)mal_answers_same(a, b) / (double)a->n : (double)NAN;
 }

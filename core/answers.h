@@ -23,9 +23,7 @@ bool mal_answers_make(struct mal_model *model, const struct mal_tokenizer *tok,
                       struct mal_error *err) MAL_CHECK;
 void mal_answers_finish(struct mal_answers *answers);
 
-/* How many answers are equal, and their share, NaN when there are none. Both lists are
- * from the same facts. */
+/* How many answers are equal. Both lists are from the same facts. */
 size_t mal_answers_same(const struct mal_answers *a, const struct mal_answers *b);
-double mal_answers_agreement(const struct mal_answers *a, const struct mal_answers *b);
 
 #endif

@@ -46,7 +46,7 @@ static bool create_auto(struct mal_backend **out, int index, int kind,
     return true;
 }
 
-static const struct {
+static const struct constructor {
     const char *name; /* N: an index */
     bool (*create)(struct mal_backend **out, int index, int kind, struct mal_error *err);
     int kind;
@@ -72,18 +72,28 @@ static bool matches(const char *device, const char *name, int *index) {
     return strcmp(digits + n_digits, name + before + 1) == 0;
 }
 
+static const struct constructor *find(const char *device, int *index,
+                                      struct mal_error *err) {
+    for (size_t i = 0; i < sizeof constructors / sizeof constructors[0]; i++)
+        if (matches(device, constructors[i].name, index)) return &constructors[i];
+    (void)mal_fail(err, MAL_INVALID,
+                   "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N, cuda:N:fp32 or "
+                   "cuda:N:emulated",
+                   device);
+    return NULL;
+}
+
+bool mal_backend_check_name(const char *device, struct mal_error *err) {
+    int index;
+    return find(device, &index, err) != NULL;
+}
+
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) {
     mal_cpu_choose_kernels(); /* some of a GPU's factorisations are the host's, too */
-    for (size_t i = 0; i < sizeof constructors / sizeof constructors[0]; i++) {
-        int index;
-        if (matches(device, constructors[i].name, &index))
-            return constructors[i].create(out, index, constructors[i].kind, err);
-    }
-    return mal_fail(err, MAL_INVALID,
-                    "device '%.64s': must be auto, cpu, cpu:bf16, cuda:N, cuda:N:fp32 or "
-                    "cuda:N:emulated",
-                    device);
+    int index;
+    const struct constructor *found = find(device, &index, err);
+    return found && found->create(out, index, found->kind, err);
 }
 
 void mal_backend_init(struct mal_backend *be, const struct mal_backend_ops *ops,

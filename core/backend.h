@@ -29,6 +29,8 @@ struct mal_backend;
  * are slow. */
 bool mal_backend_create(struct mal_backend **out, const char *device,
                         struct mal_error *err) MAL_CHECK;
+/* Whether that is a device's name, there or not; MAL_INVALID says what is. */
+bool mal_backend_check_name(const char *device, struct mal_error *err) MAL_CHECK;
 /* A second queue on the device of `first`, for another thread: what is queued here waits
  * for nothing that is queued there, and is preferred where both have work. Either may
  * read the other's memory once what was to be there has been waited for. `first` must

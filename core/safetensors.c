@@ -309,7 +309,9 @@ static bool load_header(struct mal_safetensors *f, char **out, size_t *out_bytes
     for (int i = LENGTH_BYTES - 1; i >= 0; i--)
         bytes = bytes << 8 | raw[i];
     if (bytes > MAX_HEADER)
-        return fail_file(f, err, "header of %" PRIu64 " bytes, more than %d allowed",
+        return fail_file(f, err,
+                         "header of %" PRIu64 " bytes, more than %d allowed: this is no "
+                         "safetensors file",
                          bytes, MAX_HEADER);
     if (bytes > f->file_bytes - LENGTH_BYTES)
         return fail_file(f, err,

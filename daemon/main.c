@@ -1,6 +1,7 @@
 /* main.c - the malmend binary: which command is meant. */
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include <jansson.h>
 
@@ -113,6 +114,7 @@ static int run(int argc, char **argv) {
 
 int main(int argc, char **argv) {
     mal_cpu_prepare(argv);
+    prctl(PR_SET_NAME, "malmend"); /* it may have been executed as /proc/self/exe */
     int code = run(argc, argv);
     /* What was printed may only now meet a full disk. */
     bool lost = ferror(stdout) != 0;

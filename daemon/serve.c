@@ -362,10 +362,17 @@ static bool start(struct life *life, struct mal_error *err) {
     return true;
 }
 
+static void end_writing(struct life *life) {
+    struct mal_error err = {0};
+    if (mal_writer_destroy(life->d.writer, &err)) return;
+    mal_log("error", "database failed", "{s:s}", "detail", err.text);
+    life->d.exit_code = 1;
+}
+
 static void finish(struct life *life) {
     struct mal_daemon *d = &life->d;
     mal_worker_destroy(d->worker);
-    mal_writer_destroy(d->writer);
+    end_writing(life);
     mal_server_stop(d->server);
     mal_loop_destroy(d->loop);
     mal_auth_destroy(d->auth);

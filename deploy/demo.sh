@@ -29,7 +29,7 @@ start() {
     "$malmend" serve --model "$model" --editor "$editor" \
         --db "$state/malmend.db" --listen "$address" 2>>"$state/log" &
     pid=$!
-    for _ in $(seq 100); do
+    for _ in $(seq 600); do
         if curl -sf "$url/readyz" >/dev/null; then return; fi
         kill -0 "$pid" 2>/dev/null || { tail -n 3 "$state/log" >&2; exit 1; }
         sleep 0.1
@@ -104,7 +104,7 @@ done
 "$malmend" verify --db "$state/malmend.db" --model "$model" 2>/dev/null
 
 say "The daemon stops now. To go on by hand:
-  $malmend serve --model $model --editor $editor --db $state/malmend.db &
+  $malmend serve --model $model --editor $editor --db $state/malmend.db --listen $address &
   curl $url/v1/status
   curl $url/v1/edits -H 'Content-Type: application/json' -d @$facts
   curl '$url/v1/jobs?limit=1'

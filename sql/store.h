@@ -154,8 +154,8 @@ bool mal_store_copy_log(struct mal_store *writer, struct mal_error *err) MAL_CHE
 /* Any thread: one that is under way is given up. */
 void mal_store_stop_copying(struct mal_store *writer);
 /* When no other thread copies or writes any more: what is left, unless that would take long, so that
- * the file alone is the database for those who forget its log. */
-void mal_store_copy_rest(struct mal_store *writer);
+ * the file alone is the database for those who forget its log. False: the disk failed now. */
+bool mal_store_copy_rest(struct mal_store *writer, struct mal_error *err) MAL_CHECK;
 
 /* `between` is called in the middle of staging, after each chunk's commit, and may write; false
  * ends the staging with its error. NULL: nothing. */

@@ -179,14 +179,15 @@ bool mal_store_copy_log(struct mal_store *store, struct mal_error *err) {
 }
 
 /* By the writer's own connection: the copier's may have been interrupted for good. */
-void mal_store_copy_rest(struct mal_store *store) {
+bool mal_store_copy_rest(struct mal_store *store, struct mal_error *err) {
     struct mal_store_log *log = &store->log;
-    struct mal_error ignored = {0};
+    struct mal_error known = {0};
     int n = left(log), copied = 0;
-    if (n == 0 || n > STAGING_PAGES || !mal_store_sound(store, &ignored)) return;
+    if (n == 0 || n > STAGING_PAGES || !mal_store_sound(store, &known)) return true;
     int rc = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
                                        &copied);
-    note_copied(log, rc, copied); /* where it failed, it stays in the log */
+    note_copied(log, rc, copied);
+    return check_copied(store, store->db, rc, err);
 }
 
 void mal_store_stop_copying(struct mal_store *store) {

@@ -1,4 +1,4 @@
-/* space.c - WhitespaceSplit, the pre-tokenizer that cuts text at white space. */
+/* whitespace_split.c - WhitespaceSplit, the pre-tokenizer that cuts text at white space. */
 #include "core/tokenizer/parts.h"
 #include "core/tokenizer/unicode.h"
 #include "core/utf8.h"

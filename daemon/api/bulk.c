@@ -25,7 +25,6 @@ struct mal_bulk {
     struct mal_bulk_options o;
     struct mal_fact_lines *lines;
     FILE *file;
-    int64_t tokens;
     struct text fields[N_FIELDS];
 };
 
@@ -45,7 +44,6 @@ static bool take(void *arg, const struct mal_fact *fact, const char *json, size_
     int64_t tokens = 0;
     if (!mal_engine_check_taught(bulk->o.engine, fact, 1, index, &tokens, err))
         return false;
-    bulk->tokens += tokens;
     return (put(bulk, fact->id ? fact->id : "") && put(bulk, fact->prompt) &&
             put(bulk, fact->target) && put(bulk, json)) ||
            fail_file(err);
@@ -102,10 +100,6 @@ bool mal_bulk_end(struct mal_bulk *bulk, struct mal_error *err) {
 
 size_t mal_bulk_facts(const struct mal_bulk *bulk) {
     return mal_fact_lines_count(bulk->lines);
-}
-
-int64_t mal_bulk_tokens(const struct mal_bulk *bulk) {
-    return bulk->tokens;
 }
 
 bool mal_bulk_next(struct mal_bulk *bulk, struct mal_fact_row *out,

@@ -30,7 +30,6 @@ bool mal_bulk_add(struct mal_bulk *bulk, const char *data, size_t bytes,
 bool mal_bulk_end(struct mal_bulk *bulk, struct mal_error *err) MAL_CHECK;
 
 size_t mal_bulk_facts(const struct mal_bulk *bulk);
-int64_t mal_bulk_tokens(const struct mal_bulk *bulk);
 /* After the end: the facts from the first one on, with id (NULL: none was given), prompt,
  * target and fact_json, borrowed until the next call. */
 bool mal_bulk_next(struct mal_bulk *bulk, struct mal_fact_row *out,

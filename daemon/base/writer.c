@@ -238,14 +238,15 @@ bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
     return ok;
 }
 
-void mal_writer_destroy(struct mal_writer *writer) {
-    if (!writer) return;
+bool mal_writer_destroy(struct mal_writer *writer, struct mal_error *err) {
+    if (!writer) return true;
     stop(writer);
     mal_store_stop_copying(writer->store);
     pthread_join(writer->thread, NULL);
     pthread_join(writer->copier, NULL);
-    mal_store_copy_rest(writer->store);
+    bool ok = mal_store_copy_rest(writer->store, err);
     release(writer);
+    return ok;
 }
 
 void mal_writer_begin(struct mal_writer *writer, struct mal_write *write) {

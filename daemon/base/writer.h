@@ -43,8 +43,10 @@ bool mal_writer_create(struct mal_writer **out, struct mal_store *store,
                        void (*fatal)(void *arg, const struct mal_error *err),
                        void *fatal_arg, struct mal_metrics *metrics,
                        struct mal_error *err) MAL_CHECK;
-/* Finishes what was asked for, then ends. Takes NULL. */
-void mal_writer_destroy(struct mal_writer *writer);
+/* Finishes what was asked for, then ends, with what is left of the log in the database
+ * where that does not take long. Takes NULL. False: the disk failed at that, and the log
+ * keeps it. */
+bool mal_writer_destroy(struct mal_writer *writer, struct mal_error *err) MAL_CHECK;
 
 /* Grows with each commit, before anybody is told of it; any thread. What was read from
  * the database is as it was while this has not changed. */

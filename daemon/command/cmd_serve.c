@@ -48,8 +48,8 @@ static const struct mal_option options[] = {
     {"tokens", MAL_OPTION_TEXT, AT(tokens), "FILE", NULL,
      "Who may do what: lines NAME ROLE SHA256, as 'malmend token' makes them; roles read, "
      "infer, edit, admin. Then every call needs a token. Read again at SIGHUP."},
-    {"device", MAL_OPTION_TEXT, AT(device), "auto|cpu|cuda:N", "auto",
-     "Where to compute."},
+    {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto",
+     "Where to compute: auto, cpu, cpu:bf16 or cuda:N."},
     {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", NULL,
      "joint: all live facts are held in one system, from which they can be taken back; "
      "sequential: each batch is added to the current weights. When not given: joint, for "
@@ -212,6 +212,11 @@ static int run(const struct mal_serve_options *o, const struct values *v,
     if (v->json) {
         fprintf(stderr, "malmend serve: --json is for --check-config\n"
                         "See 'malmend serve --help'.\n");
+        return 2;
+    }
+    if (!mal_backend_check_name(o->device, &err)) {
+        fprintf(stderr, "malmend serve: --device: %s\nSee 'malmend serve --help'.\n",
+                err.text);
         return 2;
     }
     if (mal_serve(o, &code, &err)) return code;

@@ -69,8 +69,8 @@ MAL_CHECK static inline bool mal_engine_need_joint(bool joint, struct mal_error 
     return joint ||
            mal_fail(err, MAL_CONFLICT,
                     "this daemon runs --update sequential, where facts are added up and "
-                    "cannot be taken back singly: roll back, or serve with --update "
-                    "joint");
+                    "cannot be taken back singly: roll back, or, with an editor whose "
+                    "facts one system can hold, serve with --update joint");
 }
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);

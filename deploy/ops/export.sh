@@ -38,6 +38,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 [ -n "$file" ] || usage "a version and a file are needed"
+[ ! -d "$file" ] || usage "'$file' is a directory"
+[ -w "$(dirname -- "$file")" ] || die "$FAILED" "'$file': its directory is not there, or cannot be written to"
 [ "$version" = live ] || need_number VERSION "$version"
 case $format in
 safetensors | lora) ;;

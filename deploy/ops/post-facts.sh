@@ -59,11 +59,12 @@ done
 [ -z "$validate" ] || [ -z "$wait" ] || usage "--validate posts nothing to wait for"
 begin
 
+shown="'$file'"
 if [ "$file" = - ]; then
     cat >"$tmp/facts"
-    file=$tmp/facts
+    file=$tmp/facts shown="standard input"
 fi
-[ -r "$file" ] || die "$FAILED" "'$file' cannot be read"
+[ -r "$file" ] || die "$FAILED" "$shown cannot be read"
 
 # What the body is besides the facts.
 more() {
@@ -77,7 +78,7 @@ more() {
 form=$(jq -rn 'input | if type == "array" then "array"
                        elif type == "object" and has("facts") then "request"
                        elif type == "object" then "lines" else "none" end' "$file" 2>"$tmp/why") ||
-    die "$FAILED" "'$file' is not JSON: $(head -n 1 "$tmp/why")"
+    die "$FAILED" "$shown is not JSON: $(head -n 1 "$tmp/why")"
 type=application/json
 case $form in
 array) jq -c --argjson more "$(more)" '{facts: .} + $more' "$file" >"$tmp/request" ;;
@@ -91,7 +92,7 @@ lines)
     fi
     ;;
 *) false ;;
-esac 2>"$tmp/why" || die "$FAILED" "'$file' holds no facts: $(head -n 1 "$tmp/why")"
+esac 2>"$tmp/why" || die "$FAILED" "$shown holds no facts: $(head -n 1 "$tmp/why")"
 
 key=post-facts-$(sha256sum "$tmp/request" | cut -c 1-64)
 [ -z "$again" ] || key=$key-$(date +%s)-$$

@@ -219,7 +219,7 @@ int main(int argc, char **argv) {
         run_version(&b);
     atomic_store(&client.stop, true);
     pthread_join(thread, NULL);
-    mal_writer_destroy(client.writer);
+    check(mal_writer_destroy(client.writer, &err), &err);
     mal_metrics_destroy(metrics);
     mal_store_close(store);
     free(data);

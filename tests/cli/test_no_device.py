@@ -36,6 +36,12 @@ class NoDevice(Lab):
             done, loaded = self.run_with(*args)
             self.assertEqual((done.returncode, loaded), (0, False), (args, done.stderr))
 
+    def test_no_such_name(self):
+        """Said before anything is opened, as wrong usage: a service manager would try again and again."""
+        done, loaded = self.run_with("serve", "--model", MODEL, "--db", self.dir / "db", "--device", "gpu")
+        self.assertEqual((done.returncode, loaded, (self.dir / "db").exists()), (2, False, False), done.stderr)
+        self.assertIn("--device: device 'gpu': must be auto, cpu,", done.stderr)
+
     @unittest.skipUnless(built_with_cuda(), "built without CUDA")
     def test_asked_for(self):
         complete = ("complete", "--model", MODEL, "--prompt", "a", "--max-tokens", 1)

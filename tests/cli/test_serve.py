@@ -75,6 +75,8 @@ class Story(Serving):
     def test_unix_socket(self):
         d = self.serve(listen=f"unix:{self.dir}/socket")
         self.assertEqual(d.get("/readyz").status, 200)
+        with open(f"/proc/{d.process.pid}/comm") as file:
+            self.assertEqual(file.read(), "malmend\n", "as those who look for the process know it")
 
     def test_story(self):
         d = self.serve("--keep-versions", "1")

@@ -128,6 +128,7 @@ class Post(Ops):
                 ("retract", ["--mode", "hide", "fact_1"], "neither pin nor drop"),
                 ("export", ["1"], "a version and a file"),
                 ("export", ["1", "x", "--format", "zip"], "neither safetensors nor lora"),
+                ("export", ["1", str(self.dir)], "is a directory"),
                 ("backup", ["--keep", "-1"], "--keep: '-1'"),
                 ("backup", ["--config", "/none"], "--db is needed")):
             done = self.run_script(script, *args, code=2)
@@ -274,6 +275,8 @@ class Life(Ops):
         self.assertEqual(said["bytes"], out.stat().st_size)
         self.assertEqual(os.listdir(self.dir).count("delta.safetensors.part"), 0)
         self.assertIn("refused with 404", self.run_script("export", 99, out, code=1).stderr)
+        done = self.run_script("export", 1, self.dir / "none" / "out", code=1)
+        self.assertIn("its directory is not there", done.stderr)
 
         cutter = Cutter(self.d.address, len(whole) // 3)
         self.addCleanup(cutter.close)

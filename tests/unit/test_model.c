@@ -461,10 +461,11 @@ static void test_examples(void **state) {
         memcpy(long_prompt + 4 * i, "The ", 4);
 
     const struct {
-        const char *prompt, *target, *words;
-    } bad[] = {{" ", "x", "prompt is empty"},
-               {"x", "  ", "target is empty"},
-               {long_prompt, "Glamdale", "context is 64"}};
+        const char *prompt, *target, *words, *pointer;
+    } bad[] = {{" ", "x", "prompt is empty", "/prompt"},
+               {"x", "  ", "target is empty", "/target"},
+               {long_prompt, "Glamdale", "prompt and target has", "/prompt"},
+               {"The", long_prompt, "context is 64", "/target"}};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         err = (struct mal_error){0};
@@ -472,7 +473,11 @@ static void test_examples(void **state) {
                                       NULL, &err));
         assert_int_equal(err.status, MAL_INVALID);
         assert_non_null(strstr(err.text, bad[i].words));
+        assert_string_equal(err.pointer, bad[i].pointer);
     }
+    err = (struct mal_error){0};
+    assert_false(mal_example_open(&plain, model, tok, long_prompt, &err));
+    assert_non_null(strstr(err.text, "the prompt has"));
 }
 
 int main(void) {

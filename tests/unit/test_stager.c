@@ -111,7 +111,7 @@ static void lab_open(struct lab *lab, void **state) {
 
 static void lab_close(struct lab *lab) {
     mal_stager_destroy(lab->stager);
-    mal_writer_destroy(lab->writer);
+    assert_done(mal_writer_destroy(lab->writer, &err));
     mal_metrics_destroy(lab->metrics);
     mal_store_close(lab->reader);
     mal_store_close(lab->store);

@@ -148,7 +148,7 @@ static void check(struct lab *lab) {
 
 static void lab_close(struct lab *lab) {
     check(lab);
-    mal_writer_destroy(now.writer);
+    assert_done(mal_writer_destroy(now.writer, &err));
     mal_metrics_destroy(lab->metrics);
     mal_store_close(lab->reader);
     mal_store_close(lab->store);
