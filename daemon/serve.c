@@ -324,6 +324,18 @@ static bool count_ahead(struct mal_daemon *d, struct mal_error *err) {
     return mal_store_counts(d->reader, &counts, err);
 }
 
+/* Ids sort by time whatever the clock does meanwhile. */
+static bool follow_ids(struct mal_daemon *d, struct mal_error *err) {
+    struct mal_job_query newest = {.kind = -1, .state = -1, .limit = 1};
+    struct mal_job_row *rows = NULL;
+    size_t n = 0;
+    bool more;
+    if (!mal_store_list_jobs(d->reader, &newest, &rows, &n, &more, err)) return false;
+    if (n) mal_id_follow(&d->ids, "job_", rows[0].id);
+    mal_job_rows_free(rows, n);
+    return true;
+}
+
 static bool start(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
     struct mal_daemon *d = &life->d;
@@ -340,7 +352,7 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!look(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
-    if (!count_ahead(d, err)) return false;
+    if (!count_ahead(d, err) || !follow_ids(d, err)) return false;
     if (!mal_status_create(&d->status, err)) return false;
     if (!mal_metrics_create(&d->metrics, err)) return false;
     if (!mal_http_counts_create(&d->http_counts, err)) return false;

@@ -7,9 +7,23 @@
 
 enum { COUNTER_BITS = 20, DIGITS = 20 };
 
+static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
+
+void mal_id_follow(struct mal_id_maker *maker, const char *prefix, const char *id) {
+    size_t n_prefix = strlen(prefix);
+    uint64_t high = 0;
+    if (strncmp(id, prefix, n_prefix) != 0 || strlen(id) != n_prefix + DIGITS) return;
+    for (int i = 0; i < DIGITS / 2; i++) {
+        const char *digit = strchr(alphabet, id[n_prefix + (size_t)i]);
+        if (!digit) return;
+        high = high << 5 | (uint64_t)(digit - alphabet);
+    }
+    int64_t ms = (int64_t)(high >> 2) + 1;
+    if (ms > maker->last_ms) maker->last_ms = ms;
+}
+
 void mal_id_make(struct mal_id_maker *maker, const char *prefix, int64_t now_ms,
                  char out[MAL_ID_BYTES]) {
-    static const char alphabet[] = "0123456789abcdefghjkmnpqrstvwxyz";
     if (now_ms > maker->last_ms) {
         maker->last_ms = now_ms;
         maker->counter = 0;

@@ -22,6 +22,10 @@ struct mal_id_maker {
     size_t n_random; /* not used yet */
 };
 
+/* The next ids come after `id`, which another maker made with that prefix: before a
+ * restart, when the clock may have been ahead. Anything else is passed over. */
+void mal_id_follow(struct mal_id_maker *maker, const char *prefix, const char *id);
+
 /* `prefix` such as "job_", at most 8 bytes. */
 void mal_id_make(struct mal_id_maker *maker, const char *prefix, int64_t now_ms,
                  char out[MAL_ID_BYTES]);

@@ -45,11 +45,35 @@ static void time_leads(void **state) {
     }
 }
 
+/* As after a restart, by a clock that was ahead, is behind, or is right. */
+static void another_follows(void **state) {
+    const int64_t now = 1795411373000,
+                  clocks[] = {now - 86400000, now, now + 1, now + 5000};
+    for (size_t i = 0; i < sizeof clocks / sizeof *clocks; i++) {
+        struct mal_id_maker first = {0}, next = {0};
+        char last[MAL_ID_BYTES], id[MAL_ID_BYTES];
+        for (int n = 0; n < 300000; n++)
+            mal_id_make(&first, "job_", now, last);
+        mal_id_follow(&next, "job_", last);
+        mal_id_make(&next, "job_", clocks[i], id);
+        assert_true(strcmp(last, id) < 0);
+        mal_id_follow(&next, "job_", "job_own");
+        mal_id_follow(&next, "job_", "job_zzzzzzzzzzzzzzzz!!!!zzzzzzzz");
+        mal_id_follow(&next, "fact_", last);
+        mal_id_make(&next, "job_", clocks[i], last);
+        assert_true(strcmp(id, last) < 0);
+    }
+    struct mal_id_maker maker = {0};
+    mal_id_follow(&maker, "job_", "job_zzz!zzzzzzzzzzzzzzzz");
+    assert_int_equal(maker.last_ms, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_ascend),
         cmocka_unit_test(ids_have_their_form),
         cmocka_unit_test(time_leads),
+        cmocka_unit_test(another_follows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
