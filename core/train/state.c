@@ -44,10 +44,10 @@ static bool list_items(struct mal_trainer *t, struct mal_state *out,
 
 /* ---- Writing ---- */
 
-enum { N_COUNTS = 6, N_META = N_COUNTS + 2 };
+enum { VALIDATED = 6, N_COUNTS, N_META = N_COUNTS + 2 };
 
-static const char *const count_names[N_COUNTS] = {"step",      "epoch",  "at",
-                                                  "best_step", "waited", "t"};
+static const char *const count_names[N_COUNTS] = {
+    "step", "epoch", "at", "best_step", "waited", "t", [VALIDATED] = "validated"};
 
 struct metadata {
     char text[N_META][NUMBER];
@@ -56,8 +56,8 @@ struct metadata {
 
 static void make_metadata(const struct mal_trainer *t, const struct mal_train_position *p,
                           struct metadata *out) {
-    const int64_t counts[N_COUNTS] = {p->step,      p->epoch,  p->at,
-                                      p->best_step, p->waited, t->steps};
+    const int64_t counts[N_COUNTS] = {p->step,   p->epoch, p->at,       p->best_step,
+                                      p->waited, t->steps, p->validated};
     for (size_t i = 0; i < N_COUNTS; i++) {
         snprintf(out->text[i], NUMBER, "%" PRId64, counts[i]);
         out->entries[i] = (struct mal_st_meta){count_names[i], out->text[i]};
@@ -89,11 +89,15 @@ bool mal_train_state_run(const char *path, char **out, struct mal_error *err) {
 static bool read_position(const struct mal_safetensors *file, struct mal_trainer *t,
                           struct mal_train_position *out, struct mal_error *err) {
     struct mal_train_position p = {0};
-    int64_t *const counts[N_COUNTS] = {&p.step,      &p.epoch,  &p.at,
-                                       &p.best_step, &p.waited, &t->steps};
-    for (size_t i = 0; i < N_COUNTS; i++) {
+    int64_t *const counts[N_COUNTS] = {&p.step,   &p.epoch,  &p.at,       &p.best_step,
+                                       &p.waited, &t->steps, &p.validated};
+    /* Older files, which do not say, hold steps whose validation was done. */
+    size_t n =
+        mal_safetensors_metadata(file, count_names[VALIDATED]) ? N_COUNTS : VALIDATED;
+    for (size_t i = 0; i < n; i++) {
         if (!mal_state_count(file, count_names[i], MOST, counts[i], err)) return false;
     }
+    if (n == VALIDATED) p.validated = p.step;
     if (!mal_state_real(file, "best", &p.best, err) ||
         !mal_state_real(file, "lr_rate", &p.lr_rate, err)) {
         return false;

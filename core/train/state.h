@@ -11,8 +11,9 @@ struct mal_train_position {
     int64_t step, epoch, at; /* of the order of the facts */
     double best;             /* lowest validation loss so far, NaN: none yet */
     int64_t best_step;
-    int64_t waited; /* validations since then */
-    double lr_rate; /* of the editor's steps */
+    int64_t waited;    /* validations since then */
+    int64_t validated; /* the step of the last validation */
+    double lr_rate;    /* of the editor's steps */
 };
 
 /* `run` is a text that says what the run depends on; it is stored as it is. */

@@ -121,7 +121,7 @@ static bool save_state(struct mal_training *t, struct mal_error *err) {
     return mal_train_state_save(t->trainer, t->state, &t->position, t->run, err);
 }
 
-/* Between steps: where the run stands. */
+/* After a step, before anything that may be interrupted: where the run stands. */
 static void note_position(struct mal_training *t) {
     t->position.step = t->order.step;
     t->position.epoch = t->order.epoch;
@@ -168,8 +168,16 @@ static bool validate(struct mal_training *t, struct mal_error *err) {
     } else {
         t->position.waited++;
     }
+    t->position.validated = t->order.step;
     tell_validation(t, gen, loc, loss, best);
     return true;
+}
+
+/* Also of a run that was interrupted in it. */
+static bool validate_if_due(struct mal_training *t, struct mal_error *err) {
+    bool due = t->order.step % t->o->valid_every == 0;
+    return t->valid.n_facts == 0 || !due || t->position.validated == t->order.step ||
+           validate(t, err);
 }
 
 static bool has_stopped(const struct mal_training *t) {
@@ -208,16 +216,15 @@ static bool step(struct mal_training *t, bool *done, struct mal_error *err) {
               mal_trainer_step(t->trainer, &batch, &rates, &watch, &t->last, err);
     mal_train_batch_finish(&batch);
     if (!ok) return false;
-    tell_step(t, n, &rates);
-    bool validates = t->valid.n_facts > 0 && t->order.step % t->o->valid_every == 0;
-    if (validates && !validate(t, err)) return false;
     note_position(t);
-    return t->order.step % t->o->save_every != 0 || save_state(t, err);
+    tell_step(t, n, &rates);
+    return validate_if_due(t, err) &&
+           (t->order.step % t->o->save_every != 0 || save_state(t, err));
 }
 
 /* The run's end: a last validation, and both files. */
 static bool finish(struct mal_training *t, struct mal_error *err) {
-    bool validated = t->order.step % t->o->valid_every == 0;
+    bool validated = t->position.validated == t->order.step;
     if (t->valid.n_facts > 0 && !validated && !has_stopped(t) && !validate(t, err))
         return false;
     note_position(t);
@@ -228,12 +235,13 @@ static bool finish(struct mal_training *t, struct mal_error *err) {
 }
 
 bool mal_training_go(struct mal_training *t, struct mal_error *err) {
-    bool done = false, ok = true;
+    bool done = false, ok;
     catch_signals();
     note_position(t);
     mal_bar_start(&t->bar, t->label,
                   counts_steps(t) ? t->o->steps : mal_train_order_total(&t->order),
                   t->o->json);
+    ok = validate_if_due(t, err);
     while (ok && !done)
         ok = step(t, &done, err);
     mal_bar_finish(&t->bar);

@@ -231,6 +231,16 @@ static bool open_trainer(struct mal_training *t, struct mal_error *err) {
            mal_trainer_create(&t->trainer, t->wb.model, t->wb.editor, &options, err);
 }
 
+/* Earlier programs, interrupted in a validation, did not count the step before it. */
+static bool count_step(struct mal_training *t) {
+    int64_t taken = mal_trainer_steps(t->trainer);
+    const size_t *facts;
+    size_t n;
+    uint64_t seed;
+    return taken == t->order.step || (taken == t->order.step + 1 &&
+                                      mal_train_order_next(&t->order, &facts, &n, &seed));
+}
+
 /* The line search is not made again: its step is the rate's measure. */
 static bool resume(struct mal_training *t, struct mal_error *err) {
     if (!t->o->resume) return true;
@@ -242,9 +252,15 @@ static bool resume(struct mal_training *t, struct mal_error *err) {
     t->order.epoch = t->position.epoch;
     t->order.at = (size_t)t->position.at;
     t->lr_rate = t->position.lr_rate;
-    return t->order.at <= t->order.n_facts ||
-           mal_fail(err, MAL_CORRUPT, "%s: more facts than the data has",
-                    mal_file_shown(t->o->resume));
+    if (t->order.at > t->order.n_facts) {
+        return mal_fail(err, MAL_CORRUPT, "%s: more facts than the data has",
+                        mal_file_shown(t->o->resume));
+    }
+    return count_step(t) ||
+           mal_fail(err, MAL_CORRUPT,
+                    "%s: metadata 'step' is %" PRId64 ", 't' is %" PRId64,
+                    mal_file_shown(t->o->resume), t->order.step,
+                    mal_trainer_steps(t->trainer));
 }
 
 static bool open_log(struct mal_training *t, struct mal_error *err) {

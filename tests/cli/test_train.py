@@ -7,7 +7,8 @@ from pathlib import Path
 
 import harness
 from harness import main
-from lab import DEMO, MALMEND, MODEL, MODULES, Lab, malmend, read_floats, read_safetensors
+from lab import (DEMO, MALMEND, MODEL, MODULES, Lab, change_safetensors, malmend, read_floats,
+                 read_safetensors)
 
 TRAIN, HELDOUT = DEMO / "facts/train.ndjson", DEMO / "facts/heldout.ndjson"
 CASES = DEMO.parent / "golden/cases"
@@ -192,6 +193,49 @@ class Train(Lab):
         saved = int(read_safetensors(f"{out}.state")[0]["step"])
         self.assertEqual(saved, seen[-1]["step"])
         self.check_resumed(out, args, whole, lines, saved)
+
+    def validating(self, *args):
+        """Interrupted in a validation, of which there is one after each step: what it had said, and
+        the step it is of. Next to all of the time is theirs."""
+        for attempt in range(9):
+            out, seen, code, complaint = self.interrupted(f"valid{attempt}", 3, signal.SIGTERM, *args)
+            self.assertEqual(code, 1)
+            metadata, _ = read_safetensors(f"{out}.state")
+            step = int(metadata["step"])
+            self.assertIn(f"interrupted after step {step}; --resume {out}.state", complaint)
+            if seen[-1]["step"] == step and "valid" not in seen[-1]:
+                self.assertEqual(metadata["validated"], str(step - 1))
+                return out, seen, step
+        self.fail("never in a validation")
+
+    def goes_on(self, out, args, whole, lines, seen):
+        rest = self.lines(*SMALL, *args, "--out", out, "--resume", f"{out}.state")
+        self.assertEqual(self.results(seen + rest), self.results(lines))
+        self.assertEqual(out.read_bytes(), whole)
+        end = (self.dir / "whole.safetensors.state").read_bytes()
+        self.assertEqual(Path(f"{out}.state").read_bytes(), end)
+
+    def test_interrupted_in_a_validation(self):
+        """It is made when the run goes on: not left out, nor the step before it taken twice."""
+        args = ["--steps", 5, "--valid", self.few(HELDOUT, 320), "--valid-every", 1, "--patience", 0]
+        whole, lines = self.whole(*args)
+        out, seen, step = self.validating(*args)
+        best, state = out.read_bytes(), Path(f"{out}.state").read_bytes()
+        self.goes_on(out, args, whole, lines, seen)
+
+        def earlier(taken):
+            """As an earlier malmend left it: the step before the validation is not counted."""
+            def change(metadata, tensors):
+                del metadata["validated"]
+                metadata.update(step=str(step - 1), at=str(8 * (step - 1)), t=str(taken))
+            out.write_bytes(best)
+            Path(f"{out}.state").write_bytes(state)
+            change_safetensors(f"{out}.state", change)
+        earlier(step)
+        self.goes_on(out, args, whole, lines, seen)
+        earlier(step + 1)
+        self.fails("train", *SMALL, *args, "--out", out, "--resume", f"{out}.state",
+                   says=[f"{out}.state", f"'step' is {step - 1}, 't' is {step + 1}"])
 
     def test_more_epochs(self):
         """A run that ended goes on where more epochs are asked for."""

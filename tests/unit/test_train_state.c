@@ -29,6 +29,7 @@ static const struct mal_train_position somewhere = {.step = 7,
                                                     .best = 1.0 / 3,
                                                     .best_step = 6,
                                                     .waited = 1,
+                                                    .validated = 6,
                                                     .lr_rate = 1e-3 / 3};
 
 static void expect_position(const struct mal_train_position *got,
@@ -38,6 +39,7 @@ static void expect_position(const struct mal_train_position *got,
     assert_int_equal(got->at, want->at);
     assert_int_equal(got->best_step, want->best_step);
     assert_int_equal(got->waited, want->waited);
+    assert_int_equal(got->validated, want->validated);
     assert_true(got->best == want->best || (isnan(got->best) && isnan(want->best)));
     assert_true(got->lr_rate == want->lr_rate);
 }
@@ -135,8 +137,9 @@ struct change {
     const char *words;
 };
 
-static const char *const keys[] = {"step", "epoch",   "at",     "best_step", "waited",
-                                   "t",    "lr_rate", "format", "run",       "best"};
+static const char *const keys[] = {"step",   "epoch",     "at",  "best_step",
+                                   "waited", "validated", "t",   "lr_rate",
+                                   "format", "run",       "best"};
 
 enum { N_KEYS = sizeof keys / sizeof *keys, MAX_TENSORS = 128 };
 
@@ -274,6 +277,10 @@ static const struct change changes[] = {
      .text = "99999999999999999999",
      .status = MAL_CORRUPT,
      .words = "'waited' is not a count"},
+    {.key = "validated",
+     .text = "x",
+     .status = MAL_CORRUPT,
+     .words = "'validated' is not a count"},
     {.key = "best", .status = MAL_CORRUPT, .words = "'best' is not a number"},
     {.key = "best", .text = "low", .status = MAL_CORRUPT, .words = "'best' is not a"},
     {.key = "lr_rate", .text = "nan", .status = MAL_CORRUPT, .words = "'lr_rate' is not"},
@@ -304,6 +311,19 @@ static void test_refused(void **state) {
     assert_ok(mal_train_state_load(t.trainer, bad, &position, &err), &err);
     expect_state(&t, &before);
     mal_free(before.data);
+    training_finish(&t);
+}
+
+/* Files from before that was kept. */
+static void test_validated_not_said(void **state) {
+    struct training t = made_training(model, &kinds[0]);
+    struct mal_train_position position, want = somewhere;
+    const char *good = good_state(&t), *old = scratch_path("old");
+    struct mal_error err = {0};
+    rewrite(good, old, &(struct change){.key = "validated"});
+    assert_ok(mal_train_state_load(t.trainer, old, &position, &err), &err);
+    want.validated = want.step;
+    expect_position(&position, &want);
     training_finish(&t);
 }
 
@@ -394,10 +414,15 @@ static void test_cannot_write(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_resumed),     cmocka_unit_test(test_editor_of_a_state),
-        cmocka_unit_test(test_no_best_yet), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_no_run),      cmocka_unit_test(test_another_network),
-        cmocka_unit_test(test_no_memory),   cmocka_unit_test(test_cannot_write),
+        cmocka_unit_test(test_resumed),
+        cmocka_unit_test(test_editor_of_a_state),
+        cmocka_unit_test(test_no_best_yet),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_validated_not_said),
+        cmocka_unit_test(test_no_run),
+        cmocka_unit_test(test_another_network),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_cannot_write),
     };
     return cmocka_run_group_tests_name("train_state", tests, open_model, close_model);
 }
