@@ -245,8 +245,8 @@ bool mal_training_go(struct mal_training *t, struct mal_error *err) {
     while (ok && !done)
         ok = step(t, &done, err);
     mal_bar_finish(&t->bar);
-    if (ok) return finish(t, err);
-    if (err->status != MAL_CANCELLED) return false;
+    ok = ok && finish(t, err);
+    if (ok || err->status != MAL_CANCELLED) return ok;
     *err = (struct mal_error){0};
     if (t->position.step == 0)
         return mal_fail(err, MAL_CANCELLED, "interrupted before the first step");

@@ -237,6 +237,18 @@ class Train(Lab):
         self.fails("train", *SMALL, *args, "--out", out, "--resume", f"{out}.state",
                    says=[f"{out}.state", f"'step' is {step - 1}, 't' is {step + 1}"])
 
+    def test_interrupted_in_the_last_validation(self):
+        args = ["--steps", 2, "--valid", self.few(HELDOUT, 320), "--valid-every", 9]
+        whole, lines = self.whole(*args)
+        for attempt in range(9):
+            out, seen, code, complaint = self.interrupted(f"last{attempt}", 2, signal.SIGINT, *args)
+            if code:
+                break  # else it came too late
+        self.assertEqual((code, len(seen)), (1, 2))
+        self.assertIn(f"interrupted after step 2; --resume {out}.state", complaint)
+        self.assertFalse(out.exists(), "nothing was validated")
+        self.goes_on(out, args, whole, lines, seen)
+
     def test_more_epochs(self):
         """A run that ended goes on where more epochs are asked for."""
         data = ["--data", self.few(TRAIN, 20)]
