@@ -100,6 +100,11 @@ bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
 
 /* ---- The statistics of all shapes together, (n_shapes) ---- */
 
+/* Whether it can edit: MAL_INVALID if nothing was measured for it, and nothing will be
+ * with each batch. */
+bool mal_editor_check_statistics(const struct mal_editor *editor,
+                                 struct mal_error *err) MAL_CHECK;
+
 /* NULL with an error when memory is out. */
 struct mal_normalizer *mal_norms_copy(const struct mal_normalizer *norms, size_t n,
                                       struct mal_error *err);

@@ -283,6 +283,9 @@ static bool run(const struct values *v, struct mal_error *err) {
     bool ok = mal_workbench_check_out(v->out, err) &&
               mal_workbench_open(&wb, v->model, v->device, NULL, NULL, err) &&
               make(&wb, v, &outcome, err);
+    struct mal_error why = {0};
+    if (ok && !mal_editor_check_statistics(wb.editor, &why))
+        fprintf(stderr, "malmend: %s: %s\n", v->out, why.text);
     if (ok && v->json) print_json(wb.editor, &outcome);
     if (ok && !v->json) print_text(wb.editor, &outcome, v->out);
     mal_workbench_close(&wb);

@@ -121,7 +121,8 @@ bool mal_workbench_open(struct mal_workbench *wb, const char *model_dir,
     if (!mal_check_model(wb->model, wb->tok, model_dir, err)) return false;
     if (editor_path) {
         if (!mal_editor_open(&wb->editor, editor_path, err)) return false;
-        if (!mal_editor_bind(wb->editor, wb->model, err)) {
+        if (!mal_editor_bind(wb->editor, wb->model, err) ||
+            !mal_editor_check_statistics(wb->editor, err)) {
             return mal_fail_wrap(err, "%s", editor_path);
         }
         return mal_weights_create(&wb->ws, wb->model, 0, err);

@@ -68,7 +68,9 @@ static bool check_joint_memory(const struct mal_engine *engine, struct mal_error
 
 bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor,
                             struct mal_error *err) {
-    if (!mal_editor_bind(editor, engine->model, err)) return false;
+    if (!mal_editor_bind(editor, engine->model, err) ||
+        !mal_editor_check_statistics(editor, err))
+        return false;
     if (engine->asked_joint && !editor->method->solves) {
         return mal_fail(err, MAL_INVALID,
                         "%s solves no system that all live facts could be held in: "

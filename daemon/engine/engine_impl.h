@@ -45,7 +45,7 @@ void mal_engine_set_options(struct mal_engine *engine,
 /* Without an editor: the modules of the database, of a new one the architecture's own. */
 bool mal_engine_choose_modules(struct mal_engine *engine, const char *modules_json,
                                struct mal_error *err) MAL_CHECK;
-/* The editor is the model's and does what --update and --joint-memory ask. */
+/* The editor is the model's, can edit, and does what --update and --joint-memory ask. */
 bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor,
                             struct mal_error *err) MAL_CHECK;
 /* engine->modules_json */

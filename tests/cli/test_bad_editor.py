@@ -2,8 +2,8 @@
 import json
 
 from harness import main
-from lab import (TINY_MODULES, Lab, each, floats, malmend, read_safetensors, tiny_model,
-                 write_safetensors)
+from lab import (TINY_MODULES, Lab, change_safetensors, each, floats, known, malmend,
+                 read_safetensors, tiny_model, write_safetensors)
 
 LR, MEAN, B = "(32, 8).lr.weight", "(32, 8).normalizer.mean", "(32, 8).blocks.0.B"
 
@@ -46,6 +46,7 @@ TABLE = [
     ("tensor_shape", tensor(MEAN, [0.0] * 39), [MEAN, "39", "40"]),
     ("tensor_nan", tensor(MEAN, [float("nan")] * 40), [MEAN, "nan"]),
     ("tensor_infinite", tensor(LR, [1, float("inf")], [2, 1]), [LR, "inf"]),
+    ("untrained", tensor("(32, 8).normalizer.std", [0.0] * 40), ["the editor has no statistics: train it"]),
     ("std_negative", tensor("(32, 8).normalizer.std", [-1.0] * 40), ["normalizer.std"]),
     ("half", lambda metadata, tensors: tensors.update({MEAN: ("F16", [40], bytes(80))}),
      [MEAN, "F16"]),
@@ -64,6 +65,7 @@ class BadEditor(Lab):
         super().setUpClass()
         cls.model = tiny_model(cls.dir / "model")
         cls.good = cls.editor(cls(), "good", "malmen", TINY_MODULES, cls.model, blocks=1)
+        change_safetensors(cls.good, known)
         cls.facts = cls.write(cls(), "facts", '{"prompt": "a", "target": "b"}\n')
 
     def edit(self, editor, model=None):

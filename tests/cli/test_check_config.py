@@ -10,7 +10,8 @@ from unittest import mock
 from harness import Daemon, main
 import harness
 from golden import CASES
-from lab import DEMO, MODEL, Lab, demo_facts, each, malmend, snapshot, tiny_model
+from lab import (DEMO, MODEL, Lab, change_safetensors, demo_facts, each, known, malmend, snapshot,
+                 tiny_model)
 
 EDITOR = DEMO / "editor.safetensors"
 
@@ -152,8 +153,17 @@ class Fit(Checking):
 
     def test_mend_and_joint(self):
         editor = self.editor("mend", method="mend")
+        change_safetensors(editor, known)
         self.assertIn("MEND", self.problems(editor=editor, update="joint")["editor"])
         self.check_config(editor=editor)
+
+    def test_untrained_editor(self):
+        for method in "malmen", "mend":
+            editor = self.editor("untrained", method)
+            said = self.problems(editor=editor)["editor"]
+            self.assertEqual(said, f"{editor}: the editor has no statistics: train it, or make it "
+                                   "with init-editor --data")
+        self.check_config(editor=self.editor("running", "ultraedit"))
 
     def test_texts_too_long(self):
         long = self.write("long.json", [{"prompt": "x " * 500, "target": "y"}])

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from harness import main
-from lab import DEMO, MODEL, MODULES, Lab, change_safetensors, demo_facts, malmend
+from lab import DEMO, MODEL, MODULES, Lab, change_safetensors, demo_facts, known, malmend
 
 CASE = Path(os.environ["MAL_SOURCE_ROOT"]) / "tests/golden/cases/gpt2-ultraedit-sequential"
 HELDOUT = DEMO / "facts/heldout.ndjson"
@@ -249,6 +249,8 @@ class Eval(Lab):
         bad = self.data([self.facts[0], {"prompt": "no target"}], "bad.ndjson")
         self.fails(*self.args(bad), says=[bad, "line 2", "'target' is missing"])
         mend = self.editor("mend", method="mend")
+        self.fails(*self.args(data, editor=mend), says=[f"{mend}: the editor has no statistics"])
+        change_safetensors(mend, known)
         self.fails(*self.args(data, "--preserve", data, editor=mend), says=["MEND"])
         self.fails(*self.args(data, "--update", "joint", editor=mend), says=["MEND", "no system"])
 

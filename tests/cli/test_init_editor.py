@@ -2,7 +2,7 @@
 import math
 
 from harness import main
-from lab import DEMO, MODEL, MODULES, Lab, read_floats, read_safetensors
+from lab import DEMO, MODEL, MODULES, Lab, malmend, read_floats, read_safetensors
 
 TRAIN = DEMO / "facts/train.ndjson"
 LIST = ",".join(MODULES)
@@ -61,10 +61,21 @@ class InitEditor(Lab):
             self.assertEqual(tensors["(768, 192).blocks.1.A"][1], [960, 4])
             self.assertAlmostEqual(sum(x * x for x in a) / len(a), 1, delta=0.1)
             self.assertEqual(set(read_floats(tensors["(768, 192).blocks.1.B"])), {0.0})
+            self.fails("edit", "--model", MODEL, "--editor", out, "--facts",
+                       DEMO / "facts/demo-edit.json", says=[f"{out}: the editor has no statistics"])
             same, _ = self.make("same", method, "--rank", "4", "--seed", "3")
             self.assertEqual(same.read_bytes(), out.read_bytes())
             other, _ = self.make("other", method, "--rank", "4", "--seed", "4")
             self.assertNotEqual(other.read_bytes(), out.read_bytes())
+
+    def test_says_what_cannot_edit_yet(self):
+        for method, args, says in (("malmen", [], True), ("mend", [], True), ("ultraedit", [], False),
+                                   ("malmen", ["--data", TRAIN, "--n-edits", "4"], False)):
+            out = self.dir / "yet"
+            done = malmend("init-editor", "--model", MODEL, "--method", method, "--out", out, *args)
+            self.assertEqual(done.returncode, 0)
+            said = f"malmend: {out}: the editor has no statistics: train it" in done.stderr.decode()
+            self.assertEqual(said, says, done.stderr)
 
     def test_lr_given(self):
         _, report = self.make("lr", "malmen", "--blocks", "0", "--data", TRAIN, "--n-edits", "4",

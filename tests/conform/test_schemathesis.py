@@ -14,7 +14,7 @@ NO_PACKAGES = packages.enter()
 
 import harness
 from harness import Daemon
-from lab import TINY_MODULES, malmend, tiny_model
+from lab import TINY_MODULES, change_safetensors, known, malmend, tiny_model
 from tokens import Tokens, bearer
 
 HERE = Path(__file__).parent
@@ -28,6 +28,7 @@ def tiny_daemon(directory):
     made = malmend("init-editor", "--model", model, "--method", "malmen", "--modules",
                    ",".join(TINY_MODULES), "--lr", "0.001", "--rank", 4, "--out", editor)
     assert made.returncode == 0, made.stderr
+    change_safetensors(editor, known)
     (directory / "suites").mkdir()
     (directory / "suites/towns.ndjson").write_text('{"prompt": "a", "target": "b"}\n')
     tokens = Tokens(directory)

@@ -47,6 +47,7 @@ static struct mal_editor *create(struct made_model *made,
 
 static void test_create(void **state) {
     struct made_model made;
+    struct mal_error err = {0};
     make(&made, "create");
     struct mal_editor *e = create(&made, &mal_method_malmen);
     assert_int_equal(e->n_shapes, 2);
@@ -81,6 +82,11 @@ static void test_create(void **state) {
     /* N(0, 1) of n numbers: mean and variance within four standard errors. */
     assert_true(fabs(sum / (double)n) < 4 / sqrt((double)n));
     assert_true(fabs(squares / (double)n - 1) < 4 * sqrt(2 / (double)n));
+    e->shapes[0].norm.std[0] = 2;
+    assert_false(mal_editor_check_statistics(e, &err));
+    assert_error(&err, MAL_INVALID, "no statistics: train it");
+    e->shapes[1].norm.std[11] = 2;
+    assert_ok(mal_editor_check_statistics(e, &err), &err);
     mal_editor_close(e);
 
     e = create(&made, &mal_method_mend);
@@ -89,6 +95,7 @@ static void test_create(void **state) {
     e = create(&made, &mal_method_ultraedit);
     assert_true(e->lr == 0.25 && e->n_blocks == 0 && !e->shapes[0].blocks &&
                 !e->shapes[0].lr);
+    assert_ok(mal_editor_check_statistics(e, &err), &err);
     mal_editor_close(e);
     finish(&made);
 }
