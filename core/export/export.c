@@ -151,7 +151,7 @@ bool mal_export_delta(const struct mal_export *ex, struct mal_new_file *file,
     bool ok = tensors_init(&t, ex, err);
     for (size_t m = 0; ok && m < ex->n_modules; m++)
         set_entry(&t, m, &ex->modules[m], MAL_F32);
-    ok = ok && stream(&t, ex->n_modules, "malmend-delta-1", put_shift, file, err);
+    ok = ok && stream(&t, ex->n_modules, MAL_DELTA_FORMAT, put_shift, file, err);
     tensors_finish(&t);
     return ok;
 }

@@ -52,6 +52,9 @@ bool mal_export_add(struct mal_export *ex, const struct mal_linear *lin,
                     struct mal_error *err) MAL_CHECK;
 void mal_export_finish(struct mal_export *ex); /* takes a zeroed one */
 
+/* Metadata 'format' of a difference. */
+#define MAL_DELTA_FORMAT "malmend-delta-1"
+
 /* T of all modules: one fp32 tensor each, with the weight's name, shape and orientation
  * in the checkpoint. */
 bool mal_export_delta(const struct mal_export *ex, struct mal_new_file *file,

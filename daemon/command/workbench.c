@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/text.h"
 #include "daemon/base/check.h"
 #include "daemon/base/report.h"
 
@@ -74,6 +75,23 @@ static bool read_part(struct mal_model *model, const struct mal_safetensors *fil
     return ok;
 }
 
+/* Weights have the same tensors: names and shapes tell nothing. */
+static bool check_format(const struct mal_safetensors *file, struct mal_error *err) {
+    const char *format = mal_safetensors_metadata(file, "format");
+    const char *path = mal_safetensors_path(file);
+    char shown[MAL_TEXT_SHOWN];
+    if (!format) {
+        return mal_fail(err, MAL_INVALID,
+                        "%s: not a weight difference: metadata 'format' is missing",
+                        path);
+    }
+    if (strcmp(format, MAL_DELTA_FORMAT) == 0) return true;
+    return mal_fail(err, MAL_INVALID,
+                    "%s: not a weight difference%s: metadata 'format' is '%s', not '%s'",
+                    path, strcmp(format, "pt") == 0 ? ", but weights or an adapter" : "",
+                    mal_text_shown(shown, format), MAL_DELTA_FORMAT);
+}
+
 static bool check_base(struct mal_workbench *wb, const struct mal_safetensors *file,
                        struct mal_error *err) {
     const char *base = mal_safetensors_metadata(file, "base_model");
@@ -92,7 +110,8 @@ static bool apply_delta(struct mal_workbench *wb, const char *path,
     struct mal_delta delta = {0};
     if (!mal_safetensors_open(&file, path, err)) return false;
     size_t n = mal_safetensors_count(file);
-    bool ok = check_base(wb, file, err) && set_edits_from(wb, file, err);
+    bool ok = check_format(file, err) && check_base(wb, file, err) &&
+              set_edits_from(wb, file, err);
     delta.parts = mal_calloc(n, sizeof *delta.parts);
     if (!delta.parts) ok = mal_fail(err, MAL_NO_MEMORY, "delta");
     for (size_t i = 0; ok && i < n; i++) {

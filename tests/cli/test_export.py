@@ -10,7 +10,7 @@ import harness
 from golden import T5, Golden
 from harness import main
 from lab import (TINY_MODULES, Lab, change_safetensors, each, floats, malmend, read_floats,
-                 read_safetensors, snapshot, tiny_model)
+                 read_safetensors, snapshot, tiny_model, write_safetensors)
 from test_serve import roll_back
 
 FACTS = [{"prompt": f"{letter} is", "target": letter.upper()} for letter in "abcdef"]
@@ -336,6 +336,19 @@ class Refused(Exports):
         bad = self.copy("UPDATE versions SET weights_hash = replace(weights_hash, "
                         "substr(weights_hash, 1, 1), 'x') WHERE version = 4")
         self.refused(4, ["version 4", "hash to"], bad)
+
+    def test_not_a_difference(self):
+        """Weights have a difference's tensors: applied as one they gave nonsense."""
+        adapter = self.export(4, "lora")[0] / "adapter_model.safetensors"
+        bare = self.dir / "bare"
+        write_safetensors(bare, read_safetensors(self.export(4, "delta")[0])[1])
+        weights = "not a weight difference, but weights or an adapter: metadata 'format' is 'pt'"
+        for path, says in ((self.export(4, "safetensors")[0], weights), (adapter, weights),
+                           (self.model / "model.safetensors", "not a weight difference"),
+                           (self.dir / "editor.safetensors", "'malmend-editor-1', not"),
+                           (bare, "'format' is missing")):
+            self.fails("complete", "--model", self.model, "--prompt", "a", "--delta", path,
+                       says=[f"{path}: ", says])
 
     def test_damaged_delta(self):
         bad = self.copy("UPDATE blob_chunks SET data = zeroblob(length(data)) WHERE blob IN "
