@@ -18,6 +18,9 @@
 #include "daemon/command/workbench.h"
 #include "daemon/engine/measures.h"
 
+enum { N_EDITS = 256, RANK = 1920, BLOCKS = 2, CONTEXTS = 5 };
+
+/* Numbers MAL_OPTION_UNSET or NaN where nothing was said. */
 struct values {
     char *model, *method, *modules, *data, *hyper, *preserve, *out, *device;
     double lr;
@@ -41,8 +44,8 @@ static const struct mal_option options[] = {
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
      "Facts with other answers than the model's, to find the step size on (and, for malmen and "
      "mend, the statistics)."},
-    {"n-edits", MAL_OPTION_INT, offsetof(struct values, n_edits), "N", "256",
-     "Facts of --data to use: as many as will be edited at a time.", .min = 1,
+    {"n-edits", MAL_OPTION_INT, offsetof(struct values, n_edits), "N", NULL,
+     "Facts of --data to use: as many as will be edited at a time; 256.", .min = 1,
      .max = 1e9},
     {"lr", MAL_OPTION_REAL, offsetof(struct values, lr), "X", NULL,
      "Step size; without --data the paper's 1e-6, which means little on another model.",
@@ -55,17 +58,18 @@ static const struct mal_option options[] = {
     {"preserve", MAL_OPTION_TEXT, offsetof(struct values, preserve), "TEXT", NULL,
      "memit: ordinary text, prompts or facts, as much as there is. Second moments of the "
      "modules' inputs are measured on it, which say what is to stay."},
-    {"contexts", MAL_OPTION_INT, offsetof(struct values, contexts), "N", "5",
+    {"contexts", MAL_OPTION_INT, offsetof(struct values, contexts), "N", NULL,
      "memit: sentences the model makes up, after which facts are taught, too; 0 where the model "
-     "knows no text of more than a sentence.",
+     "knows no text of more than a sentence; 5.",
      .min = 0, .max = 1000},
-    {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", "1920",
-     "Rank of the network's blocks (malmen, mend).", .min = 1, .max = 1 << 20},
-    {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", "2",
-     "Blocks of the network (malmen, mend); 0: none, the plain identity.", .min = 0,
+    {"rank", MAL_OPTION_INT, offsetof(struct values, rank), "R", NULL,
+     "malmen, mend: rank of the network's blocks; 1920.", .min = 1, .max = 1 << 20},
+    {"blocks", MAL_OPTION_INT, offsetof(struct values, blocks), "B", NULL,
+     "malmen, mend: blocks of the network, 0: none, the plain identity; 2.", .min = 0,
      .max = 64},
-    {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
-     "Seed of the network's random side; memit: of the sentences the model makes up.",
+    {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", NULL,
+     "malmen, mend: seed of the network's random side; memit: of the sentences the model makes "
+     "up; 0.",
      .min = 0, .max = 9e15},
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
      "The editor file to write.", .required = true},
@@ -175,6 +179,10 @@ static void print_text(const struct mal_editor *editor, const struct outcome *o,
 
 /* ---- The command ---- */
 
+static int64_t or_else(int64_t value, int64_t otherwise) {
+    return value == MAL_OPTION_UNSET ? otherwise : value;
+}
+
 static bool tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
     struct mal_bar *bar = arg;
     (void)stage, (void)total;
@@ -187,7 +195,7 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     struct mal_fact *facts = NULL;
     size_t n = 0;
     if (!mal_facts_load(&facts, &n, v->data, err)) return false;
-    size_t n_used = n < (size_t)v->n_edits ? n : (size_t)v->n_edits;
+    size_t most = (size_t)or_else(v->n_edits, N_EDITS), n_used = n < most ? n : most;
     struct mal_bar bar;
     struct mal_progress progress = {tick, &bar};
     mal_bar_start(&bar, "steps tried", 0, v->json);
@@ -200,13 +208,31 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     return ok;
 }
 
-/* Options that mean nothing to the method. */
+/* NULL: there is none that means nothing to the method. */
+static const char *odd_option(const struct mal_method *method, const struct values *v) {
+    const struct {
+        const char *name;
+        bool given, used;
+    } options_of[] = {
+        {"hyper", v->hyper, !method->keyed},
+        {"data", v->data, method->keyed},
+        {"n-edits", v->n_edits != MAL_OPTION_UNSET, method->keyed},
+        {"lr", !isnan(v->lr), method->keyed},
+        {"rank", v->rank != MAL_OPTION_UNSET, method->net},
+        {"blocks", v->blocks != MAL_OPTION_UNSET, method->net},
+        {"contexts", v->contexts != MAL_OPTION_UNSET, method->measure},
+        {"seed", v->seed != MAL_OPTION_UNSET, method->net || method->measure},
+    };
+
+    for (size_t i = 0; i < sizeof options_of / sizeof *options_of; i++) {
+        if (options_of[i].given && !options_of[i].used) return options_of[i].name;
+    }
+    return NULL;
+}
+
 static bool check_options(const struct mal_method *method, const struct values *v,
                           struct mal_error *err) {
-    const char *odd = NULL;
-    if (method->keyed && v->hyper) odd = "hyper";
-    if (!method->keyed && v->data) odd = "data";
-    if (!method->keyed && !isnan(v->lr)) odd = "lr";
+    const char *odd = odd_option(method, v);
     if (method->measure && !v->preserve) {
         return mal_fail(err, MAL_INVALID, "%s needs --preserve, text to measure",
                         method->title);
@@ -224,7 +250,8 @@ static bool make_keyed(struct mal_workbench *wb, const struct mal_method *method
                        struct mal_search_report *report, struct mal_error *err) {
     double lr = isnan(v->lr) ? 1e-6 : v->lr;
     if (!mal_editor_create(&wb->editor, method, wb->model, modules->names, modules->n,
-                           v->rank, v->blocks, lr, (uint64_t)v->seed, err) ||
+                           or_else(v->rank, RANK), or_else(v->blocks, BLOCKS), lr,
+                           (uint64_t)or_else(v->seed, 0), err) ||
         !mal_editor_bind(wb->editor, wb->model, err)) {
         return false;
     }
@@ -243,8 +270,8 @@ static bool measure(struct mal_workbench *wb, const struct values *v,
     mal_bar_start(&bar, "texts", (int64_t)texts.n, v->json);
     struct mal_method_sample sample = {.tok = wb->tok,
                                        .texts = &texts,
-                                       .n_contexts = v->contexts,
-                                       .seed = (uint64_t)v->seed,
+                                       .n_contexts = or_else(v->contexts, CONTEXTS),
+                                       .seed = (uint64_t)or_else(v->seed, 0),
                                        .progress = &progress};
     bool ok = wb->editor->method->measure(wb->editor, wb->model, &sample,
                                           &outcome->n_tokens, err);

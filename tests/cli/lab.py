@@ -81,8 +81,9 @@ class Lab(unittest.TestCase):
     def editor(self, name="editor", method="ultraedit", modules=MODULES, model=MODEL, lr=STEP,
                blocks=0):
         path = self.dir / f"{name}.safetensors"
+        network = [] if method == "ultraedit" else ["--blocks", blocks, "--rank", 4]
         self.ok("init-editor", "--model", model, "--method", method, "--modules",
-                ",".join(modules), "--lr", lr, "--blocks", blocks, "--rank", 4, "--out", path)
+                ",".join(modules), "--lr", lr, *network, "--out", path)
         return path
 
     def write(self, name, data):

@@ -108,6 +108,8 @@ class Editors(Made):
         self.fails(*args, "memit", says=["MEMIT needs --preserve"])
         self.fails(*args, "memit", "--preserve", few, says=["11 tokens", "32 inputs"])
         self.fails(*args, "ft", "--preserve", self.text, says=["--preserve", "FT"])
+        for option in "--rank", "--blocks":
+            self.fails(*self.init(out, {}, option, 1), says=[option, "MEMIT has no use"])
         for modules, says in ((PROJ.format(1), "last block"), ("transformer.h.0.mlp.c_fc", "MLP"),
                               (PROJ.format(0) + "," + PROJ.format(0), "twice")):
             self.fails(*self.init(out, {}, "--modules", modules), says=[says])

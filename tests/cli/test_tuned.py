@@ -62,6 +62,12 @@ class Editors(Lab):
         for method, odd, says in (("ft", ["--lr", "1"], ["--lr", "FT", "--hyper"]),
                                   ("locft-bf", ["--data", "none"], ["--data", "LocFT-BF"]),
                                   ("malmen", ["--hyper", "{}"], ["--hyper", "MALMEN"]),
+                                  ("malmen", ["--contexts", "5"], ["--contexts", "MALMEN"]),
+                                  *((method, [option, value], [option, "no use"])
+                                    for method in ("ultraedit", "ft", "locft-bf")
+                                    for option, value in (("--rank", "1920"), ("--blocks", "2"),
+                                                          ("--seed", "0"), ("--contexts", "5"))),
+                                  ("locft-bf", ["--n-edits", "256"], ["--n-edits", "LocFT-BF"]),
                                   ("ft", ["--modules", "h.9"], ["h.9"]),
                                   ("ft", ["--modules", PROJ.format(0) + ".bias"], [".bias"])):
             self.fails("init-editor", "--model", self.model, "--method", method, *odd, "--out", out,

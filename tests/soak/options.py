@@ -42,8 +42,7 @@ class Shelf:
         return MODEL, self.editor("untrained", MODEL, *self.malmen()), 3
 
     def ultraedit(self):
-        return MODEL, self.editor("ultraedit", MODEL, "--method", "ultraedit", "--lr", STEP, "--blocks", 0,
-                                  "--rank", 4), 3
+        return MODEL, self.editor("ultraedit", MODEL, "--method", "ultraedit", "--lr", STEP), 3
 
     def bf16(self):
         model = copy_model(MODEL, self.dir / "bf16")
