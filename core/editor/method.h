@@ -1,6 +1,6 @@
 /* method.h - the methods of editing: what the rest of the program asks about one, and
  * what it does itself. A method is a file that defines its struct mal_method, and a line
- * of the table here. */
+ * of the table here; proto/openapi.yaml and the help of init-editor name them, too. */
 #ifndef MAL_METHOD_H
 #define MAL_METHOD_H
 
