@@ -55,7 +55,7 @@ static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
 }
 
 /* `ids` is what the model reads, of a causal one with the target's all but last; -1 is
- * no target: a prompt alone. */
+ * no target: a prompt alone. Too much is the fault of the longer one. */
 static bool check_length(const struct mal_model_info *info, size_t n_prompt,
                          const struct mal_ids *ids, const struct mal_ids *target,
                          struct mal_error *err) {
@@ -63,7 +63,7 @@ static bool check_length(const struct mal_model_info *info, size_t n_prompt,
     size_t most = (size_t)mal_longest_text(info);
     if (ids->n > most) {
         return mal_fail_at(
-            err, MAL_INVALID, both && n_prompt <= most ? "/target" : "/prompt",
+            err, MAL_INVALID, both && target->n > n_prompt ? "/target" : "/prompt",
             "%s has %zu tokens, %s %zu", both ? "prompt and target" : "the prompt",
             ids->n + both, info->n_context ? "the model's context is" : "the most are",
             most);
