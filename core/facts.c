@@ -34,6 +34,10 @@ void mal_facts_free(struct mal_fact *facts, size_t n) {
     mal_free(facts);
 }
 
+const char *mal_fact_text(const struct mal_fact *fact, size_t i) {
+    return i == 0 ? fact->prompt : fact->prompts[i - 1];
+}
+
 size_t mal_prompt_bytes(const char *prompt) {
     size_t bytes = strlen(prompt);
     while (bytes > 0 && prompt[bytes - 1] == ' ')

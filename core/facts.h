@@ -28,6 +28,8 @@ struct mal_fact {
 
 void mal_fact_finish(struct mal_fact *fact);           /* frees the fields, zeroes */
 void mal_facts_free(struct mal_fact *facts, size_t n); /* takes NULL */
+/* What it is taught in, 1 + n_prompts texts: the prompt, then the further phrasings. */
+const char *mal_fact_text(const struct mal_fact *fact, size_t i);
 /* Of a prompt without the spaces at its end, which are no part of it: it is the same with
  * and without them. */
 size_t mal_prompt_bytes(const char *prompt);

@@ -119,9 +119,8 @@ static bool cut(const char *text, bool ended, struct sentence *out,
 
 bool mal_made_up_known(const struct mal_fact *like, size_t n_like, const char *prompt) {
     for (size_t i = 0; i < n_like; i++) {
-        if (strcmp(like[i].prompt, prompt) == 0) return true;
-        for (size_t j = 0; j < like[i].n_prompts; j++) {
-            if (strcmp(like[i].prompts[j], prompt) == 0) return true;
+        for (size_t j = 0; j <= like[i].n_prompts; j++) {
+            if (strcmp(mal_fact_text(&like[i], j), prompt) == 0) return true;
         }
     }
     return false;

@@ -39,7 +39,7 @@ bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
     put_hash(claim.target, target, strlen(target));
     if (fact->id) put_hash(claim.id, fact->id, strlen(fact->id));
     for (size_t i = 0; i <= fact->n_prompts; i++) {
-        const char *text = i ? fact->prompts[i - 1] : fact->prompt;
+        const char *text = mal_fact_text(fact, i);
         put_hash(claim.text, text, mal_prompt_bytes(text));
         claims->list[claims->n_claims++] = claim;
         claim.has_id = false;

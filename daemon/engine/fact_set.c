@@ -99,10 +99,6 @@ void mal_fact_set_finish(struct mal_fact_set *set) {
 
 /* ---- The base model's answers ---- */
 
-static const char *prompt_at(const struct mal_fact *fact, size_t text) {
-    return text == 0 ? fact->prompt : fact->prompts[text - 1];
-}
-
 static bool hold_tick(void *arg) {
     const struct mal_progress *progress = arg;
     return !progress || !progress->tick ||
@@ -113,7 +109,7 @@ static bool hold_tick(void *arg) {
 static struct mal_fact ask(const struct mal_fact *fact, struct mal_probe *probes,
                            size_t n_texts) {
     for (size_t t = 0; t < n_texts; t++)
-        probes[t] = (struct mal_probe){.prompt = (char *)prompt_at(fact, t)};
+        probes[t] = (struct mal_probe){.prompt = (char *)mal_fact_text(fact, t)};
     return (struct mal_fact){
         .join = fact->join, .unrelated = probes, .n_unrelated = n_texts};
 }

@@ -94,14 +94,9 @@ static void put_back(struct mal_worker *worker, struct mal_queued_job *job) {
     pthread_mutex_unlock(&worker->lock);
 }
 
-/* The prompt, then the further phrasings. */
-static const char *taught_text(const struct mal_fact *fact, size_t i) {
-    return i ? fact->prompts[i - 1] : fact->prompt;
-}
-
 static bool has_text(const struct mal_job_batch *batch, const struct mal_fact *fact) {
     for (size_t i = 0; i <= fact->n_prompts; i++) {
-        const char *text = taught_text(fact, i);
+        const char *text = mal_fact_text(fact, i);
         if (json_object_getn(batch->texts, text, mal_prompt_bytes(text))) return true;
     }
     return false;
@@ -110,7 +105,7 @@ static bool has_text(const struct mal_job_batch *batch, const struct mal_fact *f
 static bool add_texts(struct mal_job_batch *batch, const struct mal_fact *fact,
                       struct mal_error *err) {
     for (size_t i = 0; i <= fact->n_prompts; i++) {
-        const char *text = taught_text(fact, i);
+        const char *text = mal_fact_text(fact, i);
         if (json_object_setn_new(batch->texts, text, mal_prompt_bytes(text), json_true()))
             return mal_fail(err, MAL_NO_MEMORY, "texts of a batch");
     }
