@@ -27,12 +27,10 @@ MAL_INLINE float weight_at(const void *b, int64_t i, enum mal_dtype dtype) {
 
 /* Sums of a block of c: (m, cols), each row `ld` after the last. */
 struct block {
-    int64_t m; /* THIN_ROWS at most */
-    const float *a;
+    const struct mal_gemm *g;
+    const float *a; /* of g, or that as dot_rows() takes it */
     int64_t lda;
     const void *b; /* at the block's first weight */
-    int64_t ldb;
-    enum mal_dtype b_dtype;
     int64_t cols, depth;
     float *sums;
     int64_t ld;
@@ -70,7 +68,7 @@ MAL_INLINE void add_products(int m, int q, int l, float w, const float *a, int64
  * taken apart by pairs, which costs least, and a is in that order. */
 MAL_INLINE void dot_rows(int m, int n_rows, enum mal_dtype dtype, const struct block *s,
                          int64_t j) {
-    int64_t k = s->depth, lda = s->lda, ldb = s->ldb, p = 0;
+    int64_t k = s->depth, lda = s->lda, ldb = s->g->ldb, p = 0;
     int64_t step = dtype == MAL_BF16 ? PAIRS : LANES, size = dtype == MAL_F32 ? 4 : 2;
     const float *a = s->a;
     const void *b = s->b;
@@ -126,7 +124,7 @@ MAL_INLINE void dots(int m, enum mal_dtype dtype, const struct block *s) {
 /* Columns [j, end) of n_rows rows of weights from row p on; n_rows and m are constant. */
 MAL_INLINE void add_rows(int m, int n_rows, enum mal_dtype dtype, const struct block *s,
                          int64_t p, int64_t j, int64_t end) {
-    int64_t ldb = s->ldb, lda = s->lda, ld = s->ld;
+    int64_t ldb = s->g->ldb, lda = s->lda, ld = s->ld;
     float a[THIN_ROWS][QUAD], *sums = s->sums;
     const void *b = s->b;
     for (int i = 0; i < m; i++)
@@ -146,9 +144,9 @@ MAL_INLINE void add_rows(int m, int n_rows, enum mal_dtype dtype, const struct b
 /* The processor does not see by itself that the next rows come next: they are pages away.
  */
 MAL_INLINE void fetch(const struct block *s, int64_t p, int64_t j, int64_t end) {
-    int64_t size = (int64_t)mal_dtype_size(s->b_dtype);
+    int64_t size = (int64_t)mal_dtype_size(s->g->b_dtype);
     for (int64_t q = p; q < p + QUAD && q < s->depth; q++) {
-        const char *row = (const char *)s->b + q * s->ldb * size;
+        const char *row = (const char *)s->b + q * s->g->ldb * size;
         for (int64_t at = j * size; at < end * size; at += 64)
             __builtin_prefetch(row + at);
     }
@@ -171,7 +169,7 @@ MAL_INLINE void axpys(int m, enum mal_dtype dtype, const struct block *s) {
 
 #define BY_ROWS(name, kind, dtype)                     \
     static MAL_SIMD void name(const struct block *s) { \
-        switch (s->m) {                                \
+        switch (s->g->m) {                             \
         case 1: kind(1, dtype, s); break;              \
         case 2: kind(2, dtype, s); break;              \
         case 3: kind(3, dtype, s); break;              \
@@ -191,37 +189,22 @@ BY_ROWS(axpys_f32, axpys, MAL_F32)
 BY_ROWS(axpys_f16, axpys, MAL_F16)
 BY_ROWS(axpys_bf16, axpys, MAL_BF16)
 
-static void dots_by_type(const struct block *s) {
-    if (s->b_dtype == MAL_F32)
-        dots_f32(s);
-    else
-        (s->b_dtype == MAL_F16 ? dots_f16 : dots_bf16)(s);
-}
-
-static void axpys_by_type(const struct block *s) {
-    if (s->b_dtype == MAL_F32)
-        axpys_f32(s);
-    else
-        (s->b_dtype == MAL_F16 ? axpys_f16 : axpys_bf16)(s);
-}
-
-/* ---- Blocks ---- */
-
 static void dots_of(const struct mal_gemm *g, const float *a, int64_t lda, int64_t j,
                     int64_t cols) {
     float sums[THIN_ROWS * DOTS];
     size_t size = mal_dtype_size(g->b_dtype);
-    struct block s = {.m = g->m,
+    struct block s = {.g = g,
                       .a = a,
                       .lda = lda,
                       .b = (const char *)g->b + (size_t)(j * g->ldb) * size,
-                      .ldb = g->ldb,
-                      .b_dtype = g->b_dtype,
                       .cols = cols,
                       .depth = g->k,
                       .sums = sums,
                       .ld = DOTS};
-    dots_by_type(&s);
+    if (g->b_dtype == MAL_F32)
+        dots_f32(&s);
+    else
+        (g->b_dtype == MAL_F16 ? dots_f16 : dots_bf16)(&s);
     mal_cpu_gemm_finish(g, 0, g->m, j, cols, true, sums, DOTS);
 }
 
@@ -231,17 +214,18 @@ static void axpys_of(const struct mal_gemm *g, int64_t j, int64_t cols) {
     int64_t p = 0;
     do { /* once for k = 0 too */
         memset(sums, 0, (size_t)(g->m * cols) * sizeof *sums);
-        struct block s = {.m = g->m,
+        struct block s = {.g = g,
                           .a = g->a + p,
                           .lda = g->lda,
                           .b = (const char *)g->b + (size_t)(p * g->ldb + j) * size,
-                          .ldb = g->ldb,
-                          .b_dtype = g->b_dtype,
                           .cols = cols,
                           .depth = g->k - p < DEPTH ? g->k - p : DEPTH,
                           .sums = sums,
                           .ld = cols};
-        axpys_by_type(&s);
+        if (g->b_dtype == MAL_F32)
+            axpys_f32(&s);
+        else
+            (g->b_dtype == MAL_F16 ? axpys_f16 : axpys_bf16)(&s);
         mal_cpu_gemm_finish(g, 0, g->m, j, cols, p == 0, sums, cols);
         p += DEPTH;
     } while (p < g->k);
