@@ -118,7 +118,8 @@ bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missi
     return !orphan;
 }
 
-bool mal_store_sync_directory(const char *path, struct mal_error *err) {
+/* Makes a rename of `path` durable. */
+static bool sync_directory(const char *path, struct mal_error *err) {
     char *copy = mal_strdup(path);
     if (!copy) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
     int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -174,7 +175,7 @@ bool mal_store_create(const struct mal_store *store, struct mal_error *err) {
         done = mal_store_fail_errno(fresh.path, errno, err);
     }
     if (done) {
-        done = mal_store_sync_directory(store->path, err);
+        done = sync_directory(store->path, err);
     } else {
         struct mal_error ignored = {0};
         (void)!mal_store_remove(fresh.path, &ignored);

@@ -82,8 +82,6 @@ bool mal_store_create(const struct mal_store *store, struct mal_error *err) MAL_
 bool mal_store_remove(const char *path, struct mal_error *err) MAL_CHECK;
 /* What SQLite puts beside it alone. */
 bool mal_store_remove_logs(const char *path, struct mal_error *err) MAL_CHECK;
-/* Makes a rename of `path` durable. */
-bool mal_store_sync_directory(const char *path, struct mal_error *err) MAL_CHECK;
 /* Fills store->files. */
 bool mal_store_note_files(struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* MAL_IO where one of them has been deleted or replaced: what is written now would be

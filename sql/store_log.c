@@ -117,6 +117,14 @@ static bool too_long(const struct mal_store *store) {
     return (uint64_t)log->pages * (uint64_t)log->page_bytes > room / SHARE_OF_ROOM;
 }
 
+/* By the writer's own connection. */
+static bool copy_once(struct mal_store *store, struct mal_error *err) {
+    int copied = 0, rc = sqlite3_wal_checkpoint_v2(
+                        store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, &copied);
+    note_copied(&store->log, rc, copied);
+    return check_copied(store, store->db, rc, err);
+}
+
 /* As SQLite's own hook is called, in the turn of the transaction. */
 static int after_commit(void *arg, sqlite3 *db, const char *name, int pages) {
     struct mal_store *store = arg;
@@ -132,10 +140,7 @@ static int after_commit(void *arg, sqlite3 *db, const char *name, int pages) {
             log->wake(log->arg);
     } else if (pages >= at_least) {
         struct mal_error err = {0};
-        int copied = 0, rc = sqlite3_wal_checkpoint_v2(
-                            db, name, SQLITE_CHECKPOINT_PASSIVE, NULL, &copied);
-        note_copied(log, rc, copied);
-        (void)!check_copied(store, db, rc, &err); /* the commit itself stands */
+        (void)!copy_once(store, &err); /* the commit itself stands */
     }
     return SQLITE_OK;
 }
@@ -178,16 +183,12 @@ bool mal_store_copy_log(struct mal_store *store, struct mal_error *err) {
     return ok;
 }
 
-/* By the writer's own connection: the copier's may have been interrupted for good. */
+/* Not by the copier's connection, which may have been interrupted for good. */
 bool mal_store_copy_rest(struct mal_store *store, struct mal_error *err) {
-    struct mal_store_log *log = &store->log;
     struct mal_error known = {0};
-    int n = left(log), copied = 0;
-    if (n == 0 || n > STAGING_PAGES || !mal_store_sound(store, &known)) return true;
-    int rc = sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL,
-                                       &copied);
-    note_copied(log, rc, copied);
-    return check_copied(store, store->db, rc, err);
+    int n = left(&store->log);
+    return n == 0 || n > STAGING_PAGES || !mal_store_sound(store, &known) ||
+           copy_once(store, err);
 }
 
 void mal_store_stop_copying(struct mal_store *store) {
