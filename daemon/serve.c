@@ -113,9 +113,13 @@ static void on_ended(void *arg, const struct mal_error *err) {
     check_stopped(life);
 }
 
+static void log_broken(const struct mal_error *err) {
+    mal_log("error", "database failed", "{s:s}", "detail", err->text);
+}
+
 static void report_broken(void *arg) {
     struct life *life = arg;
-    mal_log("error", "database failed", "{s:s}", "detail", life->broken.text);
+    log_broken(&life->broken);
     begin_stop(life, 1);
 }
 
@@ -377,7 +381,7 @@ static bool start(struct life *life, struct mal_error *err) {
 static void end_writing(struct life *life) {
     struct mal_error err = {0};
     if (mal_writer_destroy(life->d.writer, &err)) return;
-    mal_log("error", "database failed", "{s:s}", "detail", err.text);
+    log_broken(&err);
     life->d.exit_code = 1;
 }
 

@@ -18,8 +18,8 @@ struct mal_route {
     void (*begin)(struct mal_daemon *d, struct mal_request *req);
     /* Media types, as mal_accepts() has them. NULL: JSON; "": whatever is accepted. */
     const char *answers;
-    const char
-        *query; /* parameters, "limit, after". NULL: none; "*": any, not looked at */
+    /* Parameters, "limit, after". NULL: none; "*": any, which are not looked at. */
+    const char *query;
 };
 
 /* The table ends with a NULL method. */
