@@ -59,27 +59,29 @@ static char *schema_of(const char *path) {
     return schema;
 }
 
+/* Brings a database of schema `from`, 0: none, to `to` as the program of that schema left
+ * it. */
+static void bring_to(const char *path, int64_t from, int64_t to) {
+    char mark[96];
+    for (int64_t i = from; i < to; i++)
+        run_sql(path, mal_sql_migrations[i]);
+    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = %d",
+             MAL_STORE_APPLICATION_ID, (int)to);
+    run_sql(path, mark);
+}
+
 static void every_schema_migrates_to_the_newest(void **state) {
     char *fresh = schema_of(path_of(state));
     assert_non_null(strstr(fresh, "fact_states"));
     for (int64_t from = 0; from < mal_store_newest_schema(); from++) {
-        sqlite3 *db;
-        char sql[128];
+        char words[32];
         place_remove(*state);
         place_make(*state);
-        assert_int_equal(sqlite3_open(path_of(state), &db), SQLITE_OK);
-        for (int64_t i = 0; i < from; i++) {
-            assert_int_equal(sqlite3_exec(db, mal_sql_migrations[i], NULL, NULL, NULL),
-                             0);
-        }
-        snprintf(sql, sizeof sql, "PRAGMA application_id = %d; PRAGMA user_version = %d",
-                 MAL_STORE_APPLICATION_ID, (int)from);
-        assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
-        assert_int_equal(sqlite3_close(db), SQLITE_OK);
+        bring_to(path_of(state), 0, from);
 
         struct mal_store *store = NULL;
-        snprintf(sql, sizeof sql, "has schema %d", (int)from);
-        assert_fails(MAL_CONFLICT, sql,
+        snprintf(words, sizeof words, "has schema %d", (int)from);
+        assert_fails(MAL_CONFLICT, words,
                      mal_store_open_reader(&store, path_of(state), &err));
         char *migrated = schema_of(path_of(state));
         assert_string_equal(migrated, fresh);
@@ -138,12 +140,8 @@ static char *rows_of_schema_1(const char *path) {
 }
 
 static void content_of_schema_1_lives_on(void **state) {
-    char mark[96];
-    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 1",
-             MAL_STORE_APPLICATION_ID);
-    run_sql(path_of(state), mal_sql_migrations[0]);
+    bring_to(path_of(state), 0, 1);
     run_sql(path_of(state), content_1);
-    run_sql(path_of(state), mark);
     char *before = rows_of_schema_1(path_of(state));
     struct mal_store *store = open_store(path_of(state));
     assert_done(mal_store_check(store, &err));
@@ -192,14 +190,10 @@ static void content_of_schema_1_lives_on(void **state) {
 
 /* What happened before there were events is not among them; what happens then is. */
 static void events_begin_with_schema_3(void **state) {
-    char mark[96];
-    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 2",
-             MAL_STORE_APPLICATION_ID);
-    run_sql(path_of(state), mal_sql_migrations[0]);
+    bring_to(path_of(state), 0, 1);
     run_sql(path_of(state), content_1);
-    run_sql(path_of(state), mal_sql_migrations[1]);
+    bring_to(path_of(state), 1, 2);
     run_sql(path_of(state), "INSERT INTO fact_values VALUES (1, 1, 9, 'ff', x'01')");
-    run_sql(path_of(state), mark);
     char *before = rows_of_schema_1(path_of(state));
     struct mal_store *store = open_store(path_of(state));
     int64_t first, last;
@@ -229,11 +223,7 @@ static void events_begin_with_schema_3(void **state) {
 
 /* Facts are found by, and supersede each other by, prompts without spaces at the end. */
 static void prompts_lose_spaces_at_the_end(void **state) {
-    char mark[96];
-    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 5",
-             MAL_STORE_APPLICATION_ID);
-    for (int i = 0; i < 5; i++)
-        run_sql(path_of(state), mal_sql_migrations[i]);
+    bring_to(path_of(state), 0, 5);
     run_sql(path_of(state),
             "INSERT INTO jobs (seq, id, kind, state, created_ms, n_facts) VALUES"
             " (1, 'a', 'edit', 'queued', 1, 3);"
@@ -241,7 +231,6 @@ static void prompts_lose_spaces_at_the_end(void **state) {
             " VALUES (1, 'a.0', 1, 0, 'queued', 'p q', 't', '{}'),"
             " (2, 'a.1', 1, 1, 'queued', 'p q  ', 't', '{\"prompt\":\"p q  \"}'),"
             " (3, 'a.2', 1, 2, 'queued', 'other ', 't', '{}')");
-    run_sql(path_of(state), mark);
     struct mal_store *store = open_store(path_of(state));
     struct mal_fact_query query = {
         .state = -1, .version = -1, .prompt = "p q ", .limit = 10};
@@ -259,11 +248,7 @@ static void prompts_lose_spaces_at_the_end(void **state) {
 /* What facts were taught in before it was looked at excludes others as what comes then.
  */
 static void phrasings_are_found(void **state) {
-    char mark[96];
-    snprintf(mark, sizeof mark, "PRAGMA application_id = %d; PRAGMA user_version = 6",
-             MAL_STORE_APPLICATION_ID);
-    for (int i = 0; i < 6; i++)
-        run_sql(path_of(state), mal_sql_migrations[i]);
+    bring_to(path_of(state), 0, 6);
     run_sql(path_of(state),
             "INSERT INTO jobs (seq, id, kind, state, created_ms, n_facts) VALUES"
             " (1, 'a', 'edit', 'applied', 1, 2), (2, 'b', 'edit', 'queued', 1, 1);"
@@ -271,7 +256,6 @@ static void phrasings_are_found(void **state) {
             " VALUES (1, 'a.0', 1, 0, 'live', 'p', 't', '{\"prompts\":[\"q \",\"q\"]}'),"
             " (2, 'a.1', 1, 1, 'live', 'r', 't', '{\"subject\":\"r\"}'),"
             " (3, 'b.0', 2, 0, 'queued', 'q', 'u', '{\"prompts\":[\"s\"]}')");
-    run_sql(path_of(state), mark);
     struct mal_store *store = open_store(path_of(state));
     struct mal_fact_row *rows;
     size_t n;
