@@ -3,10 +3,10 @@
  * start.
  *
  * MALMEND_DISK_UNDER is the directory, MALMEND_DISK_OF letters of what counts and fails
- * (w: writes and changes of size, s: syncs, r: reads, n: new names), MALMEND_DISK_AT is
- * n, MALMEND_DISK_TIMES how often, MALMEND_DISK_ERRNO with which number. The file
- * MALMEND_DISK_TOLD then holds what failed first; with n 0 nothing fails, and at the end
- * the file holds how many there were. */
+ * (w: writes and changes of size, s: syncs, r: reads, l: reads by the loop's thread,
+ * which is the first, n: new names), MALMEND_DISK_AT is n, MALMEND_DISK_TIMES how often,
+ * MALMEND_DISK_ERRNO with which number. The file MALMEND_DISK_TOLD then holds what failed
+ * first; with n 0 nothing fails, and at the end the file holds how many there were. */
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS /* names are as they are linked */
 #include <errno.h>
@@ -88,12 +88,17 @@ int fdatasync(int fd) {
     return fails('s', "fdatasync", fd) ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
+static bool read_fails(int fd) {
+    bool loops = of && strchr(of, 'l') && gettid() == getpid();
+    return fails(loops ? 'l' : 'r', "pread", fd);
+}
+
 ssize_t pread(int fd, void *data, size_t n, off_t offset) {
-    return fails('r', "pread", fd) ? -1 : syscall(SYS_pread64, fd, data, n, offset);
+    return read_fails(fd) ? -1 : syscall(SYS_pread64, fd, data, n, offset);
 }
 
 ssize_t pread64(int fd, void *data, size_t n, off64_t offset) {
-    return fails('r', "pread", fd) ? -1 : syscall(SYS_pread64, fd, data, n, offset);
+    return read_fails(fd) ? -1 : syscall(SYS_pread64, fd, data, n, offset);
 }
 
 int rename(const char *from, const char *to) {
