@@ -125,6 +125,45 @@ void mal_from_f32(void *dst, const float *src, enum mal_dtype dtype, size_t n) {
         from_f32_block(dst, src, dtype, i, n - i < BLOCK ? n - i : BLOCK);
 }
 
+/* ---- Values that are no numbers ---- */
+
+/* How many of the n have all of `exponent`'s bits. */
+static MAL_SIMD size_t count_f32(const uint32_t *x, size_t n, uint32_t exponent) {
+    size_t count = 0;
+    MAL_SIMD_SUM(count)
+    for (size_t i = 0; i < n; i++)
+        count += (x[i] & exponent) == exponent;
+    return count;
+}
+
+static MAL_SIMD size_t count_f16(const uint16_t *x, size_t n, uint16_t exponent) {
+    size_t count = 0;
+    MAL_SIMD_SUM(count)
+    for (size_t i = 0; i < n; i++)
+        count += (x[i] & exponent) == exponent;
+    return count;
+}
+
+static size_t count_not_finite(const void *x, enum mal_dtype dtype, size_t i, size_t n) {
+    switch (dtype) {
+    case MAL_F32: return count_f32((const uint32_t *)x + i, n, 0x7f800000);
+    case MAL_F16: return count_f16((const uint16_t *)x + i, n, 0x7c00);
+    case MAL_BF16: return count_f16((const uint16_t *)x + i, n, 0x7f80);
+    default: assert(!"a dtype of weights"); return 0;
+    }
+}
+
+size_t mal_find_not_finite(const void *x, enum mal_dtype dtype, size_t n) {
+    for (size_t i = 0; i < n; i += BLOCK) {
+        size_t m = n - i < BLOCK ? n - i : BLOCK;
+        if (count_not_finite(x, dtype, i, m) == 0) continue;
+        while (count_not_finite(x, dtype, i, 1) == 0)
+            i++;
+        return i;
+    }
+    return n;
+}
+
 /* In squares that stay in the cache. */
 void mal_transpose(float *to, const float *from, int64_t rows, int64_t columns) {
     enum { SQUARE = 32 };

@@ -42,6 +42,10 @@ void mal_to_f32(float *dst, const void *src, enum mal_dtype dtype, size_t n);
 /* dst (n) of dtype F32, F16 or BF16 from src (n) fp32. */
 void mal_from_f32(void *dst, const float *src, enum mal_dtype dtype, size_t n);
 
+/* Which of x (n) of dtype F32, F16 or BF16 is the first that is NaN or infinite; n: none.
+ */
+size_t mal_find_not_finite(const void *x, enum mal_dtype dtype, size_t n);
+
 /* to (columns, rows) = the transpose of from (rows, columns). */
 void mal_transpose(float *to, const float *from, int64_t rows, int64_t columns);
 

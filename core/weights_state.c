@@ -143,9 +143,7 @@ static bool digest_planes(struct mal_weights_state *ws, struct version *v,
         struct plane *plane = v->planes[m];
         plane->hash = digests[i].hash;
         plane->weight_norm = sqrt(digests[i++].sum_squares);
-        /* A base that is not finite is the checkpoint's own affair: it is served as it
-         * is. */
-        if (plane->w && !isfinite(plane->weight_norm)) {
+        if (!isfinite(plane->weight_norm)) {
             ok = mal_fail(err, MAL_NUMERIC,
                           "module '%s': the edited weight has a NaN or infinite value",
                           module_at(ws, m)->name);

@@ -4,7 +4,9 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/model/model_impl.h"
+#include "core/text.h"
 
 enum { NAME_ROOM = 192 };
 
@@ -202,6 +204,19 @@ struct load_slice {
     char *dst;
 };
 
+/* One weight that is no number makes all that the model says none. */
+static bool check_finite(const struct load_slice *slice, const void *w,
+                         struct mal_error *err) {
+    size_t at = mal_find_not_finite(w, slice->dtype, slice->n);
+    char shown[MAL_TEXT_SHOWN];
+    return at == slice->n ||
+           mal_fail(err, MAL_CORRUPT,
+                    "%s: tensor '%s' has a NaN or infinite value, element %zu",
+                    mal_file_shown(mal_safetensors_path(slice->source->file)),
+                    mal_text_shown(shown, slice->source->tensor->name),
+                    slice->first + at);
+}
+
 /* Straight into place where the device is the host and nothing is to be converted. */
 static bool load_slice(struct mal_model *model, const struct load_slice *slice, void *raw,
                        float *wide, struct mal_error *err) {
@@ -214,10 +229,11 @@ static bool load_slice(struct mal_model *model, const struct load_slice *slice, 
                               err)) {
         return false;
     }
-    if (direct) return true;
     if (!same) mal_to_f32(wide, raw, t->dtype, slice->n);
-    mal_backend_upload(model->be, slice->dst, same ? raw : wide,
-                       slice->n * mal_dtype_size(slice->dtype));
+    const void *w = same ? stored : wide;
+    if (!check_finite(slice, w, err)) return false;
+    if (direct) return true;
+    mal_backend_upload(model->be, slice->dst, w, slice->n * mal_dtype_size(slice->dtype));
     return true;
 }
 

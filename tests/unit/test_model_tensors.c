@@ -290,6 +290,33 @@ static void test_doubles(void **state) {
     expect_same(save_variant(made, "{}"), model, 0);
 }
 
+/* Of no tensor that is read, which all are but for a pooler that is not asked. */
+static void test_not_finite(void **state) {
+    static const enum mal_dtype dtypes[] = {MAL_F32, MAL_F16, MAL_BF16};
+
+    begin(state);
+    for (size_t i = 0; i < tensors.n; i++) {
+        struct mal_st_entry *e = &tensors.entries[i];
+        size_t last = (size_t)(e->shape[0] * (e->n_dims == 2 ? e->shape[1] : 1)) - 1;
+        char name[RANDOM_NAME], where[64];
+        if (made->family == RANDOM_BERT && strstr(tensors.names[i], "pooler")) continue;
+        snprintf(name, sizeof name, "tensor '%s'", tensors.names[i]);
+        snprintf(where, sizeof where, "NaN or infinite value, element %zu", last);
+        float *x = (float *)(uintptr_t)e->data, kept = x[last];
+        x[last] = i % 2 ? NAN : INFINITY;
+        void *narrow = mal_malloc((last + 1) * sizeof *x);
+        e->data = narrow;
+        e->dtype = dtypes[i % 3];
+        mal_from_f32(narrow, x, e->dtype, last + 1);
+        expect_refused(save_variant(made, "{}"),
+                       (const char *const[]){name, where, "model.safetensors"}, 3);
+        mal_free(narrow);
+        e->data = x;
+        e->dtype = MAL_F32;
+        x[last] = kept;
+    }
+}
+
 /* ---- Shards ---- */
 
 static void test_shards(void **state) {
@@ -345,8 +372,8 @@ int main(void) {
         {"headless", test_headless},       {"head", test_head},
         {"embeddings", test_embeddings},   {"prefixes", test_prefixes},
         {"old norms", test_old_norms},     {"types", test_types},
-        {"doubles", test_doubles},         {"shards", test_shards},
-        {"no memory", test_no_memory},
+        {"doubles", test_doubles},         {"not finite", test_not_finite},
+        {"shards", test_shards},           {"no memory", test_no_memory},
     };
     int failed = run_each("model_tensors", tests, sizeof tests / sizeof *tests);
     random_tensors_free(&tensors);

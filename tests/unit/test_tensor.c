@@ -160,11 +160,45 @@ static void whole_tensors(void **state) {
     assert_true(isinf(narrow[2]) && narrow[3] == 0.1f);
 }
 
+static void not_finite(void **state) {
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+
+    static const enum mal_dtype dtypes[] = {MAL_F32, MAL_F16, MAL_BF16};
+
+    enum { N = 40003 };
+
+    static const size_t places[] = {0, 5, 16383, 16384, N - 1};
+
+    float *x = malloc(N * sizeof *x);
+    void *packed = malloc(N * sizeof *x);
+    for (size_t i = 0; i < N; i++)
+        x[i] = (i % 2 ? -10000.0f : 6e-8f) * (float)(i % 7);
+    for (size_t t = 0; t < 3; t++) {
+        for (size_t p = 0; p < sizeof places / sizeof *places; p++) {
+            size_t at = places[p];
+            float kept = x[at];
+            x[at] = bad[p % 4];
+            if (at + 3 < N) x[at + 3] = NAN;
+            mal_from_f32(packed, x, dtypes[t], N);
+            assert_int_equal(mal_find_not_finite(packed, dtypes[t], N), at);
+            assert_int_equal(mal_find_not_finite(packed, dtypes[t], at), at);
+            x[at] = kept;
+            if (at + 3 < N) x[at + 3] = 1;
+        }
+        mal_from_f32(packed, x, dtypes[t], N);
+        assert_int_equal(mal_find_not_finite(packed, dtypes[t], N), N);
+    }
+    assert_int_equal(mal_find_not_finite(packed, MAL_F16, 0), 0);
+    free(x);
+    free(packed);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sizes_and_names),   cmocka_unit_test(all_f16_values),
         cmocka_unit_test(all_bf16_values),   cmocka_unit_test(f16_ties_to_even),
         cmocka_unit_test(bf16_ties_to_even), cmocka_unit_test(whole_tensors),
+        cmocka_unit_test(not_finite),
     };
     return cmocka_run_group_tests_name("tensor", tests, NULL, NULL);
 }
