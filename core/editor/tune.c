@@ -118,10 +118,42 @@ static size_t slice_length(const struct mal_tune *tune, const struct minibatch *
     return n;
 }
 
+static bool pack(const struct mal_tune *tune, const size_t *order, size_t n,
+                 struct mal_packed *out, struct mal_error *err) {
+    return tune->way->loss == MAL_TUNE_PROMPTS
+               ? mal_examples_pack_prompts(tune->texts, order, n, out, err)
+               : mal_examples_pack(tune->texts, order, n, out, err);
+}
+
+/* Before the first mini-batch the states of all texts, as far as there is memory: left by
+ * the mini-batches, their last bits would depend on those that a tuning which goes on
+ * begins with. */
+static bool fill_trunk(struct mal_tune *tune, struct mal_error *err) {
+    const struct minibatch all = {.order = tune->order, .n = tune->n_texts};
+    bool ok = true, more = true;
+    for (size_t i = 0, n; ok && more && i < all.n; i += n) {
+        size_t before = mal_trunk_bytes(tune->trunk);
+        struct mal_packed packed = {0};
+        n = slice_length(tune, &all, i);
+        ok = pack(tune, all.order + i, n, &packed, err);
+        if (ok)
+            mal_trunk_begin(tune->trunk, tune->texts, all.order + i, n, &packed.batch);
+        if (ok && packed.batch.trunk && !packed.batch.trunk_known) {
+            ok = mal_model_trunk(tune->task->model, &packed.batch, err);
+            if (ok) mal_trunk_end(tune->trunk, tune->texts, all.order + i, &packed.batch);
+        }
+        more = mal_trunk_bytes(tune->trunk) > before;
+        ok = ok && mal_progress_step(tune->task->progress, MAL_STAGE_FORWARD,
+                                     mal_tune_done(tune), tune->total, err);
+        mal_packed_finish(&packed);
+    }
+    mal_draft_use(&tune->draft);
+    return ok;
+}
+
 /* Texts [i, i + n) of the mini-batch: their part of its loss, and of the gradient. */
 static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i,
                         size_t n, struct mal_error *err) {
-    bool prompts = tune->way->loss == MAL_TUNE_PROMPTS;
     double over = (double)batch->n, loss = 0;
     struct mal_packed packed = {0};
     float *counts = mal_malloc(n * sizeof *counts);
@@ -134,8 +166,7 @@ static bool learn_slice(struct mal_tune *tune, struct minibatch *batch, size_t i
                              .dw = tune->grad,
                              .loss = &loss};
     const size_t *order = batch->order + i;
-    bool ok = (prompts ? mal_examples_pack_prompts(tune->texts, order, n, &packed, err)
-                       : mal_examples_pack(tune->texts, order, n, &packed, err));
+    bool ok = pack(tune, order, n, &packed, err);
     if (ok) mal_trunk_begin(tune->trunk, tune->texts, order, n, &packed.batch);
     ok = ok && mal_model_learn(tune->task->model, &packed.batch, &what, err);
     if (ok) mal_trunk_end(tune->trunk, tune->texts, order, &packed.batch);
@@ -250,7 +281,8 @@ bool mal_tune_edit(const struct mal_edit_task *task, const struct mal_tune_way *
                    struct mal_delta *out, struct mal_error *err) {
     struct mal_tune tune = {.task = task, .way = way};
     bool ok = begin(&tune, err) && mal_tune_resume(&tune, err) &&
-              tune_texts(&tune, err) && mal_draft_delta(&tune.draft, out, err);
+              fill_trunk(&tune, err) && tune_texts(&tune, err) &&
+              mal_draft_delta(&tune.draft, out, err);
     task->report->loss = tune.now.first;
     finish(&tune);
     return ok;

@@ -1,4 +1,6 @@
 /* inside.c - what goes on inside a model: keys and states up to a block, no further. */
+#include <assert.h>
+
 #include "core/model/rows.h"
 
 bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
@@ -16,5 +18,19 @@ bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
         int64_t c = model->info.n_channels;
         mal_top_rows(&pass, &pass.main, c, pass.main.buf.x, c, inside->x);
     }
+    return mal_backend_sync(model->be, err);
+}
+
+bool mal_model_trunk(struct mal_model *model, const struct mal_batch *batch,
+                     struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_pass pass = {.lower = batch->trunk, .end = model->lowest_edit_block};
+    struct mal_head_buffers head;
+    assert(batch->trunk && !batch->trunk_known && mal_model_trunk_start(model, batch));
+    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
+              mal_pass_prepare(model, &rows, &pass, &head, err);
+    mal_rows_finish(&rows);
+    if (!ok) return false;
+    mal_model_forward(model, &pass);
     return mal_backend_sync(model->be, err);
 }

@@ -221,6 +221,10 @@ struct mal_inside {
 bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
                       const struct mal_inside *inside, struct mal_error *err) MAL_CHECK;
 
+/* Forward only, on the blocks below every edit alone: leaves batch->trunk. */
+bool mal_model_trunk(struct mal_model *model, const struct mal_batch *batch,
+                     struct mal_error *err) MAL_CHECK;
+
 /* Logits of every position: out (n, V), host; of an encoder-decoder that reads `source`
  * the decoder's positions, of a classifier the first. */
 bool mal_model_logits(struct mal_model *model, const int32_t *source, size_t n_source,

@@ -100,8 +100,8 @@ struct mal_pass {
     struct mal_kv_cache *cache; /* NULL: none */
     const int32_t *cache_rows;  /* (main.n_tokens) where keys and values go */
 
-    /* Of a causal decoder the blocks [first, end) alone; `end` 0: to the last one, and
-     * the final norm. With `first` > 0 what that block reads is in main.buf.x already,
+    /* The blocks [first, end) of the model alone, `first` > 0 of a causal decoder; `end`
+     * 0: to the last one, and the final norm. With `first` > 0 what that block reads is in main.buf.x already,
      * and a backward pass ends with the gradient there, in main.buf.dx. */
     int64_t first, end;
 

@@ -181,7 +181,8 @@ static void stack_forward(struct mal_model *model, struct mal_pass *pass,
                           struct mal_lane *lane, const struct mal_stack *stack) {
     struct mal_backend *be = pass->be;
     int64_t c = model->info.n_channels, first = pass->first;
-    int64_t end = pass->end ? pass->end : stack->n;
+    bool ends = pass->end && pass->end - stack->first < stack->n;
+    int64_t end = ends ? pass->end - stack->first : stack->n;
     int64_t lowest = model->lowest_edit_block - stack->first;
     size_t bytes = (size_t)(lane->n_tokens * c) * sizeof(float);
     bool is_there = pass->lower && lowest >= 0 && lowest < stack->n;
@@ -193,13 +194,14 @@ static void stack_forward(struct mal_model *model, struct mal_pass *pass,
     } else if (first == 0) {
         embed(model, pass, lane);
     }
-    for (int64_t i = first; i < end; i++) {
+    for (int64_t i = first;; i++) {
         if (is_there && !pass->resume && i == lowest)
             mal_backend_copy(be, pass->lower, lane->buf.x, bytes);
+        if (i == end) break;
         struct mal_step step = step_at(model, pass, lane, stack, i);
         mal_step_forward(&step);
     }
-    if (end < stack->n) return;
+    if (ends) return;
     if (stack->final_norm.gain) {
         struct mal_norm norm = mal_norm_of(model, &stack->final_norm, lane->top.n);
         mal_norm_fwd(be, &norm, lane->buf.x, lane->y, MAL_F32);
@@ -228,6 +230,7 @@ void mal_model_forward(struct mal_model *model, struct mal_pass *pass) {
     bool unchanged = pass->resume && model->lowest_edit_block >= model->decoder.first;
     if (model->encoder.n > 0 && !pass->source_ready && !unchanged)
         stack_forward(model, pass, &pass->source, &model->encoder);
+    if (pass->end && pass->end < model->decoder.first) return;
     stack_forward(model, pass, &pass->main, &model->decoder);
     if (pass->pooled) pool(model, pass);
 }

@@ -97,6 +97,13 @@ static void check_first(int64_t first, const struct sequences *seqs) {
         mal_free(row_logits(b, false)); /* leaves them */
         float *left = mal_malloc((size_t)n * sizeof *left);
         from_device(left, b->batch.trunk, n);
+        float *alone = mal_malloc((size_t)n * sizeof *alone);
+        struct mal_error err = {0};
+        mal_backend_upload(model->be, b->batch.trunk, zeros, (size_t)n * sizeof *zeros);
+        assert_ok(mal_model_trunk(model, &b->batch, &err), &err);
+        from_device(alone, b->batch.trunk, n);
+        assert_memory_equal(alone, left, (size_t)n * sizeof *left);
+        mal_free(alone);
         struct said leaving = listen(b);
         check_same("leaving", b, &plain, &leaving);
         b->batch.trunk_known = true;

@@ -69,7 +69,7 @@ static void cut_off(int64_t ticks) {
     struct told told;
     listen_to(&told, 1e9);
     remove(told.resume.path);
-    run_told(&told, ticks / 2, NULL);
+    run_told(&told, (ticks + 1) / 2, NULL);
     assert_int_equal(told.n[MAL_RESUME_SAVED], 1);
 }
 
@@ -82,7 +82,7 @@ static void test_goes_on(void **state) {
         int64_t tries = 0, resumed = 0;
         open_short(c);
         struct mal_hash want = in_one_go(&whole);
-        for (int64_t at = 1; at <= whole.ticks; at += at < 4 ? 1 : at * 2 / 3, tries++) {
+        for (int64_t at = 1; at <= whole.ticks; at += at < 5 ? 1 : at * 2 / 3, tries++) {
             struct told first, second;
             struct mal_hash got;
             listen_to(&first, 1e9);
@@ -116,7 +116,7 @@ static void test_often(void **state) {
             struct mal_delta delta = {0};
             struct told told;
             listen_to(&told, 1e9);
-            struct watch watch = {.cancel_at = whole.ticks / 3 + 1,
+            struct watch watch = {.cancel_at = whole.ticks / 3 + 2,
                                   .resume = &told.resume};
             over = run_tune(&watch, 0, &delta, &err);
             assert_true(over || err.status == MAL_CANCELLED);
