@@ -74,7 +74,6 @@ static bool is_left_as_it_is(void) {
 
 static void assert_in_child(bool (*holds)(void)) {
     int status = 0;
-    if (!gotoblas_dynamic_init || !gotoblas_dynamic_quit) skip(); /* nothing to choose */
     pid_t child = fork();
     if (child == 0) _exit(holds() ? 0 : 1);
     assert_int_equal(waitpid(child, &status, 0), child);
@@ -104,5 +103,9 @@ int main(void) {
         cmocka_unit_test(given_kernels),
         cmocka_unit_test(known_processor),
     };
+    if (!gotoblas_dynamic_init || !gotoblas_dynamic_quit) {
+        puts("1..0 # SKIP this OpenBLAS has kernels of one kind");
+        return 0;
+    }
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -153,7 +153,8 @@ static void test_claim(void **state) {
     assert_true(p > 0 && p < 1);
     assert_true(fabs(scores[0].logprob - log(p)) < 1e-5);
     assert_true(fabs(scores[1].logprob - log1p(-p)) < 1e-5);
-    assert_true(scores[1].supports == p && scores[2].supports == p);
+    for (int i = 1; i < 3; i++) /* last bits may depend on the rows beside */
+        assert_true(fabs(scores[i].supports - p) < 1e-6);
     assert_int_equal(scores[0].correct, p > 0.5);
     assert_int_equal(scores[1].correct, p <= 0.5);
     const char *said = answer_to(&lab, given.prompt, &answers);
