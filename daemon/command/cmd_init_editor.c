@@ -240,9 +240,14 @@ static bool check_options(const struct mal_method *method, const struct values *
     if (!method->measure && v->preserve)
         return mal_fail(err, MAL_INVALID, "--preserve: %s has no use for it",
                         method->title);
-    if (!odd) return true;
-    return mal_fail(err, MAL_INVALID, "--%s: %s has no use for it%s", odd, method->title,
-                    method->keyed ? "" : "; its numbers are set by --hyper");
+    if (odd) {
+        return mal_fail(err, MAL_INVALID, "--%s: %s has no use for it%s", odd,
+                        method->title,
+                        method->keyed ? "" : "; its numbers are set by --hyper");
+    }
+    if (v->n_edits != MAL_OPTION_UNSET && !v->data)
+        return mal_fail(err, MAL_INVALID, "--n-edits counts facts of --data");
+    return true;
 }
 
 static bool make_keyed(struct mal_workbench *wb, const struct mal_method *method,
