@@ -151,7 +151,9 @@ static bool generate(struct mal_worker *worker, struct mal_read **reads, size_t 
 static bool answer(struct mal_worker *worker, struct mal_read **reads, size_t n,
                    struct mal_error *err) {
     int64_t version = reads[0]->version;
-    if (!mal_engine_begin_read(worker->engine, &version, err)) return false;
+    struct mal_error why = {0};
+    if (!mal_engine_begin_read(worker->engine, &version, &why))
+        return mal_fail_at(err, why.status, "/model", "%s", why.text);
     for (size_t i = 0; i < n; i++)
         reads[i]->version = version;
     bool ok =

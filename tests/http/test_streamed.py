@@ -145,7 +145,8 @@ class Streamed(Case):
         self.assertIn("not a number", broken.error["detail"])
         # before there is a piece, it is an answer of its own
         self.problem(self.d.complete(BROKEN["prompt"], max_tokens=50), 500)
-        self.problem(self.d.complete("x", stream=True, model="v99"), 404)
+        for stream in False, True:
+            self.problem(self.d.complete("x", stream=stream, model="v99"), 404, "/model", "version 99")
         # two that go together: one breaks, the other does not
         both = [self.prompt(1), BROKEN["prompt"]]
         results = [None, None]
