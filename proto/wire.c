@@ -61,6 +61,8 @@ static bool fail_parse(const json_error_t *problem, const char *what, size_t lin
         return mal_fail(err, MAL_MALFORMED,
                         "%s: %s: the same member twice in one object (%s)", what, place,
                         problem->text);
+    case json_error_numeric_overflow:
+        return mal_fail(err, MAL_INVALID, "%s: %s: a number is too large", what, place);
     default:
         return mal_fail(err, MAL_MALFORMED, "%s is not JSON: %s: %s", what, place,
                         problem->text);

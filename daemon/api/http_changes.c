@@ -20,7 +20,6 @@ static bool prepare_rollback(struct mal_intake *in, struct mal_store *store,
 }
 
 static const struct mal_intake_kind rollbacks = {.kind = MAL_JOB_ROLLBACK,
-                                                 .needs_disk = true,
                                                  .decode = decode_rollback,
                                                  .prepare = prepare_rollback};
 

@@ -13,26 +13,31 @@
 
 /* ---- On the writer's thread ---- */
 
-/* A fact keeps the id the client gave it; the others get one. */
-static bool name_fact(struct mal_intake *in, struct mal_store *store, size_t i,
-                      struct mal_fact_row *row, struct mal_error *err) {
-    if (!row->id) {
-        mal_id_make(&in->daemon->ids, "fact_", in->now_ms, in->fact_id);
-        row->id = in->fact_id;
-        return true;
-    }
+/* That no other fact has the id the client gave it, if it did. */
+static bool check_id(struct mal_store *store, size_t i, const char *id,
+                     struct mal_error *err) {
     struct mal_fact_row other = {0};
     struct mal_error none = {0};
-    if (mal_store_get_fact(store, row->id, &other, &none)) {
+    if (!id) return true;
+    if (mal_store_get_fact(store, id, &other, &none)) {
         mal_fact_row_finish(&other);
         char pointer[48];
         snprintf(pointer, sizeof pointer, "/facts/%zu/id", i);
         return mal_fail_at(err, MAL_CONFLICT, pointer,
-                           "fact %zu: there is a fact '%s' already", i, row->id);
+                           "fact %zu: there is a fact '%s' already", i, id);
     }
     if (none.status == MAL_NOT_FOUND) return true;
     *err = none;
     return false;
+}
+
+/* A fact keeps the id the client gave it; the others get one. */
+static bool name_fact(struct mal_intake *in, struct mal_store *store, size_t i,
+                      struct mal_fact_row *row, struct mal_error *err) {
+    if (row->id) return check_id(store, i, row->id, err);
+    mal_id_make(&in->daemon->ids, "fact_", in->now_ms, in->fact_id);
+    row->id = in->fact_id;
+    return true;
 }
 
 static bool keep_gate(struct mal_intake *in, struct mal_error *err) {
@@ -72,6 +77,13 @@ static bool decode(struct mal_intake *in, struct mal_error *err) {
     return in->answer || mal_fail(err, MAL_NO_MEMORY, "answer");
 }
 
+static bool check(struct mal_intake *in, struct mal_store *store, struct mal_error *err) {
+    for (size_t i = 0; i < in->edits.n_facts; i++) {
+        if (!check_id(store, i, in->edits.facts[i].id, err)) return false;
+    }
+    return true;
+}
+
 static bool get_fact(void *arg, struct mal_store *store, size_t i,
                      struct mal_fact_row *out, struct mal_error *err) {
     struct mal_intake *in = arg;
@@ -87,6 +99,7 @@ static const struct mal_intake_kind edits = {.kind = MAL_JOB_EDIT,
                                              .needs_disk = true,
                                              .decode = decode,
                                              .prepare = prepare,
+                                             .check = check,
                                              .get_fact = get_fact};
 
 /* ---- NDJSON ---- */

@@ -13,7 +13,7 @@
 #include "daemon/api/render.h"
 #include "daemon/http/http.h"
 
-enum { MAX_WAIT_S = 30, ETAG_DIGITS = 32, ETAG_BYTES = ETAG_DIGITS + 3 };
+enum { MAX_WAIT_S = 30, ETAG_DIGITS = 32, ETAG_BYTES = ETAG_DIGITS + 5 };
 
 struct mal_waiter {
     struct mal_waiter *next;
@@ -35,8 +35,18 @@ static void hold_back(struct mal_job_row *row, struct mal_daemon *d) {
     row->result_json = NULL;
 }
 
-/* The job as text and a tag over that text, so that the tag changes with whatever is
- * shown. */
+/* A tag over all that is shown but for its progress, which would end every wait that
+ * knows a tag. It is weak: bytes may differ under it. */
+static bool tag_job(const struct mal_job_row *row, char etag[ETAG_BYTES]) {
+    char hex[MAL_HASH_HEX], *still = mal_render_job_text(row, NULL);
+    if (!still) return false;
+    struct mal_hash hash = mal_hash_of(still, strlen(still));
+    mal_hash_hex(&hash, hex);
+    snprintf(etag, ETAG_BYTES, "W/\"%.*s\"", ETAG_DIGITS, hex);
+    mal_free(still);
+    return true;
+}
+
 static bool read_job(struct mal_daemon *d, const char *id, char **out,
                      char etag[ETAG_BYTES], enum mal_job_state *state,
                      struct mal_error *err) {
@@ -44,13 +54,13 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
     if (!mal_store_get_job(d->reader, id, &row, err)) return false;
     hold_back(&row, d);
     char *text = mal_render_job_text(&row, d->status);
+    bool ok = text && tag_job(&row, etag);
     *state = row.state;
     mal_job_row_finish(&row);
-    if (!text) return mal_fail(err, MAL_NO_MEMORY, "job %s", id);
-    char hex[MAL_HASH_HEX];
-    struct mal_hash hash = mal_hash_of(text, strlen(text));
-    mal_hash_hex(&hash, hex);
-    snprintf(etag, ETAG_BYTES, "\"%.*s\"", ETAG_DIGITS, hex);
+    if (!ok) {
+        mal_free(text);
+        return mal_fail(err, MAL_NO_MEMORY, "job %s", id);
+    }
     *out = text;
     return true;
 }

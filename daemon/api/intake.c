@@ -203,6 +203,7 @@ static bool make_job(struct mal_intake *in, struct mal_store *store,
 static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
     struct mal_intake *in = arg;
     bool repeat;
+    if (in->answer) return in->kind->check(in, store, err);
     if (!find_repeat(in, store, &repeat, err)) return false;
     if (repeat) return true;
     if (!in->decoded) {
@@ -235,8 +236,8 @@ static void answer(struct mal_write *write) {
         mal_intake_refuse(in, &write->err);
         return;
     }
-    set_location(in);
-    mal_http_text(in->req, 202, in->answer);
+    if (*in->job_id) set_location(in);
+    mal_http_text(in->req, *in->job_id ? 202 : 200, in->answer);
     mal_events_wake(in->daemon->events);
     in->answer = NULL;
     intake_free(in);
@@ -244,14 +245,15 @@ static void answer(struct mal_write *write) {
 
 /* Its commit may be one with its neighbours'. */
 static bool is_small(const struct mal_intake *in) {
-    return in->kind->kind == MAL_JOB_EDIT && !in->bulk && in->facts.n <= FEW_FACTS;
+    return in->kind->kind == MAL_JOB_EDIT && !in->bulk && !in->answer &&
+           in->facts.n <= FEW_FACTS;
 }
 
 static void decoded(void *arg) {
     struct mal_intake *in = arg;
     if (!in->decoded && !in->key) {
         mal_intake_refuse(in, &in->err);
-    } else if (in->answer) {
+    } else if (in->answer && !in->kind->check) {
         mal_http_text(in->req, 200, in->answer);
         in->answer = NULL;
         intake_free(in);

@@ -28,6 +28,9 @@ struct mal_intake_kind {
     /* On the writer's thread: fills in what the job is made of. */
     bool (*prepare)(struct mal_intake *in, struct mal_store *store,
                     struct mal_error *err);
+    /* On the writer's thread, of a request that is answered 200: NULL, or what is to be
+     * looked up before. */
+    bool (*check)(struct mal_intake *in, struct mal_store *store, struct mal_error *err);
     /* Of mal_fact_source, for the `facts.n` that there are after decode(). */
     bool (*get_fact)(void *in, struct mal_store *store, size_t i,
                      struct mal_fact_row *out, struct mal_error *err);

@@ -99,7 +99,7 @@ void mal_status_progress(struct mal_daemon_status *status, enum mal_stage stage,
     pthread_mutex_lock(&status->lock);
     if (stage != status->now.batch.stage) status->n_changes++;
     status->now.batch.stage = stage;
-    status->now.batch.done = done;
+    status->now.batch.done = done < total ? done : total;
     status->now.batch.total = total;
     pthread_mutex_unlock(&status->lock);
 }

@@ -66,7 +66,7 @@ static void take_jobs(struct mal_worker *worker, struct mal_job_batch *batch) {
         if (!worker->jobs) worker->last_job = &worker->jobs;
         worker->n_jobs--;
         worker->n_queued -= job->n_facts;
-        worker->n_facts -= mal_worker_room(job->n_facts);
+        mal_worker_count_room(worker, job->n_facts, -1);
         facts += job->n_facts;
         job->next = NULL;
         *last = job;
@@ -85,7 +85,7 @@ static void put_back(struct mal_worker *worker, struct mal_queued_job *job) {
     for (struct mal_queued_job *j = job; j; j = j->next) {
         worker->n_jobs++;
         worker->n_queued += j->n_facts;
-        worker->n_facts += mal_worker_room(j->n_facts);
+        mal_worker_count_room(worker, j->n_facts, 1);
         last = j;
     }
     last->next = worker->jobs;

@@ -12,23 +12,31 @@
 #include "daemon/engine/history.h"
 #include "daemon/worker/worker_impl.h"
 
-enum { MAX_READS = 256, LOW_DISK_MS = 1000, IDLE_MS = 200 };
+enum { MAX_READS = 256, MAX_BARE = 256, LOW_DISK_MS = 1000, IDLE_MS = 200 };
 
 /* ---- Queue ---- */
 
-int64_t mal_worker_room(int64_t n_facts) {
-    return n_facts > 0 ? n_facts : 1;
+void mal_worker_count_room(struct mal_worker *worker, int64_t n_facts, int by) {
+    if (n_facts > 0)
+        worker->n_facts += by * n_facts;
+    else
+        worker->n_bare += by;
 }
 
 bool mal_worker_reserve(struct mal_worker *worker, int64_t n_facts,
                         struct mal_error *err) {
-    int64_t room = mal_worker_room(n_facts);
+    bool bare = n_facts == 0;
     pthread_mutex_lock(&worker->lock);
-    bool fits = worker->n_facts + room <= worker->o.max_queue;
-    if (fits) worker->n_facts += room;
-    int64_t waiting = worker->n_facts;
+    int64_t waiting = bare ? worker->n_bare : worker->n_facts;
+    bool fits = bare ? waiting < MAX_BARE : waiting + n_facts <= worker->o.max_queue;
+    if (fits) mal_worker_count_room(worker, n_facts, 1);
     pthread_mutex_unlock(&worker->lock);
     if (fits) return true;
+    if (bare) {
+        return mal_fail(err, MAL_BUSY,
+                        "%lld jobs without facts are waiting, no more are allowed",
+                        (long long)waiting);
+    }
     return mal_fail(
         err, MAL_BUSY, "%lld facts are waiting, %lld more do not fit (at most %lld)",
         (long long)waiting, (long long)n_facts, (long long)worker->o.max_queue);
@@ -36,7 +44,7 @@ bool mal_worker_reserve(struct mal_worker *worker, int64_t n_facts,
 
 void mal_worker_release(struct mal_worker *worker, int64_t n_facts) {
     pthread_mutex_lock(&worker->lock);
-    worker->n_facts -= mal_worker_room(n_facts);
+    mal_worker_count_room(worker, n_facts, -1);
     pthread_mutex_unlock(&worker->lock);
 }
 
@@ -76,7 +84,7 @@ struct mal_queued_job *mal_worker_withdraw(struct mal_worker *worker, const char
     if (found) {
         worker->n_jobs--;
         worker->n_queued -= found->n_facts;
-        worker->n_facts -= mal_worker_room(found->n_facts);
+        mal_worker_count_room(worker, found->n_facts, -1);
     }
     pthread_mutex_unlock(&worker->lock);
     return found;
@@ -102,7 +110,7 @@ void mal_worker_restore(struct mal_worker *worker, struct mal_queued_job *job) {
     }
     worker->n_jobs++;
     worker->n_queued += job->n_facts;
-    worker->n_facts += mal_worker_room(job->n_facts);
+    mal_worker_count_room(worker, job->n_facts, 1);
     pthread_cond_signal(&worker->asked);
     pthread_mutex_unlock(&worker->lock);
 }
@@ -219,7 +227,7 @@ static bool refill_queue(struct mal_worker *worker, struct mal_error *err) {
         job->n_facts = rows[i].n_facts;
         job->to_version = rows[i].to_version;
         pthread_mutex_lock(&worker->lock);
-        worker->n_facts += mal_worker_room(job->n_facts);
+        mal_worker_count_room(worker, job->n_facts, 1);
         pthread_mutex_unlock(&worker->lock);
         mal_worker_submit(worker, job);
     }
@@ -391,9 +399,10 @@ static bool work(struct mal_worker *worker, struct mal_error *err) {
     if (evaluate && !mal_evaluate_step(worker, err)) return false;
     pthread_mutex_lock(&worker->lock);
     bool batch = !worker->stop && mal_worker_until_batch(worker) == 0;
+    bool small = batch && worker->jobs->kind == MAL_JOB_ROLLBACK; /* takes no room */
     pthread_mutex_unlock(&worker->lock);
     if (!batch) return true;
-    if (!mal_disk_low(worker->o.disk)) return mal_worker_run_batch(worker, err);
+    if (small || !mal_disk_low(worker->o.disk)) return mal_worker_run_batch(worker, err);
     return evaluate || mal_worker_pause(worker, LOW_DISK_MS, err);
 }
 

@@ -64,8 +64,9 @@ int64_t mal_worker_silence_ms(struct mal_worker *worker);
 
 /* ---- Jobs; any thread ---- */
 
-/* Room for a job of n facts (a job without facts takes the room of one): MAL_BUSY when
- * there is none. Given up by mal_worker_release() or used up by mal_worker_submit(). */
+/* Room for a job of n facts: MAL_BUSY when there is none. Jobs without facts have their
+ * own, so that a rollback is not kept out by the edits it is to undo. Given up by
+ * mal_worker_release() or used up by mal_worker_submit(). */
 bool mal_worker_reserve(struct mal_worker *worker, int64_t n_facts,
                         struct mal_error *err) MAL_CHECK;
 void mal_worker_release(struct mal_worker *worker, int64_t n_facts);

@@ -61,7 +61,7 @@ static void take_job(struct mal_worker *worker) {
         if (!job->next) worker->last_evaluation = &worker->evaluations;
         worker->n_jobs--;
         worker->n_queued -= job->n_facts;
-        worker->n_facts -= mal_worker_room(job->n_facts);
+        mal_worker_count_room(worker, job->n_facts, -1);
     }
     pthread_mutex_unlock(&worker->lock);
     worker->evaluating.job = job;

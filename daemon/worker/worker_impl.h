@@ -45,7 +45,8 @@ struct mal_worker {
     pthread_cond_t asked;
     struct mal_queued_job *jobs, **last_job; /* changes */
     struct mal_queued_job *evaluations, **last_evaluation;
-    int64_t n_jobs, n_facts; /* of both; facts: waiting or reserved */
+    int64_t n_jobs;          /* of both */
+    int64_t n_facts, n_bare; /* facts, and jobs without any: waiting or reserved */
     int64_t n_submitted;
     int64_t n_queued; /* facts of the jobs */
     struct mal_read *reads, **last_read;
@@ -181,8 +182,9 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
                             size_t n, const struct mal_progress *progress,
                             struct mal_error *err) MAL_CHECK;
 
-/* What a job takes of the queue's capacity. */
-int64_t mal_worker_room(int64_t n_facts);
+/* Takes the room of a job in the queue (`by` 1), or gives it back (-1); under the lock.
+ */
+void mal_worker_count_room(struct mal_worker *worker, int64_t n_facts, int by);
 /* The thread's time goes to `work` from here on; what it went to before. */
 enum mal_work mal_worker_turn(struct mal_worker *worker, enum mal_work work);
 /* Asked between two slices by the worker's own thread, whose sign of life it is. */

@@ -34,6 +34,10 @@ def retyped(dtype, size):
         {W: (dtype, [8, 32], bytes(256 * size))})
 
 
+def filled(number):
+    return lambda metadata, tensors: tensors.update({W: ("F32", [8, 32], floats([float(number)] * 256))})
+
+
 def cut(n):
     return lambda data: data[:n]
 
@@ -82,6 +86,7 @@ TABLE = [
     ("tensor_rank", reshaped(256), ["model.safetensors", W]),
     ("tensor_integer", retyped("I32", 4), ["model.safetensors", W, "I32"]),
     ("tensor_boolean", retyped("BOOL", 1), ["model.safetensors", W, "BOOL"]),
+    ("tensor_nan", filled("nan"), ["model.safetensors", W, "NaN or infinite value, element 0"]),
     ("tokenizer_missing", ("tokenizer.json", None), ["tokenizer.json"]),
     ("tokenizer_not_json", ("tokenizer.json", "{"), ["tokenizer.json"]),
     ("tokenizer_no_model", tokenizer(model=None), ["tokenizer.json", "model"]),
@@ -127,10 +132,9 @@ class BadModel(Lab):
                    says=[self.dir / "none"])
 
     def test_not_finite(self):
-        """Weights that are not numbers: nothing is generated from them."""
+        """Weights that lead to what is no number: nothing is generated from them."""
         bad = tiny_model(self.dir / "nan")
-        change_safetensors(bad / "model.safetensors", lambda metadata, tensors: tensors.update(
-            {W: ("F32", [8, 32], floats([float("nan")] * 256))}))
+        change_safetensors(bad / "model.safetensors", filled("3e38"))
         self.fails("complete", "--model", bad, "--prompt", "x", says=["not a number"])
 
     def test_good(self):

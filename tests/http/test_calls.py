@@ -79,7 +79,10 @@ class Edit(Case):
         self.assertEqual(self.d.wait_job(answer.json["id"])["state"], "applied")
 
     def test_validate_only(self):
+        known = {**fact(930), "id": "known-930"}
+        self.d.apply(known)
         n = len(self.d.get("/v1/jobs", limit=100).json["data"])
+        self.problem(self.d.edit(fact(903), known, validate_only=True), 409, "/facts/1/id")
         answer = self.d.edit(fact(903), validate_only=True)
         self.assertEqual(answer.status, 200)
         self.assertEqual(set(answer.json), {"valid", "facts", "tokens"})

@@ -64,6 +64,12 @@ class Bodies(Case):
                          b'{"facts":[]} x'):
                 self.problem(self.post(path, body), 400)
 
+    def test_too_large_numbers(self):
+        """They are JSON."""
+        for path, body in (("/v1/rollbacks", b'{"to_version": 9223372036854775808}'),
+                           ("/v1/completions", b'{"prompt": "x", "seed": 1e999}')):
+            self.problem(self.post(path, body), 422, detail="a number is too large")
+
     def test_types(self):
         for body in ({"facts": 3}, {"facts": [3]}, {"facts": [{"prompt": 1, "target": "x"}]},
                      {"facts": [fact(1)], "validate_only": "yes"}):

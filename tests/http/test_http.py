@@ -219,6 +219,12 @@ class LowDisk(Case):
         answer = self.d.get("/v1/versions/0/delta")
         self.problem(answer, 507, detail="too few for a file of 33554432")
 
+    def test_rollback(self):
+        """It takes no room to speak of, and may be what is needed most."""
+        self.problem(self.d.edit(fact(1)), 507, detail="too few for another version")
+        job = self.d.call("POST", "/v1/rollbacks", {"to_version": 0})
+        self.assertEqual(self.d.wait_job(job.json["id"])["state"], "applied")
+
 
 class Slow(Case):
     """Clients for which the daemon does not wait for longer than a second."""

@@ -94,7 +94,7 @@ class Waiting(Case):
         answer = self.d.get(f"/v1/jobs/{job}", wait=30, timeout=AT_ONCE)
         self.assertEqual(answer.json["state"], "applied")
         tag = answer.headers["ETag"]
-        self.assertRegex(tag, '^"[0-9a-f]+"$')
+        self.assertRegex(tag, '^W/"[0-9a-f]+"$')
         known = {"If-None-Match": tag}
         same = self.d.call("GET", f"/v1/jobs/{job}", headers=known)
         self.assertEqual((same.status, same.body, same.headers["ETag"]), (304, b"", tag))
@@ -131,6 +131,25 @@ class Waiting(Case):
             answer = connection.getresponse()
             self.assertEqual(json.loads(answer.read())["state"], "applied")
             self.assertNotEqual(answer.headers["ETag"], first.headers["ETag"])
+
+    @only_fake
+    def test_waits_through_progress(self):
+        """The tag that is known stands for the state, however far the job is."""
+        held = Held(self, self.d)
+        job = held.begin()
+        seen, tags = set(), set()
+        while len(seen) < 3:
+            answer = self.d.get(f"/v1/jobs/{job}")
+            seen.add(answer.json["progress"]["total"])
+            tags.add(answer.headers["ETag"])
+        self.assertEqual(len(tags), 1)
+        connection = self.d.connect(AT_ONCE)
+        self.addCleanup(connection.close)
+        connection.request("GET", f"/v1/jobs/{job}?wait=30", headers={"If-None-Match": tags.pop()})
+        self.assertEqual(self.d.get("/livez").status, 200)
+        held.let_go()
+        answer = connection.getresponse()
+        self.assertEqual((answer.status, json.loads(answer.read())["state"]), (200, "applied"))
 
     @only_fake
     def test_gives_up_in_time(self):
@@ -199,15 +218,31 @@ class Room(Case):
         self.assertEqual(self.d.get("/v1/facts", prompt=fact(11)["prompt"]).json["data"], [])
         last = self.d.edit(fact(13), headers={"Idempotency-Key": "last"})
         self.assertEqual(last.status, 202, "one more fits")
-        self.problem(self.d.call("POST", "/v1/rollbacks", {"to_version": 0}), 429)
+        back = self.d.call("POST", "/v1/rollbacks", {"to_version": 0})
+        self.assertEqual(back.status, 202, "what is to undo edits takes no room of theirs")
         again = self.d.edit(fact(13), headers={"Idempotency-Key": "last"})
         self.assertEqual(again.body, last.body, "a repeat takes no room")
         queue = self.d.get("/v1/status").json["queue"]
-        self.assertEqual((queue["jobs"], queue["facts"], queue["capacity"]), (2, 5, 5))
+        self.assertEqual((queue["jobs"], queue["facts"], queue["capacity"]), (3, 5, 5))
         self.problem(self.d.edit(*[fact(i) for i in range(6)]), 413)
         held.let_go()
         self.d.wait_job(last.json["id"])
         self.assertEqual(self.d.edit(fact(11)).status, 202, "there is room again")
+
+    def test_full_of_jobs(self):
+        """Those without facts are counted by themselves."""
+        held = Held(self, self.d)
+        held.begin()
+        jobs = [self.d.call("POST", "/v1/rollbacks", {"to_version": 0}) for _ in range(256)]
+        self.assertEqual({job.status for job in jobs}, {202})
+        self.problem(self.d.call("POST", "/v1/rollbacks", {"to_version": 0}), 429,
+                     detail="256 jobs without facts")
+        self.assertEqual(self.d.edit(fact(14)).status, 202)
+        for job in jobs[:200]:
+            self.d.call("POST", f"/v1/jobs/{job.json['id']}/cancel", b"")
+        again = self.d.call("POST", "/v1/rollbacks", {"to_version": 0})
+        held.let_go()
+        self.assertEqual(self.d.wait_job(again.json["id"])["state"], "applied")
 
     def test_cancel(self):
         held = Held(self, self.d)
