@@ -1,18 +1,17 @@
-/* dashboard.h - the files of daemon/dashboard, as they are in the binary. */
+/* dashboard.h - the page made of daemon/dashboard, as it is in the binary. */
 #ifndef MAL_DASHBOARD_H
 #define MAL_DASHBOARD_H
 
 #include <stddef.h>
 
-struct mal_resource {
-    const char *name; /* "events.js" */
-    const char *type; /* for Content-Type */
-    const char *etag; /* quoted; of the contents */
-    const unsigned char *data;
+struct mal_dashboard {
+    const unsigned char *page;
     size_t bytes;
+    const char *etag; /* quoted; of the page */
+    const char
+        *policy; /* Content-Security-Policy: the page's own style and script only */
 };
 
-/* The page itself first; ends with a NULL name. */
-extern const struct mal_resource mal_dashboard[];
+extern const struct mal_dashboard mal_dashboard;
 
 #endif

@@ -35,7 +35,6 @@ void mal_get_metrics(struct mal_daemon *d, struct mal_request *req);
 void mal_get_livez(struct mal_daemon *d, struct mal_request *req);
 void mal_get_readyz(struct mal_daemon *d, struct mal_request *req);
 void mal_get_dashboard(struct mal_daemon *d, struct mal_request *req);
-void mal_get_dashboard_file(struct mal_daemon *d, struct mal_request *req);
 void mal_get_openapi(struct mal_daemon *d, struct mal_request *req);
 
 #endif

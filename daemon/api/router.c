@@ -56,8 +56,6 @@ const struct mal_route mal_routes[] = {
      .query = "*"},
     {"GET", "/", mal_get_dashboard, MAL_ROLE_READ, MAL_BODY_NONE, true,
      .answers = "text/html", .query = "*"},
-    {"GET", "/dashboard/{file}", mal_get_dashboard_file, MAL_ROLE_READ, MAL_BODY_NONE,
-     true, .answers = "", .query = "*"},
     {"GET", "/openapi.json", mal_get_openapi, MAL_ROLE_NONE, MAL_BODY_NONE, true,
      .answers = "", .query = "*"},
     {NULL, NULL, NULL, MAL_ROLE_NONE, MAL_BODY_NONE, false},

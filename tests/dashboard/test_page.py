@@ -23,8 +23,10 @@ class Opening(PageCase):
             page.click(f"nav a[data-view={view}]")
             page.wait(f"!document.getElementById('view-{view}').hidden")
             self.assertEqual(page.js("document.querySelectorAll('main > section:not([hidden])').length"), 1)
-        outside = [url for url in page.requests if not url.startswith(f"http://{self.d.address}/")]
-        self.assertEqual(outside, [])
+        first, *others = [url for url in page.requests if not url.startswith("data:")]
+        self.assertEqual(first, f"http://{self.d.address}/")
+        self.assertEqual([u for u in others if not u.startswith(first + "v1/")], [])
+        self.assertGreater(page.js("document.querySelector('.brand img').naturalWidth"), 0)
 
     def test_unknown_addresses(self):
         for hash in "#nothing", "#job/job_none", "#version/99", "#fact/%E0%A4%A", "#diff/0/9":
