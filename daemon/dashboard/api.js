@@ -66,9 +66,10 @@ function describe(error, controller) {
   return error instanceof SyntaxError ? 'the answer is no JSON' : 'there is no answer from the daemon';
 }
 
-/* In full: a page that was opened as http://name:token@host may not call by a path alone. */
+/* Beside the page, which a proxy may have put under a path of its own. In full: a page that was opened
+ * as http://name:token@host may not call by a path alone. */
 export function address(path) {
-  return location.origin + path;
+  return new URL(`.${path}`, location.origin + location.pathname).href;
 }
 
 /* The answer's JSON; throws a Problem. options: body (any value), text and type (a body as it is),

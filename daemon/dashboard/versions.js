@@ -104,7 +104,7 @@ function compareForm(version) {
 
 function downloads(version) {
   if (version.pruned) return [];
-  const fileLink = (format, text) => buttonLink(text, `/v1/versions/${version.version}/delta?format=${format}`,
+  const fileLink = (format, text) => buttonLink(text, `v1/versions/${version.version}/delta?format=${format}`,
     { download: true, title: 'The difference from the base model, as a file' });
   return [fileLink('safetensors', 'safetensors'), fileLink('lora', 'LoRA')];
 }

@@ -1,6 +1,6 @@
 """A server between the browser and a daemon: it passes everything on, unless a test wants another
 answer (a status for a method and path, a function of the JSON of a path) or a stream of events that
-the test writes itself."""
+the test writes itself. With a prefix it has the daemon under a path of its own, and nothing beside."""
 import http.client
 import http.server
 import json
@@ -37,6 +37,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def forward(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        if not self.path.startswith(self.server.prefix + "/"):
+            self.refuse(404)
+            return
+        self.path = self.path[len(self.server.prefix):]
         path = self.path.split("?")[0]
         self.server.seen.append((self.command, path, dict(self.headers), body))
         for (method, prefix), status in self.server.refused.items():
@@ -80,12 +84,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Proxy(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, upstream):
+    def __init__(self, upstream, prefix=""):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.upstream = upstream
+        self.upstream, self.prefix = upstream, prefix
         self.refused, self.changed, self.seen = {}, {}, []
         self.events, self.streams = None, 0
-        self.address = f"127.0.0.1:{self.server_port}"
+        self.address = f"127.0.0.1:{self.server_port}{prefix}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def serve_events(self):

@@ -1,4 +1,5 @@
 """What the dashboard does when the daemon goes away, answers no, or pushes events."""
+import pathlib
 import tempfile
 
 import pages
@@ -160,6 +161,46 @@ class Tokens(PageCase):
     def test_none(self):
         self.page.open(f"http://{self.d.address}/")
         self.page.wait_text("body", "Unauthorized")
+
+
+class Elsewhere(PageCase):
+    """The page is not where the daemon serves it."""
+
+    def test_below_a_path(self):
+        self.d.apply(FACT)
+        proxy = Proxy(self.d.address, "/behind/malmend")
+        self.addCleanup(proxy.close)
+        self.visit("#teach", proxy.address)
+        page = self.page
+        page.fill("#teach-prompt", "Taught through a proxy is")
+        page.fill("#teach-target", "this")
+        page.click("#teach-go")
+        self.notice("applied")
+        page.click("nav a[data-view=facts]")
+        page.wait(self.row("facts", "Taught through a proxy is"))
+        page.js("location.hash = '#version/1'")
+        page.wait("document.querySelector('#drawer-body a[download]')")
+        links = page.js("[...document.querySelectorAll('a[download], footer a')].map((a) => a.href)")
+        self.assertEqual([link.split("?")[0] for link in links],
+                         [f"http://{proxy.address}/{path}" for path in
+                          ("openapi.json", "v1/versions/1/delta", "v1/versions/1/delta")])
+        below = (f"http://{proxy.address}/", "data:")
+        self.assertEqual([url for url in page.requests if not url.startswith(below)], [])
+        self.assertIn("/v1/events", [path for _, path, _, _ in proxy.seen])
+
+    def test_saved(self):
+        """It looks as it does, and says that there is no daemon."""
+        file = pathlib.Path(self.d.directory) / "saved.html"
+        file.write_bytes(self.d.get("/").body)
+        page = self.page
+        page.open(file.as_uri())
+        page.wait_text("#banner", "The daemon does not answer")
+        self.check()
+        self.assertEqual(page.js("getComputedStyle(document.querySelector('.notices')).listStyleType"), "none")
+        page.click("nav a[data-view=jobs]")
+        page.wait("!document.getElementById('view-jobs').hidden")
+        # Pages of files may call nothing, and the browser says so.
+        page.faults = [fault for fault in page.faults if not fault.startswith("Fetch API cannot load file:")]
 
 
 class Loading(Between):
