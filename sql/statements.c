@@ -46,7 +46,7 @@
     "SELECT version, parent, kind, created_ms, to_version, n_facts, live_facts,"   \
     " weights_hash, chain_hash, delta_hash, encoding, delta_bytes, editor_method," \
     " editor_hash, update_mode, modules_json, measures_json, pruned, keyframe,"    \
-    " values_hash FROM versions "
+    " values_hash, basis FROM versions "
 
 /* ?2: the version whose jobs they are */
 #define OF_JOBS \
@@ -245,8 +245,8 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "INSERT INTO versions (version, parent, kind, created_ms, to_version, n_facts,"
         " live_facts, weights_hash, chain_hash, delta_hash, encoding, delta_bytes,"
         " editor_method, editor_hash, update_mode, modules_json, measures_json, pruned,"
-        " keyframe, values_hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11,"
-        " ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20)",
+        " keyframe, values_hash, basis) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10,"
+        " ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
 
     /* ---- Blobs ---- */
 

@@ -94,6 +94,8 @@ struct mal_version_row {
     bool pruned;             /* its blobs are gone */
     bool keyframe;           /* its blobs hold the whole shift of every module */
     char *values_hash;       /* hex, over what mal_store_values lists; "" or NULL: nothing */
+    char *basis;             /* hex, of what the facts' system is made of beside their keys; "" or
+                                NULL: not known, or there is none */
 };
 
 /* Who asked for what. job and created_ms are the store's to fill in, and id, from 1, ascending. */

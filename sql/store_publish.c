@@ -187,6 +187,7 @@ static bool insert_version(struct mal_store *store, const struct mal_version_row
     mal_bind_int(&q, row->pruned);
     mal_bind_int(&q, row->keyframe);
     mal_bind_text(&q, or_empty(row->values_hash));
+    mal_bind_text(&q, or_empty(row->basis));
     return mal_query_run(&q, NULL, err);
 }
 

@@ -39,6 +39,7 @@ void mal_version_row_finish(struct mal_version_row *row) {
     mal_free(row->modules_json);
     mal_free(row->measures_json);
     mal_free(row->values_hash);
+    mal_free(row->basis);
     *row = (struct mal_version_row){0};
 }
 
@@ -160,6 +161,7 @@ static bool take_version(struct mal_query *q, void *out, struct mal_error *err) 
     row.pruned = mal_take_int(q) != 0;
     row.keyframe = mal_take_int(q) != 0;
     row.values_hash = mal_take_text(q);
+    row.basis = mal_take_text(q);
     if (!mal_query_taken(q, err)) {
         mal_version_row_finish(&row);
         return false;

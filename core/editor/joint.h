@@ -36,6 +36,9 @@ bool mal_joint_create_alone(struct mal_joint **out, struct mal_model *model,
 void mal_joint_destroy(struct mal_joint *joint);            /* takes NULL */
 size_t mal_joint_held_bytes(const struct mal_joint *joint); /* device memory in use */
 
+/* e^lamda of module m, the multiple of I in its A. */
+double mal_joint_ridge(const struct mal_editor *editor, size_t m);
+
 /* Keys of texts that are in the live weights already join A (sign 1), or leave it (-1);
  * the model must read the origin's weights, also after a tick. */
 bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examples,

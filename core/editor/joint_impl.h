@@ -55,7 +55,6 @@ struct mal_joint_ticker mal_joint_ticker(const struct mal_joint *joint,
 struct mal_pace mal_joint_pace(const struct mal_joint *joint,
                                struct mal_joint_ticker *ticker /* borrowed */);
 
-double mal_joint_ridge(const struct mal_editor *editor, size_t m); /* e^lamda */
 /* A system that is alone gets its A where these rows, the first, are too many for the
  * dual form. */
 bool mal_joint_settle(struct mal_joint *joint, const struct mal_edit_rows *rows,

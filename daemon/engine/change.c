@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/json.h"
+#include "daemon/engine/basis.h"
 #include "daemon/engine/change_impl.h"
 #include "daemon/engine/measures.h"
 #include "daemon/engine/stager.h"
@@ -128,6 +129,7 @@ bool mal_change_fill_row(struct mal_engine *engine, struct mal_store *store,
         !row->editor_hash || !row->update || !row->modules_json || !row->measures_json) {
         return mal_fail(err, MAL_NO_MEMORY, "version");
     }
+    if (!mal_basis_of_row(engine, store, row, err)) return false;
     struct mal_version_row parent = {0};
     bool ok = row->parent < 0 || mal_store_get_version(store, row->parent, &parent, err);
     ok = ok && mal_history_chain(row, row->parent < 0 ? "" : parent.chain_hash, hex, err);

@@ -14,6 +14,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "daemon/base/check.h"
+#include "daemon/engine/basis.h"
 
 /* ---- Opening ---- */
 
@@ -95,7 +96,7 @@ static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
         return false;
     engine->editor = editor;
     mal_hash_hex(&editor->hash, engine->editor_hash);
-    return measure_base_perplexity(engine, err);
+    return mal_engine_find_basis(engine, err) && measure_base_perplexity(engine, err);
 }
 
 static bool open_editor(struct mal_engine *engine, const char *path,

@@ -183,6 +183,10 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
                        const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) MAL_CHECK;
+/* Whether the live facts were solved with another ridge, preservation or tokenizer: then
+ * they are to be solved anew before anything else is changed in their system. */
+bool mal_engine_solved_otherwise(struct mal_engine *engine, struct mal_store *store,
+                                 bool *out, struct mal_error *err) MAL_CHECK;
 /* Solves all live facts anew from the base. out->passes: it measures no worse. */
 bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
                             int64_t now_ms, const struct mal_progress *progress,

@@ -63,6 +63,10 @@ bool mal_history_chain(const struct mal_version_row *row, const char *parent_cha
     mal_hasher_add_text(hasher, row->measures_json);
     if (row->values_hash && row->values_hash[0])
         mal_hasher_add_text(hasher, row->values_hash);
+    if (row->basis && row->basis[0]) {
+        mal_hasher_add_text(hasher, "basis");
+        mal_hasher_add_text(hasher, row->basis);
+    }
     struct mal_hash hash = mal_hasher_end(hasher);
     mal_hasher_destroy(hasher);
     mal_hash_hex(&hash, out);

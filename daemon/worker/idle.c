@@ -85,8 +85,10 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
     struct mal_progress progress = mal_run_progress(run);
     struct mal_change change = {0};
     struct mal_idle *idle = &worker->idle;
-    bool ok = mal_engine_repair(worker->engine, worker->store, idle->found, idle->n_found,
-                                mal_clock_unix_ms(), &progress, &change, err);
+    bool ok = mal_worker_solve_anew(worker, &progress, err);
+    if (!ok || idle->version != mal_engine_live(worker->engine)) return ok;
+    ok = mal_engine_repair(worker->engine, worker->store, idle->found, idle->n_found,
+                           mal_clock_unix_ms(), &progress, &change, err);
     mal_worker_count_change(worker, &change);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);

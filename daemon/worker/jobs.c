@@ -100,6 +100,26 @@ static void abandon(struct mal_worker *worker) {
     mal_stager_drop(worker->stager);
 }
 
+/* What was solved with other settings is solved anew, be it measured worse: on a system
+ * of these settings no change of it could be right. */
+bool mal_worker_solve_anew(struct mal_worker *worker, const struct mal_progress *progress,
+                           struct mal_error *err) {
+    bool otherwise;
+    struct mal_change change = {0};
+    if (!mal_engine_solved_otherwise(worker->engine, worker->store, &otherwise, err))
+        return false;
+    if (!otherwise) return true;
+    mal_log("warning", "live facts are solved anew", "{s:I,s:s}", "version",
+            (json_int_t)mal_engine_live(worker->engine), "detail",
+            "they were solved with another ridge, preservation or tokenizer");
+    bool ok = mal_engine_consolidate(worker->engine, worker->store, mal_clock_unix_ms(),
+                                     progress, &change, err);
+    mal_worker_count_change(worker, &change);
+    ok = ok && mal_worker_apply(worker, &change, NULL, 0, progress, err);
+    mal_change_finish(&change);
+    return ok || mal_fail_wrap(err, "the live facts could not be solved anew");
+}
+
 /* ---- Edits ---- */
 
 /* Above that number an editor's step costs what should stay as it was. */
@@ -297,7 +317,8 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
     struct mal_resume resume = {0};
     e.whole.resume = &resume;
     bool ok = mal_worker_resume_init(worker, batch, &resume, err) &&
-              mal_worker_need_editor(worker, e.whole.facts, n, &progress, err);
+              mal_worker_need_editor(worker, e.whole.facts, n, &progress, err) &&
+              mal_worker_solve_anew(worker, &progress, err);
     if (ok && n_jobs == batch->n_jobs) warn_of_size(worker, n);
     ok = ok && read_gates(&e, err) &&
          mal_engine_ask(worker->engine, e.whole.facts, n, &progress, &e.agreement, err) &&
@@ -379,7 +400,8 @@ static bool run_other(struct mal_worker *worker, const struct mal_job_batch *bat
         ok = run_rollback(worker, batch, &progress, &change, err);
         break;
     case MAL_JOB_RETRACTION:
-        ok = run_retraction(worker, batch, &progress, &change, err);
+        ok = mal_worker_solve_anew(worker, &progress, err) &&
+             run_retraction(worker, batch, &progress, &change, err);
         break;
     case MAL_JOB_CONSOLIDATION:
         ok = run_consolidation(worker, batch, &progress, &change, err);

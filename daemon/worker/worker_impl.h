@@ -128,6 +128,9 @@ struct mal_progress mal_run_progress(struct mal_run *run);
  * refusal of a single one. On an error nothing has changed. */
 bool mal_worker_run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
                          size_t job, size_t n_jobs, struct mal_error *err) MAL_CHECK;
+/* Before a change of the live facts' system: nothing, or a version of its own. */
+bool mal_worker_solve_anew(struct mal_worker *worker, const struct mal_progress *progress,
+                           struct mal_error *err) MAL_CHECK;
 /* A prepared change becomes durable, then live; or it is forgotten. */
 bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
                       const char *const *jobs, size_t n_jobs,

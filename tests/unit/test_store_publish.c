@@ -28,7 +28,8 @@ static void version_comes_back_as_published(void **state) {
                                   .modules_json = modules,
                                   .measures_json = measures,
                                   .keyframe = true,
-                                  .values_hash = values};
+                                  .values_hash = values,
+                                  .basis = chain};
     struct mal_publish p = {.row = &row, .now_ms = 3000};
     assert_done(mal_store_stage_values(store, 1, &fact, 1, &err));
     assert_done(mal_store_publish(store, &p, &err));
@@ -55,10 +56,12 @@ static void version_comes_back_as_published(void **state) {
     assert_false(got.pruned);
     assert_true(got.keyframe);
     assert_string_equal(got.values_hash, values);
+    assert_string_equal(got.basis, chain);
     mal_version_row_finish(&got);
     assert_done(mal_store_get_version(store, 0, &got, &err));
     assert_false(got.keyframe);
     assert_string_equal(got.values_hash, "");
+    assert_string_equal(got.basis, "");
     mal_version_row_finish(&got);
     mal_store_close(store);
 }
@@ -406,6 +409,7 @@ static void what_is_published_stays_as_it_is(void **state) {
         "UPDATE versions SET live_facts = 9, pruned = 1",
         "UPDATE versions SET keyframe = 1",
         "UPDATE versions SET values_hash = ''",
+        "UPDATE versions SET basis = 'zz'",
         "DELETE FROM versions",
         "UPDATE blobs SET sha256 = 'zz'",
         "UPDATE blob_chunks SET data = x'00'",
