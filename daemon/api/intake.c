@@ -88,8 +88,8 @@ static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *ou
     if (!mal_store_find_idempotency(store, in->key, &hash, &answer, err)) return false;
     bool ok = true;
     if (answer && hash && strcmp(hash, in->hash)) {
-        ok =
-            mal_fail(err, MAL_INVALID, "this Idempotency-Key was used with another body");
+        ok = mal_fail(err, MAL_INVALID,
+                      "this Idempotency-Key was used for another request");
     } else if (answer && (ok = read_id(answer, in->job_id, err))) {
         *out_repeat = true;
         in->answer = answer;

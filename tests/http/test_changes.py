@@ -156,10 +156,10 @@ class Accepted(Taking):
         first, again = self.delete("forty", key), self.delete("forty", key)
         self.assertEqual((first.status, again.status, again.body), (202, 202, first.body))
         self.assertEqual(again.headers["Location"], first.headers["Location"])
-        self.problem(self.delete("forty", key, mode="drop"), 422, detail="another body")
-        self.problem(self.delete("forty", key, reason="r"), 422, detail="another body")
-        self.problem(self.delete("more", key), 422, detail="another body")
-        self.problem(self.retract("forty", headers=key), 422, detail="another body")
+        self.problem(self.delete("forty", key, mode="drop"), 422, detail="for another request")
+        self.problem(self.delete("forty", key, reason="r"), 422, detail="for another request")
+        self.problem(self.delete("more", key), 422, detail="for another request")
+        self.problem(self.retract("forty", headers=key), 422, detail="for another request")
         key = {"Idempotency-Key": "l"}
         body = {"reason": "r"}
         first, again = (self.d.call("POST", "/v1/consolidations", body, key) for _ in range(2))

@@ -327,8 +327,8 @@ class Refused(Evaluating):
         again = self.evaluate(fact(5), headers=key)
         self.assertEqual((first.status, again.body), (202, first.body))
         self.assertEqual(again.headers["Location"], first.headers["Location"])
-        self.problem(self.evaluate(fact(6), headers=key), 422, detail="another body")
-        self.problem(self.d.edit(fact(5), headers=key), 422, detail="another body")
+        self.problem(self.evaluate(fact(6), headers=key), 422, detail="for another request")
+        self.problem(self.d.edit(fact(5), headers=key), 422, detail="for another request")
         self.done(first.json["id"])
 
     @only_fake
