@@ -31,6 +31,7 @@ void mal_post_rollbacks(struct mal_daemon *d, struct mal_request *req) {
 /* ---- Consolidations ---- */
 
 static bool decode_consolidation(struct mal_intake *in, struct mal_error *err) {
+    if (in->req->bodiless) return true;
     return mal_decode_consolidation(body_of(in->req), in->req->body_bytes,
                                     &in->consolidation, err);
 }

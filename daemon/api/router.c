@@ -15,8 +15,8 @@ const struct mal_route mal_routes[] = {
     {"POST", "/v1/rollbacks", mal_post_rollbacks, MAL_ROLE_EDIT, MAL_BODY_JSON, false},
     {"POST", "/v1/retractions", mal_post_retractions, MAL_ROLE_EDIT, MAL_BODY_JSON,
      false},
-    {"POST", "/v1/consolidations", mal_post_consolidations, MAL_ROLE_EDIT, MAL_BODY_JSON,
-     false},
+    {"POST", "/v1/consolidations", mal_post_consolidations, MAL_ROLE_EDIT,
+     MAL_BODY_JSON_OR_NONE, false},
     {"POST", "/v1/evaluations", mal_post_evaluations, MAL_ROLE_INFER, MAL_BODY_JSON,
      false},
     {"GET", "/v1/jobs", mal_list_jobs, MAL_ROLE_READ, MAL_BODY_NONE, false,
@@ -92,8 +92,19 @@ static void bind_params(struct mal_request *req, const char **starts,
     }
 }
 
+static bool announces_body(const struct mal_request *req) {
+    const char *length = mal_request_header(req, "Content-Length");
+    return mal_request_header(req, "Transfer-Encoding") ||
+           (length && length[strspn(length, "0")]);
+}
+
+static bool comes_without_body(const struct mal_request *req, enum mal_body body) {
+    if (body != MAL_BODY_JSON_OR_NONE) return body == MAL_BODY_NONE;
+    return !*req->content_type && !announces_body(req);
+}
+
 static bool check_type(struct mal_request *req, enum mal_body body) {
-    if (body == MAL_BODY_NONE) return true;
+    if (comes_without_body(req, body)) return true;
     if (!strcmp(req->content_type, "application/json")) return true;
     bool lines = body == MAL_BODY_JSON_OR_LINES;
     if (lines && !strcmp(req->content_type, "application/x-ndjson")) return true;
@@ -197,7 +208,7 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
         !check_query(req, route->query)) {
         return;
     }
-    req->bodiless = route->body == MAL_BODY_NONE;
+    req->bodiless = comes_without_body(req, route->body);
     bind_params(req, found.starts, found.lengths);
     if (route->begin) route->begin(d, req);
 }

@@ -5,7 +5,12 @@
 #include "daemon/api/daemon.h"
 #include "daemon/http/role.h"
 
-enum mal_body { MAL_BODY_NONE, MAL_BODY_JSON, MAL_BODY_JSON_OR_LINES };
+enum mal_body {
+    MAL_BODY_NONE,
+    MAL_BODY_JSON,
+    MAL_BODY_JSON_OR_NONE, /* none, and no Content-Type, stands for {} */
+    MAL_BODY_JSON_OR_LINES
+};
 
 struct mal_route {
     const char *method;

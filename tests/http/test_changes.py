@@ -179,6 +179,22 @@ class Accepted(Taking):
         self.cancel(job["id"])
         held.end()
 
+    def test_consolidation_without_a_body(self):
+        held = self.block()
+        path = "/v1/consolidations"
+        for headers in ({}, {"Content-Length": "0"}):
+            lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Connection: close"]
+            lines += [f"{name}: {value}" for name, value in headers.items()]
+            got = self.d.raw("\r\n".join(lines).encode() + b"\r\n\r\n")
+            self.assertTrue(got.startswith(b"HTTP/1.1 202 "), got)
+            job = json.loads(got.split(b"\r\n\r\n", 1)[1])
+            self.assertEqual((job["kind"], job["state"]), ("consolidation", "queued"))
+            self.assertNotIn("reason", job)
+            self.cancel(job["id"])
+        self.problem(self.d.call("POST", path, b"{}", {"Content-Type": ""}), 415)
+        self.problem(self.d.call("POST", path, b""), 400)
+        held.end()
+
     def test_survives_a_kill(self):
         (a,), _ = self.teach(fact(50))
         held = self.block()
