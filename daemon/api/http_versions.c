@@ -104,37 +104,54 @@ static json_t *render_model(const char *id, int64_t version, int64_t created_ms)
                      (json_int_t)version);
 }
 
-static void add_model(json_t *data, const char *id, int64_t version, int64_t created_ms) {
-    json_array_append_new(data, render_model(id, version, created_ms));
+struct models {
+    struct mal_page page;
+    bool begun; /* what `after` names is behind us */
+    bool has_more;
+    json_t *data;
+};
+
+static void add_model(struct models *m, const char *id, int64_t version,
+                      int64_t created_ms) {
+    if (!m->begun) {
+        m->begun = !strcmp(id, m->page.after);
+    } else if (json_array_size(m->data) < m->page.limit) {
+        json_array_append_new(m->data, render_model(id, version, created_ms));
+    } else {
+        m->has_more = true;
+    }
 }
 
 static bool add_models(struct mal_daemon *d, const struct mal_status_view *view,
-                       json_t *data, struct mal_error *err) {
+                       struct models *m, struct mal_error *err) {
+    m->begun = !m->page.after;
     for (size_t i = 0; i < view->n_versions; i++) {
         struct mal_version_row row = {0};
         int64_t version = view->versions[i];
         if (!mal_store_get_version(d->reader, version, &row, err)) return false;
         char id[32];
         snprintf(id, sizeof id, "v%" PRId64, version);
-        if (version == 0) add_model(data, "base", 0, row.created_ms);
-        if (version == view->live_version)
-            add_model(data, "live", version, row.created_ms);
-        add_model(data, id, version, row.created_ms);
+        if (version == 0) add_model(m, "base", 0, row.created_ms);
+        if (version == view->live_version) add_model(m, "live", version, row.created_ms);
+        add_model(m, id, version, row.created_ms);
         mal_version_row_finish(&row);
     }
-    return true;
+    return m->begun ||
+           mal_fail(err, MAL_INVALID,
+                    "query parameter 'after': there is no model '%.64s'", m->page.after);
 }
 
 void mal_list_models(struct mal_daemon *d, struct mal_request *req) {
     struct mal_error err = {0};
     struct mal_status_view view = {0};
-    json_t *data = json_array();
-    bool ok = mal_status_view(d->status, &view, &err) && add_models(d, &view, data, &err);
+    struct models m = {.data = json_array()};
+    bool ok = mal_query_page(req, &m.page, &err) &&
+              mal_status_view(d->status, &view, &err) && add_models(d, &view, &m, &err);
     mal_status_view_finish(&view);
     if (ok) {
-        mal_http_json(req, 200, mal_page_json(data, "id", false));
+        mal_http_json(req, 200, mal_page_json(m.data, "id", m.has_more));
     } else {
-        json_decref(data);
+        json_decref(m.data);
         mal_http_fail(req, &err);
     }
 }

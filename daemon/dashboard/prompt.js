@@ -48,7 +48,7 @@ function showModels() {
 
 async function loadModels() {
   try {
-    models = (await get('/v1/models')).data;
+    models = (await get('/v1/models?limit=100')).data;
   } catch {
     return;
   }

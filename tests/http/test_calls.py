@@ -153,6 +153,19 @@ class Read(Case):
             self.problem(self.d.get("/v1/models/" + name), 404, detail="no model")
         self.assertEqual(self.d.complete("x", model=ids[-1]).status, 200)
 
+    def test_models_by_page(self):
+        names = [m["id"] for m in self.d.get("/v1/models").json["data"]]
+        first = self.d.get("/v1/models", limit=2).json
+        self.assertEqual((first["first_id"], first["last_id"], first["has_more"]),
+                         (names[0], names[1], True))
+        rest = self.d.get("/v1/models", after=first["last_id"]).json
+        self.assertEqual([m["id"] for m in first["data"] + rest["data"]], names)
+        self.assertFalse(rest["has_more"])
+        last = self.d.get("/v1/models", after=names[-1]).json
+        self.assertEqual((last["data"], last["last_id"], last["has_more"]), ([], None, False))
+        self.problem(self.d.get("/v1/models", after="v99"), 422, detail="no model 'v99'")
+        self.problem(self.d.get("/v1/models", limit=101), 422, detail="limit")
+
     def test_status(self):
         s = self.d.get("/v1/status").json
         self.assertEqual(set(s), {

@@ -161,7 +161,7 @@ def lists(w, job_rows, fact_rows):
 def say(w, live_version):
     """The same weights say the same, in whichever version and life."""
     models = [("live", live_version)]
-    models += [(model["id"], int(model["id"][1:])) for model in w.get("/v1/models")["data"] if model["id"][0] == "v"]
+    models += [(model["id"], int(model["id"][1:])) for model in w.pages("/v1/models") if model["id"][0] == "v"]
     for model, number in models[:4]:
         weights = w.model.versions[number].weights
         if not w.options.classifies:
