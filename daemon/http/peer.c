@@ -3,8 +3,12 @@
 #include "daemon/http/peer.h"
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
 #include <netinet/in.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 static void read_unix(int fd, struct mal_peer *out) {
@@ -51,4 +55,16 @@ void mal_peer_read(int fd, struct mal_peer *out) {
     case AF_INET6: read_v6(&a.v6.sin6_addr, out); break;
     default: break;
     }
+}
+
+bool mal_peer_taken(int fd, uint64_t *out_bytes) {
+    struct tcp_info info;
+    socklen_t bytes = sizeof info;
+    int unread;
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) ||
+        bytes < offsetof(struct tcp_info, tcpi_bytes_received) + 8 ||
+        ioctl(fd, SIOCINQ, &unread))
+        return false;
+    *out_bytes = info.tcpi_bytes_received - (uint64_t)unread;
+    return true;
 }

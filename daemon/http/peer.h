@@ -16,5 +16,7 @@ struct mal_peer {
 
 /* Of a connected socket. What cannot be found out is not known, and may nothing. */
 void mal_peer_read(int fd, struct mal_peer *out);
+/* How much of what it has sent was read; false: not known, as of a Unix socket. */
+bool mal_peer_taken(int fd, uint64_t *out_bytes);
 
 #endif

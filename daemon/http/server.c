@@ -15,9 +15,9 @@
 #include "daemon/http/server_impl.h"
 
 enum {
-    /* Above the limits of framing, so that they are ours to refuse; the library fills it
-       with zeros for each request. */
-    CONNECTION_MEMORY = 64 << 10,
+    /* Above the limits of framing, so that they are ours to refuse: a header takes 64
+       bytes beside its text. The library fills it with zeros for each request. */
+    CONNECTION_MEMORY = 128 << 10,
     QUIET_MS = 500 /* for a stream's client to take what is left */
 };
 
@@ -40,6 +40,7 @@ static void run(void *arg) {
     MHD_UNSIGNED_LONG_LONG ms;
     do {
         server->resumed = false;
+        server->ended = NULL;
         MHD_run(server->mhd);
         if (server->n_broken) close_broken(server);
     } while (server->resumed);
@@ -138,6 +139,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     *context = NULL;
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
     ex->client->exchange = NULL;
+    mal_peer_taken(mal_exchange_socket(connection), &ex->client->taken);
+    ex->server->ended = ex->client;
     ex->server->n_exchanges--;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !ex->client->broken) {
         ex->client->broken = true;
@@ -172,6 +175,7 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     struct mal_client *client = *context;
     if (!client) return;
     server->n_clients--;
+    if (server->ended == client) server->ended = NULL;
     if (client->broken) server->n_broken--;
     if (client->next) client->next->prev = client->prev;
     if (client->prev) {
@@ -254,7 +258,8 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
     }
     errno = 0;
     server->mhd = MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, server,
+        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        on_request, server, MHD_OPTION_EXTERNAL_LOGGER, mal_server_heard, server,
         MHD_OPTION_LISTEN_SOCKET, (MHD_socket)options->listen_fd,
         MHD_OPTION_CONNECTION_LIMIT, options->max_connections,
         MHD_OPTION_PER_IP_CONNECTION_LIMIT, options->max_per_address,

@@ -33,8 +33,8 @@ void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *ti
     o->answered(o->arg, &ex->pub, status);
     int fd = mal_exchange_socket(ex->connection);
     if (fd < 0) return;
-    if (send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL) == m)
-        shutdown(fd, SHUT_WR);
+    (void)send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    shutdown(fd, SHUT_WR);
 }
 
 uint64_t mal_exchange_max_body(const struct mal_exchange *ex) {

@@ -3,6 +3,7 @@
 #define MAL_SERVER_IMPL_H
 
 #include <microhttpd.h>
+#include <stdarg.h>
 
 #include "daemon/base/ids.h"
 #include "daemon/http/server.h"
@@ -29,6 +30,7 @@ struct mal_client {
     bool cut;
     bool broken; /* its answer broke off; the library is still to close it */
     struct mal_peer from;
+    uint64_t taken; /* bytes, up to the end of its last request */
 };
 
 struct mal_header {
@@ -68,6 +70,7 @@ struct mal_server {
     uint64_t n_accepted;
     struct MHD_Response *no_memory; /* 503, where there is none for another */
     struct mal_id_maker ids;        /* of requests */
+    struct mal_client *ended;       /* whose request was the last to end in this run */
     bool quiet;                     /* stopping */
     bool resumed; /* the library does not wake its own descriptor for this */
 };
@@ -98,6 +101,10 @@ uint64_t mal_exchange_max_body(const struct mal_exchange *ex);
 bool mal_exchange_take(struct mal_exchange *ex, const char *data, size_t bytes) MAL_CHECK;
 /* Who worked on a piece is done, or has answered. */
 void mal_exchange_rested(struct mal_exchange *ex);
+
+/* The library's log: what it refuses itself is answered with a problem
+ * (server_refusal.c). */
+void mal_server_heard(void *arg, const char *format, va_list args);
 
 int mal_exchange_socket(struct MHD_Connection *connection); /* -1: none */
 /* The library takes no answer in the middle of a request, so this one is written past it,

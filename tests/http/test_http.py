@@ -52,8 +52,7 @@ class Framing(Case):
 
     def test_bad_lengths(self):
         for length in ("-5", "+5", "5x", "0x5", "", "5 5", "5,5", "9" * 30):
-            got = self.d.raw(post(f"Content-Length: {length}"), shut=True)
-            self.assertIn(statuses(got)[:1], ([400], [413]), (length, got))
+            self.refused(post(f"Content-Length: {length}"))
 
     def test_no_length(self):
         self.refused(post(body=b""), 411)
