@@ -94,6 +94,13 @@ class Refused(Case):
             self.assertEqual(statuses(connection.sock.recv(1 << 16)), [200])
             connection.close()
 
+    def test_smuggled(self):
+        """A line that ends the head for one and not for the other; a value that one cuts."""
+        inner = b"GET /livez HTTP/1.1\r\nHost: inner"
+        for line in (b": x", b":", b"\0", b"\0X: y", b"X: y\0z", b"X: y\r\n z", b"X: y\r\n\tz"):
+            for end in (END, b"\r\nX: y" + END, b"\r\n" + inner + END):
+                self.refused(400, GET + line + end)
+
     def test_many_headers(self):
         """9 KB of them, each a few bytes."""
         headers = b"".join(b"a%d: b\r\n" % i for i in range(1000))
