@@ -165,6 +165,9 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
         refuse(ex, MHD_HTTP_BAD_REQUEST, detail);
         return;
     }
+    /* The library lets chunks end in a mere LF, which others may read as something else:
+       nothing is to follow them. */
+    if (ex->chunked) mal_request_set(&ex->pub, "Connection", "close");
     bool has_length = ex->declared != UINT64_MAX;
     if (!ex->path) {
         refuse(ex, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");

@@ -8,7 +8,7 @@
 #include "daemon/base/ids.h"
 #include "daemon/http/server.h"
 
-enum { MAL_SERVER_HEADERS_SET = 8 };
+enum { MAL_SERVER_HEADERS_SET = 9 };
 
 enum mal_phase {
     MAL_PHASE_IDLE,

@@ -5,7 +5,7 @@ import unittest
 
 import harness
 from harness import AT_ONCE, Case, Daemon
-from test_http import statuses
+from test_http import chunked, statuses
 
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 POST = b"POST /v1/edits HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -100,6 +100,13 @@ class Refused(Case):
         for line in (b": x", b":", b"\0", b"\0X: y", b"X: y\0z", b"X: y\r\n z", b"X: y\r\n\tz"):
             for end in (END, b"\r\nX: y" + END, b"\r\n" + inner + END):
                 self.refused(400, GET + line + end)
+
+    def test_line_feeds(self):
+        """They end a line of a head. Of a chunk, too; but what follows the body is not read."""
+        self.assertEqual(statuses(self.d.raw(GET.replace(b"\r", b"") + b"Connection: close\n\n")), [200])
+        for body in (b"2\n{}\n0\n\n", chunked(b"{}"), b"2\r\n{}\r\n0\r\n: x" + END):
+            got = self.d.raw(CHUNKS + body + GET + END, AT_ONCE)
+            self.assertEqual(statuses(got), [422], got)
 
     def test_many_headers(self):
         """9 KB of them, each a few bytes."""
