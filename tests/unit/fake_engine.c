@@ -294,13 +294,13 @@ static bool any_held(const struct mal_fact *facts, size_t n) {
     return false;
 }
 
-/* While it is held there is more and more to do. */
+/* While it is held it is now at one step, now at the other. */
 static bool work(const struct mal_fact *facts, size_t n,
                  const struct mal_progress *progress, struct mal_error *err) {
-    int total = 2;
+    int turn = 0;
     for (int done = 0; done < 2; done += done || !any_held(facts, n)) {
         poll(NULL, 0, SLICE_MS);
-        if (!progress->tick(progress->arg, MAL_STAGE_FORWARD, done, total++)) {
+        if (!progress->tick(progress->arg, MAL_STAGE_FORWARD, turn++ % 2, 2)) {
             return mal_fail(err, MAL_CANCELLED, "cancelled");
         }
     }
