@@ -18,16 +18,18 @@ struct mal_edit_diffs {
     int64_t rows;   /* of one slice */
     bool untrained; /* no blocks, and one step for all modules */
     float lr;
-    float **means; /* (n_shapes) owned, of the untrained form */
+    struct mal_normalizer *own; /* (n_shapes) statistics of the identity network */
 };
 
-/* The statistics of the untrained form, without the gradients' mean. */
-static bool without_mean(struct mal_edit_diffs *diffs, size_t s,
-                         struct mal_editor_shape *shape, struct mal_error *err) {
-    float *mean = mal_calloc((size_t)shape->size, sizeof *mean);
-    if (!mean) return mal_fail(err, MAL_NO_MEMORY, "networks");
-    memcpy(mean, shape->norm.mean, (size_t)shape->d_in * sizeof *mean);
-    diffs->means[s] = shape->norm.mean = mean;
+/* The untrained form does not centre gradients. */
+static bool take_norm(struct mal_edit_diffs *diffs, size_t s,
+                      struct mal_editor_shape *shape, struct mal_error *err) {
+    struct mal_normalizer *own = &diffs->own[s];
+    if (!mal_normalizer_copy(own, &shape->norm, err)) return false;
+    if (diffs->untrained)
+        memset(own->mean + shape->d_in, 0, (size_t)shape->d_out * sizeof *own->mean);
+    mal_normalizer_lift(own, shape->d_in);
+    shape->norm = *own;
     return true;
 }
 
@@ -36,8 +38,10 @@ static bool open_net(struct mal_edit_diffs *diffs, const struct mal_normalizer *
     const struct mal_editor *editor = diffs->editor;
     struct mal_editor_shape shape = editor->shapes[s];
     if (norms) shape.norm = norms[s];
-    if (diffs->untrained && !without_mean(diffs, s, &shape, err)) return false;
     int64_t n_blocks = diffs->untrained ? 0 : editor->n_blocks;
+    bool running = editor->method->running; /* a batch it edits is in them */
+    bool own = diffs->untrained || (n_blocks == 0 && !running);
+    if (own && !take_norm(diffs, s, &shape, err)) return false;
     return mal_hypernet_create(&diffs->nets[s], &shape, editor->rank, n_blocks, diffs->be,
                                err);
 }
@@ -47,8 +51,8 @@ static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer 
     const struct mal_editor *editor = diffs->editor;
     size_t scratch = 0;
     diffs->nets = mal_calloc(editor->n_shapes, sizeof *diffs->nets);
-    diffs->means = mal_calloc(editor->n_shapes, sizeof *diffs->means);
-    if (!diffs->nets || !diffs->means) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    diffs->own = mal_calloc(editor->n_shapes, sizeof *diffs->own);
+    if (!diffs->nets || !diffs->own) return mal_fail(err, MAL_NO_MEMORY, "networks");
     for (size_t s = 0; s < editor->n_shapes; s++) {
         if (!open_net(diffs, norms, s, err)) return false;
         size_t bytes = mal_hypernet_scratch_bytes(diffs->nets[s], diffs->rows);
@@ -92,10 +96,8 @@ void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
     mal_arena_finish(&diffs->scratch);
     for (size_t s = 0; diffs->nets && s < diffs->editor->n_shapes; s++)
         mal_hypernet_destroy(diffs->nets[s]);
-    for (size_t s = 0; diffs->means && s < diffs->editor->n_shapes; s++)
-        mal_free(diffs->means[s]);
+    mal_norms_free(diffs->own, diffs->editor->n_shapes);
     mal_free(diffs->nets);
-    mal_free(diffs->means);
     mal_free(diffs);
 }
 

@@ -57,3 +57,24 @@ void mal_normalizer_update(struct mal_normalizer *norm, int64_t rows, const doub
     }
     norm->n = (float)total;
 }
+
+static void lift(float *std, int64_t n) {
+    const double least = 0.01;
+    double sum = 0, count = 0;
+    for (int64_t i = 0; i < n; i++) {
+        sum += (double)std[i];
+        count += std[i] > 0;
+    }
+    float mean = (float)(sum / fmax(count, 1)), floor = (float)(least * (double)mean);
+    for (int64_t i = 0; i < n; i++) {
+        if (std[i] == 0)
+            std[i] = mean;
+        else if (std[i] < floor)
+            std[i] = floor;
+    }
+}
+
+void mal_normalizer_lift(struct mal_normalizer *norm, int64_t d_in) {
+    lift(norm->std, d_in);
+    lift(norm->std + d_in, norm->size - d_in);
+}

@@ -26,4 +26,9 @@ bool mal_normalizer_copy(struct mal_normalizer *dst, const struct mal_normalizer
 void mal_normalizer_update(struct mal_normalizer *norm, int64_t rows, const double *mean,
                            const double *m2);
 
+/* For the identity network, before it divides by them: of the deviations of keys (d_in),
+ * and of those of gradients, what is 0 becomes the mean of the others and what is below a
+ * hundredth of that mean the hundredth. All else stays as it is (core/README.md 3). */
+void mal_normalizer_lift(struct mal_normalizer *norm, int64_t d_in);
+
 #endif

@@ -47,6 +47,11 @@ static bool make_modules(struct mal_trainer *t, struct mal_error *err) {
     return true;
 }
 
+/* Whether the networks read other statistics than those on the host. */
+static bool has_own_statistics(const struct mal_trainer *t) {
+    return !mal_backend_on_host(t->be) || t->editor->n_blocks == 0;
+}
+
 /* A shape whose statistics and blocks are where the device reads them. */
 static bool make_view(struct mal_trainer *t, size_t s, struct mal_error *err) {
     struct mal_editor_shape *view = &t->views[s], *shape = &t->editor->shapes[s];
@@ -55,7 +60,7 @@ static bool make_view(struct mal_trainer *t, size_t s, struct mal_error *err) {
     shape->resident = NULL;
     *view = *shape;
     view->norm = t->norms[s];
-    if (!mal_backend_on_host(t->be)) {
+    if (has_own_statistics(t)) {
         view->norm.mean = mal_arena_floats(&t->statistics, view->size);
         view->norm.std = mal_arena_floats(&t->statistics, view->size);
     }
@@ -87,7 +92,7 @@ static bool make_networks(struct mal_trainer *t, struct mal_error *err) {
         return mal_fail(err, MAL_NO_MEMORY, "networks");
     for (size_t s = 0; s < n; s++)
         bytes += 2 * ((size_t)editor->shapes[s].size + 16) * sizeof(float);
-    if (!mal_backend_on_host(t->be) && !mal_arena_init(&t->statistics, t->be, bytes, err))
+    if (has_own_statistics(t) && !mal_arena_init(&t->statistics, t->be, bytes, err))
         return false;
     for (size_t s = 0; s < n; s++) {
         if (!make_view(t, s, err)) return false;
@@ -226,14 +231,24 @@ static bool take_scratch(struct mal_train_run *run, struct mal_error *err) {
     return run->tapes || mal_fail(err, MAL_NO_MEMORY, "edit modules");
 }
 
-static void update_views(struct mal_trainer *t) {
-    for (size_t s = 0; s < t->editor->n_shapes; s++) {
-        struct mal_editor_shape *view = &t->views[s];
-        if (view->norm.mean == t->norms[s].mean) continue;
-        size_t bytes = (size_t)view->size * sizeof(float);
-        mal_backend_upload(t->be, view->norm.mean, t->norms[s].mean, bytes);
-        mal_backend_upload(t->be, view->norm.std, t->norms[s].std, bytes);
-    }
+/* The identity network's are lifted, as in an edit. */
+static bool update_view(struct mal_trainer *t, size_t s, struct mal_error *err) {
+    const struct mal_editor_shape *view = &t->views[s];
+    struct mal_normalizer norm;
+    size_t bytes = (size_t)view->size * sizeof *norm.mean;
+    if (!mal_normalizer_copy(&norm, &t->norms[s], err)) return false;
+    if (t->editor->n_blocks == 0) mal_normalizer_lift(&norm, view->d_in);
+    mal_backend_upload(t->be, view->norm.mean, norm.mean, bytes);
+    mal_backend_upload(t->be, view->norm.std, norm.std, bytes);
+    bool ok = mal_backend_sync(t->be, err);
+    mal_normalizer_finish(&norm);
+    return ok;
+}
+
+static bool update_views(struct mal_trainer *t, struct mal_error *err) {
+    for (size_t s = 0; has_own_statistics(t) && s < t->editor->n_shapes; s++)
+        if (!update_view(t, s, err)) return false;
+    return true;
 }
 
 /* Step 1: keys and value gradients on the base weights, into the statistics. */
@@ -248,8 +263,7 @@ static bool make_rows(struct mal_train_run *run, const struct mal_train_batch *b
         return false;
     }
     if (learn && !mal_edit_rows_take_in(&run->rows, t->norms, err)) return false;
-    update_views(t);
-    return take_diffs(run, err) && take_scratch(run, err);
+    return update_views(t, err) && take_diffs(run, err) && take_scratch(run, err);
 }
 
 /* Step 2: every module's shift; the model reads the edited weights from here on. */

@@ -19,7 +19,7 @@ struct mal_trainer {
     struct mal_editor_shape *views; /* (n_shapes): statistics and blocks on the device */
     struct mal_block **grads;       /* (n_shapes): gradients of the blocks */
     struct mal_hypernet **nets;     /* (n_shapes) over the views */
-    struct mal_arena statistics;    /* of the views, where the device is not the host */
+    struct mal_arena statistics;    /* of the views, where they are not `norms` */
 
     size_t n_modules;
     struct mal_arena module_memory;

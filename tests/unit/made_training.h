@@ -165,8 +165,8 @@ struct made_training {
     const struct mal_method *method;
     enum mal_loss loss;
     int64_t micro_batch, editor_batch; /* 0: 4, 7 */
-    bool preserve;
-    const char *const *modules; /* three; NULL: made_modules */
+    bool preserve, identity;           /* no blocks */
+    const char *const *modules;        /* three; NULL: made_modules */
 };
 
 static inline struct training made_training(struct mal_model *model,
@@ -176,9 +176,9 @@ static inline struct training made_training(struct mal_model *model,
     /* MEND's shift is a sum over all tokens, MALMEN's a ridge regression's. */
     double lr = how->method == &mal_method_mend ? 1e-3 : 0.02;
     const char *const *modules = how->modules ? how->modules : made_modules;
-    assert_ok(
-        mal_editor_create(&t.editor, how->method, model, modules, 3, 4, 2, lr, 5, &err),
-        &err);
+    assert_ok(mal_editor_create(&t.editor, how->method, model, modules, 3, 4,
+                                how->identity ? 0 : 2, lr, 5, &err),
+              &err);
     t.editor->loss = how->loss;
     t.editor->micro_batch = how->micro_batch ? how->micro_batch : 4;
     made_network(t.editor);

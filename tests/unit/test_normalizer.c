@@ -200,11 +200,31 @@ static void test_golden_malmen(void **state) {
     golden_close(&g);
 }
 
+/* Keys that never varied, one that hardly did, and gradients that none did. */
+static void test_lift(void **state) {
+    struct mal_normalizer norm;
+    struct mal_error err = {0};
+    const float before[SIZE] = {0, 0.5f, 1e-6f, 1.5f, 0.03f, 0, 0, 0};
+    const float mean = 2.030001f / 4, after[2] = {mean, 0.01f * mean};
+    assert_ok(mal_normalizer_init(&norm, SIZE, &err), &err);
+    memcpy(norm.std, before, sizeof before);
+    mal_normalizer_lift(&norm, DU);
+    assert_close((double)norm.std[0], (double)after[0], 1e-6);
+    assert_close((double)norm.std[2], (double)after[1], 1e-6);
+    for (int i = 0; i < SIZE; i++)
+        if (i != 0 && i != 2) assert_true(norm.std[i] == before[i]);
+    for (int i = DU; i < SIZE; i++)
+        norm.std[i] = (float)(i - DU);
+    mal_normalizer_lift(&norm, DU);
+    assert_true(norm.std[DU] == 1.5f && norm.std[DU + 1] == 1 && norm.std[DU + 2] == 2);
+    mal_normalizer_finish(&norm);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_empty),         cmocka_unit_test(test_single_rows),
         cmocka_unit_test(test_formulas),      cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_golden_malmen),
+        cmocka_unit_test(test_golden_malmen), cmocka_unit_test(test_lift),
     };
     return cmocka_run_group_tests_name("normalizer", tests, NULL, NULL);
 }

@@ -215,6 +215,49 @@ static void test_learns(void **state) {
     training_finish(&t);
 }
 
+/* The sum of a shift's squares. */
+static void add_squares(void *arg, const char *name, int64_t n, const float *data) {
+    if (strncmp(name, "shift.", 6) != 0) return;
+    float *copy = mal_malloc((size_t)n * sizeof *copy);
+    from_device(copy, data, n);
+    for (int64_t i = 0; i < n; i++)
+        *(double *)arg += (double)copy[i] * (double)copy[i];
+    mal_free(copy);
+}
+
+static double shift_norm(struct training *t, const struct mal_train_batch *batch) {
+    struct mal_error err = {0};
+    struct mal_train_report report;
+    double sum = 0;
+    struct mal_train_watch watch = {.observe = add_squares, .arg = &sum};
+    assert_ok(mal_trainer_measure(t->trainer, batch, &watch, &report, &err), &err);
+    return sqrt(sum);
+}
+
+/* An editor without blocks is trained as it edits: what never varied in its statistics
+ * does not make shifts 1e6 times too long. */
+static void test_never_fired(void **state) {
+    struct mal_train_data data = made_data(6, true);
+    struct mal_train_batch batch = made_batch(&data, 0, 6);
+    for (int apart = 0; apart < 2; apart++) {
+        say_apart(model, apart);
+        struct training t =
+            made_training(model, &(struct made_training){.method = &mal_method_malmen,
+                                                         .identity = true});
+        made_step(&t, &data, 0, 6, &made_rates, NULL);
+        double before = shift_norm(&t, &batch);
+        t.trainer->norms[0].std[1] = 0;
+        double after = shift_norm(&t, &batch);
+        if (!(after > 0 && after < 2 * before))
+            fail_msg("%g with a deviation of 0, else %g", after, before);
+        assert_true(t.trainer->norms[0].std[1] == 0);
+        training_finish(&t);
+    }
+    say_apart(model, false);
+    mal_train_batch_finish(&batch);
+    mal_train_data_finish(&data);
+}
+
 static void test_ultraedit(void **state) {
     struct mal_error err = {0};
     struct mal_editor *editor;
@@ -442,6 +485,7 @@ int main(void) {
         cmocka_unit_test(test_without_probes),
         cmocka_unit_test(test_learns),
         cmocka_unit_test(test_ultraedit),
+        cmocka_unit_test(test_never_fired),
         cmocka_unit_test(test_cancelled),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_not_finite),
