@@ -15,9 +15,9 @@ struct mal_edit_diffs {
     struct mal_backend *be;
     struct mal_hypernet **nets; /* per shape */
     struct mal_arena scratch;
-    int64_t rows;   /* of one slice */
-    bool untrained; /* no blocks, and one step for all modules */
-    float lr;
+    int64_t rows;               /* of one slice */
+    bool untrained;             /* no blocks */
+    float *steps;               /* (n_modules) owned */
     struct mal_normalizer *own; /* (n_shapes) statistics of the identity network */
 };
 
@@ -62,13 +62,24 @@ static bool open_nets(struct mal_edit_diffs *diffs, const struct mal_normalizer 
            mal_backend_sync(diffs->be, err);
 }
 
+static bool take_steps(struct mal_edit_diffs *diffs, const float *steps,
+                       struct mal_error *err) {
+    const struct mal_editor *editor = diffs->editor;
+    diffs->steps = mal_calloc(editor->n_modules, sizeof *diffs->steps);
+    if (!diffs->steps) return mal_fail(err, MAL_NO_MEMORY, "networks");
+    for (size_t m = 0; m < editor->n_modules; m++)
+        diffs->steps[m] = steps ? steps[m] : mal_editor_step(editor, m);
+    return true;
+}
+
 static bool create(struct mal_edit_diffs **out, const struct mal_edit_diffs *what,
-                   const struct mal_normalizer *norms, struct mal_error *err) {
+                   const struct mal_normalizer *norms, const float *steps,
+                   struct mal_error *err) {
     struct mal_edit_diffs *diffs = mal_calloc(1, sizeof *diffs);
     if (!diffs) return mal_fail(err, MAL_NO_MEMORY, "networks");
     *diffs = *what;
     diffs->rows = NET_ROWS * mal_backend_breadth(diffs->be);
-    if (!open_nets(diffs, norms, err)) {
+    if (!take_steps(diffs, steps, err) || !open_nets(diffs, norms, err)) {
         mal_edit_diffs_destroy(diffs);
         return false;
     }
@@ -79,16 +90,17 @@ static bool create(struct mal_edit_diffs **out, const struct mal_edit_diffs *wha
 bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor *editor,
                            const struct mal_normalizer *norms, struct mal_backend *be,
                            struct mal_error *err) {
-    return create(out, &(struct mal_edit_diffs){.editor = editor, .be = be}, norms, err);
+    struct mal_edit_diffs what = {.editor = editor, .be = be};
+    return create(out, &what, norms, NULL, err);
 }
 
 bool mal_edit_diffs_create_untrained(struct mal_edit_diffs **out,
                                      const struct mal_editor *editor,
-                                     const struct mal_normalizer *norms, double lr,
-                                     struct mal_backend *be, struct mal_error *err) {
-    struct mal_edit_diffs what = {
-        .editor = editor, .be = be, .untrained = true, .lr = (float)lr};
-    return create(out, &what, norms, err);
+                                     const struct mal_normalizer *norms,
+                                     const float *steps, struct mal_backend *be,
+                                     struct mal_error *err) {
+    struct mal_edit_diffs what = {.editor = editor, .be = be, .untrained = true};
+    return create(out, &what, norms, steps, err);
 }
 
 void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
@@ -98,6 +110,7 @@ void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs) {
         mal_hypernet_destroy(diffs->nets[s]);
     mal_norms_free(diffs->own, diffs->editor->n_shapes);
     mal_free(diffs->nets);
+    mal_free(diffs->steps);
     mal_free(diffs);
 }
 
@@ -118,11 +131,8 @@ static void net_slice(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows, 
         return;
     }
     bool normal = editor->method->normal_keys;
-    float lr = diffs->untrained ? diffs->lr
-               : shape->lr      ? shape->lr[module->row]
-                                : (float)editor->lr;
-    mal_edit_diffs(diffs->be, n, d_in, d_out, lr, normal ? h : u, normal ? size : d_in, h,
-                   size, h + d_in, size, g, d_out);
+    mal_edit_diffs(diffs->be, n, d_in, d_out, diffs->steps[m], normal ? h : u,
+                   normal ? size : d_in, h, size, h + d_in, size, g, d_out);
 }
 
 bool mal_edit_diffs_run(struct mal_edit_diffs *diffs, struct mal_edit_rows *rows,

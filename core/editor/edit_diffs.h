@@ -13,12 +13,12 @@ bool mal_edit_diffs_create(struct mal_edit_diffs **out, const struct mal_editor 
                            const struct mal_normalizer *norms, struct mal_backend *be,
                            struct mal_error *err) MAL_CHECK;
 /* The editor's untrained form for repair: the identity network with the editor's
- * statistics (or `norms`) and one step for all modules; but gradients are not centred, so
- * that the differences of what is nearly right vanish with its gradient. Not MEND's. */
+ * statistics (or `norms`) and `steps` (n_modules); but gradients are not centred, so that
+ * the differences of what is nearly right vanish with its gradient. Not MEND's. */
 bool mal_edit_diffs_create_untrained(struct mal_edit_diffs **out,
                                      const struct mal_editor *editor,
-                                     const struct mal_normalizer *norms, double lr,
-                                     struct mal_backend *be,
+                                     const struct mal_normalizer *norms,
+                                     const float *steps, struct mal_backend *be,
                                      struct mal_error *err) MAL_CHECK;
 void mal_edit_diffs_destroy(struct mal_edit_diffs *diffs); /* takes NULL */
 

@@ -265,6 +265,12 @@ bool mal_editor_resolve(struct mal_editor *editor, struct mal_model *model,
     return ok;
 }
 
+float mal_editor_step(const struct mal_editor *editor, size_t module) {
+    const struct mal_editor_module *m = &editor->modules[module];
+    const float *lr = editor->shapes[m->shape].lr;
+    return lr ? lr[m->row] : (float)editor->lr;
+}
+
 bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) {
     if (!mal_editor_resolve(editor, model, err) || !check_base(editor, model, err))

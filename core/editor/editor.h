@@ -91,6 +91,9 @@ bool mal_editor_create_direct(struct mal_editor **out, const struct mal_method *
 bool mal_editor_bind(struct mal_editor *editor, struct mal_model *model,
                      struct mal_error *err) MAL_CHECK;
 
+/* The step of a module; of a keyed method, bound to a model. */
+float mal_editor_step(const struct mal_editor *editor, size_t module);
+
 /* Gives it texts to preserve, which it takes over (zeroing *texts) whether it succeeds or
  * not, in place of any it carries, and weights for them: n_keys w = share d_in. It
  * is bound to `model`. */

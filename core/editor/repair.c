@@ -155,14 +155,17 @@ static bool make_fixer(struct run *run, struct mal_error *err) {
     struct mal_model *model = mal_weights_model(r->ws);
     const struct mal_example *texts = r->n_taught ? r->taught : r->others;
     size_t n = r->n_taught ? r->n_taught : r->n_others;
-    double step = 0;
+    float *steps = mal_calloc(r->editor->n_modules, sizeof *steps);
+    if (!steps) return mal_fail(err, MAL_NO_MEMORY, "edit modules");
     mal_weights_use(r->ws, r->origin);
     bool ok =
-        mal_untrained_step(model, mal_joint_change_trunk(r->change), r->editor, r->norms,
-                           texts, n < MOST ? n : MOST, r->progress, &step, err);
+        mal_untrained_steps(model, mal_joint_change_trunk(r->change), r->editor, r->norms,
+                            texts, n < MOST ? n : MOST, r->progress, steps, err);
     mal_weights_use_prepared(r->ws);
-    return ok && mal_edit_diffs_create_untrained(&run->fixer, r->editor, r->norms, step,
-                                                 mal_model_backend(model), err);
+    ok = ok && mal_edit_diffs_create_untrained(&run->fixer, r->editor, r->norms, steps,
+                                               mal_model_backend(model), err);
+    mal_free(steps);
+    return ok;
 }
 
 /* ---- The best so far ---- */

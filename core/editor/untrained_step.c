@@ -33,7 +33,7 @@ static bool compare(struct mal_edit_rows *rows, struct mal_edit_diffs *const for
 }
 
 static bool measure(struct mal_edit_rows *rows, struct mal_edit_diffs *const forms[2],
-                    double *out, struct mal_error *err) {
+                    float *out, struct mal_error *err) {
     double sums[2] = {0}, *device = mal_backend_alloc(rows->be, sizeof *device);
     bool ok = device || mal_fail(err, MAL_NO_MEMORY, "value differences");
     ok = ok && mal_edit_rows_measure(rows, err);
@@ -44,31 +44,34 @@ static bool measure(struct mal_edit_rows *rows, struct mal_edit_diffs *const for
     if (ok && !(isfinite(step) && step > 0))
         return mal_fail(err, MAL_NUMERIC,
                         "the editor makes no differences to repair with");
-    *out = step;
+    *out = (float)step;
     return ok;
 }
 
-bool mal_untrained_step(struct mal_model *model, struct mal_trunk *trunk,
-                        const struct mal_editor *editor,
-                        const struct mal_normalizer *norms,
-                        const struct mal_example *texts, size_t n,
-                        const struct mal_progress *progress, double *out,
-                        struct mal_error *err) {
+bool mal_untrained_steps(struct mal_model *model, struct mal_trunk *trunk,
+                         const struct mal_editor *editor,
+                         const struct mal_normalizer *norms,
+                         const struct mal_example *texts, size_t n,
+                         const struct mal_progress *progress, float *steps,
+                         struct mal_error *err) {
     struct mal_edit_report report = {0};
     struct mal_edit_rows rows;
     struct mal_edit_diffs *forms[2] = {NULL};
     struct mal_backend *be = mal_model_backend(model);
-    if (editor->n_blocks == 0) {
-        *out = editor->method->net ? (double)editor->shapes[0].lr[0] : editor->lr;
-        return true;
-    }
+    bool own = editor->n_blocks == 0;
+    for (size_t m = 0; m < editor->n_modules; m++)
+        steps[m] = own ? mal_editor_step(editor, m) : 1;
+    if (own) return true;
     if (!mal_edit_rows_of_examples(&rows, model, editor, texts, n, progress, &report,
                                    err))
         return false;
     rows.trunk = trunk;
+    float step = 0;
     bool ok = mal_edit_diffs_create(&forms[0], editor, norms, be, err) &&
-              mal_edit_diffs_create_untrained(&forms[1], editor, norms, 1, be, err) &&
-              measure(&rows, forms, out, err);
+              mal_edit_diffs_create_untrained(&forms[1], editor, norms, steps, be, err) &&
+              measure(&rows, forms, &step, err);
+    for (size_t m = 0; m < editor->n_modules; m++)
+        steps[m] = step;
     mal_edit_diffs_destroy(forms[0]);
     mal_edit_diffs_destroy(forms[1]);
     mal_edit_rows_finish(&rows);

@@ -138,6 +138,15 @@ static inline void edit_alone(size_t i, struct measured *x) {
     mal_edit_rows_finish(&rows);
 }
 
+/* Of all modules, until the next call. */
+static inline const float *same_steps(double step) {
+    static float steps[16];
+    assert_true(lab.n_modules <= 16);
+    for (size_t m = 0; m < lab.n_modules; m++)
+        steps[m] = (float)step;
+    return steps;
+}
+
 /* d = -step <u, u_hat> g_hat, the gradients not centred: in place of g. */
 static inline void fix_alone(struct measured *x, double step) {
     for (size_t m = 0; m < lab.n_modules; m++) {

@@ -99,8 +99,8 @@ static void go_too_far(struct mal_joint_change *change, const size_t *numbers, s
     for (int e = 8; e < 120; e += 4) {
         struct mal_error err = {0};
         struct mal_edit_diffs *diffs = NULL;
-        assert_ok(mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, ldexp(1, e),
-                                                  lab.be, &err),
+        assert_ok(mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL,
+                                                  same_steps(ldexp(1, e)), lab.be, &err),
                   &err);
         try_weights(change);
         bool went = mal_joint_improve(change, diffs, numbers, n, &err);
@@ -123,9 +123,9 @@ static void check_repair(const char *name) {
     open_world(name, 0);
     teach(0, 5);
     double step = step_for(0);
-    assert_ok(
-        mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, step, lab.be, &err),
-        &err);
+    assert_ok(mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, same_steps(step),
+                                              lab.be, &err),
+              &err);
     struct mal_joint_change *change = begin();
     teach_in(change, 5, 3);
     improve(change, diffs, step, (size_t[]){2, 0}, (size_t[]){7, 5}, 2);

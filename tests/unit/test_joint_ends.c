@@ -163,7 +163,8 @@ static bool live_once(const char *path, struct mal_error *err) {
               mal_joint_remove(change, w.texts, values, 1, true, err) &&
               mal_joint_remove(change, w.texts + 1, values + 1, 1, false, err) &&
               mal_joint_reopen(change, w.texts + 2, values + 2, 2, err) &&
-              mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, 1, lab.be, err) &&
+              mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, same_steps(1),
+                                              lab.be, err) &&
               mal_joint_improve(change, diffs, (size_t[]){0, 5}, 2, err) &&
               mal_joint_delta(change, &delta, err);
     mal_delta_finish(&delta);

@@ -1,12 +1,11 @@
 /* test_repair.c - repair on the demo model: what fails is made right, and nothing else is
- * touched; the untrained form it works with; and what a cancelled one leaves. */
+ * touched; and what a cancelled one leaves. */
 #include "demo_model.h"
 
 #include <math.h>
 
 #include "core/alloc.h"
 #include "core/editor/repair.h"
-#include "core/editor/untrained_step.h"
 
 enum { N_FACTS = 32, HALF = N_FACTS / 2 };
 
@@ -454,168 +453,13 @@ static void test_cancelled(void **state) {
         mal_free(before[i].tokens);
 }
 
-/* ---- The untrained form ---- */
-
-/* Where there is no gradient there is no difference, whatever the key: what is nearly
- * right is hardly moved. The editor's own form, which centres gradients, moves it. */
-static void test_vanishes(void **state) {
-    struct mal_error err = {0};
-    struct mal_edit_report report = {0};
-    for (int form = 0; form < 2; form++) {
-        struct mal_edit_rows rows;
-        struct mal_edit_diffs *diffs = NULL;
-        assert_ok(mal_edit_rows_of_examples(&rows, model, editor, texts, 2, NULL, &report,
-                                            &err),
-                  &err);
-        assert_ok(mal_edit_rows_measure(&rows, &err), &err);
-        assert_ok(form == 0
-                      ? mal_edit_diffs_create_untrained(&diffs, editor, NULL, 1, be, &err)
-                      : mal_edit_diffs_create(&diffs, editor, NULL, be, &err),
-                  &err);
-        for (size_t m = 0; m < editor->n_modules; m++) {
-            int64_t n = mal_edit_rows_n(&rows, m) * mal_model_edit(model, m)->d_out;
-            mal_backend_zero(be, rows.g[m], (size_t)n * sizeof(float));
-            assert_ok(mal_edit_diffs_run(diffs, &rows, m, &err), &err);
-            float *d = mal_malloc((size_t)n * sizeof *d);
-            mal_backend_download(be, d, rows.g[m], (size_t)n * sizeof *d);
-            assert_ok(mal_backend_sync(be, &err), &err);
-            size_t moved = 0;
-            for (int64_t i = 0; i < n; i++)
-                moved += d[i] != 0;
-            if (form == 0) assert_int_equal(moved, 0);
-            if (form == 1) assert_true(moved > 0);
-            mal_free(d);
-        }
-        mal_edit_diffs_destroy(diffs);
-        mal_edit_rows_finish(&rows);
-    }
-}
-
-static struct mal_editor *untrained(const struct mal_method *method, double lr) {
-    struct mal_error err = {0};
-    struct mal_editor *made = NULL;
-    const char *names[8];
-    assert_true(editor->n_modules <= 8);
-    for (size_t m = 0; m < editor->n_modules; m++)
-        names[m] = editor->modules[m].name;
-    assert_ok(mal_editor_create(&made, method, model, names, editor->n_modules, 1, 0, lr,
-                                1, &err),
-              &err);
-    assert_ok(mal_editor_bind(made, model, &err), &err);
-    return made;
-}
-
-enum form { OWN, UNTRAINED };
-
-/* The norm of what a form makes of module 0 of two texts. */
-static double differences(const struct mal_editor *which, enum form form) {
-    struct mal_error err = {0};
-    struct mal_edit_report report = {0};
-    struct mal_edit_rows rows;
-    struct mal_edit_diffs *diffs = NULL;
-    assert_ok(
-        mal_edit_rows_of_examples(&rows, model, which, texts, 2, NULL, &report, &err),
-        &err);
-    assert_ok(mal_edit_rows_measure(&rows, &err), &err);
-    assert_ok(form == OWN
-                  ? mal_edit_diffs_create(&diffs, which, NULL, be, &err)
-                  : mal_edit_diffs_create_untrained(&diffs, which, NULL, 1, be, &err),
-              &err);
-    assert_ok(mal_edit_diffs_run(diffs, &rows, 0, &err), &err);
-    size_t n = (size_t)(mal_edit_rows_n(&rows, 0) * mal_model_edit(model, 0)->d_out);
-    float *d = mal_malloc(n * sizeof *d);
-    double sum = 0;
-    mal_backend_download(be, d, rows.g[0], n * sizeof *d);
-    assert_ok(mal_backend_sync(be, &err), &err);
-    for (size_t i = 0; i < n; i++)
-        sum += (double)d[i] * (double)d[i];
-    mal_free(d);
-    mal_edit_diffs_destroy(diffs);
-    mal_edit_rows_finish(&rows);
-    return sqrt(sum);
-}
-
-/* A unit that never fired where the statistics were taken made the values' differences
- * 1e6 times too long when it did later: they are about as long as with its deviation. */
-static void check_never_fired(struct mal_editor *which, enum form form, bool lifted) {
-    struct mal_normalizer *norm = &which->shapes[0].norm;
-    int64_t places[] = {3, which->shapes[0].d_in + 2}; /* a key's, a gradient's */
-    double before = differences(which, form);
-    for (size_t i = 0; i < 2; i++) {
-        float std = norm->std[places[i]];
-        norm->std[places[i]] = 0;
-        double after = differences(which, form);
-        if ((after < 2 * before) != lifted)
-            fail_msg("%g with a deviation of 0, else %g", after, before);
-        norm->std[places[i]] = std;
-    }
-}
-
-static void test_never_fired(void **state) {
-    struct mal_error err = {0};
-    struct mal_editor *made = untrained(&mal_method_malmen, 1);
-    struct mal_normalizer own = made->shapes[0].norm;
-    assert_true(made->n_shapes == 1 && editor->n_shapes == 1);
-    made->shapes[0].norm = editor->shapes[0].norm;
-    check_never_fired(made, OWN, true);
-    check_never_fired(made, UNTRAINED, true);
-    made->shapes[0].norm = own;
-    mal_editor_close(made);
-    assert_ok(mal_editor_bind(editor, model, &err), &err);
-    check_never_fired(editor, UNTRAINED, true);
-    check_never_fired(editor, OWN, false); /* a trained network keeps the formula */
-}
-
-static double step_of(const struct mal_editor *which, size_t n) {
-    struct mal_error err = {0};
-    double step = 0;
-    assert_ok(mal_untrained_step(model, NULL, which, NULL, texts, n, NULL, &step, &err),
-              &err);
-    return step;
-}
-
-/* One without a network has its step; a trained one's is about what 'malmend init-editor'
- * finds for an untrained one on train.ndjson, which takes too long here. */
-static void test_step(void **state) {
-    const double searched = 1.0 / 256;
-    struct mal_error err = {0};
-    struct mal_editor *other = untrained(&mal_method_ultraedit, 0.0123);
-    assert_float_equal(step_of(other, 1), 0.0123, 0);
-    mal_editor_close(other);
-    other = untrained(&mal_method_malmen, 0.25);
-    assert_float_equal(step_of(other, 1), 0.25, 0);
-    mal_editor_close(other);
-    assert_ok(mal_editor_bind(editor, model, &err), &err);
-
-    assert_true(editor->n_blocks > 0);
-    double found = step_of(editor, N_FACTS);
-    if (!(found > searched / 2 && found < searched * 2))
-        fail_msg("step %g, searched %g", found, searched);
-}
-
-/* An editor that makes nothing of anything has no step. */
-static void test_no_step(void **state) {
-    struct mal_error err = {0};
-    double step = 0;
-    struct mal_editor_shape *shape = &editor->shapes[0];
-    float *lr = shape->lr, none[8] = {0};
-    assert_true(shape->n_modules <= 8 && editor->n_shapes == 1);
-    shape->lr = none;
-    assert_false(
-        mal_untrained_step(model, NULL, editor, NULL, texts, 1, NULL, &step, &err));
-    assert_error(&err, MAL_NUMERIC, "no differences to repair with");
-    shape->lr = lr;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_passes),      cmocka_unit_test(test_repairs),
-        cmocka_unit_test(test_delta),       cmocka_unit_test(test_no_rounds),
-        cmocka_unit_test(test_not_finite),  cmocka_unit_test(test_tau),
-        cmocka_unit_test(test_others),      cmocka_unit_test(test_scrub),
-        cmocka_unit_test(test_cancelled),   cmocka_unit_test(test_vanishes),
-        cmocka_unit_test(test_step),        cmocka_unit_test(test_no_step),
-        cmocka_unit_test(test_never_fired),
+        cmocka_unit_test(test_passes),     cmocka_unit_test(test_repairs),
+        cmocka_unit_test(test_delta),      cmocka_unit_test(test_no_rounds),
+        cmocka_unit_test(test_not_finite), cmocka_unit_test(test_tau),
+        cmocka_unit_test(test_others),     cmocka_unit_test(test_scrub),
+        cmocka_unit_test(test_cancelled),
     };
     return cmocka_run_group_tests_name("repair", tests, open_all, close_all);
 }
