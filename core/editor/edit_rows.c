@@ -146,13 +146,20 @@ static size_t slice_length(const struct mal_edit_rows *rows, size_t first) {
     return n;
 }
 
-/* Forward and backward of a packed slice whose rows begin at u and g. */
+/* What the gradients of a slice of n examples are multiplied by. */
+static float scale_of(const struct mal_edit_rows *rows, const struct mal_packed *packed,
+                      size_t n) {
+    if (rows->editor->loss != MAL_LOSS_MICROBATCH_MEAN) return 1;
+    double labels = (double)packed->n_labels;
+    if (rows->full_means) labels *= (double)rows->editor->micro_batch / (double)n;
+    return 1.0F / (float)labels;
+}
+
+/* Forward and backward of a packed slice of n examples whose rows begin at u and g. */
 static bool measure_packed(struct mal_edit_rows *rows, const struct mal_packed *packed,
-                           float *const *u, float *const *g, double *loss,
+                           size_t n, float *const *u, float *const *g, double *loss,
                            struct mal_error *err) {
-    bool mean = rows->editor->loss == MAL_LOSS_MICROBATCH_MEAN;
-    struct mal_measure measure = {.loss_scale =
-                                      mean ? 1.0F / (float)packed->n_labels : 1.0F,
+    struct mal_measure measure = {.loss_scale = scale_of(rows, packed, n),
                                   .all_tokens = rows->editor->tokens == MAL_TOKENS_ALL,
                                   .u = u,
                                   .g = g,
@@ -184,7 +191,7 @@ static bool run_slice(struct mal_edit_rows *rows, size_t first, size_t n, int64_
         u[m] = rows->u[m] + row[lin->of_source] * lin->d_in;
         g[m] = rows->g[m] + row[lin->of_source] * lin->d_out;
     }
-    bool ok = loss ? measure_packed(rows, &packed, u, g, loss, err)
+    bool ok = loss ? measure_packed(rows, &packed, n, u, g, loss, err)
                    : keys_of_packed(rows, &packed, u, err);
     if (ok) mal_trunk_end(rows->trunk, rows->examples, order, &packed.batch);
     bool all = rows->editor->tokens == MAL_TOKENS_ALL;

@@ -16,6 +16,10 @@ struct mal_edit_rows {
     const struct mal_progress *progress; /* NULL: nobody listens */
     struct mal_trunk *trunk;             /* borrowed, set once they are opened; or NULL */
     struct mal_edit_report *report;      /* is added to */
+    /* Set once they are opened, where the loss is a micro-batch's mean: one with fewer
+     * examples has the gradients it would have in a full one of such. The reference's
+     * are then as many times larger. */
+    bool full_means;
 
     const struct mal_example *examples; /* (n_examples), `own` or the caller's */
     struct mal_example *own;

@@ -153,6 +153,7 @@ static struct mal_joint_group *add_group(struct mal_joint_change *change,
         !add_texts(change, group, texts, n, values, err))
         return NULL;
     group->rows.trunk = change->trunk;
+    group->rows.full_means = true; /* a fact alone is what it is among others */
     group->r = mal_calloc(joint->n_modules, sizeof *group->r);
     group->joined = mal_calloc(joint->n_modules, sizeof *group->joined);
     if (!group->r || !group->joined) {
@@ -570,6 +571,7 @@ bool mal_joint_improve(struct mal_joint_change *change, struct mal_edit_diffs *d
                                         change->progress, &report, err);
     if (ok) {
         rows.trunk = change->trunk;
+        rows.full_means = true; /* of those that fail, however few */
         ok = mal_edit_rows_measure(&rows, err);
         for (size_t m = 0; ok && m < joint->n_modules; m++) {
             ok = mal_edit_diffs_run(diffs, &rows, m, err) &&

@@ -66,6 +66,7 @@ bool mal_untrained_steps(struct mal_model *model, struct mal_trunk *trunk,
                                    err))
         return false;
     rows.trunk = trunk;
+    rows.full_means = true; /* as in a repair */
     float step = 0;
     bool ok = mal_edit_diffs_create(&forms[0], editor, norms, be, err) &&
               mal_edit_diffs_create_untrained(&forms[1], editor, norms, steps, be, err) &&

@@ -1,6 +1,7 @@
 /* teacher.c - batches of facts, each solved by itself or with all before it. */
 #include "daemon/command/teacher.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -22,6 +23,7 @@ struct mal_teacher {
     struct mal_joint *joint;
     struct lesson *lessons, **last; /* with `joint` and repair */
     size_t n_texts;
+    bool warned;
 };
 
 /* ---- Their life ---- */
@@ -98,11 +100,26 @@ bool mal_teacher_reset(struct mal_teacher *teacher, struct mal_error *err) {
 
 /* ---- One pass, each batch added to the weights ---- */
 
+/* Of fewer facts the mean's gradients are larger than those the editor was trained on
+ * (core/README.md section 2). */
+static void warn_of_few(struct mal_teacher *teacher, size_t n) {
+    int64_t least = teacher->wb->editor->micro_batch;
+    if (teacher->warned || teacher->wb->editor->loss != MAL_LOSS_MICROBATCH_MEAN ||
+        n >= (size_t)least)
+        return;
+    fprintf(stderr,
+            "malmend: %zu facts in a single pass, the editor's gradients are means over "
+            "%lld: its step is too long for fewer\n",
+            n, (long long)least);
+    teacher->warned = true;
+}
+
 static bool teach_once(struct mal_teacher *teacher, const struct mal_fact *facts,
                        size_t n, const struct mal_progress *progress,
                        struct mal_taught *out, struct mal_error *err) {
     struct mal_workbench *wb = teacher->wb;
     struct mal_delta delta = {0};
+    warn_of_few(teacher, n);
     mal_weights_use(wb->ws, mal_weights_live(wb->ws));
     struct mal_edit_task task = {.model = wb->model,
                                  .tok = wb->tok,

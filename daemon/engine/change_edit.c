@@ -6,13 +6,24 @@
 #include "core/alloc.h"
 #include "core/clock.h"
 #include "core/editor/edit.h"
+#include "daemon/base/log.h"
 #include "daemon/engine/change_measure.h"
 
 /* ---- A single pass on the live weights ---- */
 
+/* Of fewer facts the mean's gradients are larger than those the editor was trained on
+ * (core/README.md section 2). */
+static void warn_of_few(const struct mal_editor *editor, size_t n) {
+    if (editor->loss != MAL_LOSS_MICROBATCH_MEAN || n >= (size_t)editor->micro_batch)
+        return;
+    mal_log("warning", "batch below the editor's micro-batch", "{s:I,s:I}", "facts",
+            (json_int_t)n, "micro_batch", (json_int_t)editor->micro_batch);
+}
+
 static bool edit_once(struct mal_engine *engine, const struct mal_batch_edit *batch,
                       const struct mal_progress *progress, struct mal_change *change,
                       struct mal_error *err) {
+    warn_of_few(engine->editor, batch->n);
     mal_weights_use(engine->ws, mal_weights_live(engine->ws));
     struct mal_edit_task task = {.model = engine->model,
                                  .tok = engine->tok,

@@ -7,9 +7,10 @@ import re
 import struct
 import subprocess
 
+from golden import T5
 from harness import main
-from lab import (DEMO, MALMEND, MODEL, MODULES, STEP, Lab, demo_facts, read_floats, read_safetensors,
-                 snapshot)
+from lab import (DEMO, MALMEND, MODEL, MODULES, STEP, Lab, demo_facts, malmend, read_floats,
+                 read_safetensors, snapshot)
 
 FACTS = DEMO / "facts/demo-edit.json"
 
@@ -174,14 +175,23 @@ class Edit(Lab):
                 "--n-edits", "2", "--out", editor)
         self.assertTrue(math.isfinite(self.json(*self.args(editor))["loss"]))
 
-    def test_repair_diverges(self):
-        """UltraEdit's statistics begin with the facts at hand: of one they hold hardly a variance, and what
-        repair makes of that may have no end. The best round before it counts."""
-        editor = self.dir / "first.safetensors"
-        self.ok("init-editor", "--model", MODEL, "--method", "ultraedit", "--lr", STEP, "--modules",
+    def test_fewer_facts_than_a_micro_batch(self):
+        """The reference's mean over fewer of them is too long a step: a warning, where nothing repairs it."""
+        few = self.write("few.json", json.dumps({"facts": T5.facts[:1]}))
+        for args, says in ((["--facts", few, "--repair-rounds", "0"], True), (["--facts", few], False),
+                           (["--facts", T5.path, "--repair-rounds", "0"], False)):
+            done = malmend("edit", *T5.args, *args, "--out", self.dir / "few", "--json")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual("1 facts in a single pass, the editor's gradients are means over 2"
+                             in done.stderr.decode(), says, done.stderr)
+
+    def ultraedit_alone(self, step, n):
+        """(how many were repaired, how often it was given up), of n facts each taught by itself."""
+        editor = self.dir / f"step{step}.safetensors"
+        self.ok("init-editor", "--model", MODEL, "--method", "ultraedit", "--lr", step, "--modules",
                 ",".join(MODULES), "--out", editor)
         right, diverged = 0, 0
-        for fact in demo_facts("heldout.ndjson", 30):
+        for fact in demo_facts("heldout.ndjson", n):
             facts = self.write("one.json", {"facts": [{k: fact[k] for k in ("prompt", "target")}]})
             args = ("edit", "--model", MODEL, "--editor", editor, "--facts", facts, "--verify")
             report = self.json(*args)
@@ -191,7 +201,17 @@ class Edit(Lab):
                 diverged += 1
                 before = self.json(*args, "--repair-rounds", report["rounds"] - 1)
                 self.assertEqual(before["weights_hash"], report["weights_hash"])
-        self.assertGreater(right, 20)
+        return right, diverged
+
+    def test_repair_of_one(self):
+        """UltraEdit's statistics begin with the facts at hand: of one they hold hardly a variance, and what
+        repair divided by had no end for one in five."""
+        right, _ = self.ultraedit_alone(STEP, 30)
+        self.assertGreater(right, 25)
+
+    def test_repair_diverges(self):
+        """A step 500 times too long has no end; the best round before it counts."""
+        _, diverged = self.ultraedit_alone("1", 12)
         self.assertGreater(diverged, 0, "this proves nothing")
 
     def test_into_an_empty_directory(self):

@@ -86,6 +86,8 @@ class Kind(Serving):
         self.assertEqual(forth["weights_hash"], one["weights_hash"])
         self.assertEqual(self.answers(d), edited)
         d.apply(self.case.facts[0])
+        warning = d.wait_log("batch below the editor's micro-batch")
+        self.assertEqual((warning["level"], warning["facts"]), ("warning", 1))
         d.kill()
         d.start()
         report = self.json("verify", "--db", d.db, "--model", self.case.model)
