@@ -309,6 +309,16 @@ static bool make(struct mal_workbench *wb, const struct values *v,
     return mal_editor_save(wb->editor, v->out, err);
 }
 
+/* One that was neither searched nor given. Networks are trained from it, and say what
+ * they lack by themselves. */
+static void warn_of_step(const struct mal_editor *editor, const struct values *v) {
+    if (!editor->method->keyed || editor->method->net || v->data || !isnan(v->lr)) return;
+    fprintf(stderr,
+            "malmend: %s: the step is the paper's %g, which may edit nothing in this "
+            "model: --data searches one, --lr sets it\n",
+            v->out, editor->lr);
+}
+
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_workbench wb = {0};
     struct outcome outcome = {0};
@@ -318,6 +328,7 @@ static bool run(const struct values *v, struct mal_error *err) {
     struct mal_error why = {0};
     if (ok && !mal_editor_check_statistics(wb.editor, &why))
         fprintf(stderr, "malmend: %s: %s\n", v->out, why.text);
+    if (ok) warn_of_step(wb.editor, v);
     if (ok && v->json) print_json(wb.editor, &outcome);
     if (ok && !v->json) print_text(wb.editor, &outcome, v->out);
     mal_workbench_close(&wb);

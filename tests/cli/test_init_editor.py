@@ -77,6 +77,17 @@ class InitEditor(Lab):
             said = f"malmend: {out}: the editor has no statistics: train it" in done.stderr.decode()
             self.assertEqual(said, says, done.stderr)
 
+    def test_says_what_step_nobody_chose(self):
+        """UltraEdit's was 1e-6 without a word, and its edits changed nothing."""
+        for method, args, says in (("ultraedit", [], True), ("ultraedit", ["--lr", "1e-6"], False),
+                                   ("ultraedit", ["--data", TRAIN, "--n-edits", "4"], False),
+                                   ("malmen", [], False), ("ft", [], False)):
+            out = self.dir / "step"
+            done = malmend("init-editor", "--model", MODEL, "--method", method, "--out", out, *args)
+            self.assertEqual(done.returncode, 0)
+            said = f"malmend: {out}: the step is the paper's 1e-06, which may edit nothing" in done.stderr.decode()
+            self.assertEqual(said, says, done.stderr)
+
     def test_lr_given(self):
         _, report = self.make("lr", "malmen", "--blocks", "0", "--data", TRAIN, "--n-edits", "4",
                               "--lr", "0.25")
