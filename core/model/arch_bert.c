@@ -4,19 +4,24 @@
  * In three forms: "backbone.*" with classifier (1, C) on the last hidden state, as MALMEN
  * trains it; BertForSequenceClassification with one or two labels, through the pooler;
  * the bare model, for its hidden states. One label z is the two classes (0, z): their
- * softmax is the logistic function, their cross-entropy the binary one. */
+ * softmax is the logistic function, their cross-entropy the binary one. Outputs that
+ * id2label names the other way about are put in the order of the classes. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/alloc.h"
 #include "core/json.h"
 #include "core/model/config.h"
 
+static const char *const classes[2] = {"REFUTES", "SUPPORTS"};
+
 struct bert {
     const float *token_types; /* (types, C) */
     const float *classifier;  /* (labels, C) */
     int64_t n_labels;         /* 0: no classifier */
+    bool turned;              /* its outputs are (SUPPORTS, REFUTES) */
 };
 
 static bool bert_configure(struct mal_model *model, struct mal_error *err) {
@@ -92,6 +97,45 @@ static bool count_labels(struct mal_model *model, int64_t *out, struct mal_error
                     mal_safetensors_path(t.file), (long long)*out);
 }
 
+/* What config.json calls the outputs, NULL where it does not: transformers reads
+ * id2label, label2id says the same. */
+static bool name_outputs(const struct mal_model *model, const char *names[2],
+                         size_t *out_n, struct mal_error *err) {
+    const char *where = mal_checkpoint_config_path(model->ckpt), *key;
+    const json_t *names_of, *ids_of;
+    json_t *id;
+    if (!mal_config_object(model, "id2label", &names_of, err) ||
+        !mal_config_object(model, "label2id", &ids_of, err))
+        return false;
+    *out_n = json_object_size(names_of ? names_of : ids_of);
+    if (names_of)
+        return mal_json_string_opt(names_of, "0", &names[0], where, err) &&
+               mal_json_string_opt(names_of, "1", &names[1], where, err);
+    json_object_foreach ((json_t *)ids_of, key, id) {
+        json_int_t i = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (i == 0 || i == 1) names[i] = key;
+    }
+    return true;
+}
+
+/* Names such as LABEL_0 say nothing, and names for another number of outputs are not
+ * about these. */
+static bool read_order(struct mal_model *model, struct mal_error *err) {
+    struct bert *bert = model->own;
+    const char *names[2] = {NULL, NULL};
+    size_t n;
+    if (!name_outputs(model, names, &n, err)) return false;
+    bool right[2] = {false, false}, turned[2] = {false, false};
+    for (size_t i = 0; i < 2; i++) {
+        size_t class = bert->n_labels == 1 ? 1 : i;
+        if (!names[i] || n != (size_t)bert->n_labels) continue;
+        right[i] = strcasecmp(names[i], classes[class]) == 0;
+        turned[i] = strcasecmp(names[i], classes[1 - class]) == 0;
+    }
+    bert->turned = (turned[0] || turned[1]) && !right[0] && !right[1];
+    return true;
+}
+
 static bool bind_head(struct mal_model *model, struct mal_error *err) {
     struct bert *bert = model->own;
     int64_t c = model->info.n_channels, labels;
@@ -103,8 +147,9 @@ static bool bind_head(struct mal_model *model, struct mal_error *err) {
         !mal_bind_tensor(model, "classifier.bias", 1, &labels, &model->head_bias, err)) {
         return false;
     }
-    if (labels == 1) model->n_derived += 2 * c + 32;
     bert->n_labels = labels;
+    if (!read_order(model, err)) return false;
+    if (labels == 1 || bert->turned) model->n_derived += 2 * c + 32;
     if (strcmp(model->prefix, "backbone.") == 0) return true;
     return mal_bind_matrix(model, "pooler.dense.weight", c, c, &model->pooler, err) &&
            mal_bind_tensor(model, "pooler.dense.bias", 1, &c, &model->pooler_bias, err);
@@ -140,14 +185,19 @@ static bool add_token_type(struct mal_model *model, struct mal_error *err) {
     return ok;
 }
 
-static void widen_head(struct mal_model *model) {
+/* Rows of REFUTES and SUPPORTS; where there is one output, the other class's is 0. */
+static void order_head(struct mal_model *model) {
     struct bert *bert = model->own;
-    int64_t c = model->info.n_channels;
+    int64_t c = model->info.n_channels, n = bert->n_labels;
     float *w = mal_derived_floats(model, 2 * c), *bias = mal_derived_floats(model, 2);
     mal_backend_zero(model->be, w, (size_t)(2 * c) * sizeof *w);
     mal_backend_zero(model->be, bias, 2 * sizeof *bias);
-    mal_backend_copy(model->be, w + c, bert->classifier, (size_t)c * sizeof *w);
-    mal_backend_copy(model->be, bias + 1, model->head_bias, sizeof *bias);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t right = n == 1 ? 1 : i, class = bert->turned ? 1 - right : right;
+        mal_backend_copy(model->be, w + class * c, bert->classifier + i * c,
+                         (size_t)c * sizeof *w);
+        mal_backend_copy(model->be, bias + class, model->head_bias + i, sizeof *bias);
+    }
     bert->classifier = w;
     model->head_bias = bias;
 }
@@ -155,7 +205,7 @@ static void widen_head(struct mal_model *model) {
 static bool bert_derive(struct mal_model *model, struct mal_error *err) {
     const struct bert *bert = model->own;
     if (!add_token_type(model, err)) return false;
-    if (bert->n_labels == 1) widen_head(model);
+    if (bert->n_labels == 1 || bert->turned) order_head(model);
     if (bert->n_labels > 0) model->head = (struct mal_matrix){bert->classifier, MAL_F32};
     return mal_backend_sync(model->be, err);
 }

@@ -52,6 +52,15 @@ bool mal_config_string_opt(const struct mal_model *model, const char *key,
     return mal_json_string_opt(config_of(model), key, out, path_of(model), err);
 }
 
+bool mal_config_object(const struct mal_model *model, const char *key, const json_t **out,
+                       struct mal_error *err) {
+    const json_t *value = json_object_get(config_of(model), key);
+    *out = json_object_size(value) > 0 ? value : NULL;
+    return !value || json_is_null(value) || json_is_object(value) ||
+           mal_fail(err, MAL_INVALID, "%s: %s is %s, not an object", path_of(model), key,
+                    mal_json_type(value));
+}
+
 bool mal_config_refuse(const struct mal_model *model, const char *key,
                        struct mal_error *err) {
     bool set = false;
@@ -237,16 +246,6 @@ static float scale_llama3(const struct scaling *s, float freq) {
     return (1 - smooth) * (freq / (float)s->factor) + smooth * freq;
 }
 
-/* An object, NULL where there is none or an empty one. */
-static bool get_object(const struct mal_model *model, const char *key, const json_t **out,
-                       struct mal_error *err) {
-    const json_t *value = json_object_get(config_of(model), key);
-    *out = json_object_size(value) > 0 ? value : NULL;
-    return !value || json_is_null(value) || json_is_object(value) ||
-           mal_fail(err, MAL_INVALID, "%s: %s is %s, not an object", path_of(model), key,
-                    mal_json_type(value));
-}
-
 /* Architectures here rotate whole heads, or have a name of their own for how much. */
 static bool check_partial(const json_t *from, const char *where, struct mal_error *err) {
     double share = 1;
@@ -282,8 +281,8 @@ static bool read_inv_freq(const struct mal_model *model, int64_t half, float *ou
     double theta = 10000;
     if (!mal_config_real_opt(model, "rope_theta", &theta, err) ||
         !check_partial(config_of(model), path_of(model), err) ||
-        !get_object(model, "rope_parameters", &parameters, err) ||
-        !get_object(model, "rope_scaling", &scaling, err)) {
+        !mal_config_object(model, "rope_parameters", &parameters, err) ||
+        !mal_config_object(model, "rope_scaling", &scaling, err)) {
         return false;
     }
     if (!scaling) scaling = parameters;

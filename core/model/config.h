@@ -20,6 +20,10 @@ bool mal_config_bool_opt(const struct mal_model *model, const char *key, bool *o
 bool mal_config_string_opt(const struct mal_model *model, const char *key,
                            const char **out, struct mal_error *err) MAL_CHECK;
 
+/* *out is NULL where there is none, or an empty one. */
+bool mal_config_object(const struct mal_model *model, const char *key, const json_t **out,
+                       struct mal_error *err) MAL_CHECK;
+
 /* Layers, channels, heads, vocabulary and context as most models have them
  * ("num_hidden_layers", "hidden_size", ...). */
 bool mal_config_sizes(struct mal_model *model, struct mal_error *err) MAL_CHECK;

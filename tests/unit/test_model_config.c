@@ -287,6 +287,8 @@ static const struct {
     {RANDOM_BERT, "{\"num_attention_heads\":5}", {"num_attention_heads", "5"}},
     {RANDOM_BERT, "{\"type_vocab_size\":0}", {"type_vocab_size", "0"}},
     {RANDOM_BERT, "{\"type_vocab_size\":3}", {"token_type_embeddings", "(3, 12)"}},
+    {RANDOM_BERT_LABELS, "{\"id2label\":[\"SUPPORTS\"]}", {"id2label", "array"}},
+    {RANDOM_BERT_LABELS, "{\"id2label\":{\"0\":7}}", {"'0'", "integer"}},
     {RANDOM_GPT2, "{\"add_cross_attention\":true}", {"add_cross_attention", "not"}},
     {RANDOM_GPT2, "{\"n_layer\":7777771}", {"7777771 blocks", "tensors"}},
     {RANDOM_T5, "{\"num_decoder_layers\":1234567}", {"1234567 blocks", "tensors"}},
@@ -315,6 +317,84 @@ static void test_three_labels(void **state) {
     random_tensor(&tensors, "classifier.weight", 3, m->channels, 0, 1);
     random_tensor(&tensors, "classifier.bias", 0, 3, 0, 1);
     expect_refused(save_variant(m, "{}"), words, 2);
+}
+
+/* ---- The classes by their names ---- */
+
+/* A fact checker whose outputs stand, or are named, the other way about. */
+static struct mal_model *open_classes(bool exchanged, int64_t labels,
+                                      const char *config) {
+    const struct random_model *m = &random_models[RANDOM_BERT_LABELS];
+    random_tensors_free(&tensors);
+    random_tensors_of(&tensors, m);
+    for (int64_t i = 0; i < 2; i++) {
+        const char *name = i ? "classifier.bias" : "classifier.weight";
+        float *x = (float *)(uintptr_t)entry(name)->data;
+        int64_t n = i ? 1 : m->channels;
+        for (int64_t j = 0; exchanged && j < n; j++) {
+            float kept = x[j];
+            x[j] = x[n + j];
+            x[n + j] = kept;
+        }
+        entry(name)->shape[0] = labels;
+    }
+    return open_dir(save_variant(m, config));
+}
+
+/* Labels were once taken by position: a model whose first output is SUPPORTS gave the
+ * probability of the wrong class. */
+static void test_named_classes(void **state) {
+    static const struct {
+        bool turned;
+        const char *config;
+    } cases[] = {
+        {false, "{}"},
+        {false, "{\"id2label\":null,\"label2id\":null}"},
+        {false, "{\"id2label\":{\"0\":\"LABEL_0\",\"1\":\"LABEL_1\"}}"},
+        {false, "{\"id2label\":{\"0\":\"REFUTES\",\"1\":\"SUPPORTS\"}}"},
+        {false, "{\"id2label\":{\"0\":\"SUPPORTS\",\"1\":\"SUPPORTS\"}}"},
+        {false, "{\"id2label\":{\"0\":\"SUPPORTS\",\"1\":\"REFUTES\",\"2\":\"x\"}}"},
+        {true, "{\"id2label\":{\"0\":\"SUPPORTS\",\"1\":\"REFUTES\"}}"},
+        {true, "{\"id2label\":{\"1\":\"refutes\",\"0\":\"Supports\"}}"},
+        {true, "{\"id2label\":{\"0\":\"SUPPORTS\",\"1\":\"false\"}}"},
+        {true, "{\"label2id\":{\"REFUTES\":1,\"SUPPORTS\":0}}"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mal_model *one = open_classes(cases[i].turned, 2, "{}"),
+                         *other = open_classes(false, 2, cases[i].config);
+        double off = distance(one, other);
+        if (off > 0) fail_msg("%s: off by %g", cases[i].config, off);
+        mal_model_close(one);
+        mal_model_close(other);
+    }
+}
+
+/* One output is that of SUPPORTS; named REFUTES, it stands for that class. */
+static void test_named_class(void **state) {
+    static const struct {
+        size_t class;
+        const char *config;
+    } cases[] = {
+        {1, "{}"},
+        {1, "{\"id2label\":{\"0\":\"LABEL_0\"}}"},
+        {1, "{\"id2label\":{\"0\":\"SUPPORTS\"}}"},
+        {1, "{\"id2label\":{\"0\":\"SUPPORTS\",\"1\":\"REFUTES\"}}"},
+        {0, "{\"id2label\":{\"0\":\"REFUTES\"}}"},
+    };
+
+    float first = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct mal_model *opened = open_classes(false, 1, cases[i].config);
+        size_t n;
+        float *logits = logits_of(opened, &n);
+        if (i == 0) first = logits[1];
+        assert_true(fabsf(first) > 0);
+        assert_true(logits[cases[i].class] >= first && logits[cases[i].class] <= first);
+        assert_true(fabsf(logits[1 - cases[i].class]) <= 0);
+        mal_free(logits);
+        mal_model_close(opened);
+    }
 }
 
 /* ---- Tokens that end a text ---- */
@@ -368,6 +448,8 @@ int main(void) {
         cmocka_unit_test(test_sizes),
         cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_three_labels),
+        cmocka_unit_test(test_named_classes),
+        cmocka_unit_test(test_named_class),
         cmocka_unit_test(test_ends),
         cmocka_unit_test(test_bad_generation_config),
     };
