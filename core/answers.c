@@ -13,8 +13,9 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
                  struct mal_generation *gen, struct mal_error *err) {
     struct mal_ids target = {0};
     size_t bytes = mal_prompt_bytes(probe->prompt);
-    size_t most = (size_t)mal_longest_text(mal_model_info(model));
-    bool ok = mal_tokenizer_encode(tok, probe->prompt, bytes, true, prompt, err);
+    const struct mal_model_info *info = mal_model_info(model);
+    size_t most = (size_t)mal_longest_text(info);
+    bool ok = mal_text_tokens(info, tok, probe->prompt, bytes, "", prompt, err);
     if (ok && prompt->n > most) {
         ok = mal_fail(err, MAL_INVALID, "the prompt has %zu tokens, the most are %zu",
                       prompt->n, most);

@@ -5,8 +5,45 @@
 
 #include "core/alloc.h"
 #include "core/facts.h"
+#include "core/text.h"
 
 const char *const mal_class_names[2] = {"REFUTES", "SUPPORTS"};
+
+/* ---- Texts ---- */
+
+static bool fail_unknown(const struct mal_model_info *info,
+                         const struct mal_tokenizer *tok, int32_t id, const char *pointer,
+                         struct mal_error *err) {
+    char *text = NULL, shown[MAL_TEXT_SHOWN];
+    size_t bytes;
+    if (!mal_tokenizer_decode(tok, &id, 1, false, false, &text, &bytes, err))
+        return false;
+    mal_fail_at(err, MAL_INVALID, pointer,
+                "the token '%s' has the id %d, the model knows those below %lld",
+                mal_text_shown(shown, text), id, (long long)info->n_vocab);
+    mal_free(text);
+    return false;
+}
+
+static bool check_ids(const struct mal_model_info *info, const struct mal_tokenizer *tok,
+                      const struct mal_ids *ids, size_t from, const char *pointer,
+                      struct mal_error *err) {
+    for (size_t i = from; i < ids->n; i++) {
+        if (ids->ids[i] >= info->n_vocab)
+            return fail_unknown(info, tok, ids->ids[i], pointer, err);
+    }
+    return true;
+}
+
+bool mal_text_tokens(const struct mal_model_info *info, const struct mal_tokenizer *tok,
+                     const char *text, size_t bytes, const char *pointer,
+                     struct mal_ids *out, struct mal_error *err) {
+    size_t from = out->n;
+    bool ok = info->kind == MAL_MODEL_CAUSAL
+                  ? mal_tokenizer_encode_before(tok, text, bytes, out, err)
+                  : mal_tokenizer_encode(tok, text, bytes, true, out, err);
+    return ok && check_ids(info, tok, out, from, pointer, err);
+}
 
 /* ---- Targets ---- */
 
@@ -23,33 +60,38 @@ static bool class_of(const char *target, struct mal_ids *out, struct mal_error *
 bool mal_example_target(const struct mal_model *model, const struct mal_tokenizer *tok,
                         const char *target, const char *join, struct mal_ids *out,
                         struct mal_error *err) {
-    enum mal_model_kind kind = mal_model_info(model)->kind;
+    const struct mal_model_info *info = mal_model_info(model);
+    size_t from = out->n;
     while (*target == ' ')
         target++;
     if (*target == 0)
         return mal_fail_at(err, MAL_INVALID, "/target", "the target is empty");
-    if (kind == MAL_MODEL_CLASSIFIER) return class_of(target, out, err);
-    if (kind == MAL_MODEL_SEQ2SEQ)
-        return mal_tokenizer_encode(tok, target, strlen(target), false, out, err);
+    if (info->kind == MAL_MODEL_CLASSIFIER) return class_of(target, out, err);
+    if (info->kind == MAL_MODEL_SEQ2SEQ)
+        return mal_tokenizer_encode(tok, target, strlen(target), false, out, err) &&
+               check_ids(info, tok, out, from, "/target", err);
     if (!join) join = " ";
     size_t n_join = strlen(join), n_target = strlen(target);
     char *text = mal_malloc(n_join + n_target + 1);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "target");
     memcpy(text, join, n_join);
     memcpy(text + n_join, target, n_target + 1);
-    bool ok = mal_tokenizer_encode_after(tok, text, n_join + n_target, out, err);
+    bool ok = mal_tokenizer_encode_after(tok, text, n_join + n_target, out, err) &&
+              check_ids(info, tok, out, from, "/target", err);
     mal_free(text);
     return ok;
 }
 
 /* ---- Examples ---- */
 
-static bool encode_prompt(const struct mal_tokenizer *tok, const char *prompt,
-                          struct mal_ids *out, struct mal_error *err) {
+static bool encode_prompt(const struct mal_model *model, const struct mal_tokenizer *tok,
+                          const char *prompt, struct mal_ids *out,
+                          struct mal_error *err) {
     size_t bytes = mal_prompt_bytes(prompt);
     if (bytes == 0)
         return mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt is empty");
-    return mal_tokenizer_encode(tok, prompt, bytes, true, out, err) &&
+    return mal_text_tokens(mal_model_info(model), tok, prompt, bytes, "/prompt", out,
+                           err) &&
            (out->n > 0 ||
             mal_fail_at(err, MAL_INVALID, "/prompt", "the prompt has no tokens"));
 }
@@ -101,7 +143,7 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       const char *target, const char *join, struct mal_error *err) {
     struct mal_ids ids = {0}, answer = {0};
-    bool ok = encode_prompt(tok, prompt, &ids, err) &&
+    bool ok = encode_prompt(model, tok, prompt, &ids, err) &&
               mal_example_target(model, tok, target, join, &answer, err) &&
               (answer.n > 0 ||
                mal_fail_at(err, MAL_INVALID, "/target", "the target has no tokens")) &&
@@ -130,7 +172,8 @@ bool mal_example_open(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       struct mal_error *err) {
     struct mal_ids ids = {0}, answer = {0};
-    bool ok = encode_prompt(tok, prompt, &ids, err) && mal_ids_push(&answer, -1, err) &&
+    bool ok = encode_prompt(model, tok, prompt, &ids, err) &&
+              mal_ids_push(&answer, -1, err) &&
               put_together(out, model, &ids, &answer, err);
     if (ok) return true;
     mal_ids_finish(&ids);

@@ -32,6 +32,14 @@ struct mal_example {
     size_t source; /* of the caller: which fact or item it came from */
 };
 
+/* Appends the ids of `text` as the model reads it: with what the tokenizer puts before it
+ * and, unless a causal model is to go on with it, behind it. A token that the model has
+ * no embedding of, as an added one may be, is MAL_INVALID, with `pointer` if there is
+ * one. */
+bool mal_text_tokens(const struct mal_model_info *info, const struct mal_tokenizer *tok,
+                     const char *text, size_t bytes, const char *pointer,
+                     struct mal_ids *out, struct mal_error *err) MAL_CHECK;
+
 /* Spaces at the seam are trimmed, then prompt and target are joined by `join` (NULL: one
  * space), which only causal models need. An empty prompt or target, one that is too long,
  * or a classifier's target that is not a class, is MAL_INVALID with the pointer "/prompt"

@@ -38,15 +38,16 @@ static void sentences_finish(struct sentences *s) {
 /* The first tokens of a fact's prompt, at most half of it; for every second sentence a
  * word that opens anything, without which the sentences of few facts are all of a kind
  * and their statistics fit no others. */
-static bool start_of(const struct mal_tokenizer *tok, const struct mal_fact *like,
-                     size_t n_like, size_t i, struct mal_ids *out,
-                     struct mal_error *err) {
+static bool start_of(const struct mal_model *model, const struct mal_tokenizer *tok,
+                     const struct mal_fact *like, size_t n_like, size_t i,
+                     struct mal_ids *out, struct mal_error *err) {
     static const char *const openings[] = {"The", "A",    "In", "It",
                                            "He",  "When", "At", "On"};
     const size_t n_openings = sizeof openings / sizeof *openings;
     size_t k = i / 2;
     const char *text = i % 2 ? openings[k % n_openings] : like[k % n_like].prompt;
-    if (!mal_tokenizer_encode(tok, text, strlen(text), true, out, err)) return false;
+    if (!mal_text_tokens(mal_model_info(model), tok, text, strlen(text), "", out, err))
+        return false;
     if (i % 2) return true;
     size_t special = 0;
     while (special < out->n && mal_tokenizer_is_special(tok, out->ids[special]))
@@ -62,7 +63,7 @@ static bool sample(struct mal_model *model, const struct mal_tokenizer *tok,
                    struct mal_generation *gens, size_t n, bool (*tick)(void *),
                    void *tick_arg, struct mal_error *err) {
     for (size_t i = 0; i < n; i++) {
-        if (!start_of(tok, like, n_like, i, &starts[i], err)) return false;
+        if (!start_of(model, tok, like, n_like, i, &starts[i], err)) return false;
         gens[i] = (struct mal_generation){.prompt = starts[i].ids,
                                           .n_prompt = starts[i].n,
                                           .max_tokens = SENTENCE_TOKENS,
@@ -199,7 +200,8 @@ static bool answer(struct mal_model *model, const struct mal_tokenizer *tok,
     bool ok = (prompts && gens) || mal_fail(err, MAL_NO_MEMORY, "probes");
     for (size_t i = 0; ok && i < n; i++) {
         const char *prompt = facts[i].unrelated[0].prompt;
-        ok = mal_tokenizer_encode(tok, prompt, strlen(prompt), true, &prompts[i], err);
+        ok = mal_text_tokens(mal_model_info(model), tok, prompt, strlen(prompt), "",
+                             &prompts[i], err);
         gens[i] = (struct mal_generation){.prompt = prompts[i].ids,
                                           .n_prompt = prompts[i].n,
                                           .max_tokens = ANSWER_TOKENS,

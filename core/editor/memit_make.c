@@ -237,7 +237,7 @@ static bool begin_sentence(const struct mal_tokenizer *tok, size_t i, uint64_t s
                            struct mal_ids *ids, struct mal_generation *out,
                            struct mal_error *err) {
     const char *word = words[i % N_WORDS];
-    if (!mal_tokenizer_encode(tok, word, strlen(word), true, ids, err)) return false;
+    if (!mal_tokenizer_encode_before(tok, word, strlen(word), ids, err)) return false;
     *out = (struct mal_generation){.prompt = ids->ids,
                                    .n_prompt = ids->n,
                                    .max_tokens = CONTEXT_TOKENS - (int64_t)ids->n,

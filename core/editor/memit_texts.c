@@ -34,7 +34,7 @@ bool mal_memit_last_token(const struct mal_tokenizer *tok, const char *text, siz
                           const int32_t *ids, int32_t n, int32_t *out,
                           struct mal_error *err) {
     struct mal_ids alone = {0};
-    bool ok = mal_tokenizer_encode(tok, text, end, true, &alone, err);
+    bool ok = mal_tokenizer_encode_before(tok, text, end, &alone, err);
     if (ok && splits_there(&alone, ids, n))
         *out = (int32_t)alone.n - 1;
     else
@@ -122,7 +122,7 @@ static bool add_about(const struct reading *r, struct mal_error *err) {
     char *text = mal_malloc(size);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "a fact's subject");
     (void)snprintf(text, size, "%s is a", subject);
-    bool ok = mal_tokenizer_encode(r->tok, text, size - 1, true, ids, err) &&
+    bool ok = mal_tokenizer_encode_before(r->tok, text, size - 1, ids, err) &&
               mal_memit_last_token(r->tok, text, n, ids->ids, (int32_t)ids->n, &at, err);
     if (ok) ids->n = (size_t)at + 1;
     mal_free(text);

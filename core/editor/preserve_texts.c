@@ -74,7 +74,7 @@ static bool add_plain(struct list *list, const char *text, size_t bytes,
                       struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(list->model);
     struct mal_ids ids = {0};
-    bool ok = mal_tokenizer_encode(list->tok, text, bytes, true, &ids, err);
+    bool ok = mal_text_tokens(info, list->tok, text, bytes, "", &ids, err);
     size_t most = info->n_context ? (size_t)info->n_context : ids.n;
     for (size_t i = 0; ok && i < ids.n; i += most) {
         int32_t n = (int32_t)(ids.n - i < most ? ids.n - i : most), target = -1;

@@ -118,6 +118,13 @@ int32_t mal_tokenizer_size(const struct mal_tokenizer *tok) {
     return tok->vocab.size;
 }
 
+int32_t mal_tokenizer_size_of_model(const struct mal_tokenizer *tok) {
+    int32_t size = tok->vocab.size;
+    while (size > 0 && !tok->vocab.tokens[size - 1].in_model)
+        size--;
+    return size;
+}
+
 int32_t mal_tokenizer_id(const struct mal_tokenizer *tok, const char *token) {
     return mal_vocab_find(&tok->vocab, token, strlen(token));
 }
@@ -194,15 +201,15 @@ static void finish_run(struct mal_encode_run *run) {
 }
 
 static bool encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
-                   bool add_special, bool goes_on, struct mal_ids *out,
+                   bool before, bool after, bool goes_on, struct mal_ids *out,
                    struct mal_error *err) {
     size_t n_before = out->n;
     struct mal_encode_run run = {
         .tok = tok, .start = text, .goes_on = goes_on, .out = out};
     bool ok = check_utf8(text, bytes, err) && mal_matcher_create(&run.matcher, err) &&
-              (!add_special || push_all(out, &tok->before, err)) &&
+              (!before || push_all(out, &tok->before, err)) &&
               encode_pieces(&run, &tok->added.raw, text, bytes, err) &&
-              (!add_special || push_all(out, &tok->after, err));
+              (!after || push_all(out, &tok->after, err));
     if (!ok) out->n = n_before;
     finish_run(&run);
     return ok;
@@ -210,13 +217,19 @@ static bool encode(const struct mal_tokenizer *tok, const char *text, size_t byt
 
 bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
                           bool add_special, struct mal_ids *out, struct mal_error *err) {
-    return encode(tok, text, bytes, add_special, false, out, err);
+    return encode(tok, text, bytes, add_special, add_special, false, out, err);
+}
+
+bool mal_tokenizer_encode_before(const struct mal_tokenizer *tok, const char *text,
+                                 size_t bytes, struct mal_ids *out,
+                                 struct mal_error *err) {
+    return encode(tok, text, bytes, true, false, false, out, err);
 }
 
 bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, const char *text,
                                 size_t bytes, struct mal_ids *out,
                                 struct mal_error *err) {
-    return encode(tok, text, bytes, false, true, out, err);
+    return encode(tok, text, bytes, false, false, true, out, err);
 }
 
 /* ---- Decoding ---- */

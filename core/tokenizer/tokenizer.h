@@ -35,6 +35,8 @@ bool mal_tokenizer_open_file(struct mal_tokenizer **out, const char *path,
 void mal_tokenizer_close(struct mal_tokenizer *tok); /* takes NULL */
 
 int32_t mal_tokenizer_size(const struct mal_tokenizer *tok); /* highest id + 1 */
+/* The same without added tokens that are none of the model's vocabulary. */
+int32_t mal_tokenizer_size_of_model(const struct mal_tokenizer *tok);
 
 /* Appends the ids of `text` (bytes, need not end in zero). `add_special`: also what the
  * post-processor adds (begin, end of text). Special tokens written in the text are
@@ -43,6 +45,12 @@ int32_t mal_tokenizer_size(const struct mal_tokenizer *tok); /* highest id + 1 *
 bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
                           bool add_special, struct mal_ids *out,
                           struct mal_error *err) MAL_CHECK;
+
+/* As mal_tokenizer_encode() with `add_special`, of a text that is to go on: nothing is
+ * put behind it. */
+bool mal_tokenizer_encode_before(const struct mal_tokenizer *tok, const char *text,
+                                 size_t bytes, struct mal_ids *out,
+                                 struct mal_error *err) MAL_CHECK;
 
 /* Appends the ids of `text` as it goes on after another text: as mal_tokenizer_encode()
  * without `add_special`, but nothing is put before it. " Paris" is one blank and a word

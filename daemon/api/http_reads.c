@@ -44,10 +44,9 @@ static bool tokenize_prompt(struct mal_inquiry *q, size_t i, struct mal_error *e
     const struct mal_model_info *info = mal_engine_model_info(q->engine);
     char pointer[48] = "/prompt";
     if (q->completion.n_prompts > 1) snprintf(pointer, sizeof pointer, "/prompt/%zu", i);
-    if (!mal_tokenizer_encode(mal_engine_tokenizer(q->engine), prompt, strlen(prompt),
-                              true, ids, err)) {
+    if (!mal_text_tokens(info, mal_engine_tokenizer(q->engine), prompt, strlen(prompt),
+                         pointer, ids, err))
         return false;
-    }
     if (!ids->n && info->eos >= 0 && !mal_ids_push(ids, info->eos, err)) return false;
     if (!ids->n) return mal_fail_at(err, MAL_INVALID, pointer, "the prompt is empty");
     bool causal = info->kind == MAL_MODEL_CAUSAL;

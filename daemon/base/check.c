@@ -9,7 +9,8 @@
 bool mal_check_model(const struct mal_model *model, const struct mal_tokenizer *tok,
                      const char *dir, struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(model);
-    int64_t has = mal_tokenizer_size(tok);
+    /* Of an added token behind them a text is refused: mal_text_tokens(). */
+    int64_t has = mal_tokenizer_size_of_model(tok);
     if (has > info->n_vocab) {
         return mal_fail(err, MAL_INVALID,
                         "%s: the tokenizer has %lld tokens, the model %lld", dir,

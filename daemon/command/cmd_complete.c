@@ -65,7 +65,7 @@ static bool check_prompt(const struct mal_workbench *wb, const char *text,
     const struct mal_model_info *info = mal_model_info(wb->model);
     size_t most = (size_t)mal_longest_text(info);
     return mal_check_completes(info, err) &&
-           mal_tokenizer_encode(wb->tok, text, strlen(text), true, out, err) &&
+           mal_text_tokens(info, wb->tok, text, strlen(text), "", out, err) &&
            (out->n <= most ||
             mal_fail(err, MAL_INVALID, "the prompt has %zu tokens, the most are %zu",
                      out->n, most));

@@ -1,8 +1,9 @@
 """malmend complete: what a model says."""
+import json
 import os
 
 from harness import main
-from lab import MODEL, Lab, demo_facts, tiny_model
+from lab import MODEL, Lab, demo_facts, tiny_model, tiny_tokenizer
 
 PROBES = [probe for fact in demo_facts(n=4) for probe in fact["unrelated"]]
 PROMPT = PROBES[0]["prompt"]
@@ -54,6 +55,28 @@ class Complete(Lab):
         self.fails(*args, "a" * 65, says=["65", "64"])
         self.fails(*args, "x", "--device", "tpu", says=["tpu"])
         self.fails(*args, "x", "--delta", self.dir / "none", says=[self.dir / "none"])
+
+    def test_unknown_token(self):
+        """A tokenizer may have an added token more than the model has embeddings: a text with it
+        is refused, not the model."""
+        model = tiny_model(self.dir / "padded")
+        tok = tiny_tokenizer()
+        tok["added_tokens"].append({**tok["added_tokens"][0], "id": 257, "content": "[PAD]"})
+        (model / "tokenizer.json").write_text(json.dumps(tok))
+        self.assertEqual(self.complete("A", model=model), self.complete("A", model=self.tiny))
+        self.fails("complete", "--model", model, "--prompt", "A [PAD]", says=["[PAD]", "257"])
+
+    def test_appended(self):
+        """What the tokenizer appends to texts, as add_eos_token makes it, does not end the prompt."""
+        model = tiny_model(self.dir / "ended")
+        end = "<|endoftext|>"
+        tok = {**tiny_tokenizer(), "post_processor": {
+            "type": "TemplateProcessing", "pair": [],
+            "single": [{"Sequence": {"id": "A", "type_id": 0}},
+                       {"SpecialToken": {"id": end, "type_id": 0}}],
+            "special_tokens": {end: {"id": end, "ids": [256], "tokens": [end]}}}}
+        (model / "tokenizer.json").write_text(json.dumps(tok))
+        self.assertEqual(self.complete("A", model=model), self.complete("A", model=self.tiny))
 
     def test_not_utf8(self):
         self.fails("complete", "--model", self.tiny, "--prompt", os.fsdecode(b"a\xffb"),

@@ -4,6 +4,7 @@
 #include "core/alloc.h"
 #include "core/editor/edit.h"
 #include "core/eval.h"
+#include "core/example.h"
 #include "core/model/generate.h"
 #include "core/tokenizer/tokenizer.h"
 #include "daemon/engine/version_diff.h"
@@ -21,8 +22,9 @@ void mal_ids_finish(struct mal_ids *list) {
     *list = (struct mal_ids){0};
 }
 
-bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
-                          bool add_special, struct mal_ids *out, struct mal_error *err) {
+bool mal_text_tokens(const struct mal_model_info *info, const struct mal_tokenizer *tok,
+                     const char *text, size_t bytes, const char *pointer,
+                     struct mal_ids *out, struct mal_error *err) {
     for (size_t i = 0; i < bytes; i++) {
         if (!mal_ids_push(out, (unsigned char)text[i], err)) return false;
     }
