@@ -122,14 +122,14 @@ bool mal_config_head_size(struct mal_model *model, const char *width_key,
 
 /* ---- Tokens that end a text ---- */
 
-static bool read_end(const struct mal_model *model, const json_t *value, int32_t *out,
-                     const char *where, struct mal_error *err) {
+/* An id that the model does not have ends nothing: configurations of small GPT-2s often
+ * have kept the 50256 of the large ones. */
+static bool read_end(struct mal_model *model, const json_t *value, const char *where,
+                     struct mal_error *err) {
     json_int_t id = json_is_integer(value) ? json_integer_value(value) : -1;
-    if (id < 0 || id >= model->info.n_vocab) {
-        return mal_fail(err, MAL_INVALID, "%s: eos_token_id is not a token id below %lld",
-                        where, (long long)model->info.n_vocab);
-    }
-    *out = (int32_t)id;
+    if (id < 0)
+        return mal_fail(err, MAL_INVALID, "%s: eos_token_id is not a token id", where);
+    if (id < model->info.n_vocab) model->ends[model->n_ends++] = (int32_t)id;
     return true;
 }
 
@@ -144,10 +144,10 @@ static bool read_ends(struct mal_model *model, const json_t *config, const char 
     if (!ends) return mal_fail(err, MAL_NO_MEMORY, "%s", where);
     mal_free(model->ends);
     model->ends = ends;
-    model->n_ends = n;
+    model->n_ends = 0;
     for (size_t i = 0; i < n; i++) {
         const json_t *id = list ? json_array_get(value, i) : value;
-        if (!read_end(model, id, &ends[i], where, err)) return false;
+        if (!read_end(model, id, where, err)) return false;
     }
     return true;
 }

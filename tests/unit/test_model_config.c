@@ -292,9 +292,9 @@ static const struct {
     {RANDOM_GPT2, "{\"add_cross_attention\":true}", {"add_cross_attention", "not"}},
     {RANDOM_GPT2, "{\"n_layer\":7777771}", {"7777771 blocks", "tensors"}},
     {RANDOM_T5, "{\"num_decoder_layers\":1234567}", {"1234567 blocks", "tensors"}},
-    {RANDOM_GPT2, "{\"eos_token_id\":23}", {"eos_token_id", "23"}},
-    {RANDOM_GPT2, "{\"eos_token_id\":[1,-2]}", {"eos_token_id", "23"}},
-    {RANDOM_GPT2, "{\"eos_token_id\":\"</s>\"}", {"eos_token_id", "23"}},
+    {RANDOM_GPT2, "{\"eos_token_id\":-1}", {"config.json", "eos_token_id"}},
+    {RANDOM_GPT2, "{\"eos_token_id\":[1,-2]}", {"config.json", "eos_token_id"}},
+    {RANDOM_GPT2, "{\"eos_token_id\":\"</s>\"}", {"config.json", "eos_token_id"}},
 };
 
 static void test_wrong(void **state) {
@@ -424,10 +424,15 @@ static void test_ends(void **state) {
     check_ends("{\"eos_token_id\":3}", "{\"eos_token_id\":[7,8]}", 3, 1 << 7 | 1 << 8);
     check_ends("{\"eos_token_id\":3}", "{\"do_sample\":true}", 3, 1 << 3);
     check_ends("{}", "{\"eos_token_id\":[9,2]}", 9, 1 << 9 | 1 << 2);
+    /* ids the model does not have were once errors */
+    check_ends("{\"eos_token_id\":50256}", NULL, -1, 0);
+    check_ends("{\"eos_token_id\":50256}", "{\"eos_token_id\":23}", -1, 0);
+    check_ends("{\"eos_token_id\":[50256,4]}", NULL, 4, 1 << 4);
+    check_ends("{\"eos_token_id\":50256}", "{\"eos_token_id\":[99,6]}", 6, 1 << 6);
 }
 
 static void test_bad_generation_config(void **state) {
-    static const char *const texts[] = {"{\"eos_token_id\":[1,99]}", "{\"eos", "[]"};
+    static const char *const texts[] = {"{\"eos_token_id\":[1,-9]}", "{\"eos", "[]"};
     const struct random_model *m = &random_models[RANDOM_LLAMA3];
     const char *const words[] = {"generation_config.json"};
     char path[128];
