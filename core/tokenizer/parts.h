@@ -479,6 +479,7 @@ MAL_PART(strip_accents);
 MAL_PART(bert_words);
 MAL_PART(byte_level_words);
 MAL_PART(split);
+MAL_PART(digits);
 MAL_PART(metaspace_words);
 MAL_PART(whitespace_split);
 MAL_PART(bpe_model);

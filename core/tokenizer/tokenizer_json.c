@@ -47,6 +47,7 @@ static const struct part_type normalizer_types[] = {
 static const struct part_type pre_tokenizer_types[] = {
     {"BertPreTokenizer", mal_read_bert_words},
     {"ByteLevel", mal_read_byte_level_words},
+    {"Digits", mal_read_digits},
     {"Metaspace", mal_read_metaspace_words},
     {"Split", mal_read_split},
     {"WhitespaceSplit", mal_read_whitespace_split},

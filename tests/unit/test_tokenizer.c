@@ -11,9 +11,9 @@
 /* ---- Cases from files ---- */
 
 static void test_fixtures(void **state) {
-    static const char *const names[] = {"gpt2",  "llama3",    "added",
-                                        "qwen2", "forms",     "bert-bytes",
-                                        "bert",  "wordpiece", "kinds"};
+    static const char *const names[] = {"gpt2",  "llama3",     "added", "qwen2",
+                                        "forms", "bert-bytes", "bert",  "wordpiece",
+                                        "kinds", "pieces",     "digits"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s.json", names[i]);
@@ -218,8 +218,8 @@ static const struct {
      MAL_INVALID, "after ByteLevel"},
     {"{%M,\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\"}}", MAL_INVALID,
      "the pattern of a Split must be"},
-    {"{%M,\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"MergedWithNext\"}}",
-     MAL_INVALID, "'MergedWithNext' is not supported"},
+    {"{%M,\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"MergedWithBoth\"}}",
+     MAL_INVALID, "'MergedWithBoth' is not supported"},
     {PATTERN("a(b"), MAL_INVALID, "the pattern is refused"},
     {PATTERN("[a&&b]"), MAL_INVALID, "not supported from its byte 0"},
     {PATTERN("x[a[b]]"), MAL_INVALID, "not supported from its byte 1"},

@@ -10,7 +10,8 @@ token before and one behind), added (added tokens with every flag, a space put b
 qwen2 (NFC), kinds (a pattern that tells kinds of letters apart, as Mistral's newer models have),
 forms (several normalizers, added tokens that match normalized text), bert-bytes (BERT's
 normalizer and words, of which a byte-level model shows every byte). WordPiece, another: bert (as an
-uncased BERT has it, punctuation tidied when decoded), wordpiece (everything else than there)."""
+uncased BERT has it, punctuation tidied when decoded), wordpiece (everything else than there), pieces
+(Split in every way that a match can go, and runs of digits), digits (each by itself, Split inverted)."""
 import json
 import os
 import random
@@ -191,7 +192,24 @@ def wordpiece_variants(base):
     other["post_processor"] = {"type": "Sequence", "processors": [
         {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]}]}
     other["decoder"] = {"type": "WordPiece", "prefix": "@", "cleanup": False}
-    return {"bert": bert, "wordpiece": other}
+    return {"bert": bert, "wordpiece": other, **piece_variants(copy)}
+
+
+def piece_variants(copy):
+    def split(pattern, behavior, invert=False):
+        return {"type": "Split", "pattern": pattern, "behavior": behavior, "invert": invert}
+
+    pieces, digits = json.loads(copy), json.loads(copy)
+    pieces["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "WhitespaceSplit"}, {"type": "Digits", "individual_digits": False},
+        split({"String": "e"}, "MergedWithPrevious"), split({"String": "a"}, "MergedWithNext"),
+        split({"Regex": "[lsn!?.]"}, "Contiguous"), split({"Regex": "(?=r)"}, "MergedWithNext"),
+        split({"String": "o"}, "Removed")]}
+    digits["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        split({"Regex": "\\s+"}, "Removed"), {"type": "Digits", "individual_digits": True},
+        split({"Regex": "[ei]+"}, "MergedWithPrevious", True), split({"Regex": "[^a]+"}, "MergedWithNext", True),
+        split({"Regex": "[lsn]+"}, "Contiguous", True)]}
+    return {"pieces": pieces, "digits": digits}
 
 
 UNICODE = [
