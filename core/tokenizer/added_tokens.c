@@ -112,12 +112,12 @@ static bool normalize_set(struct mal_added_set *set, struct mal_vocab *vocab,
     struct mal_string work[2] = {{0}};
     struct mal_matcher *matcher = NULL;
     if (set->n == 0 || list->n == 0) return true;
-    bool ok = mal_matcher_create(&matcher, err);
+    bool cut, ok = mal_matcher_create(&matcher, err);
     for (size_t i = 0; ok && i < set->n; i++) {
         struct mal_added_token *token = &set->tokens[i];
         const char *text = token->content;
         size_t bytes = token->bytes;
-        ok = mal_normalize(list, matcher, false, work, &text, &bytes, err) &&
+        ok = mal_normalize(list, matcher, false, work, &text, &bytes, &cut, err) &&
              mal_vocab_decode_as(vocab, (int32_t)token->id, text, bytes, where, err);
         if (ok && !set_content(token, text, bytes))
             ok = mal_fail(err, MAL_NO_MEMORY, "%s: added tokens", mal_file_shown(where));

@@ -122,6 +122,18 @@ static bool normalize(const void *data, struct mal_matcher *matcher, const char 
     return ok;
 }
 
+static bool drops_first(const void *data, struct mal_matcher *matcher, const char *text,
+                        size_t bytes, bool *out, struct mal_error *err) {
+    (void)matcher, (void)err;
+    const struct bert *bert = data;
+    int32_t point;
+    (void)mal_utf8_next(text, bytes, &point);
+    *out = (bert->clean && is_dropped(point)) ||
+           (bert->strip_accents && point >= 0x300 &&
+            mal_in_table(&mal_nonspacing_table, point));
+    return true;
+}
+
 static void fill_ascii(struct bert *bert) {
     for (int c = 0; c < 128; c++) {
         char to = (char)c;
@@ -144,8 +156,11 @@ bool mal_bert_normalizer_add(struct mal_tokenizer *tok,
                           .lower = options->lowercase};
     fill_ascii(bert);
     return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){normalize, mal_free, bert}, where,
-                              err);
+                              (struct mal_normalizer){.run = normalize,
+                                                      .destroy = mal_free,
+                                                      .data = bert,
+                                                      .drops_first = drops_first},
+                              where, err);
 }
 
 bool mal_read_bert_normalizer(struct mal_tokenizer *tok, const json_t *part,

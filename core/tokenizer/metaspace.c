@@ -41,7 +41,9 @@ static bool run_words(const void *data, struct mal_encode_run *run, size_t i_ste
     const struct metaspace *meta = data;
     struct mal_string *made = &run->made[i_step];
     bool first = text == run->start;
-    bool prepend = meta->prepend == ALWAYS || (meta->prepend == FIRST && first);
+    /* Hugging Face asks whether the piece's first character is that of the text. */
+    bool prepend =
+        meta->prepend == ALWAYS || (meta->prepend == FIRST && first && !run->cut);
     if (first && run->goes_on) prepend = false;
     made->bytes = 0;
     if (prepend && text[0] != ' ' && !starts_with_mark(meta, text, bytes) &&

@@ -22,11 +22,17 @@ void mal_normalizers_finish(struct mal_normalizers *list) {
 
 bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
                    bool goes_on, struct mal_string work[2], const char **text,
-                   size_t *bytes, struct mal_error *err) {
+                   size_t *bytes, bool *out_cut, struct mal_error *err) {
     struct mal_string *out = &work[0];
+    *out_cut = false;
     for (size_t i = 0; i < list->n; i++) {
         const struct mal_normalizer *step = &list->steps[i];
         if (goes_on && step->only_prefix) continue;
+        bool cut = false;
+        if (*bytes > 0 && step->drops_first &&
+            !step->drops_first(step->data, matcher, *text, *bytes, &cut, err))
+            return false;
+        *out_cut |= cut;
         out->bytes = 0;
         if (!mal_string_reserve(out, *bytes, err) ||
             !step->run(step->data, matcher, *text, *bytes, out, err))

@@ -83,11 +83,22 @@ static bool run_strip_accents(const void *data, struct mal_matcher *matcher,
     return true;
 }
 
+static bool drops_accent(const void *data, struct mal_matcher *matcher, const char *text,
+                         size_t bytes, bool *out, struct mal_error *err) {
+    (void)data, (void)matcher, (void)err;
+    int32_t point;
+    (void)mal_utf8_next(text, bytes, &point);
+    *out = point >= 0x300 && mal_in_table(&mal_mark_table, point);
+    return true;
+}
+
 bool mal_read_strip_accents(struct mal_tokenizer *tok, const json_t *part,
                             const char *where, struct mal_error *err) {
     (void)part;
-    return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){run_strip_accents}, where, err);
+    return mal_normalizer_add(
+        &tok->normalizers,
+        (struct mal_normalizer){.run = run_strip_accents, .drops_first = drops_accent},
+        where, err);
 }
 
 /* ---- Strip: white space at the ends ---- */
@@ -104,6 +115,14 @@ static bool run_strip(const void *data, struct mal_matcher *matcher, const char 
     return mal_string_append(out, text + from, to - from, err);
 }
 
+static bool drops_space(const void *data, struct mal_matcher *matcher, const char *text,
+                        size_t bytes, bool *out, struct mal_error *err) {
+    (void)matcher, (void)err;
+    const int sides = *(const int *)data;
+    *out = (sides & LEFT) && mal_skip_space(text, 0, bytes) > 0;
+    return true;
+}
+
 bool mal_read_strip(struct mal_tokenizer *tok, const json_t *part, const char *where,
                     struct mal_error *err) {
     static int sides[] = {0, LEFT, RIGHT, LEFT | RIGHT};
@@ -113,5 +132,8 @@ bool mal_read_strip(struct mal_tokenizer *tok, const json_t *part, const char *w
         return false;
     int *data = &sides[(left ? LEFT : 0) | (right ? RIGHT : 0)];
     return mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){run_strip, NULL, data}, where, err);
+                              (struct mal_normalizer){.run = run_strip,
+                                                      .data = data,
+                                                      .drops_first = drops_space},
+                              where, err);
 }

@@ -130,6 +130,9 @@ struct mal_normalizer {
     void *data;
     bool only_prefix; /* it puts something before the text, and nothing else: left out
                          where the text goes on with another */
+    /* Whether the first character of the text goes. NULL: it never does. */
+    bool (*drops_first)(const void *data, struct mal_matcher *matcher, const char *text,
+                        size_t bytes, bool *out, struct mal_error *err);
 };
 
 struct mal_normalizers {
@@ -142,10 +145,10 @@ bool mal_normalizer_add(struct mal_normalizers *list, struct mal_normalizer step
                         const char *where, struct mal_error *err) MAL_CHECK;
 void mal_normalizers_finish(struct mal_normalizers *list);
 /* *text, *bytes become those of the normalized text, `goes_on`: without a prefix, which
- * is the same or in one of `work`. */
+ * is the same or in one of `work`. *out_cut: it begins behind where the text began. */
 bool mal_normalize(const struct mal_normalizers *list, struct mal_matcher *matcher,
                    bool goes_on, struct mal_string work[2], const char **text,
-                   size_t *bytes, struct mal_error *err) MAL_CHECK;
+                   size_t *bytes, bool *out_cut, struct mal_error *err) MAL_CHECK;
 
 /* ---- Added tokens: added_tokens.c ---- */
 
@@ -377,6 +380,7 @@ struct mal_encode_run {
     struct mal_string normalized[2], made[MAL_MAX_STEPS];
     struct mal_scratch scratch;
     const char *start; /* the piece of text that begins where the whole text does */
+    bool cut;          /* that piece lacks what the text began with */
     bool goes_on;      /* the whole text follows another: no prefix before that piece */
     struct mal_ids *out;
 };

@@ -26,6 +26,19 @@ static bool normalize(const void *data, struct mal_matcher *matcher, const char 
                                out, err);
 }
 
+static bool drops_first(const void *data, struct mal_matcher *matcher, const char *text,
+                        size_t bytes, bool *out, struct mal_error *err) {
+    const struct replace *replace = data;
+    struct mal_match_walk walk = {
+        .pattern = replace->pattern, .matcher = matcher, .text = text, .bytes = bytes};
+    size_t start, end;
+    bool found = false;
+    if (*replace->content == 0 && !mal_match_next(&walk, &start, &end, &found, err))
+        return false;
+    *out = found && start == 0 && end > 0;
+    return true;
+}
+
 static bool decode(const void *data, const struct mal_pieces *in, bool raw,
                    struct mal_pieces *out, struct mal_error *err) {
     (void)raw;
@@ -66,8 +79,11 @@ bool mal_read_replace(struct mal_tokenizer *tok, const json_t *part, const char 
     struct replace *replace = NULL;
     return read_replace(&replace, part, where, err) &&
            mal_normalizer_add(&tok->normalizers,
-                              (struct mal_normalizer){normalize, destroy, replace}, where,
-                              err);
+                              (struct mal_normalizer){.run = normalize,
+                                                      .destroy = destroy,
+                                                      .data = replace,
+                                                      .drops_first = drops_first},
+                              where, err);
 }
 
 bool mal_read_replace_decoder(struct mal_tokenizer *tok, const json_t *part,

@@ -152,10 +152,12 @@ static bool encode_between(struct mal_encode_run *run, const struct mal_added_se
     const struct mal_tokenizer *tok = run->tok;
     if (set == &tok->added.normalized) return mal_pre_run(run, text, bytes, err);
     bool first = text == run->start;
+    bool cut;
     if (!mal_normalize(&tok->normalizers, run->matcher, first && run->goes_on,
-                       run->normalized, &text, &bytes, err))
+                       run->normalized, &text, &bytes, &cut, err))
         return false;
     run->start = first ? text : NULL;
+    run->cut = cut;
     return encode_pieces(run, &tok->added.normalized, text, bytes, err);
 }
 

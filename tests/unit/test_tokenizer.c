@@ -75,6 +75,57 @@ static void test_golden(void **state) {
         check_golden(shared, names[i]);
 }
 
+/* ---- Metaspace ---- */
+
+#define ALL(steps) "{\"type\":\"Sequence\",\"normalizers\":[" steps "]}"
+#define CLEAN                                                                  \
+    "{\"type\":\"BertNormalizer\",\"clean_text\":true,\"strip_accents\":true," \
+    "\"handle_chinese_chars\":false,\"lowercase\":false}"
+
+/* A text whose first character a normalizer drops got a mark too many. The ids are those
+ * of Hugging Face's `tokenizers`. */
+static void test_first_mark(void **state) {
+    static const char strip[] = "{\"type\":\"Strip\",\"strip_left\":true}",
+                      accents[] = ALL("{\"type\":\"NFD\"},{\"type\":\"StripAccents\"}"),
+                      drop[] = "{\"type\":\"Replace\",\"pattern\":{\"String\":\"x\"},"
+                               "\"content\":\"\"}",
+                      prepend[] = ALL("{\"type\":\"StripAccents\"},"
+                                      "{\"type\":\"Prepend\",\"prepend\":\"x\"}");
+
+    static const struct {
+        const char *normalizer, *text;
+        int32_t ids[4];
+        size_t n;
+    } cases[] = {
+        {strip, "a", {1, 4}, 2},          {strip, " a", {3}, 1},
+        {strip, "\u3000a", {3}, 1},       {strip, "a a", {1, 4, 1, 4}, 4},
+        {accents, "\u0301a", {3}, 1},     {accents, "\u00e1", {1, 4}, 2},
+        {accents, "\u0301 a", {1, 4}, 2}, {drop, "xa", {3}, 1},
+        {drop, "ax", {1, 4}, 2},          {prepend, "\u0301a", {5, 4}, 2},
+        {prepend, "a", {1, 6, 4}, 3},     {CLEAN, "\u0301a", {3}, 1},
+        {CLEAN, "\001a", {3}, 1},         {CLEAN, "\u00e1", {1, 4}, 2},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char json[1024];
+        snprintf(json, sizeof json,
+                 "{\"normalizer\":%s,\"pre_tokenizer\":{\"type\":\"Metaspace\","
+                 "\"replacement\":\"\u2581\",\"prepend_scheme\":\"first\"},"
+                 "\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"?\","
+                 "\"continuing_subword_prefix\":\"#\",\"max_input_chars_per_word\":9,"
+                 "\"vocab\":{\"?\":0,\"\u2581\":1,\"#\u2581\":2,\"a\":3,\"#a\":4,"
+                 "\"x\":5,\"#x\":6}}}",
+                 cases[i].normalizer);
+        struct mal_tokenizer *tok = open_file(scratch_text("first.json", json));
+        struct mal_ids ids = encode(tok, cases[i].text, strlen(cases[i].text), true);
+        bool equal = ids.n == cases[i].n &&
+                     memcmp(ids.ids, cases[i].ids, ids.n * sizeof *ids.ids) == 0;
+        if (!equal) fail_msg("'%s' after %s", cases[i].text, cases[i].normalizer);
+        mal_ids_finish(&ids);
+        mal_tokenizer_close(tok);
+    }
+}
+
 /* ---- Opening ---- */
 
 /* The model of the gpt2 fixture in the two files it could also have come in; its special
@@ -453,7 +504,7 @@ int main(void) {
         cmocka_unit_test(test_bad_merges),    cmocka_unit_test(test_long_words),
         cmocka_unit_test(test_invalid_text),  cmocka_unit_test(test_special),
         cmocka_unit_test(test_invalid_bytes), cmocka_unit_test(test_ids_out_of_range),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_first_mark),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
