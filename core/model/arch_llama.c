@@ -1,8 +1,8 @@
 /* arch_llama.c - the Llama family: RMS norms, rotary positions, grouped keys and values,
- * a gated MLP. Llama 2 and 3, Mistral (attention within a window), Qwen2 (biases of
- * queries, keys and values, often a tied head) and Qwen3 (norms of each head of queries
- * and keys instead). Follows transformers' modeling_llama.py, modeling_mistral.py,
- * modeling_qwen2.py, modeling_qwen3.py. */
+ * a gated MLP. Llama 2 and 3, Mistral and Ministral (attention within a window), Qwen2
+ * (biases of queries, keys and values, often a tied head) and Qwen3 (norms of each head
+ * of queries and keys instead). Follows transformers' modeling_llama.py,
+ * modeling_mistral.py, modeling_qwen2.py, modeling_qwen3.py. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -84,7 +84,7 @@ static bool set_windows(struct mal_model *model, int64_t window, int64_t full,
     return ok;
 }
 
-/* With "layer_types" (Ministral) not all of its blocks have the window. */
+/* With "layer_types" (Ministral's) not all of its blocks have the window. */
 static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
     int64_t window;
     return configure(model, 8, err) &&
@@ -199,5 +199,7 @@ static const char *const prefixes[] = {"model.", NULL};
 const struct mal_arch mal_arch_llama = LLAMA_LIKE("llama", llama_configure, llama_bind);
 const struct mal_arch mal_arch_mistral =
     LLAMA_LIKE("mistral", mistral_configure, mistral_bind);
+const struct mal_arch mal_arch_ministral =
+    LLAMA_LIKE("ministral", mistral_configure, mistral_bind);
 const struct mal_arch mal_arch_qwen2 = LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
 const struct mal_arch mal_arch_qwen3 = LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);

@@ -77,6 +77,8 @@ bool mal_config_act_named(struct mal_model *model, const char *key, const char *
     } known[] = {{"gelu_new", MAL_GELU_TANH},
                  {"gelu_pytorch_tanh", MAL_GELU_TANH},
                  {"gelu_fast", MAL_GELU_TANH},
+                 {"gelu_python_tanh", MAL_GELU_TANH},
+                 {"gelu_accurate", MAL_GELU_TANH},
                  {"gelu", MAL_GELU_ERF},
                  {"gelu_python", MAL_GELU_ERF},
                  {"relu", MAL_RELU},
@@ -212,6 +214,8 @@ static bool read_scaling(const json_t *from, struct scaling *out, const char *wh
         return false;
     }
     if (type) out->type = type;
+    /* Within the context, which no text here leaves, that is what dynamic ones are. */
+    if (strcmp(out->type, "dynamic") == 0) out->type = "default";
     if (strcmp(out->type, "default") == 0) return true;
     bool llama3 = strcmp(out->type, "llama3") == 0;
     if (!llama3 && strcmp(out->type, "linear") != 0) {

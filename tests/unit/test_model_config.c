@@ -64,6 +64,12 @@ static const struct pair same[] = {
     {RANDOM_LLAMA, "{\"rope_theta\":\"absent\"}", "{\"rope_theta\":10000}"},
     {RANDOM_LLAMA, "{}", "{\"rope_scaling\":{\"type\":\"linear\",\"factor\":1}}"},
     {RANDOM_LLAMA, "{}", "{\"partial_rotary_factor\":1.0,\"pretraining_tp\":1}"},
+    {RANDOM_LLAMA, "{}", "{\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":8}}"},
+    {RANDOM_LLAMA, "{}",
+     "{" NEW "\"rope_parameters\":{\"rope_theta\":100,\"rope_type\":\"dynamic\","
+     "\"factor\":8}}"},
+    {RANDOM_GPTJ, "{}", "{\"activation_function\":\"gelu_python_tanh\"}"},
+    {RANDOM_GPTJ, "{}", "{\"activation_function\":\"gelu_accurate\"}"},
     /* defaults */
     {RANDOM_LLAMA, "{}", "{\"rms_norm_eps\":1e-6,\"hidden_act\":\"silu\"}"},
     {RANDOM_LLAMA, "{}", "{\"hidden_act\":\"swish\",\"tie_word_embeddings\":false}"},
@@ -96,6 +102,11 @@ static const struct pair same[] = {
     {RANDOM_MISTRAL, "{}",
      "{\"layer_types\":[\"sliding_attention\","
      "\"sliding_attention\",\"sliding_attention\"]}"},
+    {RANDOM_MISTRAL, "{}", "{\"model_type\":\"ministral\"}"},
+    {RANDOM_MISTRAL,
+     "{\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\"]}",
+     "{\"model_type\":\"ministral\",\"layer_types\":[\"full_attention\","
+     "\"sliding_attention\",\"full_attention\"]}"},
     {RANDOM_MISTRAL, "{\"sliding_window\":null}",
      "{\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"]}"},
     {RANDOM_QWEN2, "{\"use_sliding_window\":false}", "{\"sliding_window\":null}"},
