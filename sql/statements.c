@@ -197,6 +197,8 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "UPDATE facts SET verified_json = coalesce(?3, verified_json) WHERE id = ?1"
         " AND (state = 'live' OR " OF_JOBS " OR EXISTS (SELECT 1 FROM fact_states h"
         "      WHERE h.fact = facts.seq AND h.version = ?2))",
+    [MAL_SQL_VERIFY_LIVE] =
+        "UPDATE facts SET verified_json = ?2 WHERE id = ?1 AND state = 'live'",
     [MAL_SQL_RETRACT] = "INSERT INTO fact_states (fact, version, state, pinned)"
                         " SELECT seq, ?2, 'retracted', ?3 FROM facts"
                         " WHERE id = ?1 AND state = 'live'",

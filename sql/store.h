@@ -401,6 +401,12 @@ struct mal_publish {
 };
 bool mal_store_publish(struct mal_store *store, const struct mal_publish *publish,
                        struct mal_error *err) MAL_CHECK;
+/* What live facts measured in the live version after it was published, in one transaction; no
+ * version comes of it. MAL_CONFLICT, and nothing is written: `version` is not the live one, or a
+ * fact is not live. */
+bool mal_store_note_results(struct mal_store *store, int64_t version,
+                            const struct mal_fact_result *results, size_t n,
+                            struct mal_error *err) MAL_CHECK;
 
 /* Blobs of a published version. */
 struct mal_blob_row {

@@ -25,6 +25,37 @@ bool mal_store_get_fact_seq(struct mal_store *store, int64_t seq,
     return found || mal_fail(err, MAL_NOT_FOUND, "there is no fact %" PRId64, seq);
 }
 
+/* ---- What they measured ---- */
+
+static bool note_all(struct mal_store *store, int64_t version,
+                     const struct mal_fact_result *results, size_t n,
+                     struct mal_error *err) {
+    int64_t last;
+    if (!mal_store_last_version(store, &last, err)) return false;
+    if (version != last)
+        return mal_fail(err, MAL_CONFLICT,
+                        "version %" PRId64 " was measured, %" PRId64 " is live", version,
+                        last);
+    for (size_t i = 0; i < n; i++) {
+        struct mal_query q;
+        int64_t changed;
+        mal_query_open(&q, store, MAL_SQL_VERIFY_LIVE);
+        mal_bind_text(&q, results[i].id);
+        mal_bind_text(&q, results[i].verified_json);
+        if (!mal_query_run(&q, &changed, err)) return false;
+        if (changed != 1)
+            return mal_fail(err, MAL_CONFLICT, "fact '%s' is not live", results[i].id);
+    }
+    return true;
+}
+
+bool mal_store_note_results(struct mal_store *store, int64_t version,
+                            const struct mal_fact_result *results, size_t n,
+                            struct mal_error *err) {
+    return mal_tx_begin(store, err) &&
+           mal_tx_end(store, note_all(store, version, results, n, err), err);
+}
+
 /* ---- Lists ---- */
 
 /* The position of what is called `id`; `absent` when id is NULL. */

@@ -367,6 +367,33 @@ static void results_are_of_facts_live_before_or_after(void **state) {
     mal_store_close(store);
 }
 
+/* Once a fact is measured again there is no version to say so with. */
+static void results_without_a_version(void **state) {
+    struct mal_store *store = taught(state);
+    const struct mal_fact_result both[] = {{"a.0", "0"}, {"a.1", "1"}};
+    assert_done(mal_store_note_results(store, 1, both, 2, &err));
+    assert_verified(store, "a.0", "0");
+    assert_verified(store, "a.1", "1");
+    assert_verified(store, "a.2", NULL);
+    int64_t last;
+    assert_done(mal_store_last_version(store, &last, &err));
+    assert_int_equal(last, 1);
+
+    assert_done(retract(store, 2, &(struct mal_retraction){"a.1", true}, 1, &err));
+    const struct mal_fact_result later[] = {{"a.0", "7"}, {"a.2", "8"}};
+    assert_fails(MAL_CONFLICT, "version 1 was measured, 2 is live",
+                 mal_store_note_results(store, 1, later, 2, &err));
+    static const char *const gone[] = {"a.1", "z.0"};
+    for (size_t i = 0; i < 2; i++) {
+        const struct mal_fact_result list[] = {{"a.0", "7"}, {gone[i], "9"}};
+        assert_fails(MAL_CONFLICT, gone[i],
+                     mal_store_note_results(store, 2, list, 2, &err));
+    }
+    assert_verified(store, "a.0", "0");
+    assert_verified(store, "a.1", "1");
+    mal_store_close(store);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         PLACE_TEST(retracted_facts_end),
@@ -380,6 +407,7 @@ int main(void) {
         PLACE_TEST(member_list_reads_an_index_only),
         PLACE_TEST(rejected_facts_are_not_taught),
         PLACE_TEST(results_are_of_facts_live_before_or_after),
+        PLACE_TEST(results_without_a_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
