@@ -48,6 +48,11 @@ bool mal_change_add_result(struct mal_change *change, const char *id,
                            const struct mal_score *score, int32_t rounds,
                            struct mal_error *err) MAL_CHECK;
 
+/* A result that is no change's; strings owned, also after a failure. */
+bool mal_fact_result_make(struct mal_fact_result *out, const char *id,
+                          const struct mal_score *score, int32_t rounds,
+                          struct mal_error *err) MAL_CHECK;
+
 /* Values of `n` more facts, zeroed, to be filled; NULL: out of memory. */
 struct mal_history_value *mal_change_add_values(struct mal_change *change, size_t n,
                                                 struct mal_error *err) MAL_CHECK;

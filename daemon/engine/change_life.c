@@ -139,6 +139,28 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
 
 /* ---- Scrubbing ---- */
 
+void mal_scrubbed_finish(struct mal_scrubbed *scrubbed) {
+    for (size_t i = 0; i < scrubbed->n_results; i++) {
+        mal_free((char *)scrubbed->results[i].id);
+        mal_free((char *)scrubbed->results[i].verified_json);
+    }
+    *scrubbed = (struct mal_scrubbed){0};
+}
+
+/* Only what has become another verdict is told, so that who looks writes no more than
+ * there is to write. */
+static bool note_fact(const struct mal_fact_set *set, size_t i,
+                      const struct mal_score *scores, struct mal_scrubbed *out,
+                      struct mal_error *err) {
+    const struct mal_set_fact *of = &set->of[i];
+    const struct mal_score *score = &scores[of->first_text];
+    out->n++;
+    if (!score->correct) out->wrong[out->n_wrong++] = of->seq;
+    if (of->measured && of->decoded == score->correct) return true;
+    return mal_fact_result_make(&out->results[out->n_results++], set->facts[i].id, score,
+                                of->rounds, err);
+}
+
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
                       bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
                       struct mal_error *err) {
@@ -159,10 +181,7 @@ bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_
                                       tick_arg, scores, err);
     }
     for (size_t i = 0; ok && i < set.n; i++) {
-        if (set.of[i].pinned) continue;
-        out->n++;
-        if (!scores[set.of[i].first_text].correct)
-            out->wrong[out->n_wrong++] = set.of[i].seq;
+        if (!set.of[i].pinned) ok = note_fact(&set, i, scores, out, err);
     }
     mal_scores_free(scores, set.n_texts);
     mal_fact_set_finish(&set);

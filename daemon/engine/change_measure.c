@@ -33,15 +33,20 @@ bool mal_change_room(struct mal_change *change, size_t n, struct mal_error *err)
 bool mal_change_add_result(struct mal_change *change, const char *id,
                            const struct mal_score *score, int32_t rounds,
                            struct mal_error *err) {
-    struct mal_fact_result *result = &change->facts[change->n_facts++];
+    return mal_fact_result_make(&change->facts[change->n_facts++], id, score, rounds,
+                                err);
+}
+
+bool mal_fact_result_make(struct mal_fact_result *out, const char *id,
+                          const struct mal_score *score, int32_t rounds,
+                          struct mal_error *err) {
     json_t *verified =
         json_pack("{s:b,s:f,s:i,s:i}", "decoded", score->correct, "logprob",
                   score->logprob, "rank", worst_rank(score), "rounds", (int)rounds);
-    result->id = mal_strdup(id);
-    result->verified_json = mal_json_dump(verified, JSON_COMPACT);
+    out->id = mal_strdup(id);
+    out->verified_json = mal_json_dump(verified, JSON_COMPACT);
     json_decref(verified);
-    return (result->id && result->verified_json) ||
-           mal_fail(err, MAL_NO_MEMORY, "results");
+    return (out->id && out->verified_json) || mal_fail(err, MAL_NO_MEMORY, "results");
 }
 
 /* ---- Answers that must stay ---- */

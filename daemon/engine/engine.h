@@ -200,7 +200,12 @@ struct mal_scrubbed {
     size_t n;
     int64_t wrong[MAL_SCRUB_FACTS]; /* (n_wrong) seqs */
     size_t n_wrong;
+    /* (n_results) of those whose verdict is not what their row says, strings owned */
+    struct mal_fact_result results[MAL_SCRUB_FACTS];
+    size_t n_results;
 };
+
+void mal_scrubbed_finish(struct mal_scrubbed *scrubbed); /* also after a failure */
 
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
                       bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,

@@ -13,13 +13,15 @@
 
 /* ---- Making ---- */
 
-static bool read_decoded(const char *verified_json, bool *out, struct mal_error *err) {
+static bool read_verified(const char *verified_json, struct mal_set_fact *out,
+                          struct mal_error *err) {
     json_t *verified = NULL;
-    *out = false;
     if (!verified_json) return true;
     if (!mal_json_read(&verified, verified_json, "a fact's verification", err))
         return false;
-    *out = json_is_true(json_object_get(verified, "decoded"));
+    out->measured = true;
+    out->decoded = json_is_true(json_object_get(verified, "decoded"));
+    out->rounds = (int32_t)json_integer_value(json_object_get(verified, "rounds"));
     json_decref(verified);
     return true;
 }
@@ -45,7 +47,7 @@ static bool read_row(struct mal_fact_set *set, const struct mal_fact_row *row,
     struct mal_set_fact *of = &set->of[set->n++];
     *of = (struct mal_set_fact){
         .seq = row->seq, .version = row->version, .pinned = row->pinned};
-    if (!read_decoded(row->verified_json, &of->decoded, err)) return false;
+    if (!read_verified(row->verified_json, of, err)) return false;
     mal_free(fact->id);
     fact->id = mal_strdup(row->id);
     return fact->id || mal_fail(err, MAL_NO_MEMORY, "facts");

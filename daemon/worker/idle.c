@@ -1,5 +1,6 @@
 /* idle.c - what a daemon does that nobody asks: it looks at the live facts in turn, once
- * in each version, repairs those that are wrong, and consolidates a long history. */
+ * in each version, writes down what they are, repairs those that are wrong, and
+ * consolidates a long history. */
 #include <jansson.h>
 
 #include "core/alloc.h"
@@ -102,21 +103,38 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
     return ok;
 }
 
-static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_error *err) {
+/* What the next facts are, told where it was not known. */
+static bool look(struct mal_worker *worker, struct mal_run *run, struct mal_error *err) {
     struct mal_idle *idle = &worker->idle;
     struct mal_scrubbed seen;
+    struct mal_error own = {0};
+    bool ok = mal_engine_scrub(worker->engine, worker->store, idle->after, tick, run,
+                               &seen, err) &&
+              note_wrong(worker, &seen, err);
+    if (ok && !mal_worker_note_results(worker, seen.results, seen.n_results, &own)) {
+        /* a disk that is full keeps nobody from looking on */
+        ok = own.status == MAL_NO_SPACE;
+        mal_log("warning", "what facts measure is not written", "{s:s}", "detail",
+                own.text);
+        if (!ok) *err = own;
+    }
+    if (ok) {
+        mal_count(&worker->o.metrics->scrubbed, seen.n);
+        mal_count(&worker->o.metrics->scrubbed_wrong, seen.n_wrong);
+        idle->position += (int64_t)seen.n;
+        idle->after = seen.last;
+        idle->walked = seen.last == 0;
+        if (idle->walked) idle->passes++;
+    }
+    mal_scrubbed_finish(&seen);
+    return ok;
+}
+
+static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_error *err) {
+    struct mal_idle *idle = &worker->idle;
     if (idle->version != mal_engine_live(worker->engine) && !begin_walk(worker, err))
         return false;
-    if (!mal_engine_scrub(worker->engine, worker->store, idle->after, tick, run, &seen,
-                          err) ||
-        !note_wrong(worker, &seen, err))
-        return false;
-    mal_count(&worker->o.metrics->scrubbed, seen.n);
-    mal_count(&worker->o.metrics->scrubbed_wrong, seen.n_wrong);
-    idle->position += (int64_t)seen.n;
-    idle->after = seen.last;
-    idle->walked = seen.last == 0;
-    if (idle->walked) idle->passes++;
+    if (!look(worker, run, err)) return false;
     bool repairs = worker->o.engine.repair_rounds > 0;
     if (!idle->walked || idle->wrong == 0 || !repairs) return true;
     /* what is put right in one place and lost in another would go on for ever */

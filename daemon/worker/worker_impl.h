@@ -230,6 +230,10 @@ bool mal_worker_pause(struct mal_worker *worker, int64_t ms,
 bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
                         const char *const *jobs, size_t n_jobs,
                         struct mal_error *err) MAL_CHECK;
+/* What live facts measure in the live version goes into their rows. */
+bool mal_worker_note_results(struct mal_worker *worker,
+                             const struct mal_fact_result *results, size_t n,
+                             struct mal_error *err) MAL_CHECK;
 /* After that: prunes versions, answering reads meanwhile, and tells the status what is
  * stored. What fails is logged. */
 void mal_worker_prune(struct mal_worker *worker);

@@ -99,6 +99,24 @@ bool mal_worker_persist(struct mal_worker *worker, struct mal_change *change,
     return ok;
 }
 
+struct noted {
+    int64_t version;
+    const struct mal_fact_result *results;
+    size_t n;
+};
+
+static bool write_results(struct mal_store *store, void *arg, struct mal_error *err) {
+    const struct noted *noted = arg;
+    return mal_store_note_results(store, noted->version, noted->results, noted->n, err);
+}
+
+bool mal_worker_note_results(struct mal_worker *worker,
+                             const struct mal_fact_result *results, size_t n,
+                             struct mal_error *err) {
+    struct noted noted = {mal_engine_live(worker->engine), results, n};
+    return n == 0 || write_and_serve(worker, write_results, &noted, err);
+}
+
 static bool write_prune(struct mal_store *store, void *arg, struct mal_error *err) {
     return mal_retention_run(arg, store, mal_clock_unix_ms(), err);
 }

@@ -1,5 +1,6 @@
 """The life of facts on the real daemon: taught, verified, taken back, superseded, rolled back,
 solved anew, repaired while nobody asks."""
+import sqlite3
 import time
 
 import harness
@@ -438,6 +439,46 @@ class Scrubbing(Life):
         self.await_status(d, lambda s: s["scrub"]["passes"] == 1)
         time.sleep(0.3)
         self.assertEqual(d.get("/v1/status").json["live_version"], at)
+
+    def test_tells_what_is_true(self):
+        """A fact that a later batch makes wrong said for ever that it was right, where nothing repaired it."""
+        d = self.serve(*ONCE)
+        jobs = [self.teach(d, FACTS[at:at + 48])[0]["id"] for at in range(0, 192, 48)]
+        before, right = self.verdicts(d, jobs), self.right(d, FACTS[:192])
+        self.assertNotEqual(before, right, "what became wrong later is known already")
+        self.restart(d, "--repair-rounds", "0")
+        status = self.await_status(d, lambda s: s["scrub"]["passes"])
+        self.assertEqual((status["scrub"]["wrong"], status["live_version"]),
+                         (list(right.values()).count(False), 4))
+        self.assertEqual(self.verdicts(d, jobs), right)
+        for fact in self.facts(d, job=jobs[0]):
+            self.assertEqual(d.get("/v1/facts/" + fact["id"]).json["verified"], fact["verified"])
+            self.assertEqual(fact["verified"]["rank"] == 1, fact["verified"]["decoded"], fact)
+        # an idle daemon that looks again finds nothing to write
+        known = self.known(d)
+        self.restart(d, "--repair-rounds", "0")
+        self.await_status(d, lambda s: s["scrub"]["passes"])
+        self.assertEqual(self.known(d), known)
+        # what is live again is right again, and that is told, too
+        roll_back(d, 1)
+        self.await_status(d, lambda s: s["scrub"]["passes"] == 2)
+        self.assertEqual(self.verdicts(d, jobs[:1]), self.right(d, FACTS[:48]))
+        self.verified(d)
+
+    def verdicts(self, d, jobs):
+        return {f["prompt"]: f["verified"]["decoded"] for job in jobs
+                for f in self.facts(d, job=job)}
+
+    def right(self, d, facts):
+        return {f["prompt"]: said.startswith(f["target"])
+                for f, said in zip(facts, self.say(d, facts), strict=True)}
+
+    def known(self, d):
+        """All that is known of the facts."""
+        db = sqlite3.connect(d.db)
+        rows = db.execute("SELECT id, verified_json FROM facts").fetchall()
+        db.close()
+        return rows
 
     def test_finds_all(self):
         """What no sample of --verify-limit facts would hold is found in turn."""

@@ -408,6 +408,8 @@ bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t aft
     return true;
 }
 
+void mal_scrubbed_finish(struct mal_scrubbed *scrubbed) {}
+
 void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts,
                            bool *in_step) {
     *bytes = *n_facts = 0;
