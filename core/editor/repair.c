@@ -40,6 +40,12 @@ bool mal_repair_passes(const struct mal_score *score, double tau) {
     return true;
 }
 
+bool mal_repair_all_pass(const struct mal_score *scores, size_t n, double tau) {
+    for (size_t i = 0; i < n; i++)
+        if (!mal_repair_passes(&scores[i], tau)) return false;
+    return true;
+}
+
 /* ---- Trying and scoring ---- */
 
 static void try_tick(void *arg) {

@@ -49,6 +49,8 @@ struct mal_repair {
 
 /* Whether a text is right by the margin. */
 bool mal_repair_passes(const struct mal_score *score, double tau);
+/* Whether all of them are: the texts of one fact. */
+bool mal_repair_all_pass(const struct mal_score *scores, size_t n, double tau);
 
 /* From a change that holds what was asked for to the weights that are best: the fewest
  * wrong answers, then the fewest texts that fail, then the least that their tokens' log

@@ -84,10 +84,10 @@ static json_t *render_counts(const struct mal_store_counts *counts) {
 }
 
 static json_t *render_scrub(const struct mal_status_scrub *scrub) {
-    return json_pack("{s:b,s:I,s:I,s:I,s:I}", "enabled", scrub->enabled, "position",
+    return json_pack("{s:b,s:I,s:I,s:I,s:I,s:I}", "enabled", scrub->enabled, "position",
                      (json_int_t)scrub->position, "total", (json_int_t)scrub->total,
-                     "wrong", (json_int_t)scrub->wrong, "passes",
-                     (json_int_t)scrub->passes);
+                     "wrong", (json_int_t)scrub->wrong, "failing",
+                     (json_int_t)scrub->failing, "passes", (json_int_t)scrub->passes);
 }
 
 static json_t *render_joint(const struct mal_daemon *d,

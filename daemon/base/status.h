@@ -33,7 +33,7 @@ struct mal_status_evaluation {
  * anew, how many of those were wrong, and how many walks are over. */
 struct mal_status_scrub {
     bool enabled;
-    int64_t position, total, wrong, passes;
+    int64_t position, total, wrong, failing, passes;
 };
 
 /* The joint solve's matrices in memory. */

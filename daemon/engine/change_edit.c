@@ -193,7 +193,7 @@ static bool add_results(struct mal_change *change, const struct mal_batch_edit *
     if (change->facts) return true;
     if (!mal_change_room(change, batch->n, err)) return false;
     for (size_t i = 0; i < batch->n; i++) {
-        if (!mal_change_add_result(change, batch->facts[i].id, scores, 0, err))
+        if (!mal_change_add_result(change, batch->facts[i].id, scores, -1, 0, err))
             return false;
         scores += mal_fact_n_items(&batch->facts[i]);
     }

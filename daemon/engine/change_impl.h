@@ -40,17 +40,17 @@ struct mal_verify_tick {
 
 bool mal_verify_tick(void *arg);
 
-/* Room for the results of so many facts, then one after the other. `rounds` < 0: not
- * said. */
+/* Room for the results of so many facts, then one after the other: the score of a fact's
+ * prompt, and whether all its texts are right by the margin, < 0: not known. */
 bool mal_change_room(struct mal_change *change, size_t n,
                      struct mal_error *err) MAL_CHECK;
 bool mal_change_add_result(struct mal_change *change, const char *id,
-                           const struct mal_score *score, int32_t rounds,
+                           const struct mal_score *score, int certain, int32_t rounds,
                            struct mal_error *err) MAL_CHECK;
 
 /* A result that is no change's; strings owned, also after a failure. */
 bool mal_fact_result_make(struct mal_fact_result *out, const char *id,
-                          const struct mal_score *score, int32_t rounds,
+                          const struct mal_score *score, int certain, int32_t rounds,
                           struct mal_error *err) MAL_CHECK;
 
 /* Values of `n` more facts, zeroed, to be filled; NULL: out of memory. */

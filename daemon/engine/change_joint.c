@@ -365,6 +365,12 @@ static bool is_touched(const struct mal_repair *repair, const struct mal_set_fac
     return false;
 }
 
+/* Whether a fact's texts, whose scores begin so, are all right by the margin. */
+static bool is_certain(const struct mal_joint_run *run, const struct mal_set_fact *of,
+                       const struct mal_score *scores) {
+    return mal_repair_all_pass(scores, of->n_texts, run->engine->repair_tau);
+}
+
 /* A fact that was there before: its result, where it was repaired or is not what it was.
  */
 static bool keep_other(struct mal_joint_run *run, size_t i, struct mal_error *err) {
@@ -375,10 +381,12 @@ static bool keep_other(struct mal_joint_run *run, size_t i, struct mal_error *er
     bool touched = is_touched(&run->repair, of, first);
     if (!score->correct) run->change->n_wrong_others++;
     if (touched && run->joint && !keep_values(run, i, err)) return false;
-    if (!touched && score->correct == of->decoded) return true;
+    bool certain = is_certain(run, of, score);
+    if (!touched && score->correct == of->decoded && certain == of->certain) return true;
     int32_t rounds =
         most_rounds(run->repair.rounds + first + of->first_text, of->n_texts);
-    return mal_change_add_result(run->change, set->facts[i].id, score, rounds, err);
+    return mal_change_add_result(run->change, set->facts[i].id, score, certain, rounds,
+                                 err);
 }
 
 bool mal_joint_run_keep(struct mal_joint_run *run, struct mal_error *err) {
@@ -390,8 +398,9 @@ bool mal_joint_run_keep(struct mal_joint_run *run, struct mal_error *err) {
     for (size_t i = 0; i < taught->n; i++) {
         const struct mal_set_fact *of = &taught->of[i];
         int32_t rounds = most_rounds(run->repair.rounds + of->first_text, of->n_texts);
-        if (!mal_change_add_result(run->change, taught->facts[i].id,
-                                   &run->repair.scores[of->first_text], rounds, err))
+        const struct mal_score *score = &run->repair.scores[of->first_text];
+        if (!mal_change_add_result(run->change, taught->facts[i].id, score,
+                                   is_certain(run, of, score), rounds, err))
             return false;
     }
     for (size_t i = 0; i < run->others.n; i++)

@@ -98,7 +98,31 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
 
 /* ---- Repair ---- */
 
-static bool count_wrong(struct mal_joint_run *run, size_t *out, struct mal_error *err) {
+/* How facts are: wrong, which their prompts say, and failing, which is what any of their
+ * texts does that repair is for. */
+struct tally {
+    size_t wrong, failing;
+};
+
+static struct tally count(const struct mal_joint_run *run,
+                          const struct mal_score *scores) {
+    const struct mal_fact_set *set = &run->others;
+    struct tally tally = {0};
+    for (size_t i = 0; i < set->n; i++) {
+        const struct mal_score *score = &scores[set->of[i].first_text];
+        tally.wrong += !score->correct;
+        tally.failing +=
+            !mal_repair_all_pass(score, set->of[i].n_texts, run->engine->repair_tau);
+    }
+    return tally;
+}
+
+static bool is_better(struct tally now, struct tally was) {
+    return now.wrong < was.wrong || (now.wrong == was.wrong && now.failing < was.failing);
+}
+
+static bool count_live(struct mal_joint_run *run, struct tally *out,
+                       struct mal_error *err) {
     struct mal_verify_tick tick = {.progress = run->progress};
     const struct mal_fact_set *set = &run->others;
     struct mal_score *scores = mal_calloc(set->n_texts + 1, sizeof *scores);
@@ -107,9 +131,7 @@ static bool count_wrong(struct mal_joint_run *run, size_t *out, struct mal_error
     bool ok = set->n_texts == 0 ||
               mal_score_examples(run->engine->model, NULL, set->texts, set->n_texts,
                                  mal_verify_tick, &tick, scores, err);
-    *out = 0;
-    for (size_t i = 0; ok && i < set->n; i++)
-        *out += !scores[set->of[i].first_text].correct;
+    if (ok) *out = count(run, scores);
     mal_scores_free(scores, set->n_texts);
     return ok;
 }
@@ -119,7 +141,7 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
                        const struct mal_progress *progress, struct mal_change *out,
                        struct mal_error *err) {
     struct mal_change change;
-    size_t before = 0;
+    struct tally before = {0}, after = {0};
     if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_REPAIR, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
@@ -127,12 +149,13 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
     run.n_sought = n;
     bool ok = need_editor(engine, err) && mal_change_copy_norms(engine, &change, err) &&
               mal_joint_run_open(&run, err) && mal_joint_run_look(&run, err) &&
-              count_wrong(&run, &before, err) &&
+              count_live(&run, &before, err) &&
               mal_joint_run_solve(&run, mal_weights_live(engine->ws), err) &&
               mal_joint_run_keep(&run, err) &&
               mal_change_seal(engine, progress, &change, err);
+    if (ok) after = count(&run, run.repair.scores);
     mal_joint_run_finish(&run);
-    change.passes = change.n_wrong_others < before;
+    change.passes = is_better(after, before);
     ok = ok && mal_change_fill_row(engine, store, true, &change, err);
     return mal_change_end(engine, ok, &change, out);
 }
@@ -150,15 +173,18 @@ void mal_scrubbed_finish(struct mal_scrubbed *scrubbed) {
 /* Only what has become another verdict is told, so that who looks writes no more than
  * there is to write. */
 static bool note_fact(const struct mal_fact_set *set, size_t i,
-                      const struct mal_score *scores, struct mal_scrubbed *out,
-                      struct mal_error *err) {
+                      const struct mal_score *scores, double tau,
+                      struct mal_scrubbed *out, struct mal_error *err) {
     const struct mal_set_fact *of = &set->of[i];
     const struct mal_score *score = &scores[of->first_text];
+    bool certain = mal_repair_all_pass(score, of->n_texts, tau);
     out->n++;
     if (!score->correct) out->wrong[out->n_wrong++] = of->seq;
-    if (of->measured && of->decoded == score->correct) return true;
+    if (!certain) out->failing[out->n_failing++] = of->seq;
+    if (of->measured && of->decoded == score->correct && of->certain == certain)
+        return true;
     return mal_fact_result_make(&out->results[out->n_results++], set->facts[i].id, score,
-                                of->rounds, err);
+                                certain, of->rounds, err);
 }
 
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
@@ -181,7 +207,8 @@ bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_
                                       tick_arg, scores, err);
     }
     for (size_t i = 0; ok && i < set.n; i++) {
-        if (!set.of[i].pinned) ok = note_fact(&set, i, scores, out, err);
+        if (!set.of[i].pinned)
+            ok = note_fact(&set, i, scores, engine->repair_tau, out, err);
     }
     mal_scores_free(scores, set.n_texts);
     mal_fact_set_finish(&set);

@@ -31,18 +31,19 @@ bool mal_change_room(struct mal_change *change, size_t n, struct mal_error *err)
 }
 
 bool mal_change_add_result(struct mal_change *change, const char *id,
-                           const struct mal_score *score, int32_t rounds,
+                           const struct mal_score *score, int certain, int32_t rounds,
                            struct mal_error *err) {
-    return mal_fact_result_make(&change->facts[change->n_facts++], id, score, rounds,
-                                err);
+    return mal_fact_result_make(&change->facts[change->n_facts++], id, score, certain,
+                                rounds, err);
 }
 
 bool mal_fact_result_make(struct mal_fact_result *out, const char *id,
-                          const struct mal_score *score, int32_t rounds,
+                          const struct mal_score *score, int certain, int32_t rounds,
                           struct mal_error *err) {
     json_t *verified =
-        json_pack("{s:b,s:f,s:i,s:i}", "decoded", score->correct, "logprob",
-                  score->logprob, "rank", worst_rank(score), "rounds", (int)rounds);
+        json_pack("{s:b,s:o*,s:f,s:i,s:i}", "decoded", score->correct, "certain",
+                  certain < 0 ? NULL : json_boolean(certain), "logprob", score->logprob,
+                  "rank", worst_rank(score), "rounds", (int)rounds);
     out->id = mal_strdup(id);
     out->verified_json = mal_json_dump(verified, JSON_COMPACT);
     json_decref(verified);

@@ -175,10 +175,9 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
                         const struct mal_retraction *facts, size_t n, int64_t now_ms,
                         const struct mal_progress *progress, struct mal_change *out,
                         struct mal_error *err) MAL_CHECK;
-/* Repairs live facts that are wrong: those given (seqs, ascending), and what else it
- * looks at, as any change does. out->passes: fewer are wrong then; else it is to be
- * abandoned.
- */
+/* Repairs live facts that fail: those given (seqs, ascending), and what else it looks at,
+ * as any change does. out->passes: fewer are wrong then, or as many, and fewer fail; else
+ * it is to be abandoned. */
 bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
                        const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
@@ -198,8 +197,11 @@ enum { MAL_SCRUB_FACTS = 32 };
 struct mal_scrubbed {
     int64_t last; /* one's seq, 0 when there are none left */
     size_t n;
-    int64_t wrong[MAL_SCRUB_FACTS]; /* (n_wrong) seqs */
+    int64_t wrong[MAL_SCRUB_FACTS]; /* (n_wrong) seqs: the prompt is not given right */
     size_t n_wrong;
+    int64_t failing[MAL_SCRUB_FACTS]; /* (n_failing) those, and all others of which a text
+                                       * fails repair's test (core/editor/repair.h) */
+    size_t n_failing;
     /* (n_results) of those whose verdict is not what their row says, strings owned */
     struct mal_fact_result results[MAL_SCRUB_FACTS];
     size_t n_results;

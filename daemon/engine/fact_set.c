@@ -21,6 +21,8 @@ static bool read_verified(const char *verified_json, struct mal_set_fact *out,
         return false;
     out->measured = true;
     out->decoded = json_is_true(json_object_get(verified, "decoded"));
+    const json_t *certain = json_object_get(verified, "certain");
+    out->certain = certain ? json_is_true(certain) : out->decoded;
     out->rounds = (int32_t)json_integer_value(json_object_get(verified, "rounds"));
     json_decref(verified);
     return true;

@@ -11,8 +11,9 @@ struct mal_set_fact {
     int64_t seq, version; /* version: that taught it; not of facts that are given */
     bool pinned;          /* its values are zero */
     bool decoded;         /* what is known of it: the model gives its target, */
-    bool measured;        /* if anything is, */
-    int32_t rounds;       /* and how many rounds of repair it took */
+    bool certain;   /* all its texts by the margin (repair.h), if not told decoded, */
+    bool measured;  /* if anything is, */
+    int32_t rounds; /* and how many rounds of repair it took */
     size_t first_text, n_texts;
     float *values; /* of its texts, one after the other, owned; NULL: not loaded */
     size_t n_values;

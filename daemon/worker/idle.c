@@ -1,5 +1,5 @@
 /* idle.c - what a daemon does that nobody asks: it looks at the live facts in turn, once
- * in each version, writes down what they are, repairs those that are wrong, and
+ * in each version, writes down what they are, repairs those that fail, and
  * consolidates a long history. */
 #include <jansson.h>
 
@@ -21,6 +21,7 @@ void mal_idle_tell(struct mal_worker *worker) {
                                                     .position = idle->position,
                                                     .total = idle->total,
                                                     .wrong = idle->wrong,
+                                                    .failing = idle->failing,
                                                     .passes = idle->passes});
 }
 
@@ -45,7 +46,7 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     struct mal_store_counts counts;
     if (!mal_store_counts(worker->store, &counts, err)) return false;
     idle->version = mal_engine_live(worker->engine);
-    idle->after = idle->position = idle->wrong = 0;
+    idle->after = idle->position = idle->wrong = idle->failing = 0;
     idle->n_found = 0;
     idle->total = counts.live_facts;
     idle->walked = false;
@@ -53,32 +54,44 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
 }
 
 static void tell_no_help(const struct mal_idle *idle) {
-    mal_log("info", "repair does not help", "{s:I,s:I}", "version",
-            (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong);
+    mal_log("info", "repair does not help", "{s:I,s:I,s:I}", "version",
+            (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong, "failing",
+            (json_int_t)idle->failing);
 }
 
-/* A repair leaves the next ones to be found by the walk after it. */
-static bool note_wrong(struct mal_worker *worker, const struct mal_scrubbed *seen,
-                       struct mal_error *err) {
+/* A repair leaves the next ones to be found by the walk after it, and, where any are
+ * wrong, those that only fail: they are not to keep a wrong one waiting. */
+static bool note_failing(struct mal_worker *worker, const struct mal_scrubbed *seen,
+                         struct mal_error *err) {
     struct mal_idle *idle = &worker->idle;
     int64_t most = worker->o.engine.verify_limit;
+    if (idle->wrong == 0 && seen->n_wrong > 0) idle->n_found = 0;
     idle->wrong += (int64_t)seen->n_wrong;
-    if (idle->n_found > 0 && (int64_t)(idle->n_found + seen->n_wrong) > most) return true;
-    if (idle->n_found + seen->n_wrong > idle->found_room) {
+    idle->failing += (int64_t)seen->n_failing;
+    const int64_t *seqs = idle->wrong ? seen->wrong : seen->failing;
+    size_t n = idle->wrong ? seen->n_wrong : seen->n_failing;
+    if (idle->n_found > 0 && (int64_t)(idle->n_found + n) > most) return true;
+    if (idle->n_found + n > idle->found_room) {
         size_t room = 2 * idle->found_room + MAL_SCRUB_FACTS;
         int64_t *found = mal_realloc(idle->found, room * sizeof *found);
-        if (!found) return mal_fail(err, MAL_NO_MEMORY, "live facts that are wrong");
+        if (!found) return mal_fail(err, MAL_NO_MEMORY, "live facts to repair");
         idle->found = found;
         idle->found_room = room;
     }
-    for (size_t i = 0; i < seen->n_wrong; i++)
-        idle->found[idle->n_found++] = seen->wrong[i];
+    for (size_t i = 0; i < n; i++)
+        idle->found[idle->n_found++] = seqs[i];
     return true;
 }
 
 void mal_idle_finish(struct mal_idle *idle) {
     mal_free(idle->found);
     *idle = (struct mal_idle){0};
+}
+
+/* Than before the last repair. */
+static bool is_better(const struct mal_idle *idle) {
+    return idle->wrong < idle->wrong_then ||
+           (idle->wrong == idle->wrong_then && idle->failing < idle->failing_then);
 }
 
 static bool repair(struct mal_worker *worker, struct mal_run *run,
@@ -95,6 +108,7 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
         idle->repaired = mal_engine_live(worker->engine);
         idle->wrong_then = idle->wrong;
+        idle->failing_then = idle->failing;
     } else if (ok) {
         mal_engine_abandon(worker->engine);
         tell_no_help(idle);
@@ -110,7 +124,7 @@ static bool look(struct mal_worker *worker, struct mal_run *run, struct mal_erro
     struct mal_error own = {0};
     bool ok = mal_engine_scrub(worker->engine, worker->store, idle->after, tick, run,
                                &seen, err) &&
-              note_wrong(worker, &seen, err);
+              note_failing(worker, &seen, err);
     if (ok && !mal_worker_note_results(worker, seen.results, seen.n_results, &own)) {
         /* a disk that is full keeps nobody from looking on */
         ok = own.status == MAL_NO_SPACE;
@@ -136,9 +150,9 @@ static bool walk(struct mal_worker *worker, struct mal_run *run, struct mal_erro
         return false;
     if (!look(worker, run, err)) return false;
     bool repairs = worker->o.engine.repair_rounds > 0;
-    if (!idle->walked || idle->wrong == 0 || !repairs) return true;
+    if (!idle->walked || idle->failing == 0 || !repairs) return true;
     /* what is put right in one place and lost in another would go on for ever */
-    if (idle->version == idle->repaired && idle->wrong >= idle->wrong_then) {
+    if (idle->version == idle->repaired && !is_better(idle)) {
         tell_no_help(idle);
         return true;
     }

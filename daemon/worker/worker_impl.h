@@ -13,14 +13,15 @@
 struct mal_idle {
     int64_t version; /* that is walked over */
     int64_t after;   /* seq of the last fact looked at */
-    int64_t total, position, wrong, passes;
-    int64_t *found; /* (n_found) seqs of the wrong ones, as many as a repair takes on */
+    int64_t total, position, wrong, failing, passes;
+    int64_t *found; /* (n_found) seqs to be repaired, as many as a repair takes on: the
+                     * wrong ones, or, where none is, those that fail */
     size_t n_found, found_room;
-    bool walked;          /* to the end, and repaired where that helped */
-    int64_t repaired;     /* version that a repair made last, */
-    int64_t wrong_then;   /* and how many were wrong before it */
-    int64_t consolidated; /* version at which that was thought of last */
-    int64_t refused;      /* version at which it measured worse */
+    bool walked;                      /* to the end, and repaired where that helped */
+    int64_t repaired;                 /* version that a repair made last, */
+    int64_t wrong_then, failing_then; /* and how many were so before it */
+    int64_t consolidated;             /* version at which that was thought of last */
+    int64_t refused;                  /* version at which it measured worse */
 };
 
 /* An evaluation that has begun. */

@@ -1,5 +1,6 @@
 """The life of facts on the real daemon: taught, verified, taken back, superseded, rolled back,
 solved anew, repaired while nobody asks."""
+import math
 import sqlite3
 import time
 
@@ -409,7 +410,7 @@ class Scrubbing(Life):
         facts, wrong = self.teach_badly(d)
         status = d.get("/v1/status").json
         self.assertEqual(status["scrub"], {"enabled": False, "position": 0, "total": 0, "wrong": 0,
-                                           "passes": 0})
+                                           "failing": 0, "passes": 0})
         self.restart(d, "--no-scrub")
         time.sleep(0.6)
         self.assertEqual(d.get("/v1/status").json["live_version"], 2)
@@ -417,6 +418,8 @@ class Scrubbing(Life):
         # looks, and may not repair
         self.restart(d, "--repair-rounds", "0")
         status = self.await_status(d, lambda s: s["scrub"]["passes"] == 1)
+        failing = status["scrub"].pop("failing")
+        self.assertGreaterEqual(failing, wrong)
         self.assertEqual(status["scrub"], {"enabled": True, "position": 96, "total": 96,
                                            "wrong": wrong, "passes": 1})
         self.assertEqual(status["live_version"], 2)
@@ -479,6 +482,79 @@ class Scrubbing(Life):
         rows = db.execute("SELECT id, verified_json FROM facts").fetchall()
         db.close()
         return rows
+
+    def test_by_the_margin(self):
+        """Right and not sure of it: what a batch repairs, the walk repairs, too, and does not call wrong."""
+        d = self.serve("--no-scrub", "--repair-rounds", "0")
+        job, _ = self.teach(d, A)
+        self.assertEqual((job["result"]["wrong"], self.wrong(d, A)), ([], []))
+        tau = 0.95  # what is hardly ever reached is not repaired either
+        self.restart(d, "--repair-tau", str(tau), "--repair-rounds", "0")
+        status = self.await_status(d, lambda s: s["scrub"]["passes"])
+        least = [min(p) for p in self.probabilities(d, A)]
+        failing = sum(p < tau for p in least)
+        self.assertGreater(failing, 0)
+        self.assertEqual((status["scrub"]["wrong"], status["scrub"]["failing"]), (0, failing))
+        self.assertEqual([f["verified"]["certain"] for f in self.facts(d)],
+                         [p >= tau for p in least])
+        self.restart(d, "--repair-tau", str(tau))
+        status = self.settled(d)
+        self.assertGreater(status["live_version"], 1)
+        self.assertEqual({v["kind"] for v in d.get("/v1/versions").json["data"][:-2]}, {"repair"})
+        now = [min(p) >= tau for p in self.probabilities(d, A)]
+        self.assertLess(now.count(False), failing)
+        self.assertEqual((status["scrub"]["wrong"], status["scrub"]["failing"]),
+                         (0, now.count(False)))
+        self.assertEqual([f["verified"]["certain"] for f in self.facts(d)], now)
+        self.verified(d)
+
+    def probabilities(self, d, facts):
+        items = [{"prompt": f["prompt"], "target": f["target"]} for f in facts]
+        scores = d.call("POST", "/v1/scores", {"items": items}).json["data"]
+        return [[math.exp(t["logprob"]) for t in s["tokens"]] for s in scores]
+
+    def settled(self, d):
+        """The status once there is nothing left to repair, or what there is cannot be."""
+        def over(status):
+            scrub, live = status["scrub"], status["live_version"]
+            return scrub["passes"] and scrub["position"] == scrub["total"] and (
+                not scrub["failing"] or any(e.get("event") == "repair does not help"
+                                            and e["version"] == live for e in d.log))
+        return self.await_status(d, over)
+
+    def test_what_no_repair_brings_over(self):
+        """It is tried once in a version, and again where that led somewhere; then there is peace."""
+        d = self.serve("--no-scrub", "--repair-rounds", "0")
+        self.teach(d, A)
+        self.restart(d, "--repair-tau", "1")
+        status = self.settled(d)
+        self.assertEqual(status["scrub"]["wrong"], 0)
+        self.assertGreater(status["scrub"]["failing"], 0)
+        self.assertLess(status["live_version"], 6)
+        said = [e for e in d.log if e.get("event") == "repair does not help"]
+        self.assertEqual(len(said), 1)
+        counted = self.metric(d, "malmend_scrub_checked_facts_total")
+        time.sleep(1)
+        self.assertEqual(self.metric(d, "malmend_scrub_checked_facts_total"), counted)
+        self.assertEqual(d.get("/v1/status").json["live_version"], status["live_version"])
+
+    def metric(self, d, name):
+        text = d.get("/metrics").body.decode()
+        return float(next(line.split()[1] for line in text.splitlines()
+                          if line.startswith(name + " ")))
+
+    def test_phrasings(self):
+        """A phrasing that was taught is the fact's, also for who looks for what to repair."""
+        facts = [{"prompt": f["prompt"], "target": f["target"], "prompts": f["rephrases"][:3]}
+                 for f in FACTS[120:144]]
+        phrased = [{"prompt": p, "target": f["target"]} for f in facts for p in f["prompts"]]
+        d = self.serve(*ONCE)
+        self.teach(d, facts)
+        self.assertEqual(self.wrong(d, facts), [])
+        self.assertGreater(len(self.wrong(d, phrased)), 0)
+        self.restart(d)
+        self.settled(d)
+        self.knows(d, facts + phrased)
 
     def test_finds_all(self):
         """What no sample of --verify-limit facts would hold is found in turn."""

@@ -181,7 +181,8 @@ class Read(Case):
         self.assertEqual(set(s["rates"]), {"facts_per_second", "last_batch_seconds",
                                            "last_minute"})
         self.assertEqual(set(s["memory"]), {"device_bytes", "host_bytes"})
-        self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "passes"})
+        self.assertEqual(set(s["scrub"]), {"enabled", "position", "total", "wrong", "failing",
+                                          "passes"})
         self.assertEqual(set(s["disk"]), {"free_bytes", "low"})
         self.assertEqual(set(s["events"]), {"streams", "max_streams", "last_id"})
         self.assertIs(s["joint"] is None, s["editor"]["update"] == "sequential")
