@@ -78,6 +78,8 @@ void mal_count_rejection(struct mal_metrics *metrics, const char *result_json) {
     const json_t *gate = json_object_get(result, "gate");
     const json_t *failed = json_object_get(gate, "failed"), *test;
     size_t i;
+    if (json_object_get(result, "before"))
+        gate = failed = NULL; /* it is counted as one */
     if (!gate) mal_count(&metrics->gate[result ? CONSOLIDATION : OTHER], 1);
     json_array_foreach (failed, i, test) {
         const char *name = json_string_value(json_object_get(test, "test"));

@@ -1,6 +1,5 @@
 /* change_life.c - changes that teach nothing new: facts taken back, facts repaired, and
  * all of them solved anew from the base. */
-#include <math.h>
 #include <string.h>
 
 #include "core/alloc.h"
@@ -96,6 +95,24 @@ bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
     return mal_change_end(engine, ok, &change, out);
 }
 
+/* ---- The gate of what nobody asked for ---- */
+
+/* The prepared weights, sealed and in use, on those facts, against what is live. */
+static bool judge(struct mal_joint_run *run, const struct mal_fact_set *set,
+                  const struct mal_agreement *agreement,
+                  const struct mal_gate_numbers *before, bool no_worse, json_t **verdict,
+                  struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    struct mal_measured measured;
+    struct mal_gate gate;
+    mal_gate_init_upkeep(&gate, mal_engine_gate(engine), before, no_worse);
+    bool ok = mal_measured_make(&measured, engine, set->facts, set->n, NULL, agreement,
+                                &gate, run->progress, run->change, err);
+    if (ok) *verdict = mal_gate_json(&gate, &measured.numbers);
+    mal_measured_finish(&measured);
+    return ok && (*verdict || mal_fail(err, MAL_NO_MEMORY, "the gate's verdict"));
+}
+
 /* ---- Repair ---- */
 
 /* How facts are: wrong, which their prompts say, and failing, which is what any of their
@@ -136,6 +153,27 @@ static bool count_live(struct mal_joint_run *run, struct tally *out,
     return ok;
 }
 
+/* A repair that helps, its weights sealed. As with what a batch teaches, what facts it
+ * puts right may cost other answers, up to the daemon's limits. */
+static bool judge_repair(struct mal_joint_run *run, struct mal_error *err) {
+    struct mal_engine *engine = run->engine;
+    const struct mal_fact_set *set = &run->others;
+    struct mal_agreement agreement = {0};
+    struct mal_measures was;
+    struct mal_gate_numbers before;
+    json_t *verdict = NULL;
+    bool ok =
+        mal_engine_ask(engine, set->facts, set->n, run->progress, &agreement, err) &&
+        mal_measured_live(engine, set->facts, set->n, &agreement, mal_engine_gate(engine),
+                          run->progress, &was, &before, err);
+    mal_weights_use_prepared(engine->ws);
+    ok = ok && judge(run, set, &agreement, &before, false, &verdict, err) &&
+         mal_change_add_job(run->change, json_pack("{s:O}", "gate", verdict), err);
+    json_decref(verdict);
+    mal_agreement_finish(&agreement);
+    return ok;
+}
+
 bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
                        const int64_t *facts, size_t n, int64_t now_ms,
                        const struct mal_progress *progress, struct mal_change *out,
@@ -154,8 +192,9 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
               mal_joint_run_keep(&run, err) &&
               mal_change_seal(engine, progress, &change, err);
     if (ok) after = count(&run, run.repair.scores);
-    mal_joint_run_finish(&run);
     change.passes = is_better(after, before);
+    ok = ok && (!change.passes || judge_repair(&run, err));
+    mal_joint_run_finish(&run);
     ok = ok && mal_change_fill_row(engine, store, true, &change, err);
     return mal_change_end(engine, ok, &change, out);
 }
@@ -264,36 +303,9 @@ static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
                                    &run->change->report, err);
 }
 
-/* The live facts, on the weights in use. */
-static bool measure(struct mal_engine *engine, const struct mal_fact_set *set,
-                    const struct mal_agreement *agreement,
-                    const struct mal_progress *progress, struct mal_measures *out,
-                    struct mal_error *err) {
-    struct mal_verify_tick tick = {.progress = progress};
-    struct mal_score *scores = NULL;
-    size_t n = 0;
-    bool ok = mal_score_facts(engine->model, engine->tok, set->facts, set->n, NULL,
-                              mal_verify_tick, &tick, &scores, &n, err);
-    if (ok) mal_measures_of(set->facts, set->n, scores, out);
-    ok = ok && mal_agreement_measure(agreement, engine->model, engine->tok,
-                                     mal_verify_tick, &tick, &out->agreement, err);
-    mal_scores_free(scores, n);
-    return ok;
-}
-
-static double or_zero(double x) {
-    return isnan(x) ? 0 : x;
-}
-
-/* No fewer facts right, and nothing lost in all over what else was measured. */
-static bool is_no_worse(const struct mal_measures *now, const struct mal_measures *was) {
-    double gained = or_zero(now->dec_gs) - or_zero(was->dec_gs) +
-                    or_zero(now->agreement) - or_zero(was->agreement);
-    return now->dec_es >= was->dec_es && gained >= 0;
-}
-
+/* `verdict`: the gate's, owned. */
 static bool consolidate(struct mal_joint_run *run, struct mal_measures *was,
-                        struct mal_error *err) {
+                        json_t **verdict, struct mal_error *err) {
     struct mal_engine *engine = run->engine;
     struct mal_fact_set pinned = {0};
     struct mal_agreement agreement = {0};
@@ -304,13 +316,14 @@ static bool consolidate(struct mal_joint_run *run, struct mal_measures *was,
          mal_change_new_norms(engine, run->change, err) &&
          mal_engine_ask(engine, run->taught.facts, run->taught.n, run->progress,
                         &agreement, err);
-    mal_weights_use(engine->ws, mal_weights_live(engine->ws));
-    ok = ok && measure(engine, &run->taught, &agreement, run->progress, was, err);
+    struct mal_gate_numbers before;
+    ok = ok &&
+         mal_measured_live(engine, run->taught.facts, run->taught.n, &agreement,
+                           mal_engine_gate(engine), run->progress, was, &before, err);
     ok = ok && open_anew(run, &pinned, err) && mal_joint_run_teach(run, err) &&
          mal_joint_run_solve(run, 0, err) && mal_joint_run_keep(run, err) &&
          mal_change_seal(engine, run->progress, run->change, err) &&
-         measure(engine, &run->taught, &agreement, run->progress, &run->change->measures,
-                 err);
+         judge(run, &run->taught, &agreement, &before, true, verdict, err);
     mal_agreement_finish(&agreement);
     mal_fact_set_finish(&pinned);
     return ok;
@@ -324,18 +337,20 @@ bool mal_engine_consolidate(struct mal_engine *engine, struct mal_store *store,
     if (!mal_engine_need_joint(engine->joint, err)) return false;
     mal_change_begin(engine, MAL_VERSION_CONSOLIDATION, now_ms, &change);
     struct mal_joint_run run = begin_run(engine, store, progress, &change);
-    bool ok = consolidate(&run, &was, err);
+    json_t *verdict = NULL;
+    bool ok = consolidate(&run, &was, &verdict, err);
     size_t n = run.taught.n;
     mal_joint_run_finish(&run);
-    change.passes = ok && is_no_worse(&change.measures, &was);
     ok = ok &&
          mal_change_add_job(
              &change,
-             json_pack("{s:I,s:I,s:o,s:o,s:o}", "facts", (json_int_t)n, "rounds",
+             json_pack("{s:I,s:I,s:o,s:o,s:O,s:o}", "facts", (json_int_t)n, "rounds",
                        (json_int_t)change.n_rounds, "before", mal_measures_json(&was),
-                       "measures", mal_measures_json(&change.measures), "seconds",
+                       "measures", mal_measures_json(&change.measures), "gate", verdict,
+                       "seconds",
                        mal_seconds_json(change.report.seconds, MAL_STAGE_PERSIST)),
              err) &&
          mal_change_fill_row(engine, store, true, &change, err);
+    json_decref(verdict);
     return mal_change_end(engine, ok, &change, out);
 }

@@ -66,24 +66,29 @@ bool mal_engine_ask(struct mal_engine *engine, const struct mal_fact *facts, siz
 
 /* ---- The verdict ---- */
 
-/* Where a request asks for it first, the daemon's gate having not. */
-static bool measure_base_perplexity(struct mal_engine *engine,
+/* Where a request asks for it first, the daemon's gate having not. The prepared weights,
+ * or else the live ones, are in use before and after. */
+static bool measure_base_perplexity(struct mal_engine *engine, bool prepared,
                                     struct mal_verify_tick *tick, struct mal_error *err) {
     if (!isnan(engine->base_perplexity)) return true;
     mal_weights_use(engine->ws, 0);
     bool ok = mal_perplexity_measure(engine->model, mal_engine_texts(engine),
                                      MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick,
                                      &engine->base_perplexity, err);
-    mal_weights_use_prepared(engine->ws);
+    if (prepared) {
+        mal_weights_use_prepared(engine->ws);
+    } else {
+        mal_weights_use(engine->ws, mal_weights_live(engine->ws));
+    }
     return ok;
 }
 
 static bool measure_perplexity(struct mal_engine *engine, const struct mal_gate *gate,
-                               struct mal_verify_tick *tick,
+                               bool prepared, struct mal_verify_tick *tick,
                                struct mal_gate_numbers *numbers, struct mal_error *err) {
     double now = (double)NAN;
     if (!mal_gate_asks(gate, MAL_GATE_PERPLEXITY_GROWTH)) return true;
-    if (!measure_base_perplexity(engine, tick, err)) return false;
+    if (!measure_base_perplexity(engine, prepared, tick, err)) return false;
     if (isnan(engine->base_perplexity)) return true;
     if (!mal_perplexity_measure(engine->model, mal_engine_texts(engine),
                                 MAL_PERPLEXITY_TOKENS, mal_verify_tick, tick, &now, err))
@@ -107,7 +112,7 @@ bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
          mal_agreement_measure(agreement, engine->model, engine->tok, mal_verify_tick,
                                &tick, &change->measures.agreement, err);
     mal_gate_numbers_of(&out->numbers, &change->measures);
-    ok = ok && measure_perplexity(engine, gate, &tick, &out->numbers, err);
+    ok = ok && measure_perplexity(engine, gate, true, &tick, &out->numbers, err);
     if (ok) {
         mal_gate_add_norms(&out->numbers, mal_weights_prepared_norms(engine->ws),
                            mal_weights_norms(engine->ws, 0),
@@ -115,6 +120,30 @@ bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
         change->passes = mal_gate_passes(gate, &out->numbers);
     }
     change->report.seconds[MAL_STAGE_VERIFY] += mal_clock_seconds() - begin;
+    return ok;
+}
+
+bool mal_measured_live(struct mal_engine *engine, const struct mal_fact *facts, size_t n,
+                       const struct mal_agreement *agreement, const struct mal_gate *gate,
+                       const struct mal_progress *progress, struct mal_measures *out,
+                       struct mal_gate_numbers *out_numbers, struct mal_error *err) {
+    struct mal_verify_tick tick = {.progress = progress};
+    struct mal_score *scores = NULL;
+    size_t n_scores = 0;
+    int64_t live = mal_weights_live(engine->ws);
+    mal_weights_use(engine->ws, live);
+    bool ok = mal_score_facts(engine->model, engine->tok, facts, n, NULL, mal_verify_tick,
+                              &tick, &scores, &n_scores, err);
+    if (ok) mal_measures_of(facts, n, scores, out);
+    mal_scores_free(scores, n_scores);
+    ok = ok && mal_agreement_measure(agreement, engine->model, engine->tok,
+                                     mal_verify_tick, &tick, &out->agreement, err);
+    mal_gate_numbers_of(out_numbers, out);
+    ok = ok && measure_perplexity(engine, gate, false, &tick, out_numbers, err);
+    if (ok)
+        mal_gate_add_norms(out_numbers, mal_weights_norms(engine->ws, live),
+                           mal_weights_norms(engine->ws, 0),
+                           mal_model_n_edited(engine->model));
     return ok;
 }
 

@@ -18,6 +18,12 @@ bool mal_measured_make(struct mal_measured *out, struct mal_engine *engine,
                        const struct mal_agreement *agreement, const struct mal_gate *gate,
                        const struct mal_progress *progress, struct mal_change *change,
                        struct mal_error *err) MAL_CHECK;
+/* What the live version measures, as another change's numbers are. */
+bool mal_measured_live(struct mal_engine *engine, const struct mal_fact *facts, size_t n,
+                       const struct mal_agreement *agreement, const struct mal_gate *gate,
+                       const struct mal_progress *progress, struct mal_measures *out,
+                       struct mal_gate_numbers *out_numbers,
+                       struct mal_error *err) MAL_CHECK;
 /* The results of the batch's jobs into the change. */
 bool mal_measured_report(const struct mal_measured *measured,
                          const struct mal_batch_edit *batch, const struct mal_gate *gate,

@@ -60,6 +60,22 @@ void mal_gate_init_request(struct mal_gate *gate, const struct mal_gate *own) {
     begin(gate, own->forced, false);
 }
 
+void mal_gate_init_upkeep(struct mal_gate *gate, const struct mal_gate *own,
+                          const struct mal_gate_numbers *before, bool no_worse) {
+    static const bool kept[MAL_GATE_N_TESTS] = {[MAL_GATE_DECODED_ES] = true,
+                                                [MAL_GATE_DECODED_GS] = true,
+                                                [MAL_GATE_DECODED_LS] = true,
+                                                [MAL_GATE_AGREEMENT] = true};
+    begin(gate, own->forced, false);
+    for (int t = 0; t < MAL_GATE_N_TESTS; t++) {
+        double was = before->value[t], *limit = &gate->limit[t];
+        if (mal_gate_asks(own, t))
+            *limit = tests[t].least ? fmin(own->limit[t], was) : fmax(own->limit[t], was);
+        /* fmax() passes over a NaN: what was not measured is not compared */
+        if (kept[t] && (no_worse || t == MAL_GATE_DECODED_ES)) *limit = fmax(*limit, was);
+    }
+}
+
 static bool read_limits(const json_t *request, struct mal_gate_limits *out,
                         struct mal_error *err) {
     static const char where[] = "gate";

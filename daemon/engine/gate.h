@@ -46,6 +46,14 @@ void mal_gate_init_request(struct mal_gate *gate, const struct mal_gate *own);
 bool mal_gate_add_request(struct mal_gate *gate, const char *request_json,
                           struct mal_error *err) MAL_CHECK;
 
+struct mal_gate_numbers;
+/* What a change must keep that teaches nothing, a repair or a consolidation: `own`, the
+ * daemon's limits, or where the live version does not keep one, what that measures
+ * (`before`); and it loses no fact. With `no_worse` rephrases, unrelated prompts and
+ * agreement must each be no worse than before, too. */
+void mal_gate_init_upkeep(struct mal_gate *gate, const struct mal_gate *own,
+                          const struct mal_gate_numbers *before, bool no_worse);
+
 static inline bool mal_gate_asks(const struct mal_gate *gate, enum mal_gate_test test) {
     return gate->limit[test] == gate->limit[test];
 }

@@ -2,9 +2,11 @@
  * in each version, writes down what they are, repairs those that fail, and
  * consolidates a long history. */
 #include <jansson.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/base/log.h"
 #include "daemon/engine/history.h"
 #include "daemon/worker/worker_impl.h"
@@ -53,6 +55,14 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     return true;
 }
 
+/* With what the gate says. */
+static void tell_refused(const char *event, const char *result) {
+    json_t *told = mal_json_parse(result, strlen(result), 0, &(json_error_t){0});
+    const json_t *gate = json_object_get(told, "gate");
+    mal_log("info", event, "{s:O*}", "failed", json_object_get(gate, "failed"));
+    json_decref(told);
+}
+
 static void tell_no_help(const struct mal_idle *idle) {
     mal_log("info", "repair does not help", "{s:I,s:I,s:I}", "version",
             (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong, "failing",
@@ -94,6 +104,17 @@ static bool is_better(const struct mal_idle *idle) {
            (idle->wrong == idle->wrong_then && idle->failing < idle->failing_then);
 }
 
+/* It does not help; or it does, and the gate refuses it. */
+static void tell_no_repair(struct mal_worker *worker, const struct mal_change *change) {
+    const char *result = change->n_results ? change->results[0] : NULL;
+    if (!result) {
+        tell_no_help(&worker->idle);
+        return;
+    }
+    mal_count_rejection(worker->o.metrics, result);
+    tell_refused("repair is refused", result);
+}
+
 static bool repair(struct mal_worker *worker, struct mal_run *run,
                    struct mal_error *err) {
     struct mal_progress progress = mal_run_progress(run);
@@ -111,7 +132,7 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
         idle->failing_then = idle->failing;
     } else if (ok) {
         mal_engine_abandon(worker->engine);
-        tell_no_help(idle);
+        tell_no_repair(worker, &change);
     }
     mal_change_finish(&change);
     return ok;
@@ -203,7 +224,7 @@ static bool consolidate(struct mal_worker *worker, struct mal_run *run,
         mal_engine_abandon(worker->engine);
         idle->refused = idle->consolidated;
         mal_count_rejection(worker->o.metrics, change.results[0]);
-        mal_log("info", "consolidation measures worse", NULL);
+        tell_refused("consolidation measures worse", change.results[0]);
     }
     mal_change_finish(&change);
     return ok;

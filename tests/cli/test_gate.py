@@ -126,6 +126,59 @@ class Gate(Life):
         job, _ = self.teach(d, FACTS[64:72], state="rejected", min_agreement=1)
         self.refused(job, "min_agreement", 1)
 
+    def logged(self, d, event):
+        return [e for e in d.log if e.get("event") == event]
+
+    def test_repair_while_idle(self):
+        """What nobody asked for keeps the daemon's limits, too: repair grew weights beyond them."""
+        d = self.serve(*ONCE)
+        facts = FACTS[:96]
+        for part in facts[:48], facts[48:]:
+            self.teach(d, part)
+        before, wrong = self.state(d), len(self.wrong(d, facts))
+        self.assertGreater(wrong, 0)
+        self.restart(d, "--gate-max-norm-growth", "1e-9")
+        status = self.await_status(d, lambda s: s["scrub"]["passes"] and self.logged(d, "repair is refused")
+                                   or s["live_version"] > 2)
+        self.assertEqual((status["scrub"]["wrong"], self.state(d)), (wrong, before))
+        refusal, = self.logged(d, "repair is refused")
+        self.assertEqual([f["test"] for f in refusal["failed"]], ["max_norm_growth"])
+        self.assertGreater(refusal["failed"][0]["value"], refusal["failed"][0]["threshold"])
+        told = [f["verified"]["decoded"] for f in self.facts(d, state="live")]
+        self.assertEqual(told.count(False), wrong)
+        self.restart(d, "--gate-max-norm-growth", "10")
+        self.await_status(d, lambda s: s["live_version"] > 2 and s["scrub"]["passes"]
+                          and not s["scrub"]["wrong"])
+        self.knows(d, facts)
+        self.assertEqual(version(d, 3)["measures"]["facts"], 96)
+
+    def test_consolidation(self):
+        """Each figure by itself, and what failed is told: rephrases that rise made up for answers that did
+        not stay, below --gate-min-agreement."""
+        d = self.serve(*ONCE)
+        for at in range(0, 96, 48):
+            self.teach(d, [{k: v for k, v in f.items() if k != "unrelated"}
+                           for f in FACTS[at:at + 48]])
+        self.restart(d, "--no-scrub")  # repairs, which one pass did not
+        result = self.run_job(d, "/v1/consolidations", {})["result"]
+        self.assertEqual(result["gate"], {"passed": True, "failed": []})
+        gained = result["measures"]["decoded"]["gs"] - result["before"]["decoded"]["gs"]
+        asked = sorted({p["prompt"] for f in FACTS for p in f["unrelated"]})[:250]
+        base, was, now = (self.say(d, [{"prompt": p} for p in asked], model)
+                          for model in ("base", "v2", "live"))
+        answers = list(zip(asked, base, was, now, strict=True))
+        stay = [prompt for prompt, b, w, n in answers if b == w == n]
+        lost = [prompt for prompt, b, w, n in answers if b == w != n]
+        self.assertGreater(gained * (len(stay) + 1), 1, "no more is gained than lost")
+        self.run_job(d, "/v1/rollbacks", {"to_version": 2})
+        before = self.state(d)
+        probes = self.write("asked.txt", "\n".join(stay + lost[:1]))
+        self.restart(d, "--no-scrub", "--probes", str(probes), "--gate-min-agreement", "0.9999")
+        job = self.run_job(d, "/v1/consolidations", {}, state="rejected")
+        self.assertAlmostEqual(self.refused(job, "min_agreement", 1)["value"],
+                               1 - 1 / (len(stay) + 1))
+        self.assertEqual(self.state(d), before)
+
     def test_texts_to_preserve(self):
         texts = self.write("texts.json", [f["prompt"] for f in FACTS[100:140]])
         harness.MODEL_ARGS, given = harness.MODEL_ARGS[:-2], harness.MODEL_ARGS

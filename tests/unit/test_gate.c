@@ -52,6 +52,70 @@ static void expect(const struct mal_gate *gate, const struct mal_gate_numbers *n
 
 /* ---- Limits ---- */
 
+/* What once went wrong: agreement fell below the daemon's limit where rephrases rose as
+ * much, and a repair's weights grew beyond it. */
+static void test_upkeep(void **state) {
+    struct mal_gate_limits limits = no_limits;
+    limits.min_agreement = 0.8;
+    limits.max_norm_growth = 2;
+    limits.min_es = 0.99;
+    struct mal_gate own = gate_of(&limits), gate;
+    struct mal_gate_numbers was = numbers_of(0.9, 0.5), now = was;
+    was.value[MAL_GATE_NORM_GROWTH] = now.value[MAL_GATE_NORM_GROWTH] = 1.5;
+    mal_gate_init_upkeep(&gate, &own, &was, true);
+    assert_true(mal_gate_passes(&gate, &now)); /* as it was, which is below min_es */
+    now.value[MAL_GATE_NORM_GROWTH] = 2;
+    now.value[MAL_GATE_FORCED_GS] = 0;
+    assert_true(mal_gate_passes(&gate, &now));
+
+    static const struct {
+        enum mal_gate_test test;
+        double value;
+    } worse[] = {{MAL_GATE_DECODED_ES, 0.899},
+                 {MAL_GATE_DECODED_GS, 0.899},
+                 {MAL_GATE_DECODED_LS, 0.899},
+                 {MAL_GATE_AGREEMENT, 0.899},
+                 {MAL_GATE_NORM_GROWTH, 2.001}};
+
+    for (size_t i = 0; i < sizeof worse / sizeof *worse; i++) {
+        struct mal_gate_numbers one = now;
+        for (int t = 0; t < MAL_GATE_N_TESTS; t++) /* what rises makes up for nothing */
+            if (t != MAL_GATE_NORM_GROWTH) one.value[t] = 1;
+        one.value[worse[i].test] = worse[i].value;
+        assert_false(mal_gate_passes(&gate, &one));
+    }
+
+    mal_gate_init_upkeep(&gate, &own, &was,
+                         false); /* the daemon's limits, and the facts */
+    now.value[MAL_GATE_AGREEMENT] = 0.8;
+    now.value[MAL_GATE_DECODED_GS] = now.value[MAL_GATE_DECODED_LS] = 0;
+    assert_true(mal_gate_passes(&gate, &now));
+    now.value[MAL_GATE_DECODED_ES] = 0.899;
+    assert_false(mal_gate_passes(&gate, &now));
+    now.value[MAL_GATE_DECODED_ES] = 1;
+    now.value[MAL_GATE_AGREEMENT] = 0.75;
+    expect(&gate, &now,
+           "{\"passed\":false,\"failed\":[{\"test\":\"min_agreement\","
+           "\"threshold\":0.80000000000000004,\"value\":0.75}]}");
+    now.value[MAL_GATE_DECODED_LS] = 0.9;
+    was.value[MAL_GATE_AGREEMENT] =
+        0.7; /* a limit that is not kept is no reason to stay */
+    was.value[MAL_GATE_NORM_GROWTH] = 3;
+    mal_gate_init_upkeep(&gate, &own, &was, true);
+    now.value[MAL_GATE_AGREEMENT] = 0.7;
+    now.value[MAL_GATE_NORM_GROWTH] = 3;
+    now.value[MAL_GATE_DECODED_GS] = 0.9;
+    assert_true(mal_gate_passes(&gate, &now));
+    now.value[MAL_GATE_NORM_GROWTH] = 3.001;
+    assert_false(mal_gate_passes(&gate, &now));
+    was = now = numbers_of(NONE, NONE);
+    mal_gate_init_upkeep(&gate, &own, &was, true);
+    now.value[MAL_GATE_NORM_GROWTH] = 2.001;
+    assert_false(mal_gate_passes(&gate, &now));
+    now.value[MAL_GATE_NORM_GROWTH] = NONE;
+    assert_true(mal_gate_passes(&gate, &now));
+}
+
 static void test_nothing_set(void **state) {
     struct mal_gate gate = gate_of(&no_limits);
     struct mal_gate_numbers numbers = numbers_of(0, 0);
@@ -274,11 +338,12 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_nothing_set),  cmocka_unit_test(test_stricter_only),
-        cmocka_unit_test(test_bisect),       cmocka_unit_test(test_measures),
-        cmocka_unit_test(test_bad_requests), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_not_measured), cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_perplexity),   cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_upkeep),        cmocka_unit_test(test_nothing_set),
+        cmocka_unit_test(test_stricter_only), cmocka_unit_test(test_bisect),
+        cmocka_unit_test(test_measures),      cmocka_unit_test(test_bad_requests),
+        cmocka_unit_test(test_edges),         cmocka_unit_test(test_not_measured),
+        cmocka_unit_test(test_norms),         cmocka_unit_test(test_perplexity),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("gate", tests, NULL, NULL);
 }

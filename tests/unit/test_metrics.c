@@ -136,12 +136,14 @@ static void test_rejections(void **state) {
                            "\"decoded\"},{\"test\":\"min_es\"},{\"test\":\"finite\"}]}}");
     mal_count_rejection(m, "{\"gate\":{\"failed\":[{\"test\":\"new\"},{}]}}");
     mal_count_rejection(m, "{\"facts\":3}");
+    mal_count_rejection(m,
+                        "{\"before\":{},\"gate\":{\"failed\":[{\"test\":\"min_gs\"}]}}");
     mal_count_rejection(m, "not JSON");
     mal_count_rejection(m, NULL);
     assert_int_equal(rejected(m, "min_es"), 2);
     assert_int_equal(rejected(m, "finite"), 1);
     assert_int_equal(rejected(m, "other"), 4);
-    assert_int_equal(rejected(m, "consolidation"), 1);
+    assert_int_equal(rejected(m, "consolidation"), 2);
     assert_int_equal(rejected(m, "min_gs"), 0);
     mal_metrics_destroy(m);
 }
