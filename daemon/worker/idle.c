@@ -218,8 +218,11 @@ static bool consolidate(struct mal_worker *worker, struct mal_run *run,
                                      &progress, &change, err);
     mal_worker_count_change(worker, &change);
     if (ok && change.passes) {
+        /* what repair gains and this loses would go on for ever, too */
+        bool follows = idle->repaired == idle->consolidated;
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
         idle->consolidated = mal_engine_live(worker->engine);
+        if (follows) idle->repaired = idle->consolidated;
     } else if (ok) {
         mal_engine_abandon(worker->engine);
         idle->refused = idle->consolidated;
