@@ -55,12 +55,13 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     return true;
 }
 
-/* With what the gate says. */
-static void tell_refused(const char *event, const char *result) {
+/* Which numbers the gate refused; owned, NULL: not known. */
+static json_t *failed_of(const char *result) {
     json_t *told = mal_json_parse(result, strlen(result), 0, &(json_error_t){0});
-    const json_t *gate = json_object_get(told, "gate");
-    mal_log("info", event, "{s:O*}", "failed", json_object_get(gate, "failed"));
+    json_t *failed = json_object_get(json_object_get(told, "gate"), "failed");
+    json_incref(failed);
     json_decref(told);
+    return failed;
 }
 
 static void tell_no_help(const struct mal_idle *idle) {
@@ -112,7 +113,7 @@ static void tell_no_repair(struct mal_worker *worker, const struct mal_change *c
         return;
     }
     mal_count_rejection(worker->o.metrics, result);
-    tell_refused("repair is refused", result);
+    mal_log("info", "repair is refused", "{s:o*}", "failed", failed_of(result));
 }
 
 static bool repair(struct mal_worker *worker, struct mal_run *run,
@@ -227,7 +228,8 @@ static bool consolidate(struct mal_worker *worker, struct mal_run *run,
         mal_engine_abandon(worker->engine);
         idle->refused = idle->consolidated;
         mal_count_rejection(worker->o.metrics, change.results[0]);
-        tell_refused("consolidation measures worse", change.results[0]);
+        mal_log("info", "consolidation measures worse", "{s:o*}", "failed",
+                failed_of(change.results[0]));
     }
     mal_change_finish(&change);
     return ok;

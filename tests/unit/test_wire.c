@@ -139,7 +139,7 @@ static const struct {
     {ROLLBACK, "{\"to_version\":3.0}", 200, "", ""},
     {ROLLBACK, "{\"to_version\":1e300}", 400, "/to_version", "must be an integer"},
     {ROLLBACK, "{\"to_version\":9223372036854775807}", 200, "", ""},
-    {ROLLBACK, "{\"to_version\":9223372036854775808}", 400, "", "is not JSON"},
+    {ROLLBACK, "{\"to_version\":9223372036854775808}", 422, "", "a number is too large"},
     {ROLLBACK, "{\"to_version\":null}", 400, "/to_version", "it is null"},
     {ROLLBACK, "{\"to_version\":true}", 400, "/to_version", "it is a boolean"},
     {RETRACTION, "{\"facts\":[\"a\",\"b\",\"c\",\"d\"],\"job\":null}", 200, "", ""},
