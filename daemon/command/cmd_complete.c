@@ -64,6 +64,7 @@ static bool check_prompt(const struct mal_workbench *wb, const char *text,
                          struct mal_ids *out, struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(wb->model);
     size_t most = (size_t)mal_longest_text(info);
+    if (info->kind == MAL_MODEL_CAUSAL) most--; /* room for an answer */
     return mal_check_completes(info, err) &&
            mal_text_tokens(info, wb->tok, text, strlen(text), "", out, err) &&
            (out->n <= most ||
