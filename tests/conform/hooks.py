@@ -15,7 +15,7 @@ REFUSALS = [
     (414, "the address is longer than 8 KiB"),
     (416, r"the range begins behind the end, of \d+ bytes"),
     (422, "this Idempotency-Key was used for another request"),
-    (422, "(query parameter '(after|job|version)': )?there is no (fact|job|version) .*"),
+    (422, "(query parameter '(after|job|version)': )?there is no (fact|job|version|model) .*"),
     (422, r"query parameter 'after': there is no (row )?'.*'"),
     (422, "there is no suite '.*'; there are towns"),
     (422, r"(prompt and target|the prompt) has \d+ tokens, the (model's )?context .*"),
