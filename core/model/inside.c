@@ -5,15 +5,9 @@
 
 bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
                       const struct mal_inside *inside, struct mal_error *err) {
-    struct mal_rows rows = {0};
     struct mal_pass pass = {.u = inside->u, .end = inside->block + 1};
-    struct mal_head_buffers head;
     enum mal_kept_rows kept = inside->all_rows ? MAL_KEPT_ALL : MAL_KEPT_LABELS;
-    bool ok = mal_rows_of_batch(&rows, model, batch, kept, err) &&
-              mal_pass_prepare(model, &rows, &pass, &head, err);
-    mal_rows_finish(&rows);
-    if (!ok) return false;
-    mal_model_forward(model, &pass);
+    if (!mal_pass_over(model, batch, kept, &pass, err)) return false;
     if (inside->x) {
         int64_t c = model->info.n_channels;
         mal_top_rows(&pass, &pass.main, c, pass.main.buf.x, c, inside->x);
@@ -23,14 +17,8 @@ bool mal_model_inside(struct mal_model *model, const struct mal_batch *batch,
 
 bool mal_model_trunk(struct mal_model *model, const struct mal_batch *batch,
                      struct mal_error *err) {
-    struct mal_rows rows = {0};
     struct mal_pass pass = {.lower = batch->trunk, .end = model->lowest_edit_block};
-    struct mal_head_buffers head;
     assert(batch->trunk && !batch->trunk_known && mal_model_trunk_start(model, batch));
-    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
-              mal_pass_prepare(model, &rows, &pass, &head, err);
-    mal_rows_finish(&rows);
-    if (!ok) return false;
-    mal_model_forward(model, &pass);
-    return mal_backend_sync(model->be, err);
+    return mal_pass_over(model, batch, MAL_KEPT_LABELS, &pass, err) &&
+           mal_backend_sync(model->be, err);
 }

@@ -457,3 +457,15 @@ void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
         mal_head_bwd_part(model, pass, head, &part);
     }
 }
+
+bool mal_pass_over(struct mal_model *model, const struct mal_batch *batch,
+                   enum mal_kept_rows kept, struct mal_pass *pass,
+                   struct mal_error *err) {
+    struct mal_rows rows = {0};
+    struct mal_head_buffers head;
+    bool ok = mal_rows_of_batch(&rows, model, batch, kept, err) &&
+              mal_pass_prepare(model, &rows, pass, &head, err);
+    mal_rows_finish(&rows);
+    if (ok) mal_model_forward(model, pass);
+    return ok;
+}

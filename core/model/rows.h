@@ -101,4 +101,10 @@ void mal_head_bwd_part(const struct mal_model *model, const struct mal_pass *pas
 void mal_head_bwd(const struct mal_model *model, const struct mal_pass *pass,
                   const struct mal_head_buffers *head, const float *y0);
 
+/* A forward pass over the batch: its rows, memory for it, and the blocks. What it leaves
+ * is the caller's to fetch and to wait for. */
+bool mal_pass_over(struct mal_model *model, const struct mal_batch *batch,
+                   enum mal_kept_rows kept, struct mal_pass *pass,
+                   struct mal_error *err) MAL_CHECK;
+
 #endif

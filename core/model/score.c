@@ -110,15 +110,9 @@ out:
 
 bool mal_model_keys(struct mal_model *model, const struct mal_batch *batch,
                     float *const *u, struct mal_error *err) {
-    struct mal_rows rows = {0};
     struct mal_pass pass = {.lower = batch->trunk, .resume = batch->trunk_known, .u = u};
-    struct mal_head_buffers head;
-    bool ok = mal_rows_of_batch(&rows, model, batch, MAL_KEPT_LABELS, err) &&
-              mal_pass_prepare(model, &rows, &pass, &head, err);
-    mal_rows_finish(&rows);
-    if (!ok) return false;
-    mal_model_forward(model, &pass);
-    return mal_backend_sync(model->be, err);
+    return mal_pass_over(model, batch, MAL_KEPT_LABELS, &pass, err) &&
+           mal_backend_sync(model->be, err);
 }
 
 /* One sequence of which every row has a label row, none with a label. */
@@ -151,18 +145,13 @@ bool mal_model_hidden(struct mal_model *model, const int32_t *ids, size_t n, flo
                       struct mal_error *err) {
     int32_t start[2], from;
     struct mal_batch batch;
-    struct mal_rows rows = {0};
     struct mal_pass pass = {0};
-    struct mal_head_buffers head;
     if (model->info.kind == MAL_MODEL_SEQ2SEQ)
         return mal_fail(err, MAL_INVALID, "hidden states of an encoder-decoder");
     if (!open_unlabelled(&batch, start, &from, ids, n, err)) return false;
-    bool ok = mal_rows_of_batch(&rows, model, &batch, MAL_KEPT_ALL, err) &&
-              mal_pass_prepare(model, &rows, &pass, &head, err);
-    mal_rows_finish(&rows);
+    bool ok = mal_pass_over(model, &batch, MAL_KEPT_ALL, &pass, err);
     mal_free((int32_t *)batch.labels);
     if (!ok) return false;
-    mal_model_forward(model, &pass);
     const float *y = pass.pooled ? pass.main.buf.x : pass.main.y;
     mal_backend_download(pass.be, out, y,
                          n * (size_t)model->info.n_channels * sizeof *out);
