@@ -37,10 +37,15 @@ static void hold_back(struct mal_job_row *row, struct mal_daemon *d) {
 
 /* A tag over all that is shown but for its progress, which would end every wait that
  * knows a tag. It is weak: bytes may differ under it. */
-static bool tag_job(const struct mal_job_row *row, char etag[ETAG_BYTES]) {
-    char hex[MAL_HASH_HEX], *still = mal_render_job_text(row, NULL);
-    if (!still) return false;
-    struct mal_hash hash = mal_hash_of(still, strlen(still));
+static bool tag_job(const struct mal_job_row *row, const char *text,
+                    char etag[ETAG_BYTES]) {
+    char hex[MAL_HASH_HEX], *still = NULL;
+    if (row->state == MAL_JOB_RUNNING) {
+        still = mal_render_job_text(row, NULL);
+        if (!still) return false;
+        text = still;
+    }
+    struct mal_hash hash = mal_hash_of(text, strlen(text));
     mal_hash_hex(&hash, hex);
     snprintf(etag, ETAG_BYTES, "W/\"%.*s\"", ETAG_DIGITS, hex);
     mal_free(still);
@@ -54,7 +59,7 @@ static bool read_job(struct mal_daemon *d, const char *id, char **out,
     if (!mal_store_get_job(d->reader, id, &row, err)) return false;
     hold_back(&row, d);
     char *text = mal_render_job_text(&row, d->status);
-    bool ok = text && tag_job(&row, etag);
+    bool ok = text && tag_job(&row, text, etag);
     *state = row.state;
     mal_job_row_finish(&row);
     if (!ok) {

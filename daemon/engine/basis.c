@@ -70,6 +70,7 @@ static bool add_ends(struct mal_hasher *hasher, const struct mal_tokenizer *tok,
 bool mal_engine_find_basis(struct mal_engine *engine, struct mal_error *err) {
     const char *dir = mal_checkpoint_dir(mal_model_checkpoint(engine->model));
     struct mal_hasher *hasher;
+    if (!engine->joint) return true;
     if (!mal_hasher_create(&hasher, err)) return false;
     add_systems(hasher, engine);
     bool ok = add_files(hasher, dir, err) && add_ends(hasher, engine->tok, err);
@@ -88,7 +89,7 @@ bool mal_basis_of_row(const struct mal_engine *engine, struct mal_store *store,
         to.basis = NULL;
         mal_version_row_finish(&to);
     } else {
-        row->basis = mal_strdup(engine->joint ? engine->basis : "");
+        row->basis = mal_strdup(engine->basis);
     }
     return row->basis || mal_fail(err, MAL_NO_MEMORY, "version");
 }

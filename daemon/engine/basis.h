@@ -10,7 +10,7 @@
 
 #include "daemon/engine/engine.h"
 
-/* Of the engine as it is, with its editor: engine->basis. */
+/* Of the engine as it is, with its editor: engine->basis; "" where facts are added up. */
 bool mal_engine_find_basis(struct mal_engine *engine, struct mal_error *err) MAL_CHECK;
 /* The row's: that of the version gone back to, else the engine's where it holds all live
  * facts in one system. */

@@ -33,7 +33,7 @@ struct mal_engine {
     double base_perplexity; /* mean -log p of the texts to preserve; NaN: not asked for */
     char base_model[MAL_HASH_HEX];
     char editor_hash[MAL_HASH_HEX];
-    char basis[MAL_HASH_HEX]; /* basis.h; "": no editor yet */
+    char basis[MAL_HASH_HEX]; /* basis.h; "": no editor yet, or facts are added up */
     char *model_name;
     char *cache_path;
     char *modules_json; /* names of the edit modules, sorted, as a JSON array */
