@@ -2,7 +2,7 @@
  * gradients of fewer facts, and those of a system, where a fact alone is what it is among
  * others. It was changed 32 times too far, with 6 % of unrelated answers left as they
  * were. */
-#include "demo_model.h"
+#include "demo_editor.h"
 
 #include <math.h>
 
@@ -12,35 +12,11 @@
 
 enum { N = 4, MOST_MODULES = 8 };
 
-static struct mal_editor *editor;
-static struct mal_fact *facts;
-static size_t n_facts, n_texts;
-static struct mal_example *texts; /* (N) */
-
-static const char *demo_file(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/tests/demo/%s", getenv("MAL_SOURCE_ROOT"), name);
-    return path;
-}
-
 static int open_all(void **state) {
-    struct mal_error err = {0};
-    int code = demo_open(state);
-    assert_ok(mal_editor_open(&editor, demo_file("editor.safetensors"), &err), &err);
-    assert_ok(mal_editor_bind(editor, model, &err), &err);
-    assert_ok(mal_facts_load(&facts, &n_facts, demo_file("facts/heldout.ndjson"), &err),
-              &err);
-    assert_ok(mal_examples_of_facts(model, tok, facts, N, &texts, &n_texts, &err), &err);
-    assert_true(n_texts == N && editor->n_modules <= MOST_MODULES);
+    int code = open_demo_editor(state, N);
+    assert_true(editor->n_modules <= MOST_MODULES);
     editor->micro_batch = N;
     return code;
-}
-
-static int close_all(void **state) {
-    mal_examples_free(texts, n_texts);
-    mal_facts_free(facts, n_facts);
-    mal_editor_close(editor);
-    return demo_close(state);
 }
 
 /* Of module 0, of the first n texts: the gradients (owned), or the value differences. */
@@ -147,5 +123,5 @@ int main(void) {
         cmocka_unit_test(test_system),
         cmocka_unit_test(test_step),
     };
-    return cmocka_run_group_tests_name("micro_batch", tests, open_all, close_all);
+    return cmocka_run_group_tests_name("micro_batch", tests, open_all, close_demo_editor);
 }

@@ -1,6 +1,6 @@
 /* test_repair.c - repair on the demo model: what fails is made right, and nothing else is
  * touched; and what a cancelled one leaves. */
-#include "demo_model.h"
+#include "demo_editor.h"
 
 #include <math.h>
 
@@ -9,35 +9,8 @@
 
 enum { N_FACTS = 32, HALF = N_FACTS / 2 };
 
-static struct mal_editor *editor;
-static struct mal_fact *facts;
-static size_t n_facts, n_texts;
-static struct mal_example *texts; /* (N_FACTS) */
-
-static const char *demo_file(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/tests/demo/%s", getenv("MAL_SOURCE_ROOT"), name);
-    return path;
-}
-
 static int open_all(void **state) {
-    struct mal_error err = {0};
-    int code = demo_open(state);
-    assert_ok(mal_editor_open(&editor, demo_file("editor.safetensors"), &err), &err);
-    assert_ok(mal_editor_bind(editor, model, &err), &err);
-    assert_ok(mal_facts_load(&facts, &n_facts, demo_file("facts/heldout.ndjson"), &err),
-              &err);
-    assert_ok(mal_examples_of_facts(model, tok, facts, N_FACTS, &texts, &n_texts, &err),
-              &err);
-    assert_int_equal(n_texts, N_FACTS);
-    return code;
-}
-
-static int close_all(void **state) {
-    mal_examples_free(texts, n_texts);
-    mal_facts_free(facts, n_facts);
-    mal_editor_close(editor);
-    return demo_close(state);
+    return open_demo_editor(state, N_FACTS);
 }
 
 /* ---- A system, and changes of it ---- */
@@ -461,5 +434,5 @@ int main(void) {
         cmocka_unit_test(test_others),     cmocka_unit_test(test_scrub),
         cmocka_unit_test(test_cancelled),
     };
-    return cmocka_run_group_tests_name("repair", tests, open_all, close_all);
+    return cmocka_run_group_tests_name("repair", tests, open_all, close_demo_editor);
 }

@@ -1,6 +1,6 @@
 /* test_untrained.c - an editor's untrained form, which repair works with, and the steps
  * of it; the identity network over deviations that are 0. */
-#include "demo_model.h"
+#include "demo_editor.h"
 
 #include <math.h>
 
@@ -9,37 +9,12 @@
 
 enum { N_FACTS = 32, MOST_MODULES = 8 };
 
-static struct mal_editor *editor;
-static struct mal_fact *facts;
-static size_t n_facts, n_texts;
-static struct mal_example *texts; /* (N_FACTS) */
 static const float ones[MOST_MODULES] = {1, 1, 1, 1, 1, 1, 1, 1};
 
-static const char *demo_file(const char *name) {
-    static char path[512];
-    snprintf(path, sizeof path, "%s/tests/demo/%s", getenv("MAL_SOURCE_ROOT"), name);
-    return path;
-}
-
 static int open_all(void **state) {
-    struct mal_error err = {0};
-    int code = demo_open(state);
-    assert_ok(mal_editor_open(&editor, demo_file("editor.safetensors"), &err), &err);
-    assert_ok(mal_editor_bind(editor, model, &err), &err);
-    assert_ok(mal_facts_load(&facts, &n_facts, demo_file("facts/heldout.ndjson"), &err),
-              &err);
-    assert_ok(mal_examples_of_facts(model, tok, facts, N_FACTS, &texts, &n_texts, &err),
-              &err);
-    assert_int_equal(n_texts, N_FACTS);
+    int code = open_demo_editor(state, N_FACTS);
     assert_true(editor->n_modules <= MOST_MODULES);
     return code;
-}
-
-static int close_all(void **state) {
-    mal_examples_free(texts, n_texts);
-    mal_facts_free(facts, n_facts);
-    mal_editor_close(editor);
-    return demo_close(state);
 }
 
 /* Where there is no gradient there is no difference, whatever the key: what is nearly
@@ -225,5 +200,5 @@ int main(void) {
         cmocka_unit_test(test_own_steps), cmocka_unit_test(test_step),
         cmocka_unit_test(test_steps),     cmocka_unit_test(test_no_step),
     };
-    return cmocka_run_group_tests_name("untrained", tests, open_all, close_all);
+    return cmocka_run_group_tests_name("untrained", tests, open_all, close_demo_editor);
 }
