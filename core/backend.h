@@ -250,13 +250,15 @@ void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const floa
                  const float *x, const float *dy, float *dgate, float *dx);
 
 /* cs (n, 2 half): row i has the cosines of pos[i] inv_freq[j], j < half, then the sines;
- * the angle is that product in fp32, and its cosine and sine are right to fp32. */
+ * the angle is that product in fp32, and its cosine and sine are right to fp32, then
+ * multiplied with `scale`. */
 void mal_rope_angles(struct mal_backend *be, int64_t n, int64_t half, const int32_t *pos,
-                     const float *inv_freq, float *cs);
+                     const float *inv_freq, float scale, float *cs);
 
 /* Rotary positions, in place on rows of n_heads heads: of each head, the first 2 half
  * channels are turned in pairs, (2j, 2j + 1) if interleaved, else (j, j + half): (a, b)
- * becomes (a cos - b sin, b cos + a sin). `inverse` turns back, which is the gradient. */
+ * becomes (a cos - b sin, b cos + a sin). `inverse` is the gradient, and turns back where
+ * their scale is 1. */
 struct mal_rope {
     int64_t n, n_heads, head_size, half;
     bool interleaved, inverse;

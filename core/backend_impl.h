@@ -78,7 +78,8 @@ struct mal_backend_ops {
                     const float *gate, const float *x, const float *dy, float *dgate,
                     float *dx);
     void (*rope_angles)(struct mal_backend *be, int64_t n, int64_t half,
-                        const int32_t *pos, const float *inv_freq, float *cs);
+                        const int32_t *pos, const float *inv_freq, float scale,
+                        float *cs);
     void (*rope)(struct mal_backend *be, const struct mal_rope *rope, float *x,
                  int64_t ldx);
     void (*attn_fwd)(struct mal_backend *be, const struct mal_attn *attn, void *out,

@@ -233,11 +233,11 @@ void mal_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const floa
 }
 
 void mal_rope_angles(struct mal_backend *be, int64_t n, int64_t half, const int32_t *pos,
-                     const float *inv_freq, float *cs) {
+                     const float *inv_freq, float scale, float *cs) {
     assert(n >= 0 && half >= 0);
     if (n == 0 || half == 0 || !mal_backend_runs(be)) return;
     assert(pos && inv_freq && cs);
-    be->ops->rope_angles(be, n, half, pos, inv_freq, cs);
+    be->ops->rope_angles(be, n, half, pos, inv_freq, scale, cs);
 }
 
 void mal_rope(struct mal_backend *be, const struct mal_rope *rope, float *x,

@@ -8,20 +8,21 @@
 #include "cuda/number.h"
 
 __global__ static void angles_of_rows(int64_t half, const int32_t *pos,
-                                      const float *inv_freq, float *cs) {
+                                      const float *inv_freq, float scale, float *cs) {
     int64_t i = blockIdx.x;
     for (int64_t j = threadIdx.x; j < half; j += blockDim.x) {
         double angle = (double)((float)pos[i] * inv_freq[j]);
-        cs[i * 2 * half + j] = (float)cos(angle);
-        cs[i * 2 * half + half + j] = (float)sin(angle);
+        cs[i * 2 * half + j] = (float)cos(angle) * scale;
+        cs[i * 2 * half + half + j] = (float)sin(angle) * scale;
     }
 }
 
 void mal_cuda_rope_angles(struct mal_backend *be, int64_t n, int64_t half,
-                          const int32_t *pos, const float *inv_freq, float *cs) {
+                          const int32_t *pos, const float *inv_freq, float scale,
+                          float *cs) {
     struct mal_cuda *cu = mal_cuda_of(be);
     MAL_LAUNCH(cu, angles_of_rows, (unsigned)n, mal_cuda_threads(half), 0, half, pos,
-               inv_freq, cs);
+               inv_freq, scale, cs);
 }
 
 /* ---- Turning ---- */

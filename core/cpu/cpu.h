@@ -121,7 +121,8 @@ void mal_cpu_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
 
 /* rope.c */
 void mal_cpu_rope_angles(struct mal_backend *be, int64_t n, int64_t half,
-                         const int32_t *pos, const float *inv_freq, float *cs);
+                         const int32_t *pos, const float *inv_freq, float scale,
+                         float *cs);
 void mal_cpu_rope(struct mal_backend *be, const struct mal_rope *rope, float *x,
                   int64_t ldx);
 

@@ -6,14 +6,15 @@
 #include "core/simd.h"
 
 void mal_cpu_rope_angles(struct mal_backend *be, int64_t n, int64_t half,
-                         const int32_t *pos, const float *inv_freq, float *cs) {
+                         const int32_t *pos, const float *inv_freq, float scale,
+                         float *cs) {
 #pragma omp parallel for schedule(static) if (n * half > PARALLEL_ELEMENTS / 16)
     for (int64_t i = 0; i < n; i++) {
         float *row = cs + i * 2 * half;
         for (int64_t j = 0; j < half; j++) {
             double angle = (double)((float)pos[i] * inv_freq[j]);
-            row[j] = (float)cos(angle);
-            row[half + j] = (float)sin(angle);
+            row[j] = (float)cos(angle) * scale;
+            row[half + j] = (float)sin(angle) * scale;
         }
     }
 }

@@ -1,8 +1,9 @@
 /* arch_llama.c - the Llama family: RMS norms, rotary positions, grouped keys and values,
  * a gated MLP. Llama 2 and 3, Mistral and Ministral (attention within a window), Qwen2
- * (biases of queries, keys and values, often a tied head) and Qwen3 (norms of each head
- * of queries and keys instead). Follows transformers' modeling_llama.py,
- * modeling_mistral.py, modeling_qwen2.py, modeling_qwen3.py. */
+ * (biases of queries, keys and values, often a tied head), Qwen3 (norms of each head
+ * of queries and keys instead) and Phi-3 and 4 (fused projections, part of each head is
+ * rotated). Follows transformers' modeling_llama.py, modeling_mistral.py,
+ * modeling_qwen2.py, modeling_qwen3.py, modeling_phi3.py. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -31,17 +32,22 @@ static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_err
            mal_config_head_size(model, "hidden_size", "num_attention_heads", err);
 }
 
-static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
-    if (!read_sizes(model, kv_heads, err)) return false;
+/* Sizes are read, positions are not. */
+static bool configure_blocks(struct mal_model *model, double eps, struct mal_error *err) {
     model->rms = true;
-    if (!mal_config_eps(model, "rms_norm_eps", 1e-6, err)) return false;
+    if (!mal_config_eps(model, "rms_norm_eps", eps, err)) return false;
     if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
-    if (!mal_config_rotary(model, "head_dim", model->head_size, false, err)) return false;
     if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
         return false;
     model->decoder.causal = true;
     return true;
+}
+
+static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
+    return read_sizes(model, kv_heads, err) &&
+           mal_config_rotary(model, "head_dim", model->head_size, false, err) &&
+           configure_blocks(model, 1e-6, err);
 }
 
 static bool llama_configure(struct mal_model *model, struct mal_error *err) {
@@ -109,11 +115,20 @@ static bool qwen3_configure(struct mal_model *model, struct mal_error *err) {
     return qwen_configure(model, err);
 }
 
+static bool phi3_configure(struct mal_model *model, struct mal_error *err) {
+    int64_t window;
+    return read_sizes(model, 0, err) && mal_config_rotary_share(model, err) &&
+           configure_blocks(model, 1e-5, err) &&
+           mal_config_size_or(model, "sliding_window", 0, 0, &window, err) &&
+           set_windows(model, window, 0, err);
+}
+
 /* ---- Binding ---- */
 
-/* What a block has beside norms and weights. */
+/* What a block has beside norms and weights; `fused`: queries, keys and values are one
+ * layer, gate and up another. */
 struct extras {
-    bool qkv_bias, o_bias, mlp_bias, head_norms;
+    bool qkv_bias, o_bias, mlp_bias, head_norms, fused;
 };
 
 static bool bind_head_norms(struct mal_model *model, const char *where,
@@ -139,6 +154,11 @@ static bool bind_block(struct mal_model *model, int64_t l, const struct extras *
     if (!mal_bind_norm(model, name, &block->mlp.norm, err)) return false;
     if (has->head_norms && !bind_head_norms(model, where, &block->self, err))
         return false;
+    const struct mal_linear_spec fused[] = {
+        {"self_attn.qkv_proj", c, q + 2 * kv, true, false, &block->self.q},
+        {"self_attn.o_proj", q, c, true, false, &block->self.o},
+        {"mlp.gate_up_proj", c, 2 * f, true, false, &block->mlp.up},
+        {"mlp.down_proj", f, c, true, false, &block->mlp.down}};
     const struct mal_linear_spec linears[] = {
         {"self_attn.q_proj", c, q, true, has->qkv_bias, &block->self.q},
         {"self_attn.k_proj", c, kv, true, has->qkv_bias, &block->self.k},
@@ -147,8 +167,11 @@ static bool bind_block(struct mal_model *model, int64_t l, const struct extras *
         {"mlp.gate_proj", c, f, true, has->mlp_bias, &block->mlp.gate},
         {"mlp.up_proj", c, f, true, has->mlp_bias, &block->mlp.up},
         {"mlp.down_proj", f, c, true, has->mlp_bias, &block->mlp.down}};
-    return mal_bind_linears(model, where, linears, sizeof linears / sizeof *linears, l,
-                            err);
+    block->self.fused = block->mlp.fused = has->fused;
+    return has->fused ? mal_bind_linears(model, where, fused,
+                                         sizeof fused / sizeof *fused, l, err)
+                      : mal_bind_linears(model, where, linears,
+                                         sizeof linears / sizeof *linears, l, err);
 }
 
 static bool bind(struct mal_model *model, const struct extras *has,
@@ -186,6 +209,10 @@ static bool qwen3_bind(struct mal_model *model, struct mal_error *err) {
            bind(model, &(struct extras){attention, attention, .head_norms = true}, err);
 }
 
+static bool phi3_bind(struct mal_model *model, struct mal_error *err) {
+    return bind(model, &(struct extras){.fused = true}, err);
+}
+
 static const char *const prefixes[] = {"model.", NULL};
 
 /* What they share. */
@@ -203,3 +230,4 @@ const struct mal_arch mal_arch_ministral =
     LLAMA_LIKE("ministral", mistral_configure, mistral_bind);
 const struct mal_arch mal_arch_qwen2 = LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
 const struct mal_arch mal_arch_qwen3 = LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);
+const struct mal_arch mal_arch_phi3 = LLAMA_LIKE("phi3", phi3_configure, phi3_bind);

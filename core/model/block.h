@@ -30,10 +30,12 @@ struct mal_attention {
     int64_t window; /* 0: none; positions seen, one's own included */
 };
 
-/* down(act(up(x))), or with a gate down(act(gate(x)) * up(x)). */
+/* down(act(up(x))), or with a gate down(act(gate(x)) * up(x)). `fused`: up gives the
+ * gate's outputs and then its own, gate is not there. */
 struct mal_mlp {
     struct mal_norm_weights norm; /* none with MAL_NORM_SHARED */
     struct mal_linear up, gate, down;
+    bool fused;
 };
 
 struct mal_transformer_block {
@@ -54,6 +56,10 @@ struct mal_stack {
 
 static inline bool mal_linear_there(const struct mal_linear *lin) {
     return lin->name != NULL;
+}
+
+static inline bool mal_mlp_gated(const struct mal_mlp *mlp) {
+    return mlp->fused || mal_linear_there(&mlp->gate);
 }
 
 /* ---- Running one ---- */

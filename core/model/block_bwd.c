@@ -34,7 +34,7 @@ static void norm_before_bwd(const struct mal_step *s, const struct mal_norm_weig
 
 static void recompute_inner(const struct mal_step *s, int64_t n, float *out) {
     int64_t size = n * s->model->n_inner;
-    if (mal_linear_there(&s->block->mlp.gate))
+    if (mal_mlp_gated(&s->block->mlp))
         mal_glu_fwd(s->pass->be, s->model->act, size, s->tape->ff, s->tape->ff2, out,
                     MAL_F32);
     else
@@ -53,16 +53,20 @@ static const float *mlp_input(const struct mal_step *s, int64_t n) {
 }
 
 /* dff (n, F), the gradient at the activation, becomes that at `up`; dff2 that at the
- * gate. */
+ * gate; dup (n, 2 F) that at both where they are one. */
 static void act_bwd(const struct mal_step *s, int64_t n) {
     const struct mal_tape_block *tape = s->tape;
     struct mal_pass_buffers *buf = &s->lane->buf;
-    int64_t size = n * s->model->n_inner;
-    if (mal_linear_there(&s->block->mlp.gate)) {
+    int64_t f = s->model->n_inner, size = n * f;
+    if (mal_mlp_gated(&s->block->mlp)) {
         mal_glu_bwd(s->pass->be, s->model->act, size, tape->ff, tape->ff2, buf->dff,
                     buf->dff2, buf->dff);
     } else {
         mal_act_bwd(s->pass->be, s->model->act, size, tape->ff, buf->dff, buf->dff);
+    }
+    if (s->block->mlp.fused) {
+        mal_gather_rows(s->pass->be, n, f, NULL, buf->dff2, f, buf->dup, 2 * f);
+        mal_gather_rows(s->pass->be, n, f, NULL, buf->dff, f, buf->dup + f, 2 * f);
     }
 }
 
@@ -72,7 +76,8 @@ static bool mlp_layers_bwd(const struct mal_step *s, int64_t n) {
     struct mal_pass_buffers *buf = &s->lane->buf;
     const struct mal_mlp *mlp = &s->block->mlp;
     int64_t c = s->model->info.n_channels, f = s->model->n_inner;
-    bool gated = mal_linear_there(&mlp->gate);
+    bool gate = mal_linear_there(&mlp->gate);
+    const float *dup = mlp->fused ? buf->dup : buf->dff;
 
     if (mal_learns(pass, &mlp->down)) {
         recompute_inner(s, n, buf->dff);
@@ -83,15 +88,15 @@ static bool mlp_layers_bwd(const struct mal_step *s, int64_t n) {
     act_bwd(s, n);
     if (mal_learns(pass, &mlp->up) || mal_learns(pass, &mlp->gate)) {
         const float *in = mlp_input(s, n);
-        mal_add_weight_grad(pass, &mlp->up, n, in, buf->dff, f);
+        mal_add_weight_grad(pass, &mlp->up, n, in, dup, mlp->up.d_out);
         mal_add_weight_grad(pass, &mlp->gate, n, in, buf->dff2, f);
     }
-    if (!mal_capture_grads(pass, s->lane, &mlp->up, n, buf->dff, f)) return false;
-    if (gated && !mal_capture_grads(pass, s->lane, &mlp->gate, n, buf->dff2, f))
+    if (!mal_capture_grads(pass, s->lane, &mlp->up, n, dup, mlp->up.d_out)) return false;
+    if (gate && !mal_capture_grads(pass, s->lane, &mlp->gate, n, buf->dff2, f))
         return false;
     float *dh = s->stack->norms == MAL_NORM_SHARED ? buf->dr : buf->dh;
-    mal_linear_bwd(pass->be, &mlp->up, n, buf->dff, f, dh, false);
-    if (gated) mal_linear_bwd(pass->be, &mlp->gate, n, buf->dff2, f, dh, true);
+    mal_linear_bwd(pass->be, &mlp->up, n, dup, mlp->up.d_out, dh, false);
+    if (gate) mal_linear_bwd(pass->be, &mlp->gate, n, buf->dff2, f, dh, true);
     return true;
 }
 

@@ -274,12 +274,17 @@ static void mlp_fwd(const struct mal_step *s) {
     const struct mal_tape_block *tape = s->tape;
     const struct mal_mlp *mlp = &s->block->mlp;
     int64_t c = model->info.n_channels, f = model->n_inner, n = mal_rows_out(s);
-    bool gated = mal_linear_there(&mlp->gate);
+    bool gated = mal_mlp_gated(mlp);
     const void *in = mlp_input(s, n);
     enum mal_dtype dtype = input_dtype(s);
     void *inner = s->in == MAL_F32 ? buf->ff : buf->inner;
+    struct mal_linear gate = mlp->gate;
     struct mal_linear up = mlp->up; /* its bias is the activation's, where that is free */
     const float *bias = NULL;
+    if (mlp->fused) {
+        gate = mal_linear_part(&mlp->up, 0, f);
+        up = mal_linear_part(&mlp->up, f, f);
+    }
     if (s->in != MAL_F32 && !gated) {
         bias = up.bias;
         up.bias = NULL;
@@ -289,8 +294,8 @@ static void mlp_fwd(const struct mal_step *s) {
     if (tape && s->stack->norms == MAL_NORM_SHARED) keep(s, c, in, tape->x2);
     mal_capture_keys(pass, lane, &mlp->up, in, s->last);
     if (gated) {
-        mal_capture_keys(pass, lane, &mlp->gate, in, s->last);
-        mal_linear_fwd(pass->be, &mlp->gate, n, in, dtype, buf->ff, f, false);
+        if (!mlp->fused) mal_capture_keys(pass, lane, &mlp->gate, in, s->last);
+        mal_linear_fwd(pass->be, &gate, n, in, dtype, buf->ff, f, false);
         mal_linear_fwd(pass->be, &up, n, in, dtype, buf->ff2, f, false);
         if (tape) keep(s, f, buf->ff2, tape->ff2);
     } else {

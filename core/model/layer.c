@@ -21,6 +21,16 @@ void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_
                                     .bias = lin->bias});
 }
 
+struct mal_linear mal_linear_part(const struct mal_linear *lin, int64_t from, int64_t n) {
+    assert(lin->transposed && from + n <= lin->d_out);
+    size_t skipped = (size_t)(from * lin->d_in) * mal_dtype_size(lin->w_dtype);
+    struct mal_linear part = *lin;
+    part.w = (const char *)lin->w + skipped;
+    part.bias = lin->bias ? lin->bias + from : NULL;
+    part.d_out = n;
+    return part;
+}
+
 /* The weights of b lie behind those of a, as rows of one matrix, and so do the biases;
  * which are there in both, or in neither. */
 static bool follows(const struct mal_linear *a, const struct mal_linear *b) {

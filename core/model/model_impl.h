@@ -30,7 +30,8 @@ struct mal_arch {
 };
 
 extern const struct mal_arch mal_arch_bert, mal_arch_gpt2, mal_arch_gptj, mal_arch_llama,
-    mal_arch_mistral, mal_arch_ministral, mal_arch_qwen2, mal_arch_qwen3, mal_arch_t5;
+    mal_arch_mistral, mal_arch_ministral, mal_arch_phi3, mal_arch_qwen2, mal_arch_qwen3,
+    mal_arch_t5;
 
 /* A matrix in the type it is kept in. */
 struct mal_matrix {
@@ -50,6 +51,7 @@ struct mal_rotary {
     int64_t half; /* 0: none */
     bool interleaved;
     const float *inv_freq; /* (half), device */
+    float scale;           /* of cosines and sines */
 };
 
 struct mal_model {
@@ -123,6 +125,8 @@ bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
  * mal_derive_rotary() fills. */
 bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
                        bool interleaved, struct mal_error *err) MAL_CHECK;
+/* Likewise, as many channels as "partial_rotary_factor" says. */
+bool mal_config_rotary_share(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 
 /* ---- For arch->bind: names are those within the backbone ---- */

@@ -55,6 +55,7 @@ struct mal_pass_buffers {
     float *dr;    /* (M, C) */
     float *dff;   /* (M, F) */
     float *dff2;  /* (M, F) */
+    float *dup;   /* (M, 2 F) of a fused MLP, both side by side */
     float *dh;    /* (M, max(C, Q)) */
     float *dqkv;  /* (M, W) */
     float *dkvc;  /* (source rows, 2 KV) */
@@ -101,8 +102,9 @@ struct mal_pass {
     const int32_t *cache_rows;  /* (main.n_tokens) where keys and values go */
 
     /* The blocks [first, end) of the model alone, `first` > 0 of a causal decoder; `end`
-     * 0: to the last one, and the final norm. With `first` > 0 what that block reads is in main.buf.x already,
-     * and a backward pass ends with the gradient there, in main.buf.dx. */
+     * 0: to the last one, and the final norm. With `first` > 0 what that block reads is
+     * in main.buf.x already, and a backward pass ends with the gradient there, in
+     * main.buf.dx. */
     int64_t first, end;
 
     /* What the lowest edited block reads, which no edit changes: a pass leaves it there
@@ -154,6 +156,8 @@ void mal_linear_fwd(struct mal_backend *be, const struct mal_linear *lin, int64_
 void mal_linears_fwd(struct mal_backend *be, const struct mal_linear *const *layers,
                      size_t n_layers, int64_t n, const void *x, enum mal_dtype x_dtype,
                      float *y, int64_t ld_y);
+/* The outputs [from, from + n) of a layer that is stored transposed, as a layer. */
+struct mal_linear mal_linear_part(const struct mal_linear *lin, int64_t from, int64_t n);
 /* dx (n, d_in) = dy W', rows of dy of stride ld_dy, added to dx when `add`. */
 void mal_linear_bwd(struct mal_backend *be, const struct mal_linear *lin, int64_t n,
                     const float *dy, int64_t ld_dy, float *dx, bool add);

@@ -9,7 +9,7 @@ static int64_t max_of(int64_t a, int64_t b) {
 }
 
 static bool is_gated(const struct mal_stack *stack) {
-    return mal_linear_there(&stack->blocks[0].mlp.gate);
+    return mal_mlp_gated(&stack->blocks[0].mlp);
 }
 
 static bool has_cross(const struct mal_stack *stack) {
@@ -99,6 +99,7 @@ static void layout_lane(const struct mal_model *model, const struct mal_pass *pa
         buf.dr = mal_arena_floats(arena, apart ? m * c : 0);
         buf.dff = mal_arena_floats(arena, m * f);
         buf.dff2 = mal_arena_floats(arena, is_gated(stack) ? m * f : 0);
+        buf.dup = mal_arena_floats(arena, stack->blocks[0].mlp.fused ? m * 2 * f : 0);
         buf.dh = mal_arena_floats(arena, m * wide);
         buf.dqkv = mal_arena_floats(arena, m * w);
         buf.dkvc = mal_arena_floats(arena, kvc);
@@ -138,7 +139,7 @@ static void find_angles(const struct mal_model *model, const struct mal_pass *pa
     int64_t half = model->rotary.half, c = 2 * half;
     if (half == 0) return;
     mal_rope_angles(be, lane->n_tokens, half, lane->pos, model->rotary.inv_freq,
-                    (float *)lane->angles);
+                    model->rotary.scale, (float *)lane->angles);
     mal_gather_rows(be, lane->top.n, c, lane->top.rows, lane->angles, c,
                     (float *)lane->top.angles, c);
     if (!lane->kept.angles) return;

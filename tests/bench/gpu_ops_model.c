@@ -32,7 +32,7 @@ static void bench_elements(struct ops_bench *o) {
     for (struct timer t = timer(b, "gather_rows", what, moved(2 * narrow));
          timer_next(&t);)
         mal_gather_rows(b->be, n, c, rows, x, c, y, c);
-    mal_rope_angles(b->be, n, half, pos, inv_freq, angles);
+    mal_rope_angles(b->be, n, half, pos, inv_freq, 1, angles);
     struct mal_rope rope = {.n = n,
                             .n_heads = o->heads,
                             .head_size = o->head,

@@ -62,6 +62,8 @@ CASES = [
          modules=[LLAMA.format(0, "down"), ATTENTION.format(0, "k"), ATTENTION.format(1, "q")]),
     dict(case="llama3-ultraedit", model="llama3", method="ultraedit", facts=2, micro_batch=1, lr=0.1,
          modules=[LLAMA.format(0, "gate"), LLAMA.format(1, "down")]),
+    dict(case="phi3-malmen", model="phi3", method="malmen", facts=3, micro_batch=2, lr=0.2,
+         modules=[LLAMA.format(0, "gate_up"), ATTENTION.format(1, "qkv"), LLAMA.format(1, "down")]),
 ]
 RANK, BLOCKS = 3, 2
 ROWS = 1e-5  # how far keys and value gradients may be from what is stored

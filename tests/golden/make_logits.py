@@ -107,6 +107,9 @@ def make_bare_cases(root):
              "names without `transformer.`, with stored causal masks"),
             ("qwen2-untied", world_models.qwen2_untied(), None, 38, (1, 2),
              "config.json as transformers 5 writes it"),
+            ("llama-yarn", world_models.yarn(), None, 68, (1, 2), "rope_scaling yarn"),
+            ("llama-yarn-mscale", world_models.yarn(mscale=1.5, mscale_all_dim=0.5, truncate=False), None,
+             78, (), "the same with mscale, bounds between channels"),
             ("bert-hub", world_models.hub_bert(1), None, 48, (), "one label, through the pooler"),
             ("bert-hub-labels", world_models.hub_bert(2), None, 58, (),
              "two labels: logits.* are the second's log odds")):
@@ -126,6 +129,7 @@ def make_logit_cases(root, homes):
         folder = f"{home}/model"
         config = read_config(f"{root}/{folder}")
         longest = config.get("max_position_embeddings", config.get("n_positions"))
+        longest = config.get("original_max_position_embeddings", longest)
         if config["model_type"] == "t5":  # beyond the last bucket
             longest = 140
         if config["vocab_size"] > 256:  # many numbers a position

@@ -62,6 +62,24 @@ def qwen3():
                    use_sliding_window=False, bos_token_id=96, eos_token_id=98)
 
 
+def phi3():
+    """Fused projections; 6 of 8 channels of a head are rotated, with LongRoPE's factors for short texts;
+    a window of 7."""
+    scaling = {"type": "longrope", "short_factor": [1.0, 1.3, 2.1], "long_factor": [1.0, 3.0, 9.0]}
+    return decoder("Phi3ForCausalLM", "phi3", 104, hidden_size=32, intermediate_size=18,
+                   max_position_embeddings=192, original_max_position_embeddings=48,
+                   partial_rotary_factor=0.75, rope_theta=5000.0, rope_scaling=scaling, sliding_window=7,
+                   resid_pdrop=0.0, embd_pdrop=0.0, bos_token_id=96, eos_token_id=98, pad_token_id=98)
+
+
+def yarn(**other):
+    """Bounds within the channels; cosines and sines are multiplied with a factor."""
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 12, "beta_fast": 2.0,
+               **other}
+    return llama(48, hidden_size=24, num_attention_heads=2, num_key_value_heads=1, head_dim=12,
+                 rope_theta=50.0, rope_scaling=scaling)
+
+
 def gptj():
     return {"activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0,
             "bos_token_id": 96, "embd_pdrop": 0.0, "eos_token_id": 96, "initializer_range": 0.02,
@@ -111,7 +129,7 @@ def hub_bert(labels):
 
 
 CONFIGS = {"bert": bert, "gptj": gptj, "t5": t5, "t5-original": t5_original, "llama": llama,
-           "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3}
+           "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "phi3": phi3}
 
 
 def empty_model(config):

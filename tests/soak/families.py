@@ -23,7 +23,7 @@ KINDS = {"bert": ("bert-malmen", "malmen"), "bert_on_the_spot": ("bert-malmen", 
          "t5_locft": ("t5-locft-bf", "locft"), "llama": ("llama-malmen", "malmen"),
          "llama3_ultraedit": ("llama3-ultraedit-sequential", "ultraedit"), "mistral_mend": ("mistral-mend", "mend"),
          "gptj": ("gptj-malmen", "malmen"), "gptj_ft": ("gptj-ft", "ft"), "qwen2": ("qwen2-malmen", "malmen"),
-         "qwen3": ("qwen3-malmen", "malmen"), "qwen3_on_the_spot": ("qwen3-malmen", None)}
+         "phi3": ("phi3-malmen", "malmen"), "qwen3": ("qwen3-malmen", "malmen"), "qwen3_on_the_spot": ("qwen3-malmen", None)}
 MADE_ON_THE_SPOT = {"bert": 1, "t5": 4, "qwen3": 1}  # modules
 
 

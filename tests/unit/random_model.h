@@ -21,6 +21,7 @@ enum random_family {
     RANDOM_MISTRAL, /* a window smaller than the sequences */
     RANDOM_QWEN2,   /* a window in the last blocks, tied */
     RANDOM_QWEN3,   /* norms of heads */
+    RANDOM_PHI3,    /* fused projections, part of each head rotated and stretched */
     N_FAMILIES
 };
 
@@ -46,12 +47,14 @@ static const struct random_model random_models[] = {
     {"mistral", RANDOM_MISTRAL, 0, 3, 12, 4, 2, 4, 14, 23, 16},
     {"qwen2", RANDOM_QWEN2, 0, 3, 12, 6, 3, 2, 18, 23, 16},
     {"qwen3", RANDOM_QWEN3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
+    {"phi3", RANDOM_PHI3, 0, 3, 12, 3, 1, 4, 14, 23, 16},
     {"large", RANDOM_GPT2, 0, 1, 66, 3, 3, 22, 101, 501, 16},
     {"bert-block", RANDOM_BERT_LABELS, 0, 1, 6, 1, 1, 6, 7, 23, 16},
     {"gptj-block", RANDOM_GPTJ, 0, 1, 8, 2, 2, 4, 9, 23, 16},
     {"t5-blocks", RANDOM_T5, 1, 1, 7, 2, 2, 3, 5, 23, 0},
     {"llama-block", RANDOM_LLAMA, 0, 1, 6, 2, 1, 4, 9, 23, 16},
-    {"qwen3-block", RANDOM_QWEN3, 0, 1, 7, 3, 1, 4, 9, 23, 16}};
+    {"qwen3-block", RANDOM_QWEN3, 0, 1, 7, 3, 1, 4, 9, 23, 16},
+    {"phi3-block", RANDOM_PHI3, 0, 1, 8, 2, 2, 4, 9, 23, 16}};
 
 enum { N_RANDOM_MODELS = sizeof random_models / sizeof *random_models };
 
@@ -259,6 +262,10 @@ static inline void random_llama(struct random_tensors *t, const struct random_mo
         {"self_attn.v_proj", c, kv, qkv, 1}, {"self_attn.o_proj", q, c, all, 1},
         {"mlp.gate_proj", c, f, all, 1},     {"mlp.up_proj", c, f, all, 1},
         {"mlp.down_proj", f, c, all, 1}};
+    const struct random_linear fused[] = {{"self_attn.qkv_proj", c, q + 2 * kv, false, 1},
+                                          {"self_attn.o_proj", q, c, false, 1},
+                                          {"mlp.gate_up_proj", c, 2 * f, false, 1},
+                                          {"mlp.down_proj", f, c, false, 1}};
     char where[64];
     random_tensor(t, "model.embed_tokens.weight", m->vocab, c, 0, 0.8f);
     random_norm(t, "model.", "norm", c, false);
@@ -270,9 +277,13 @@ static inline void random_llama(struct random_tensors *t, const struct random_mo
             random_norm(t, where, "self_attn.q_norm", m->head_size, false);
             random_norm(t, where, "self_attn.k_norm", m->head_size, false);
         }
-        random_linears(t, where, linears, 7, false);
+        if (m->family == RANDOM_PHI3)
+            random_linears(t, where, fused, 4, false);
+        else
+            random_linears(t, where, linears, 7, false);
     }
-    if (all || m->family == RANDOM_MISTRAL || m->family == RANDOM_QWEN3)
+    if (all || m->family == RANDOM_MISTRAL || m->family == RANDOM_QWEN3 ||
+        m->family == RANDOM_PHI3)
         random_tensor(t, "lm_head.weight", m->vocab, c, 0, 0.8f);
 }
 
@@ -280,8 +291,9 @@ static inline void random_tensors_of(struct random_tensors *t,
                                      const struct random_model *m) {
     static void (*const make[N_FAMILIES])(struct random_tensors *,
                                           const struct random_model *) = {
-        random_gpt2,  random_bert,  random_bert,  random_gptj,  random_t5,   random_t5,
-        random_llama, random_llama, random_llama, random_llama, random_llama};
+        random_gpt2,  random_bert,  random_bert,  random_gptj,
+        random_t5,    random_t5,    random_llama, random_llama,
+        random_llama, random_llama, random_llama, random_llama};
     t->n = 0;
     make[m->family](t, m);
 }
@@ -336,7 +348,10 @@ static const char *const family_settings[N_FAMILIES] = {
     "{\"rope_type\":\"default\",\"rope_theta\":50}",
     "\"model_type\":\"qwen2\",\"tie_word_embeddings\":true,\"use_sliding_window\":true,"
     "\"sliding_window\":4,\"max_window_layers\":1,\"rope_theta\":100",
-    "\"model_type\":\"qwen3\",\"rope_theta\":100"};
+    "\"model_type\":\"qwen3\",\"rope_theta\":100",
+    "\"model_type\":\"phi3\",\"rope_theta\":100,\"partial_rotary_factor\":0.5,"
+    "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.5],"
+    "\"factor\":4}"};
 
 static inline void random_config(const struct random_model *m, char *out, size_t size) {
     char sizes[320];

@@ -27,8 +27,10 @@ struct pair {
 #define LLAMA3                                                   \
     "\"factor\":4,\"low_freq_factor\":1,\"high_freq_factor\":4," \
     "\"original_max_position_embeddings\":64"
-#define OLD "\"rope_parameters\":\"absent\","
-#define NEW "\"rope_scaling\":\"absent\",\"rope_theta\":\"absent\","
+#define LONGROPE "\"type\":\"longrope\",\"short_factor\":[1.5]"
+#define YARN     "\"type\":\"yarn\",\"factor\":4"
+#define OLD      "\"rope_parameters\":\"absent\","
+#define NEW      "\"rope_scaling\":\"absent\",\"rope_theta\":\"absent\","
 
 static const struct pair same[] = {
     /* the two dialects */
@@ -118,6 +120,35 @@ static const struct pair same[] = {
      "\"sliding_attention\",\"sliding_attention\"]}"},
     {RANDOM_QWEN2, "{\"use_sliding_window\":false}",
      "{\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\"]}"},
+    /* stretched contexts */
+    {RANDOM_PHI3, "{}", "{\"rms_norm_eps\":1e-5,\"sliding_window\":null}"},
+    {RANDOM_PHI3, "{}",
+     "{\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1.5],\"factor\":4}}"},
+    {RANDOM_PHI3, "{}",
+     "{\"rope_scaling\":{\"type\":\"yarn\",\"short_factor\":[1.5],\"factor\":4}}"},
+    {RANDOM_PHI3, "{}",
+     "{\"rope_scaling\":{" LONGROPE
+     ",\"factor\":4,\"attention_factor\":1.224744871391589}}"},
+    {RANDOM_PHI3, "{}",
+     "{" NEW "\"partial_rotary_factor\":\"absent\",\"rope_parameters\":{"
+     "\"rope_type\":\"longrope\",\"short_factor\":[1.5],\"factor\":4,"
+     "\"rope_theta\":100,\"partial_rotary_factor\":0.5}}"},
+    {RANDOM_PHI3,
+     "{\"rope_scaling\":{" LONGROPE ",\"factor\":4},"
+     "\"original_max_position_embeddings\":14}",
+     "{\"rope_scaling\":{" LONGROPE ","
+     "\"original_max_position_embeddings\":14},\"max_position_embeddings\":56}"},
+    {RANDOM_LLAMA, "{\"rope_scaling\":{" YARN "}}",
+     "{\"rope_scaling\":{" YARN ",\"attention_factor\":1.138629436111989,"
+     "\"beta_fast\":32,\"beta_slow\":null,\"truncate\":true,"
+     "\"original_max_position_embeddings\":16}}"},
+    {RANDOM_LLAMA, "{\"rope_scaling\":{" YARN "}}",
+     "{\"rope_scaling\":{" YARN ",\"mscale\":1}}"},
+    {RANDOM_LLAMA,
+     "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2},"
+     "\"original_max_position_embeddings\":14}",
+     "{\"rope_scaling\":{\"type\":\"yarn\"},\"original_max_position_embeddings\":14,"
+     "\"max_position_embeddings\":28}"},
 };
 
 static void test_same(void **state) {
@@ -154,6 +185,25 @@ static const struct pair different[] = {
     {RANDOM_QWEN3, "{}", "{\"rms_norm_eps\":0.1}"},
     {RANDOM_QWEN3, "{}",
      "{\"use_sliding_window\":true,\"sliding_window\":3,\"max_window_layers\":1}"},
+    {RANDOM_PHI3, "{}",
+     "{\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[3],\"factor\":4}}"},
+    {RANDOM_PHI3, "{}",
+     "{\"rope_scaling\":{" LONGROPE ",\"factor\":4,\"attention_factor\":1}}"},
+    {RANDOM_PHI3, "{}", "{\"rope_scaling\":null}"},
+    {RANDOM_PHI3, "{}", "{\"sliding_window\":3}"},
+    {RANDOM_PHI3, "{}",
+     "{\"partial_rotary_factor\":1,"
+     "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.5,1],"
+     "\"factor\":4}}"},
+    {RANDOM_LLAMA, "{}", "{\"rope_scaling\":{" YARN "}}"},
+    {RANDOM_LLAMA, "{}", "{\"rope_scaling\":{" YARN ",\"attention_factor\":1}}"},
+    {RANDOM_LLAMA, "{\"rope_scaling\":{" YARN "}}",
+     "{\"rope_scaling\":{" YARN ",\"mscale\":3,\"mscale_all_dim\":1}}"},
+    {RANDOM_LLAMA, "{\"rope_scaling\":{" YARN ",\"beta_fast\":2,\"beta_slow\":0.1}}",
+     "{\"rope_scaling\":{" YARN
+     ",\"beta_fast\":2,\"beta_slow\":0.1,\"truncate\":false}}"},
+    {RANDOM_LLAMA, "{\"rope_scaling\":{" YARN ",\"beta_fast\":2,\"beta_slow\":0.1}}",
+     "{\"rope_scaling\":{" YARN ",\"beta_fast\":0.3,\"beta_slow\":0.1}}"},
     {RANDOM_GPT2, "{}", "{\"scale_attn_weights\":false}"},
     {RANDOM_GPT2, "{}", "{\"scale_attn_by_inverse_layer_idx\":true}"},
     {RANDOM_GPT2, "{}", "{\"layer_norm_epsilon\":0.1}"},
@@ -219,7 +269,23 @@ static void test_sizes(void **state) {
     }
 }
 
+/* LongRoPE's short factors hold for the context before it was stretched. */
+static void test_context(void **state) {
+    static const char *const changes[] = {
+        "{}", "{\"original_max_position_embeddings\":12}",
+        "{\"original_max_position_embeddings\":12,\"rope_scaling\":null}"};
+    static const int64_t want[] = {16, 12, 16};
+    for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+        struct mal_model *one = open_made(&random_models[RANDOM_PHI3], changes[i]);
+        assert_int_equal(one->info.n_context, want[i]);
+        mal_model_close(one);
+    }
+}
+
 /* ---- Wrong ---- */
+
+#define SHORT_FACTOR(value) \
+    "{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":4,\"short_factor\":" value "}}"
 
 static const struct {
     enum random_family family;
@@ -242,8 +308,40 @@ static const struct {
     {RANDOM_LLAMA, "{\"rope_scaling\":\"linear\"}", {"rope_scaling", "string"}},
     {RANDOM_LLAMA, "{\"rope_parameters\":[1]}", {"rope_parameters", "array"}},
     {RANDOM_LLAMA,
-     "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}",
-     {"rope_type", "yarn"}},
+     "{\"rope_scaling\":{\"type\":\"ntk\",\"factor\":2}}",
+     {"rope_type", "ntk"}},
+    {RANDOM_LLAMA,
+     "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":-2}}",
+     {"factor", "yarn"}},
+    {RANDOM_LLAMA,
+     "{\"rope_theta\":1,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2}}",
+     {"rope_theta", "yarn"}},
+    {RANDOM_LLAMA,
+     "{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2,\"truncate\":1}}",
+     {"truncate", "integer"}},
+    {RANDOM_PHI3, SHORT_FACTOR("[1,2]"), {"short_factor", "longrope"}},
+    {RANDOM_PHI3, SHORT_FACTOR("[0]"), {"short_factor", "longrope"}},
+    {RANDOM_PHI3, SHORT_FACTOR("[\"1\"]"), {"short_factor", "longrope"}},
+    {RANDOM_PHI3, SHORT_FACTOR("null"), {"short_factor", "longrope"}},
+    {RANDOM_PHI3,
+     "{\"original_max_position_embeddings\":1}",
+     {"original_max_position_embeddings", "longrope"}},
+    {RANDOM_PHI3,
+     "{\"partial_rotary_factor\":0.25}",
+     {"partial_rotary_factor", "4 channels"}},
+    {RANDOM_PHI3,
+     "{\"partial_rotary_factor\":0}",
+     {"partial_rotary_factor", "4 channels"}},
+    {RANDOM_PHI3,
+     "{\"partial_rotary_factor\":1.5}",
+     {"partial_rotary_factor", "4 channels"}},
+    {RANDOM_PHI3,
+     "{\"partial_rotary_factor\":-1}",
+     {"partial_rotary_factor", "4 channels"}},
+    {RANDOM_PHI3, "{\"num_key_value_heads\":2}", {"num_key_value_heads", "2"}},
+    {RANDOM_PHI3,
+     "{\"head_dim\":8,\"rope_scaling\":null}",
+     {"self_attn.qkv_proj", "(40, 12)"}},
     {RANDOM_LLAMA, "{\"rope_scaling\":{\"rope_type\":7}}", {"rope_type", "integer"}},
     {RANDOM_LLAMA, "{\"rope_scaling\":{\"type\":\"linear\"}}", {"factor", "linear"}},
     {RANDOM_LLAMA,
@@ -462,6 +560,7 @@ int main(void) {
         cmocka_unit_test(test_same),
         cmocka_unit_test(test_different),
         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_context),
         cmocka_unit_test(test_wrong),
         cmocka_unit_test(test_three_labels),
         cmocka_unit_test(test_named_classes),
