@@ -40,7 +40,6 @@ static void run(void *arg) {
     MHD_UNSIGNED_LONG_LONG ms;
     do {
         server->resumed = false;
-        server->ended = NULL;
         MHD_run(server->mhd);
         if (server->n_broken) close_broken(server);
     } while (server->resumed);
@@ -139,8 +138,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     *context = NULL;
     mal_exchange_enter(ex, MAL_PHASE_IDLE);
     ex->client->exchange = NULL;
-    mal_peer_taken(mal_exchange_socket(connection), &ex->client->taken);
-    ex->server->ended = ex->client;
+    ex->client->taken += ex->head_bytes + ex->received;
     ex->server->n_exchanges--;
     if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK && !ex->client->broken) {
         ex->client->broken = true;
@@ -175,7 +173,6 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     struct mal_client *client = *context;
     if (!client) return;
     server->n_clients--;
-    if (server->ended == client) server->ended = NULL;
     if (client->broken) server->n_broken--;
     if (client->next) client->next->prev = client->prev;
     if (client->prev) {

@@ -43,7 +43,7 @@ static bool is_token(const char *text) {
     return p > text && !*p;
 }
 
-static size_t header_bytes(struct mal_exchange *ex) {
+static size_t count_head(struct mal_exchange *ex) {
     const union MHD_ConnectionInfo *info =
         MHD_get_connection_info(ex->connection, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
     return info ? info->header_size : 0;
@@ -74,7 +74,7 @@ static const char *check_framing(struct mal_exchange *ex, const char *method,
     struct framing f = {.line_end = version + strlen(version)};
     MHD_get_connection_values(ex->connection, MHD_HEADER_KIND, count_framing, &f);
     /* Two line ends are all that follows the last header. */
-    if (method + header_bytes(ex) > f.line_end + 4) f.torn = true;
+    if (method + ex->head_bytes > f.line_end + 4) f.torn = true;
     if (f.torn && shows_lines())
         return "a header over two lines, without a name or with a zero byte";
     if (f.odd) return "a header whose name is no token, or a line break in one";
@@ -147,6 +147,7 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
                         const char *version) {
     const struct mal_server_options *o = &ex->server->options;
     ex->begun = true;
+    ex->head_bytes = count_head(ex);
     mal_exchange_identify(ex);
     const char *own = path_of(ex, path);
     ex->path = mal_strdup(own ? own : path);
@@ -173,7 +174,7 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
         refuse(ex, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
     } else if (ex->uri_bytes > MAX_URI) {
         refuse(ex, MHD_HTTP_URI_TOO_LONG, "the address is longer than 8 KiB");
-    } else if (header_bytes(ex) > MAX_HEADER_BYTES) {
+    } else if (ex->head_bytes > MAX_HEADER_BYTES) {
         refuse(ex, MHD_HTTP_REQUEST_HEADER_FIELDS_TOO_LARGE,
                "the headers are larger than 32 KiB");
     } else {

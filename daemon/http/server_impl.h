@@ -30,7 +30,7 @@ struct mal_client {
     bool cut;
     bool broken; /* its answer broke off; the library is still to close it */
     struct mal_peer from;
-    uint64_t taken; /* bytes, up to the end of its last request */
+    uint64_t taken; /* bytes of its requests that have ended */
 };
 
 struct mal_header {
@@ -47,7 +47,7 @@ struct mal_exchange {
     bool resting; /* a piece of the body is being worked on */
     char *path;
     char type[128];
-    size_t capacity, uri_bytes;
+    size_t capacity, uri_bytes, head_bytes;
     uint64_t declared; /* Content-Length; UINT64_MAX: none */
     uint64_t received;
     struct mal_receiver receiver;
@@ -70,7 +70,6 @@ struct mal_server {
     uint64_t n_accepted;
     struct MHD_Response *no_memory; /* 503, where there is none for another */
     struct mal_id_maker ids;        /* of requests */
-    struct mal_client *ended;       /* whose request was the last to end in this run */
     bool quiet;                     /* stopping */
     bool resumed; /* the library does not wake its own descriptor for this */
 };

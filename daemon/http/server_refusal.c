@@ -22,20 +22,18 @@ static bool is_at_its_headers(const struct mal_client *client) {
                                    MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
 }
 
-/* The first line comes in. What came with the request before, the library looks at as
- * soon as that one ends. */
-static bool has_begun_a_line(const struct mal_server *server,
-                             const struct mal_client *client) {
+/* The first line comes in, maybe with the request before: the library has read more than
+ * its requests took. */
+static bool has_begun_a_line(const struct mal_client *client) {
     uint64_t taken;
-    return client == server->ended ||
-           !mal_peer_taken(mal_exchange_socket(client->connection), &taken) ||
+    return !mal_peer_taken(mal_exchange_socket(client->connection), &taken) ||
            taken != client->taken;
 }
 
 /* The library is reading what it could refuse: a head, or chunks. */
-static bool is_read(const struct mal_server *server, const struct mal_client *client) {
+static bool is_read(const struct mal_client *client) {
     const struct mal_exchange *ex = client->exchange;
-    if (!ex) return has_begun_a_line(server, client);
+    if (!ex) return has_begun_a_line(client);
     return !ex->begun || (ex->chunked && !ex->suspended && !ex->response);
 }
 
@@ -50,7 +48,7 @@ static struct mal_client *find_refused(const struct mal_server *server,
             *out_at_headers = true;
             return p;
         }
-        if (!is_read(server, p)) continue;
+        if (!is_read(p)) continue;
         found = p;
         n++;
     }

@@ -56,13 +56,16 @@ class Refused(Case):
     def test_beside_others(self):
         """Connections that rest between two requests, or have sent nothing yet."""
         for _ in range(3):
-            for used in (True, False):
+            for used in ((("GET", "/livez"), ("POST", "/v1/edits", "no JSON", {"Content-Type": "application/json"})),
+                         (("POST", "/nothing", "x" * 20000), ("GET", "/livez?x=" + "y" * 3000)), ()):
                 connection = self.d.connect()
                 self.addCleanup(connection.close)
                 connection.connect()
-                if used:
-                    connection.request("GET", "/livez")
-                    self.assertEqual(connection.getresponse().read(), b'{"status":"alive"}')
+                for request in used:
+                    connection.request(*request)
+                    answer = connection.getresponse()
+                    self.assertTrue(answer.read())
+                    self.assertNotEqual(answer.headers["Connection"], "close")
         for status, data in LENGTHS + HEADS[:4] + BODIES:
             self.refused(status, data)
 
