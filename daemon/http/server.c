@@ -64,6 +64,10 @@ void mal_exchange_resume(struct mal_exchange *ex) {
 static enum MHD_Result send_answer(struct mal_exchange *ex) {
     const struct mal_server_options *o = &ex->server->options;
     mal_exchange_enter(ex, MAL_PHASE_SENDING);
+    if (!ex->response) {
+        mal_exchange_no_memory(ex);
+        return MHD_NO;
+    }
     o->answered(o->arg, &ex->pub, ex->status);
     return MHD_queue_response(ex->connection, (unsigned)ex->status, ex->response);
 }
@@ -73,6 +77,12 @@ static void suspend(struct mal_exchange *ex) {
     MHD_suspend_connection(ex->connection);
 }
 
+static struct mal_client *client_of(struct MHD_Connection *connection) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
 static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
                                   const char *url, const char *method,
                                   const char *version, const char *data,
@@ -80,12 +90,14 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
     struct mal_server *server = arg;
     struct mal_exchange *ex = *context;
     if (!ex) {
-        return MHD_queue_response(connection, MHD_HTTP_SERVICE_UNAVAILABLE,
-                                  server->no_memory);
+        mal_server_last_words(server, connection, client_of(connection),
+                              MHD_HTTP_SERVICE_UNAVAILABLE, "Service Unavailable",
+                              "out of memory");
+        return MHD_NO;
     }
     if (!ex->begun) {
         mal_exchange_begin(ex, url, method, version);
-        return ex->response && !ex->drain ? send_answer(ex) : MHD_YES;
+        return ex->answered && !ex->drain ? send_answer(ex) : MHD_YES;
     }
     if (ex->resting) return MHD_YES; /* a further chunk of what it has read: later */
     if (*data_bytes) {
@@ -94,12 +106,12 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection,
         if (ex->resting) suspend(ex);
         return MHD_YES;
     }
-    if (!ex->response && !ex->handled) {
+    if (!ex->answered && !ex->handled) {
         ex->handled = true;
         mal_exchange_enter(ex, MAL_PHASE_WORKING);
         server->options.handle(server->options.arg, &ex->pub);
     }
-    if (ex->response) return send_answer(ex);
+    if (ex->answered) return send_answer(ex);
     suspend(ex);
     return MHD_YES;
 }
@@ -111,9 +123,7 @@ static bool is_bad_uri(const char *uri) {
 /* The first thing known of a request is its address: here its exchange begins. */
 static void *on_uri(void *arg, const char *uri, struct MHD_Connection *connection) {
     struct mal_server *server = arg;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    struct mal_client *client = info ? info->socket_context : NULL;
+    struct mal_client *client = client_of(connection);
     /* Without memory for the client nobody knows who it is. */
     struct mal_exchange *ex = client ? mal_calloc(1, sizeof *ex) : NULL;
     if (!ex) return NULL;
@@ -146,7 +156,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     }
     if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
     if (ex->stream.next) ex->stream.gone(ex->stream.arg);
-    if (ex->response && !ex->lent) MHD_destroy_response(ex->response);
+    if (ex->response) MHD_destroy_response(ex->response);
     mal_free(ex->text);
     mal_free(ex->pub.body);
     mal_free(ex->path);
@@ -227,32 +237,12 @@ void mal_server_sweep(struct mal_server *server) {
 
 /* ---- Start and stop ---- */
 
-/* Made while there is memory. */
-static struct MHD_Response *make_no_memory(void) {
-    static char body[] = "{\"type\":\"urn:malmend:problem:no-memory\",\"title\":\"out of "
-                         "memory\",\"status\":503,\"detail\":\"out of memory\"}";
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(sizeof body - 1, body, MHD_RESPMEM_PERSISTENT);
-    if (response &&
-        MHD_add_response_header(response, "Content-Type", "application/problem+json") &&
-        MHD_add_response_header(response, "Connection", "close") &&
-        MHD_add_response_header(response, "Retry-After", "1"))
-        return response;
-    if (response) MHD_destroy_response(response);
-    return NULL;
-}
-
 bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
                       const struct mal_server_options *options, struct mal_error *err) {
     struct mal_server *server = mal_calloc(1, sizeof *server);
     if (!server) return mal_fail(err, MAL_NO_MEMORY, "server");
     server->options = *options;
     server->loop = loop;
-    server->no_memory = make_no_memory();
-    if (!server->no_memory) {
-        mal_fail(err, MAL_NO_MEMORY, "server");
-        goto fail;
-    }
     errno = 0;
     server->mhd = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL,
@@ -281,7 +271,6 @@ bool mal_server_start(struct mal_server **out, struct mal_loop *loop,
 
 fail:
     if (server->mhd) MHD_stop_daemon(server->mhd);
-    if (server->no_memory) MHD_destroy_response(server->no_memory);
     mal_free(server);
     return false;
 }
@@ -308,6 +297,5 @@ void mal_server_stop(struct mal_server *server) {
     if (!server) return;
     mal_loop_unwatch(server->loop);
     MHD_stop_daemon(server->mhd);
-    MHD_destroy_response(server->no_memory);
     mal_free(server);
 }

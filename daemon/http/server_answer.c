@@ -100,9 +100,9 @@ void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
         MHD_destroy_response(response);
         response = NULL;
     }
-    ex->lent = !response;
-    ex->response = response ? response : ex->server->no_memory;
-    ex->status = response ? status : MHD_HTTP_SERVICE_UNAVAILABLE;
+    ex->answered = true;
+    ex->response = response;
+    ex->status = status;
     mal_exchange_rested(ex);
     if (ex->suspended) mal_exchange_resume(ex);
 }
@@ -110,7 +110,7 @@ void mal_exchange_answer(struct mal_exchange *ex, int status, const char *type,
 void mal_request_answer(struct mal_request *req, int status, const char *type, char *body,
                         size_t bytes) {
     struct mal_exchange *ex = mal_exchange_of(req);
-    if (ex->response) {
+    if (ex->answered) {
         mal_free(body);
         return;
     }
@@ -154,7 +154,7 @@ static void free_part(void *arg) {
 void mal_request_answer_file(struct mal_request *req, int status, const char *type,
                              int fd, uint64_t offset, uint64_t bytes) {
     struct mal_exchange *ex = mal_exchange_of(req);
-    if (ex->response) return;
+    if (ex->answered) return;
     struct MHD_Response *response = NULL;
     struct part *part = mal_calloc(1, sizeof *part);
     int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);

@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "daemon/http/server_impl.h"
 
 enum { PIECE_SHIFT = 18 }; /* of 256 KiB */
@@ -17,24 +18,45 @@ int mal_exchange_socket(struct MHD_Connection *connection) {
 void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *title,
                              const char *detail) {
     const struct mal_server_options *o = &ex->server->options;
-    const char *again =
-        status == MHD_HTTP_SERVICE_UNAVAILABLE ? "Retry-After: 1\r\n" : "";
+    bool no_memory = status == MHD_HTTP_SERVICE_UNAVAILABLE;
     char body[256], text[768];
     if (!ex->begun) mal_exchange_identify(ex); /* with what has come of its headers */
-    int n = snprintf(
-        body, sizeof body,
-        "{\"type\":\"about:blank\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
-        title, status, detail);
+    int n = snprintf(body, sizeof body,
+                     "{\"type\":\"%s\",\"title\":\"%s\",\"status\":%d,\"detail\":\"%s\"}",
+                     no_memory ? "urn:malmend:problem:no-memory" : "about:blank",
+                     no_memory ? "out of memory" : title, status, detail);
     int m = snprintf(text, sizeof text,
                      "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
                      "Content-Length: %d\r\nX-Request-Id: %s\r\n%sConnection: "
                      "close\r\n\r\n%s",
-                     status, title, n, ex->pub.id, again, body);
+                     status, title, n, ex->pub.id, no_memory ? "Retry-After: 1\r\n" : "",
+                     ex->pub.head ? "" : body);
     o->answered(o->arg, &ex->pub, status);
     int fd = mal_exchange_socket(ex->connection);
     if (fd < 0) return;
     (void)send(fd, text, (size_t)m, MSG_DONTWAIT | MSG_NOSIGNAL);
     shutdown(fd, SHUT_WR);
+}
+
+void mal_exchange_no_memory(struct mal_exchange *ex) {
+    mal_exchange_last_words(ex, MHD_HTTP_SERVICE_UNAVAILABLE, "Service Unavailable",
+                            "out of memory");
+}
+
+void mal_server_last_words(struct mal_server *server, struct MHD_Connection *connection,
+                           struct mal_client *client, int status, const char *title,
+                           const char *detail) {
+    static const struct mal_peer nobody = {.uid = -1, .origin = "unknown"};
+    struct mal_exchange unknown = {
+        .server = server,
+        .connection = connection,
+        .client = client,
+        .pub = {.method = "",
+                .path = "",
+                .peer = client ? &client->from : &nobody,
+                .began = mal_clock_seconds()},
+    };
+    mal_exchange_last_words(&unknown, status, title, detail);
 }
 
 uint64_t mal_exchange_max_body(const struct mal_exchange *ex) {
@@ -50,8 +72,7 @@ static bool keep(struct mal_exchange *ex, const char *data, size_t bytes) {
             capacity *= 2;
         char *body = mal_realloc(req->body, capacity);
         if (!body) {
-            mal_exchange_last_words(ex, MHD_HTTP_SERVICE_UNAVAILABLE,
-                                    "Service Unavailable", "out of memory");
+            mal_exchange_no_memory(ex);
             return false;
         }
         req->body = body;
@@ -79,7 +100,7 @@ bool mal_exchange_take(struct mal_exchange *ex, const char *data, size_t bytes) 
     /* Such a body may take as long as it does, but must go on, also if it is drained. */
     if (in_pieces && before >> PIECE_SHIFT != ex->received >> PIECE_SHIFT)
         mal_exchange_enter(ex, MAL_PHASE_RECEIVING);
-    if (ex->response) return true; /* refused: drained */
+    if (ex->answered) return true; /* refused: drained */
     if (!keep(ex, data, bytes)) return false;
     if (!in_pieces || req->body_bytes >> PIECE_SHIFT == 0) return true;
     ex->resting = true;

@@ -171,7 +171,7 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
     if (ex->chunked) mal_request_set(&ex->pub, "Connection", "close");
     bool has_length = ex->declared != UINT64_MAX;
     if (!ex->path) {
-        refuse(ex, MHD_HTTP_SERVICE_UNAVAILABLE, "out of memory");
+        mal_exchange_answer(ex, MHD_HTTP_SERVICE_UNAVAILABLE, NULL, NULL);
     } else if (ex->uri_bytes > MAX_URI) {
         refuse(ex, MHD_HTTP_URI_TOO_LONG, "the address is longer than 8 KiB");
     } else if (ex->head_bytes > MAX_HEADER_BYTES) {
@@ -181,11 +181,11 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
         o->begin(o->arg, &ex->pub);
     }
     bool needs_length = wants_body(method) && !ex->pub.bodiless;
-    if (!ex->response && needs_length && !ex->chunked && !has_length) {
+    if (!ex->answered && needs_length && !ex->chunked && !has_length) {
         mal_request_set(&ex->pub, "Connection", "close"); /* it may have sent one */
         refuse(ex, MHD_HTTP_LENGTH_REQUIRED, "the request has no Content-Length");
     }
-    if (!ex->response && !ex->chunked && has_length &&
+    if (!ex->answered && !ex->chunked && has_length &&
         ex->declared > mal_exchange_max_body(ex)) {
         char detail[128];
         snprintf(detail, sizeof detail, "the body has %llu bytes, at most %llu are taken",

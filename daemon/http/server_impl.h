@@ -53,8 +53,8 @@ struct mal_exchange {
     struct mal_receiver receiver;
     struct mal_header set[MAL_SERVER_HEADERS_SET];
     size_t n_set;
-    struct MHD_Response *response;
-    bool lent; /* the server's */
+    bool answered;
+    struct MHD_Response *response; /* NULL, though it is answered: out of memory */
     int status;
     struct mal_stream stream; /* next NULL: the answer is none */
     char *text;               /* of the stream, (text_bytes), sent up to text_at */
@@ -68,10 +68,9 @@ struct mal_server {
     struct mal_client *clients;
     size_t n_exchanges, n_clients, n_broken;
     uint64_t n_accepted;
-    struct MHD_Response *no_memory; /* 503, where there is none for another */
-    struct mal_id_maker ids;        /* of requests */
-    bool quiet;                     /* stopping */
-    bool resumed; /* the library does not wake its own descriptor for this */
+    struct mal_id_maker ids; /* of requests */
+    bool quiet;              /* stopping */
+    bool resumed;            /* the library does not wake its own descriptor for this */
 };
 
 static inline struct mal_exchange *mal_exchange_of(const struct mal_request *req) {
@@ -110,5 +109,10 @@ int mal_exchange_socket(struct MHD_Connection *connection); /* -1: none */
  * as far as the socket takes it; the connection is closed right after. */
 void mal_exchange_last_words(struct mal_exchange *ex, int status, const char *title,
                              const char *detail);
+void mal_exchange_no_memory(struct mal_exchange *ex);
+/* The same of a request that there is no exchange for; `client` NULL: nor that. */
+void mal_server_last_words(struct mal_server *server, struct MHD_Connection *connection,
+                           struct mal_client *client, int status, const char *title,
+                           const char *detail);
 
 #endif

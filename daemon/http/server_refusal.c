@@ -6,7 +6,6 @@
  * connection is meant. If it could be more than one, the page stands. */
 #include <string.h>
 
-#include "core/clock.h"
 #include "daemon/http/server_impl.h"
 
 /* The library has refused it, or it is being answered. */
@@ -34,7 +33,7 @@ static bool has_begun_a_line(const struct mal_client *client) {
 static bool is_read(const struct mal_client *client) {
     const struct mal_exchange *ex = client->exchange;
     if (!ex) return has_begun_a_line(client);
-    return !ex->begun || (ex->chunked && !ex->suspended && !ex->response);
+    return !ex->begun || (ex->chunked && !ex->suspended && !ex->answered);
 }
 
 static struct mal_client *find_refused(const struct mal_server *server,
@@ -79,15 +78,11 @@ void mal_server_heard(void *arg, const char *format, va_list args) {
         status = MHD_HTTP_BAD_REQUEST;
         detail = "the request has a Content-Length that is no number";
     }
-    struct mal_exchange unknown = {
-        .server = server,
-        .connection = client->connection,
-        .client = client,
-        .pub = {.method = "",
-                .path = "",
-                .peer = &client->from,
-                .began = mal_clock_seconds()},
-    };
-    mal_exchange_last_words(client->exchange ? client->exchange : &unknown, (int)status,
-                            MHD_get_reason_phrase_for(status), detail);
+    const char *title = MHD_get_reason_phrase_for(status);
+    if (client->exchange) {
+        mal_exchange_last_words(client->exchange, (int)status, title, detail);
+    } else {
+        mal_server_last_words(server, client->connection, client, (int)status, title,
+                              detail);
+    }
 }

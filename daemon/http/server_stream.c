@@ -43,7 +43,7 @@ static ssize_t read_stream(void *arg, uint64_t position, char *buffer, size_t ro
 void mal_request_stream(struct mal_request *req, int status, const char *type,
                         const struct mal_stream *stream) {
     struct mal_exchange *ex = mal_exchange_of(req);
-    assert(!ex->response);
+    assert(!ex->answered);
     ex->stream = *stream;
     struct MHD_Response *response =
         MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, BLOCK, read_stream, ex, NULL);
@@ -55,5 +55,5 @@ void mal_request_stream(struct mal_request *req, int status, const char *type,
 
 void mal_request_wake(struct mal_request *req) {
     struct mal_exchange *ex = mal_exchange_of(req);
-    if (ex->suspended && ex->response) mal_exchange_resume(ex);
+    if (ex->suspended && ex->answered) mal_exchange_resume(ex);
 }

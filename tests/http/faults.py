@@ -106,6 +106,7 @@ class Point:
             answer = d.call(method, path, *body, headers=headers)
         except GONE:
             return None
+        assert answer.headers["X-Request-Id"], (path, answer.status, answer.body)
         if answer.status >= 500 and not self.ends(d, answer.status, answer.body.decode()):
             assert answer.status in self.kind.statuses, (path, answer.status, answer.body)
             assert self.says_why(answer.body.decode()), (path, answer.status, answer.body)

@@ -8,7 +8,7 @@ import unittest
 from pathlib import Path
 
 from everything import Everything, Pages
-from faults import Points
+from faults import GONE, Point, Points
 from harness import BINARY, Daemon, main
 from no_memory import NoMemory
 from world import fact
@@ -56,6 +56,26 @@ class Fake(unittest.TestCase, Points):
 
     def test_pages(self):
         self.check_points(Pages("pages", self.used), 3)
+
+    def test_request_id(self):
+        """Whichever allocation of a small answer fails."""
+        kind, statuses = NoMemory("livez", self.used), []
+        while len(statuses) < 10 or set(statuses[-5:]) != {200}:
+            n = len(statuses) + 1
+            d = Point(self, kind, n).begin(n)
+            try:
+                answer = d.call("GET", "/livez", headers={"X-Request-Id": f"mine-{n}"})
+            except GONE:  # the library has none for the connection
+                statuses.append(None)
+                continue
+            finally:
+                d.close()
+            statuses.append(answer.status)
+            self.assertEqual(answer.headers["X-Request-Id"], f"mine-{n}", (n, statuses, answer.body))
+            if answer.status == 503:
+                self.assertEqual(answer.json["type"], "urn:malmend:problem:no-memory")
+                self.assertEqual(answer.headers["Retry-After"], "1")
+        self.assertGreater(statuses.count(503), 5, statuses)
 
 
 if __name__ == "__main__":
