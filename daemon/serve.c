@@ -362,7 +362,8 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_http_counts_create(&d->http_counts, err)) return false;
     if (!make_keepers(life, err)) return false;
     if (!mal_downloads_create(&d->downloads, d, err)) return false;
-    if (!mal_events_create(&d->events, d->reader, d->status, o->max_event_streams, err))
+    if (!mal_events_create(&d->events, d->reader, d->status, d->auth,
+                           o->max_event_streams, err))
         return false;
     if (!mal_loop_create(&d->loop, err)) return false;
     if (!mal_loop_on_stop_signal(d->loop, on_signal, life, err)) return false;

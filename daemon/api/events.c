@@ -11,6 +11,7 @@
 #include "daemon/base/log.h"
 #include "daemon/base/loop.h"
 #include "daemon/base/status.h"
+#include "daemon/http/auth.h"
 #include "daemon/http/http.h"
 #include "sql/store.h"
 
@@ -39,6 +40,7 @@ struct follower {
 struct mal_events {
     struct mal_store *reader;
     struct mal_daemon_status *status;
+    const struct mal_auth *auth;
     struct follower *followers;
     size_t n, max;
     int64_t last;    /* the last event that may be told, as far as known */
@@ -150,10 +152,14 @@ static bool read_some(struct follower *f, struct text *out, size_t *out_n,
     return ok;
 }
 
+static bool is_over(struct follower *f) {
+    return f->events->stopping || !mal_auth_lasts(f->events->auth, f->req);
+}
+
 static enum mal_stream_step next(void *arg, char **text, size_t *bytes) {
     struct follower *f = arg;
     struct text out = {0};
-    if (f->events->stopping) return MAL_STREAM_END;
+    if (is_over(f)) return MAL_STREAM_END;
     if (f->events->broken) return MAL_STREAM_BREAK;
     int64_t now = mal_monotonic_ms();
     size_t n = 0, passed = 0;
@@ -223,7 +229,7 @@ bool mal_events_follow(struct mal_events *events, struct mal_request *req,
 }
 
 static bool is_due(struct follower *f, int64_t now) {
-    if (f->events->stopping || f->events->broken) return true;
+    if (is_over(f) || f->events->broken) return true;
     if (now - f->sent_ms >= HEARTBEAT_MS) return true;
     if (f->at >= f->events->last) return false;
     if (now - f->window_ms >= WINDOW_MS) {
@@ -265,12 +271,13 @@ bool mal_events_view(struct mal_events *events, struct mal_events_view *out,
 /* ---- Life ---- */
 
 bool mal_events_create(struct mal_events **out, struct mal_store *reader,
-                       struct mal_daemon_status *status, int64_t max_streams,
-                       struct mal_error *err) {
+                       struct mal_daemon_status *status, const struct mal_auth *auth,
+                       int64_t max_streams, struct mal_error *err) {
     struct mal_events *events = mal_calloc(1, sizeof *events);
     if (!events) return mal_fail(err, MAL_NO_MEMORY, "events");
     events->reader = reader;
     events->status = status;
+    events->auth = auth;
     events->max = (size_t)max_streams;
     *out = events;
     return true;

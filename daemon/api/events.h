@@ -12,15 +12,17 @@
 
 #include "core/error.h"
 
+struct mal_auth;
 struct mal_daemon_status;
 struct mal_events;
 struct mal_request;
 struct mal_store;
 
-/* `reader` is the loop's own, `status` says which version is live. */
+/* `reader` is the loop's own, `status` says which version is live, `auth` who may go on
+ * following. */
 bool mal_events_create(struct mal_events **out, struct mal_store *reader,
-                       struct mal_daemon_status *status, int64_t max_streams,
-                       struct mal_error *err) MAL_CHECK;
+                       struct mal_daemon_status *status, const struct mal_auth *auth,
+                       int64_t max_streams, struct mal_error *err) MAL_CHECK;
 /* Takes NULL; all streams must have ended. */
 void mal_events_destroy(struct mal_events *events);
 

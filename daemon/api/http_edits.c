@@ -147,6 +147,7 @@ void mal_begin_edits(struct mal_daemon *d, struct mal_request *req) {
 
 void mal_post_edits(struct mal_daemon *d, struct mal_request *req) {
     struct mal_intake *in = req->owner;
+    req->owner = NULL;
     if (!in) in = mal_intake_create(d, req, &edits);
     if (in) mal_intake_start(in);
 }

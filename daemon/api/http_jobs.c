@@ -11,6 +11,7 @@
 #include "daemon/api/events.h"
 #include "daemon/api/handlers.h"
 #include "daemon/api/render.h"
+#include "daemon/http/auth.h"
 #include "daemon/http/http.h"
 
 enum { MAX_WAIT_S = 30, ETAG_DIGITS = 32, ETAG_BYTES = ETAG_DIGITS + 5 };
@@ -114,6 +115,7 @@ static bool end_wait(struct mal_daemon *d, const struct mal_waiter *w, bool all,
     struct mal_error err = {0};
     char *text = NULL, etag[ETAG_BYTES];
     enum mal_job_state state;
+    if (!mal_auth_holds(d->auth, w->req)) return true;
     if (!read_job(d, w->req->param[0], &text, etag, &state, &err)) {
         mal_http_fail(w->req, &err);
         return true;

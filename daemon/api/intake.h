@@ -80,7 +80,7 @@ bool mal_intake_check_version(struct mal_store *store, int64_t version,
 struct mal_intake *mal_intake_create(struct mal_daemon *d, struct mal_request *req,
                                      const struct mal_intake_kind *kind);
 /* Has the body, of at most max_bytes, handed over in pieces while it arrives; `in` is the
- * request's owner until mal_intake_start(). Takes over `in`. */
+ * request's owner until it is handled. Takes over `in`. */
 void mal_intake_receive(struct mal_intake *in, uint64_t max_bytes);
 /* Goes on; the request will be answered. Takes over `in`. */
 void mal_intake_start(struct mal_intake *in);

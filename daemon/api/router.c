@@ -216,5 +216,5 @@ void mal_router_begin(struct mal_daemon *d, struct mal_request *req) {
 
 void mal_router_handle(struct mal_daemon *d, struct mal_request *req) {
     const struct mal_route *route = req->route;
-    route->handle(d, req);
+    if (mal_auth_holds(d->auth, req)) route->handle(d, req);
 }

@@ -18,6 +18,7 @@ enum { MAX_BASIC = 512 };
 struct mal_auth {
     const char *path, *address;
     struct mal_tokens *tokens; /* NULL: without */
+    uint64_t n_readings;
     struct mal_loop *loop;
     bool reading, again;
     struct mal_tokens *fresh; /* what was read; NULL: `why` */
@@ -102,6 +103,7 @@ static void trust_peer(const struct mal_auth *auth, struct mal_request *req) {
 static void identify(const struct mal_auth *auth, struct mal_request *req) {
     const char *header = auth->tokens ? mal_request_header(req, "Authorization") : NULL;
     req->role = MAL_ROLE_NONE;
+    req->known_by = auth->n_readings;
     if (!header) {
         trust_peer(auth, req);
         return;
@@ -157,6 +159,7 @@ static bool check_site(const struct mal_auth *auth, struct mal_request *req) {
 bool mal_auth_check(const struct mal_auth *auth, struct mal_request *req,
                     enum mal_role needed) {
     if (!check_site(auth, req)) return false;
+    req->needed = needed;
     if (needed == MAL_ROLE_NONE) return true;
     identify(auth, req);
     if (req->role == MAL_ROLE_NONE) return refuse_unknown(auth, req);
@@ -164,6 +167,16 @@ bool mal_auth_check(const struct mal_auth *auth, struct mal_request *req,
     mal_http_refuse(req, 403, "this needs the role '%s', and '%s' has '%s'",
                     mal_role_name(needed), req->who, mal_role_name(req->role));
     return false;
+}
+
+bool mal_auth_lasts(const struct mal_auth *auth, struct mal_request *req) {
+    if (req->needed == MAL_ROLE_NONE) return true;
+    if (req->known_by != auth->n_readings) identify(auth, req);
+    return mal_role_allows(req->role, req->needed);
+}
+
+bool mal_auth_holds(const struct mal_auth *auth, struct mal_request *req) {
+    return mal_auth_lasts(auth, req) || mal_auth_check(auth, req, req->needed);
 }
 
 /* ---- Start, and again ---- */
@@ -216,6 +229,7 @@ static void have_read(void *arg) {
         mal_tokens_free(auth->tokens);
         auth->tokens = auth->fresh;
         auth->fresh = NULL;
+        auth->n_readings++;
         mal_log("info", "tokens read", "{s:s,s:I}", "file", auth->path, "tokens",
                 (json_int_t)auth->tokens->n);
         warn_exposed(auth);

@@ -27,6 +27,11 @@ bool mal_auth_has_tokens(const struct mal_auth *auth);
 bool mal_auth_check(const struct mal_auth *auth, struct mal_request *req,
                     enum mal_role needed) MAL_CHECK;
 
+/* Whether one who was let in would still be, the tokens having been read again since. */
+bool mal_auth_lasts(const struct mal_auth *auth, struct mal_request *req) MAL_CHECK;
+/* The same; false: the request has been answered 401 or 403. */
+bool mal_auth_holds(const struct mal_auth *auth, struct mal_request *req) MAL_CHECK;
+
 /* Reads the file again, beside the loop. What cannot be read leaves the tokens as they
  * are, and is logged. */
 void mal_auth_reload(struct mal_auth *auth, struct mal_loop *loop);

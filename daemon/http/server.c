@@ -154,7 +154,7 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
         ex->client->broken = true;
         ex->server->n_broken++;
     }
-    if (ex->receiver.gone && ex->pub.owner && !ex->handled) ex->receiver.gone(&ex->pub);
+    if (ex->receiver.gone && ex->pub.owner) ex->receiver.gone(&ex->pub);
     if (ex->stream.next) ex->stream.gone(ex->stream.arg);
     if (ex->response) MHD_destroy_response(ex->response);
     mal_free(ex->text);

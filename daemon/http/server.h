@@ -36,7 +36,9 @@ struct mal_request {
     void *owner;   /* who has mal_request_receive() called */
     const struct mal_peer *peer;
     char who[MAL_WHO_BYTES]; /* the caller's name once it is checked; "" not known */
-    enum mal_role role;      /* and what it may */
+    enum mal_role role;      /* and what it may, */
+    enum mal_role needed;    /* what it needs to, */
+    uint64_t known_by;       /* and by which reading of the tokens */
     char id[MAL_REQUEST_ID_BYTES];     /* the client's X-Request-Id, or one of ours */
     char trace_id[MAL_TRACE_ID_BYTES]; /* of the client's traceparent; "" */
 };
@@ -99,7 +101,7 @@ struct mal_receiver {
      * mal_request_more(), or until the request is answered: then what is left of the body
      * is read and dropped. */
     void (*piece)(struct mal_request *req);
-    /* The request ends with its owner still set, and will not be handled. */
+    /* The request ends with its owner still set: nobody has taken it over. */
     void (*gone)(struct mal_request *req);
 };
 

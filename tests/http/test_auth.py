@@ -11,7 +11,8 @@ import time
 import unittest
 
 import harness
-from harness import Case, Daemon
+from harness import Case, Daemon, wait_until
+from sse import Stream
 from tokens import ROLES, Tokens, basic, bearer, calls, line
 from test_http import statuses
 from world import fact
@@ -211,6 +212,46 @@ class Reload(WithTokens):
         until = time.monotonic() + harness.PATIENCE
         while (self.status(old), self.status(new)) != (200, 200):
             self.assertLess(time.monotonic(), until)
+
+    @harness.only_fake
+    def test_taken_away(self):
+        """What was begun with a token ends with it: a stream, a long poll, what is being sent."""
+        old, kept = "an-old-token", self.tokens.of["admin"]
+        both = line("old", "edit", old) + line("kept", "admin", kept)
+        go = os.path.join(self.own.name, "go")
+        ways = {token: bearer(token) for token in (old, kept)}
+        self.reload(both, "tokens read")
+        held = {"prompt": f"held: {go}", "target": "done"}
+        job = self.ask("POST", "/v1/edits", old, {"facts": [held]}).json["id"]
+        while self.ask("GET", f"/v1/jobs/{job}", old).json["state"] == "queued":
+            pass
+        with Stream(self.d, headers=ways[old]) as stream, Stream(self.d, headers=ways[kept]) as other, \
+                contextlib.closing(self.d.connect()) as poll, contextlib.closing(self.d.connect()) as bulk, \
+                contextlib.closing(self.d.connect()) as body:
+            self.assertEqual((stream.block().text, other.block().text), (None, None))
+            poll.request("GET", f"/v1/jobs/{job}?wait=30", headers=ways[old])
+            text = json.dumps(fact(7)) + "\n"
+            for connection, kind in (bulk, "application/x-ndjson"), (body, "application/json"):
+                connection.putrequest("POST", "/v1/edits")
+                for name, value in {**ways[old], "Content-Type": kind, "Content-Length": len(text)}.items():
+                    connection.putheader(name, value)
+                connection.endheaders(text[:9].encode())
+            wait_until(lambda: self.ask("GET", "/metrics", kept).body.count(b"malmend_http_requests_in_flight 6"))
+            self.reload(line("old", "read", old) + line("kept", "admin", kept), "tokens read")
+            for connection in bulk, body:
+                connection.send(text[9:].encode())
+                self.assertEqual(connection.getresponse().status, 403)
+            began = time.monotonic()
+            self.reload(line("kept", "admin", kept), "tokens read")
+            self.assertIsNone(stream.block(), "its end")
+            self.assertEqual(poll.getresponse().status, 401)
+            self.assertLess(time.monotonic() - began, harness.AT_ONCE)
+            with open(go, "w", encoding="utf-8"):
+                pass
+            self.assertEqual(other.event().data["id"], job, "the other goes on")
+        self.assertEqual(self.ask("GET", "/v1/events", old).status, 401)
+        jobs = self.ask("GET", "/v1/jobs", kept).json["data"]
+        self.assertEqual([j["id"] for j in jobs], [job], "what was sent meanwhile is not taken")
 
     def test_nothing_to_read(self):
         d = Daemon()
