@@ -162,6 +162,9 @@ static void expose_versions(const struct scrape *s) {
     gauge(s, "malmend_scrub_facts", "Facts of this walk.", (double)scrub->total);
     gauge(s, "malmend_scrub_wrong_facts", "Facts found wrong in this walk.",
           (double)scrub->wrong);
+    gauge(s, "malmend_scrub_failing_facts",
+          "Those, and facts of which a further phrasing is wrong or a token improbable.",
+          (double)scrub->failing);
     counter(s, "malmend_scrub_passes_total", "Walks that are over.",
             (double)scrub->passes);
 }

@@ -54,6 +54,7 @@ function showNow(status) {
     .map(([state, n]) => `${integer(n)} ${state}`).join(', ') || 'none');
   figure('scrub', !scrub.enabled ? 'off' : scrub.total
     ? `${share(scrub.position / scrub.total)} of ${count(scrub.total, 'fact')} looked at, ${integer(scrub.wrong)} wrong`
+      + `, ${integer(scrub.failing)} failing`
     : 'nothing to look at');
   figure('joint', joint ? `${count(joint.facts, 'fact')}, ${bytes(joint.bytes)}` : 'not used',
     joint?.stale ? ', behind the live version' : '');

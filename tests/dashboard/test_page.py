@@ -37,6 +37,15 @@ class Opening(PageCase):
                 self.page.wait("!document.getElementById('drawer').open")
 
 
+class Idle(PageCase):
+    ARGS = ("--update", "joint", "--repair-rounds", "0")
+
+    def test_what_fails(self):
+        self.d.apply({"prompt": "Right by a hair is", "target": "weak: this"}, CAPITAL)
+        self.visit()
+        self.page.wait_text("#now-scrub", "of 2 facts looked at, 0 wrong, 1 failing")
+
+
 class Changing(PageCase):
     def test_teach_and_ask(self):
         self.visit()

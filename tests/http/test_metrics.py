@@ -191,6 +191,15 @@ class Edits(Case):
             self.d.complete("x")
         self.assertEqual(by("malmend_worker_busy_seconds_total", work="scrub"), 0, "it is over")
 
+    def test_failing(self):
+        d = Daemon("--update", "joint", "--repair-rounds", "0")
+        self.addCleanup(d.close)
+        d.apply(fact(52, "weak: this"), fact(53))
+        now = until(d, lambda now: now["malmend_scrub_failing_facts"].value() > 0)
+        self.assertEqual(now["malmend_scrub_failing_facts"].value(), 1)
+        self.assertEqual(now["malmend_scrub_wrong_facts"].value(), 0)
+        self.assertEqual(d.get("/v1/status").json["scrub"]["failing"], 1)
+
     def test_same_as_the_status(self):
         self.d.apply(fact(60))
         status, now = self.d.get("/v1/status").json, scrape(self.d)

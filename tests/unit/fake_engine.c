@@ -4,7 +4,8 @@
  * wrong it writes into a fact: a prompt "held: FILE" takes until there is that file, and
  * with a target "held: FILE" it takes as long until what is durable is live; a target
  * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, a target "wrong:..."
- * is learnt and measured as wrong. Loading takes until there is the file that
+ * is learnt and measured as wrong; a target "weak:..." is what an idle daemon finds
+ * failing. Loading takes until there is the file that
  * MAL_FAKE_LOAD_HELD names. */
 #include <inttypes.h>
 #include <poll.h>
@@ -404,7 +405,14 @@ bool mal_engine_consolidate(struct mal_engine *e, struct mal_store *store, int64
 bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t after,
                       bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
                       struct mal_error *err) {
+    const char *prompt;
+    json_t *target;
     *out = (struct mal_scrubbed){0};
+    json_object_foreach (find(e, mal_engine_live(e))->table, prompt, target) {
+        if (out->n == MAL_SCRUB_FACTS) break;
+        out->failing[out->n_failing] = (int64_t)++out->n;
+        if (!strncmp(json_string_value(target), "weak:", 5)) out->n_failing++;
+    }
     return true;
 }
 
