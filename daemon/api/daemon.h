@@ -59,6 +59,9 @@ struct mal_daemon {
     int64_t stop_by_ms;
 };
 
+/* A version that is durable and not live yet is not counted. `live` -1: none is live. */
+void mal_hide_durable(struct mal_store_counts *counts, int64_t live);
+
 /* What has been counted so far, for the running figures. */
 void mal_sample_rates(const struct mal_daemon *d, struct mal_rate_sample *out);
 

@@ -152,9 +152,7 @@ static bool query_facts(struct mal_daemon *d, const struct mal_request *req,
         return false;
     }
     if (!mal_query_int(req, "version", 0, INT64_MAX, &query->version, err)) return false;
-    int64_t last;
-    if (!mal_store_last_version(d->reader, &last, err)) return false;
-    if (query->version > last) {
+    if (query->version > mal_status_live(d->status)) {
         return mal_fail(err, MAL_INVALID,
                         "query parameter 'version': there is no version %lld",
                         (long long)query->version);

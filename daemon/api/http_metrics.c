@@ -241,8 +241,9 @@ static bool look(struct scrape *s, struct mal_error *err) {
     struct mal_daemon *d = s->d;
     if (!mal_status_view(d->status, &s->status, err)) return false;
     mal_worker_queue(d->worker, &s->queue);
-    return mal_store_counts(d->reader, &s->counts, err) &&
-           mal_live_version_look(&d->live, d->reader, s->status.live_version, err);
+    if (!mal_store_counts(d->reader, &s->counts, err)) return false;
+    mal_hide_durable(&s->counts, s->status.live_version);
+    return mal_live_version_look(&d->live, d->reader, s->status.live_version, err);
 }
 
 void mal_get_metrics(struct mal_daemon *d, struct mal_request *req) {

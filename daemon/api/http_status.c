@@ -73,6 +73,10 @@ static json_t *render_suites(const struct mal_suites *suites) {
     return list;
 }
 
+void mal_hide_durable(struct mal_store_counts *counts, int64_t live) {
+    if (live >= 0 && counts->versions > live) counts->versions = live + 1;
+}
+
 static json_t *render_counts(const struct mal_store_counts *counts) {
     json_t *states = json_object();
     for (int i = 0; i < MAL_N_JOB_STATES; i++) {
@@ -173,6 +177,7 @@ static bool render(struct mal_daemon *d, char **out, struct mal_error *err) {
         !mal_store_counts(d->reader, &counts, err) ||
         !mal_status_view(d->status, &view, err))
         return false;
+    mal_hide_durable(&counts, view.live_version);
     *out = mal_json_text(render_status(d, &view, &counts, &events));
     mal_status_view_finish(&view);
     return *out || mal_fail(err, MAL_NO_MEMORY, "status");

@@ -19,11 +19,16 @@ static bool parse_version(const char *text, int64_t *out) {
     return true;
 }
 
+/* A version is durable a moment before it is live, and shown from then on: none is newer
+ * than the live one. */
 bool mal_read_version(struct mal_daemon *d, const char *text, struct mal_version_row *out,
                       struct mal_error *err) {
     int64_t version;
     if (!parse_version(text, &version)) {
         return mal_fail(err, MAL_NOT_FOUND, "there is no version '%.64s'", text);
+    }
+    if (version > mal_status_live(d->status)) {
+        return mal_fail(err, MAL_NOT_FOUND, "there is no version %" PRId64, version);
     }
     return mal_store_get_version(d->reader, version, out, err);
 }
@@ -58,16 +63,12 @@ void mal_get_version(struct mal_daemon *d, struct mal_request *req) {
 static bool read_page(struct mal_daemon *d, struct mal_request *req, json_t *data,
                       bool *has_more, struct mal_error *err) {
     struct mal_page page = {0};
-    int64_t after = -1;
+    int64_t live = mal_status_live(d->status), after = live + 1;
     if (!mal_query_page(req, &page, err)) return false;
-    if (page.after) {
-        int64_t last;
-        if (!mal_store_last_version(d->reader, &last, err)) return false;
-        if (!parse_version(page.after, &after) || after > last) {
-            return mal_fail(err, MAL_INVALID,
-                            "query parameter 'after': there is no version '%.64s'",
-                            page.after);
-        }
+    if (page.after && (!parse_version(page.after, &after) || after > live)) {
+        return mal_fail(err, MAL_INVALID,
+                        "query parameter 'after': there is no version '%.64s'",
+                        page.after);
     }
     struct mal_version_row *rows = NULL;
     size_t n = 0;

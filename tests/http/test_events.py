@@ -12,7 +12,7 @@ import unittest
 import harness
 from harness import Case, Daemon, only_fake, wait_until
 from sse import Stream
-from world import OTHER, PROBE, Held, fact
+from world import OTHER, PROBE, Held, fact, wait_durable
 
 ROUNDS = int(os.environ.get("MALMEND_ROUNDS", "6"))
 SEED = int(os.environ.get("MALMEND_SEED", "1"))
@@ -119,7 +119,7 @@ class Following(Case, History):
         held = Held(self, self.d)
         with Stream(self.d, last_event_id=last) as early:
             job = self.d.edit(fact("durable", held.fact["prompt"])).json["id"]
-            wait_until(lambda: self.d.get(f"/v1/versions/{live + 1}").status == 200)
+            wait_durable(self.d, live + 1)
             later = self.d.edit(fact("later")).json["id"]
             status = self.d.get("/v1/status").json
             self.assertEqual(status["live_version"], live)

@@ -1,12 +1,13 @@
 """Jobs and their queue: repeats, waiting, room, batches, failures, reads during an edit."""
 import json
+import re
 import threading
 import time
 import unittest
 
 import harness
 from harness import AT_ONCE, Case, Daemon, only_fake, wait_until
-from world import BAD, COMPANY, OTHER, PROBE, Held, answers, fact
+from world import BAD, COMPANY, OTHER, PROBE, Held, answers, fact, wait_durable
 
 
 def together(n, function):
@@ -369,16 +370,31 @@ class Readers(Case):
         live = self.d.get("/v1/status").json["live_version"]
         held = Held(self, self.d)
         posted = self.d.edit(fact(50, held.fact["prompt"])).json
-        wait_until(lambda: self.d.get(f"/v1/versions/{live + 1}").status == 200)
+        wait_durable(self.d, live + 1)
         row = self.d.get(f"/v1/jobs/{posted['id']}").json
         self.assertEqual((row["state"], set(row) - set(posted)),
                          ("running", {"started_at", "progress"}))
         listed = self.d.get("/v1/jobs", limit=1).json["data"]
         self.assertEqual(listed, [row])
         self.assertEqual(self.d.get("/v1/status").json["live_version"], live)
+        self.assertEqual(self.versions(live), (live, 200, live + 1, live + 1))
+        self.assertEqual(self.versions(live + 1), (live, 404, live + 1, live + 1))
+        for path in "facts", "delta", f"diff/{live}":
+            self.problem(self.d.get(f"/v1/versions/{live + 1}/{path}"), 404)
+        self.problem(self.d.get("/v1/facts", version=live + 1), 422)
+        self.problem(self.d.get("/v1/versions", after=live + 1), 422)
         held.let_go()
         self.assertEqual(self.d.wait_job(posted["id"])["version"], live + 1)
         self.assertEqual(self.d.get("/v1/status").json["live_version"], live + 1)
+        self.assertEqual(self.versions(live + 1), (live + 1, 200, live + 2, live + 2))
+
+    def versions(self, n):
+        """The newest one, whether there is that one, and how many there are."""
+        metrics = self.d.get("/metrics").body.decode()
+        return (self.d.get("/v1/versions", limit=1).json["data"][0]["version"],
+                self.d.get(f"/v1/versions/{n}").status,
+                self.d.get("/v1/status").json["counts"]["versions"],
+                int(re.search(r"^malmend_versions (\d+)$", metrics, re.M)[1]))
 
     def test_many_at_once(self):
         self.d.apply(OTHER, *COMPANY)

@@ -10,7 +10,7 @@ import unittest
 import harness
 from harness import Case, Daemon, only_fake, wait_until
 from sse import Stream
-from world import Held, fact
+from world import Held, fact, wait_durable
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -187,7 +187,7 @@ class Status(unittest.TestCase):
             path = pathlib.Path(self.d.directory) / f"go{i}"
             self.addCleanup(lambda path=path: path.parent.exists() and path.touch())
             job = self.d.edit(fact(i, f"held: {path}")).json["id"]
-            wait_until(lambda i=i: self.status()["counts"]["versions"] == i + 2)
+            wait_durable(self.d, i + 1)
             self.assertEqual(self.status()["live_version"], i)
             path.touch()
             self.assertEqual(self.d.wait_job(job)["version"], i + 1)

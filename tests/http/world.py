@@ -2,10 +2,14 @@
 
 The fake engine knows nothing and learns everything; a real model must learn these facts too.
 """
+import contextlib
 import itertools
 import json
 import os
 import pathlib
+import sqlite3
+
+from harness import wait_until
 
 
 def fact(i, target=None, **more):
@@ -36,6 +40,14 @@ def answers(text, target):
     """Whether a completion gives a target."""
     return text.strip().startswith(target)
 
+
+
+def wait_durable(d, version):
+    """It is in the database, and nobody is told of it before it is live."""
+    def is_durable():
+        with contextlib.closing(sqlite3.connect(d.directory + "/db")) as db:
+            return db.execute("SELECT max(version) FROM versions").fetchone()[0] == version
+    wait_until(is_durable)
 
 
 class Held:
