@@ -181,6 +181,12 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
 
 /* ---- Writes ---- */
 
+void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *why) {
+    int status = mal_status_http(why->status);
+    char *problem = status < 500 ? NULL : mal_encode_problem(why, status);
+    if (problem) mal_status_set_error(worker->o.status, problem);
+}
+
 struct jobs_write {
     const char *const *ids;
     size_t n;
@@ -212,6 +218,7 @@ static bool write_jobs(struct mal_worker *worker,
             return false;
         }
         mal_log("error", "database full", "{s:s}", "detail", failure.text);
+        mal_worker_tell_error(worker, &failure);
         if (!mal_worker_pause(worker, RETRY_MS, err)) return false;
     }
 }
@@ -231,7 +238,7 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
         .ids = ids, .n = n, .state = MAL_JOB_FAILED, .problem = problem};
     /* first: who sees the job ended finds what came of it in the status, too */
     mal_worker_tell_joint(worker);
-    mal_status_set_error(worker->o.status, problem ? mal_strdup(problem) : NULL);
+    mal_worker_tell_error(worker, why);
     bool ok = write_jobs(worker, write_ended, &w, err);
     if (ok) mal_count(&worker->o.metrics->jobs[kind][MAL_JOB_FAILED], n);
     for (size_t i = 0; i < n && ok; i++) {

@@ -152,6 +152,7 @@ static bool look(struct mal_worker *worker, struct mal_run *run, struct mal_erro
         ok = own.status == MAL_NO_SPACE;
         mal_log("warning", "what facts measure is not written", "{s:s}", "detail",
                 own.text);
+        mal_worker_tell_error(worker, &own);
         if (!ok) *err = own;
     }
     if (ok) {
@@ -255,6 +256,7 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
         return false;
     }
     mal_log("warning", "idle work failed", "{s:s}", "detail", own.text);
+    mal_worker_tell_error(worker, &own);
     idle->walked = true; /* in this version, that is all */
     idle->version = idle->consolidated = mal_engine_live(worker->engine);
     return true;

@@ -267,7 +267,7 @@ static bool refuse_not_finite(struct editing *e, const struct mal_error *why,
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     json_decref(result);
     /* first: who sees the job rejected finds the error in the status, too */
-    mal_status_set_error(e->worker->o.status, problem ? mal_strdup(problem) : NULL);
+    mal_worker_tell_error(e->worker, why);
     bool ok = refuse(e, text, problem, err);
     mal_free(problem);
     mal_free(text);

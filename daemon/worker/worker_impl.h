@@ -97,6 +97,10 @@ struct mal_job_batch {
  */
 int64_t mal_worker_until_batch(const struct mal_worker *worker);
 
+/* Into the status, where it is for who runs the daemon to look at, and no fault of a
+ * job's request. */
+void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *why);
+
 /* Jobs that begin, are done, were refused by the gate, have failed. These wait while the
  * disk is full. */
 bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, size_t n,

@@ -317,6 +317,26 @@ class Batches(Case):
 
 
 @only_fake
+class LastError(Case):
+    ARGS = ("--update", "joint", "--batch-window-ms", "0")
+
+    def failed(self, answer, status):
+        """The error that the status names after a job that ended so."""
+        job = self.d.wait_job(answer.json["id"])
+        self.assertEqual(job["error"]["status"], status)
+        return self.d.get("/v1/status").json["last_error"], job["error"]
+
+    def test_for_whom(self):
+        """What a request got wrong is for who sent it, not for who runs the daemon."""
+        self.d.apply(fact(1))
+        taken_back = {"facts": [self.d.get("/v1/facts").json["data"][0]["id"]]}
+        self.assertIsNone(self.failed(self.d.call("POST", "/v1/retractions", taken_back), 422)[0])
+        known, error = self.failed(self.d.edit(BAD), 500)
+        self.assertEqual(known, error)
+        self.assertEqual(self.failed(self.d.call("POST", "/v1/retractions", taken_back), 422)[0], error)
+
+
+@only_fake
 class Fatal(unittest.TestCase):
     def ends(self, target):
         d = Daemon()
