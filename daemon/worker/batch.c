@@ -12,20 +12,44 @@
 #include "daemon/worker/worker_impl.h"
 #include "proto/wire.h"
 
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, MOST_TRIES = 4 };
 
-static void batch_finish(struct mal_job_batch *batch) {
-    while (batch->jobs) {
-        struct mal_queued_job *job = batch->jobs;
-        batch->jobs = job->next;
-        mal_free(job);
-    }
+/* All but its jobs. */
+static void unload(struct mal_job_batch *batch) {
     mal_facts_free(batch->facts, batch->n_facts);
     mal_free(batch->seqs);
     mal_free(batch->ids);
     mal_free(batch->first);
     json_decref(batch->texts);
-    *batch = (struct mal_job_batch){0};
+    *batch = (struct mal_job_batch){.jobs = batch->jobs, .n_jobs = batch->n_jobs};
+}
+
+static void batch_finish(struct mal_job_batch *batch) {
+    unload(batch);
+    while (batch->jobs) {
+        struct mal_queued_job *job = batch->jobs;
+        batch->jobs = job->next;
+        mal_free(job);
+    }
+}
+
+/* ---- Trying again ---- */
+
+void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *why) {
+    int status = mal_status_http(why->status);
+    char *problem = status < 500 ? NULL : mal_encode_problem(why, status);
+    if (problem) mal_status_set_error(worker->o.status, problem);
+}
+
+/* A read that the disk fails SQLite takes for a damaged page, and the next one may be
+ * right: *left tries, with a pause between. False: no more, or another error. */
+static bool try_again(struct mal_worker *worker, int *left, struct mal_error *err) {
+    if (err->status != MAL_CORRUPT || --*left <= 0) return false;
+    mal_log("error", "database not read", "{s:i,s:s}", "tries_left", *left, "detail",
+            err->text);
+    mal_worker_tell_error(worker, err);
+    *err = (struct mal_error){0};
+    return mal_worker_pause(worker, RETRY_MS, err);
 }
 
 /* ---- Taking jobs ---- */
@@ -137,11 +161,10 @@ static bool load_facts(struct mal_worker *worker, struct mal_job_batch *batch,
     return ok;
 }
 
-/* Loads the facts of the jobs. Where a later job teaches a text that is in the batch
- * already, the batch ends before it: the newer fact must come after the older one, not
- * beside it. */
-static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
-                       struct mal_error *err) {
+/* Where a later job teaches a text that is in the batch already, the batch ends before
+ * it: the newer fact must come after the older one, not beside it. */
+static bool load_jobs(struct mal_worker *worker, struct mal_job_batch *batch,
+                      struct mal_error *err) {
     for (const struct mal_queued_job *j = batch->jobs; j; j = j->next) {
         batch->capacity += (size_t)j->n_facts;
     }
@@ -179,13 +202,31 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
     return true;
 }
 
-/* ---- Writes ---- */
-
-void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *why) {
-    int status = mal_status_http(why->status);
-    char *problem = status < 500 ? NULL : mal_encode_problem(why, status);
-    if (problem) mal_status_set_error(worker->o.status, problem);
+/* Loads the facts of the jobs. Where these cannot be read the first job is tried alone,
+ * and is the one that fails: no job is left. */
+static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
+                       struct mal_error *err) {
+    struct mal_error why = {0};
+    int left = MOST_TRIES;
+    while (!load_jobs(worker, batch, &why)) {
+        unload(batch);
+        if (try_again(worker, &left, &why)) continue;
+        if (why.status != MAL_CORRUPT) {
+            *err = why;
+            return false;
+        }
+        struct mal_queued_job *first = batch->jobs, *others = first->next;
+        const char *id = first->id;
+        first->next = NULL;
+        batch->n_jobs = others != NULL;
+        if (!others) return mal_worker_fail_jobs(worker, first->kind, &id, 1, &why, err);
+        put_back(worker, others);
+        why = (struct mal_error){0};
+    }
+    return true;
 }
+
+/* ---- Writes ---- */
 
 struct jobs_write {
     const char *const *ids;
@@ -205,15 +246,17 @@ static bool write_ended(struct mal_store *store, void *arg, struct mal_error *er
                               w->result, w->problem, err);
 }
 
-/* A full disk passes: the write is tried again until it does. Anything else ends the
- * worker, and the next start finds the job where it was. */
+/* A full disk passes: the write is tried again until it does. What else does not pass
+ * ends the worker, and the next start finds the job where it was. */
 static bool write_jobs(struct mal_worker *worker,
                        bool (*fn)(struct mal_store *, void *, struct mal_error *),
                        struct jobs_write *w, struct mal_error *err) {
+    int left = MOST_TRIES;
     while (true) {
         struct mal_error failure = {0};
         if (mal_writer_call(worker->o.writer, fn, w, &failure)) return true;
         if (failure.status != MAL_NO_SPACE) {
+            if (try_again(worker, &left, &failure)) continue;
             *err = failure;
             return false;
         }
@@ -289,10 +332,14 @@ bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
 }
 
 static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
-                     size_t job, size_t n_jobs, struct mal_error *err) {
+                     size_t job, size_t n_jobs, int tries, struct mal_error *err) {
     struct mal_error why = {0};
     enum mal_job_kind kind = batch->jobs->kind;
-    if (mal_worker_run_jobs(worker, batch, job, n_jobs, &why)) {
+    bool ok;
+    do {
+        ok = mal_worker_run_jobs(worker, batch, job, n_jobs, &why);
+    } while (!ok && try_again(worker, &tries, &why));
+    if (ok) {
         mal_worker_announce(worker);
         return true;
     }
@@ -302,8 +349,9 @@ static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batc
         return mal_worker_fail_jobs(worker, kind, batch->ids + job, 1, &why, err);
     mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)n_jobs, "detail",
             why.text);
+    tries = why.status == MAL_CORRUPT ? 1 : MOST_TRIES;
     for (size_t i = 0; i < n_jobs; i++) {
-        if (!run_jobs(worker, batch, job + i, 1, err)) return false;
+        if (!run_jobs(worker, batch, job + i, 1, tries, err)) return false;
     }
     return true;
 }
@@ -329,8 +377,10 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     enum mal_job_kind kind = batch.jobs->kind;
     double start = mal_clock_seconds();
     int64_t before = mal_engine_live(worker->engine);
-    bool ok = load_batch(worker, &batch, err) && begin_batch(worker, &batch, err) &&
-              run_jobs(worker, &batch, 0, batch.n_jobs, err);
+    bool ok =
+        load_batch(worker, &batch, err) &&
+        (!batch.n_jobs || (begin_batch(worker, &batch, err) &&
+                           run_jobs(worker, &batch, 0, batch.n_jobs, MOST_TRIES, err)));
     if (ok) mal_worker_resume_done(worker);
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
     double seconds = mal_clock_seconds() - start;

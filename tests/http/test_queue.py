@@ -1,6 +1,8 @@
 """Jobs and their queue: repeats, waiting, room, batches, failures, reads during an edit."""
+import contextlib
 import json
 import re
+import sqlite3
 import threading
 import time
 import unittest
@@ -334,6 +336,62 @@ class LastError(Case):
         known, error = self.failed(self.d.edit(BAD), 500)
         self.assertEqual(known, error)
         self.assertEqual(self.failed(self.d.call("POST", "/v1/retractions", taken_back), 422)[0], error)
+
+
+@only_fake
+class Unread(Case):
+    ARGS = ("--batch-window-ms", "0")
+
+    def logged(self):
+        return [e for e in self.d.log if e["event"] == "database not read"]
+
+    def test_tried_again(self):
+        """One read that failed, and an edit that was answered 202 had failed for good."""
+        n = len(self.logged())
+        job = self.d.edit(fact(1, "unread:2")).json["id"]
+        wait_until(lambda: len(self.logged()) > n)
+        self.assertEqual(self.d.complete("x").status, 200, "meanwhile")
+        self.assertEqual(self.d.get(f"/v1/jobs/{job}").json["state"], "running")
+        self.assertIn("malformed", self.d.get("/v1/status").json["last_error"]["detail"])
+        self.assertEqual(self.d.wait_job(job)["state"], "applied")
+        self.assertEqual([e["tries_left"] for e in self.logged()[n:]], [3, 2])
+
+    def test_not_for_ever(self):
+        n = len(self.logged())
+        held = Held(self, self.d)
+        held.begin()
+        jobs = [self.d.edit(f).json["id"] for f in (fact(2), fact(3, "unread:99"), fact(4))]
+        held.end()
+        states = [self.d.wait_job(job) for job in jobs]
+        self.assertEqual([job["state"] for job in states], ["applied", "failed", "applied"])
+        self.assertEqual((states[1]["error"]["status"], states[1]["error"]["title"]),
+                         (500, "stored data is corrupt"))
+        self.assertEqual([e["tries_left"] for e in self.logged()[n:]], [3, 2, 1])
+        self.d.apply(fact(5))
+
+    def test_facts_that_cannot_be_read(self):
+        """A daemon ended at each of its starts for a queued job whose rows are damaged."""
+        d = Daemon("--batch-window-ms", "60000")
+        self.addCleanup(d.close)
+        damaged, other = (d.edit(*facts).json["id"] for facts in ((fact(1), fact(2)), (fact(3),)))
+        d.kill()
+        with contextlib.closing(sqlite3.connect(d.directory + "/db", isolation_level=None)) as db:
+            db.execute("UPDATE jobs SET n_facts = 1 WHERE id = ?", [damaged])
+        d.args = ("--batch-window-ms", "0")
+        d.start()
+        self.assertEqual(d.wait_job(damaged)["state"], "failed")
+        self.assertIn("more facts", d.get(f"/v1/jobs/{damaged}").json["error"]["detail"])
+        self.assertEqual(d.wait_job(other)["state"], "applied")
+
+    def test_stop_meanwhile(self):
+        d = Daemon("--batch-window-ms", "0")
+        self.addCleanup(d.own.cleanup)
+        job = d.edit(fact(1, "unread:2")).json["id"]
+        d.wait_log("database not read")
+        self.assertEqual(d.stop(), 0)
+        d.start()
+        self.assertEqual(d.wait_job(job)["state"], "applied")
+        d.stop()
 
 
 @only_fake

@@ -4,7 +4,8 @@
  * wrong it writes into a fact: a prompt "held: FILE" takes until there is that file, and
  * with a target "held: FILE" it takes as long until what is durable is live; a target
  * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, a target "wrong:..."
- * is learnt and measured as wrong; a target "weak:..." is what an idle daemon finds
+ * is learnt and measured as wrong; one "unread:N" fails N times for a damaged page; a
+ * target "weak:..." is what an idle daemon finds
  * failing. Loading takes until there is the file that
  * MAL_FAKE_LOAD_HELD names. */
 #include <inttypes.h>
@@ -48,6 +49,7 @@ struct mal_engine {
     json_t *prepared;
     char prepared_chain[MAL_HASH_HEX];
     char fail[16]; /* how the next persist fails */
+    int n_unread;  /* how often an edit has failed for a damaged page */
 };
 
 /* The change being persisted, on the writer's thread; one at a time. */
@@ -288,6 +290,18 @@ static bool bad_target(const struct mal_fact *facts, size_t n, const char *targe
     return false;
 }
 
+static bool is_unread(struct mal_engine *e, const struct mal_fact *facts, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        if (!strncmp(facts[i].target, "unread:", 7) &&
+            e->n_unread < atoi(facts[i].target + 7)) {
+            e->n_unread++;
+            return true;
+        }
+    }
+    e->n_unread = 0;
+    return false;
+}
+
 static bool any_held(const struct mal_fact *facts, size_t n) {
     for (size_t i = 0; i < n; i++) {
         if (fake_is_held(facts[i].prompt)) return true;
@@ -345,6 +359,8 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     if (bad_target(facts, n_facts, "fail:device")) {
         return mal_fail(err, MAL_DEVICE, "the device fell off the bus");
     }
+    if (is_unread(e, facts, n_facts))
+        return mal_fail(err, MAL_CORRUPT, "database disk image is malformed");
     e->fail[0] = 0;
     if (bad_target(facts, n_facts, "fail:space")) strcpy(e->fail, "space");
     if (bad_target(facts, n_facts, "fail:io")) strcpy(e->fail, "io");
