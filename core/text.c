@@ -31,3 +31,10 @@ const char *mal_text_shown(char out[MAL_TEXT_SHOWN], const char *text) {
     memcpy(out + used, cut ? "..." : "", cut ? 4 : 1);
     return out;
 }
+
+char *mal_text_line(char *text) {
+    for (char *p = text; *p; p++) {
+        if ((unsigned char)*p < 0x20 || *p == 0x7f) *p = '?';
+    }
+    return text;
+}

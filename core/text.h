@@ -8,4 +8,8 @@ enum { MAL_TEXT_SHOWN = 104 }; /* bytes, with the closing zero */
  * ending in "...", control characters as '?'. Returns `out`. */
 const char *mal_text_shown(char out[MAL_TEXT_SHOWN], const char *text);
 
+/* A message as the one line it is to be: control characters of what it quotes, such as a
+ * path, become '?' where they stand. Returns `text`. */
+char *mal_text_line(char *text);
+
 #endif

@@ -56,7 +56,7 @@ bool mal_hyper_read(const struct mal_hyper *fields, size_t n, const char *text, 
     json_error_t problem;
     json_t *object = mal_json_parse(text, strlen(text), JSON_REJECT_DUPLICATES, &problem);
     if (!object) return mal_json_fail(&problem, status, where, err);
-    bool ok = json_is_object(object) || mal_fail(err, status, "%s is %s, not an object",
+    bool ok = json_is_object(object) || mal_fail(err, status, "%s: %s, not an object",
                                                  where, mal_json_type(object));
     ok = ok && read_object(fields, n, object, all, values, status, where, err);
     json_decref(object);

@@ -5,6 +5,11 @@
 
 #include "core/alloc.h"
 
+bool mal_module_names_check(const char *list, struct mal_error *err) {
+    return list[strspn(list, ", ")] ||
+           mal_fail(err, MAL_INVALID, "'%s' names no layer", list);
+}
+
 static bool split(struct mal_module_names *out, const char *list, struct mal_error *err) {
     size_t n = 1;
     for (const char *p = list; *p; p++)
@@ -17,7 +22,7 @@ static bool split(struct mal_module_names *out, const char *list, struct mal_err
          name = strtok_r(NULL, ", ", &rest)) {
         out->names[out->n++] = name;
     }
-    return out->n > 0 || mal_fail(err, MAL_INVALID, "--modules names no layer");
+    return mal_module_names_check(list, err);
 }
 
 bool mal_module_names_choose(struct mal_module_names *out, const char *list,

@@ -11,6 +11,8 @@ struct mal_module_names {
     size_t n;
 };
 
+/* Whether a list names any; none of them need be there. */
+bool mal_module_names_check(const char *list, struct mal_error *err) MAL_CHECK;
 /* "a,b": those; NULL: the method's choice for the model. */
 bool mal_module_names_choose(struct mal_module_names *out, const char *list,
                              const struct mal_model *model,

@@ -10,6 +10,7 @@
 
 #include "core/alloc.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "proto/wire.h"
 
 static const double REDRAW_SECONDS = 0.1; /* on a terminal */
@@ -17,7 +18,9 @@ static const double RATE_SECONDS = 0.2;   /* before that, a rate says nothing */
 static const double LINE_SECONDS = 5;     /* elsewhere, or after a tenth of the way */
 
 int mal_report_error(const struct mal_error *err, bool json) {
-    fprintf(stderr, "malmend: %s\n", err->text);
+    char line[sizeof err->text];
+    memcpy(line, err->text, sizeof line);
+    fprintf(stderr, "malmend: %s\n", mal_text_line(line));
     if (!json) return 1;
     char *problem = mal_encode_problem(err, mal_status_http(err->status));
     if (problem) printf("%s\n", problem);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/backend.h"
 #include "core/example.h"
 #include "daemon/base/check.h"
 #include "daemon/base/report.h"
@@ -25,7 +26,7 @@ static const struct mal_option options[] = {
     {"delta", MAL_OPTION_TEXT, offsetof(struct values, delta), "FILE", NULL,
      "Weight difference to apply first, as written by 'malmend edit --out'."},
     {"prompt", MAL_OPTION_TEXT, offsetof(struct values, prompt), "TEXT", NULL,
-     "What to continue.", .required = true},
+     "What to continue.", .required = true, .may_be_empty = true},
     {"max-tokens", MAL_OPTION_INT, offsetof(struct values, max_tokens), "N", "16",
      "Tokens to generate at most.", .min = 1, .max = 1 << 20},
     {"temperature", MAL_OPTION_REAL, offsetof(struct values, temperature), "X", "0",
@@ -36,7 +37,7 @@ static const struct mal_option options[] = {
     {"seed", MAL_OPTION_INT, offsetof(struct values, seed), "N", "0",
      "Seed of the draws.", .min = 0, .max = 9e15},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable output."},
     {0},

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "core/alloc.h"
+#include "core/backend.h"
 #include "core/clock.h"
 #include "core/editor/resume.h"
 #include "core/file.h"
@@ -52,7 +53,8 @@ static const struct mal_option options[] = {
     {"verify", MAL_OPTION_FLAG, offsetof(struct values, verify), NULL, NULL,
      "Score the facts, their rephrases and unrelated prompts before and after."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.",
+     .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable report."},
     {0},

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/backend.h"
 #include "core/file.h"
 #include "daemon/base/check.h"
 #include "daemon/base/report.h"
@@ -51,7 +52,7 @@ static const struct mal_option options[] = {
     {"per-fact", MAL_OPTION_TEXT, offsetof(struct values, per_fact), "FILE", NULL,
      "Write a line of JSON for each fact, before and right after its batch."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "The report on standard output as JSON."},
     {0},

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/backend.h"
 #include "core/editor/hyper.h"
 #include "core/editor/search.h"
 #include "core/json.h"
@@ -40,7 +41,8 @@ static const struct mal_option options[] = {
     {"modules", MAL_OPTION_TEXT, offsetof(struct values, modules), "LIST", NULL,
      "Linear layers to edit, by commas, as named in the checkpoint; when not given, those the "
      "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half); ft, locft-bf: one "
-     "block's; memit: the last layers of some lower MLPs, as deep as in GPT-J or GPT-2 XL."},
+     "block's; memit: the last layers of some lower MLPs, as deep as in GPT-J or GPT-2 XL.",
+     .check = mal_module_names_check},
     {"data", MAL_OPTION_TEXT, offsetof(struct values, data), "FILE", NULL,
      "Facts with other answers than the model's, to find the step size on (and, for malmen and "
      "mend, the statistics)."},
@@ -74,7 +76,7 @@ static const struct mal_option options[] = {
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "FILE", NULL,
      "The editor file to write.", .required = true},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable report."},
     {0},
@@ -230,8 +232,19 @@ static const char *odd_option(const struct mal_method *method, const struct valu
     return NULL;
 }
 
-static bool check_options(const struct mal_method *method, const struct values *v,
-                          struct mal_error *err) {
+static bool check_hyper(const struct mal_method *method, const char *hyper,
+                        struct mal_error *err) {
+    double *values = mal_calloc(method->n_hyper, sizeof *values);
+    bool ok = values || mal_fail(err, MAL_NO_MEMORY, "options");
+    ok = ok && mal_hyper_read(method->hyper, method->n_hyper, hyper, false, values,
+                              MAL_INVALID, "--hyper", err);
+    mal_free(values);
+    return ok;
+}
+
+/* What the command line alone tells. */
+static bool check_options(const struct values *v, struct mal_error *err) {
+    const struct mal_method *method = mal_method_find(v->method);
     const char *odd = odd_option(method, v);
     if (method->measure && !v->preserve) {
         return mal_fail(err, MAL_INVALID, "%s needs --preserve, text to measure",
@@ -247,7 +260,7 @@ static bool check_options(const struct mal_method *method, const struct values *
     }
     if (v->n_edits != MAL_OPTION_UNSET && !v->data)
         return mal_fail(err, MAL_INVALID, "--n-edits counts facts of --data");
-    return true;
+    return !v->hyper || check_hyper(method, v->hyper, err);
 }
 
 static bool make_keyed(struct mal_workbench *wb, const struct mal_method *method,
@@ -299,8 +312,7 @@ static bool make(struct mal_workbench *wb, const struct values *v,
                  struct outcome *outcome, struct mal_error *err) {
     const struct mal_method *method = mal_method_find(v->method);
     struct mal_module_names modules = {0};
-    bool ok = check_options(method, v, err) &&
-              mal_module_names_choose(&modules, v->modules, wb->model, method, err);
+    bool ok = mal_module_names_choose(&modules, v->modules, wb->model, method, err);
     ok = ok && (method->keyed ? make_keyed(wb, method, v, &modules, &outcome->search, err)
                               : make_direct(wb, method, v, &modules, outcome, err));
     mal_module_names_finish(&modules);
@@ -340,7 +352,11 @@ int mal_cmd_init_editor(int argc, char **argv) {
     struct mal_error err = {0};
     int code;
     if (mal_options_parse(&set, argc, argv, &v, &code)) {
-        code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+        if (!check_options(&v, &err)) {
+            code = mal_options_misused(&set, &err);
+        } else {
+            code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
+        }
     }
     mal_options_finish(&set, &v);
     return code;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/backend.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/options.h"
@@ -34,7 +35,7 @@ static const struct mal_option options[] = {
      "Write the last hidden states instead: hidden.0, ... (positions, channels). Not for "
      "T5."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable errors."},
     {0},

@@ -2,10 +2,13 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "core/backend.h"
 #include "core/error.h"
+#include "core/text.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/config_check.h"
 #include "daemon/command/options.h"
+#include "daemon/http/listen.h"
 #include "daemon/serve.h"
 #include "daemon/command/workbench.h"
 
@@ -44,12 +47,12 @@ static const struct mal_option options[] = {
     {"listen", MAL_OPTION_TEXT, AT(listen), "ADDR", "127.0.0.1:8780",
      "Where to accept: ADDRESS:PORT (port 0: any free one), or unix:/path. Without --tokens "
      "ADDRESS must be a loopback address, and on a Unix socket only the daemon's own user "
-     "and root are served."},
+     "and root are served.", .check = mal_listen_check_form},
     {"tokens", MAL_OPTION_TEXT, AT(tokens), "FILE", NULL,
      "Who may do what: lines NAME ROLE SHA256, as 'malmend token' makes them; roles read, "
      "infer, edit, admin. Then every call needs a token. Read again at SIGHUP."},
     {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto",
-     "Where to compute: auto, cpu, cpu:bf16 or cuda:N."},
+     "Where to compute: auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"update", MAL_OPTION_CHOICE, AT(update), "joint|sequential", NULL,
      "joint: all live facts are held in one system, from which they can be taken back; "
      "sequential: each batch is added to the current weights. When not given: joint, for "
@@ -210,17 +213,12 @@ static int run(const struct mal_serve_options *o, const struct values *v,
     int code;
     if (v->check_config) return check(o, v, origins);
     if (v->json) {
-        fprintf(stderr, "malmend serve: --json is for --check-config\n"
-                        "See 'malmend serve --help'.\n");
-        return 2;
+        mal_fail(&err, MAL_INVALID, "--json is for --check-config");
+        return mal_options_misused(&set, &err);
     }
-    if (!mal_backend_check_name(o->device, &err)) {
-        fprintf(stderr, "malmend serve: --device: %s\nSee 'malmend serve --help'.\n",
-                err.text);
-        return 2;
-    }
+    if (!mal_options_check(&set, v, origins, &code)) return code;
     if (mal_serve(o, &code, &err)) return code;
-    fprintf(stderr, "malmend serve: %s\n", err.text);
+    fprintf(stderr, "malmend serve: %s\n", mal_text_line(err.text));
     return 1;
 }
 

@@ -21,10 +21,17 @@ struct values {
     bool json;
 };
 
+static bool check_name(const char *name, struct mal_error *err) {
+    return mal_token_name_valid(name) ||
+           mal_fail(err, MAL_INVALID,
+                    "a name has 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', '-', and "
+                    "is not 'local'");
+}
+
 static const struct mal_option options[] = {
     {"name", MAL_OPTION_TEXT, offsetof(struct values, name), "NAME", NULL,
      "Whose it is, for the log and the audit: 1 to 64 of A-Z, a-z, 0-9, '.', '_', '-'.",
-     .required = true, .positional = true},
+     .required = true, .positional = true, .check = check_name},
     {"role", MAL_OPTION_CHOICE, offsetof(struct values, role), "read|infer|edit|admin",
      NULL,
      "What it allows: read what is there; infer also asks the model; edit also changes it; "
@@ -88,12 +95,6 @@ static void print(const struct values *v, const char *token, const char *hex) {
 static bool run(const struct values *v, struct mal_error *err) {
     uint8_t secret[SECRET_BYTES];
     char token[TOKEN_BYTES], hex[MAL_HASH_HEX];
-    if (!mal_token_name_valid(v->name)) {
-        return mal_fail(
-            err, MAL_INVALID,
-            "the name must have 1 to 64 characters of A-Z, a-z, 0-9, '.', '_', "
-            "'-', and not be 'local'");
-    }
     if (!draw(secret, err)) return false;
     spell(secret, token);
     struct mal_hash hash = mal_hash_of(token, strlen(token));

@@ -2,6 +2,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "core/backend.h"
+#include "daemon/base/modules.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/options.h"
 #include "daemon/command/training.h"
@@ -25,10 +27,12 @@ static const struct mal_option options[] = {
      "What to train; malmen when nothing is said."},
     {"modules", MAL_OPTION_TEXT, AT(modules), "LIST", NULL,
      "Linear layers to edit, by commas, as named in the checkpoint; when not given, those the "
-     "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half)."},
+     "paper chose for the architecture (GPT-2: mlp.c_proj of the upper half).",
+     .check = mal_module_names_check},
     {"n-edits", MAL_OPTION_TEXT, AT(n_edits), "N|LO:HI", "512",
      "Facts a step edits together: train with as many as will be edited at a time. With LO:HI "
-     "each step draws their number, log-uniformly."},
+     "each step draws their number, log-uniformly.",
+     .check = mal_training_check_edits},
     {"rank", MAL_OPTION_INT, AT(rank), "R", NULL, "Rank of the network's blocks; 1920.",
      .min = 1, .max = 1 << 20},
     {"blocks", MAL_OPTION_INT, AT(blocks), "B", NULL, "Blocks of the network; 2.",
@@ -95,7 +99,8 @@ static const struct mal_option options[] = {
     {"max-memory", MAL_OPTION_BYTES, AT(max_memory), "BYTES", NULL,
      "Refuses to begin when a step could take more beside the model; what is free now.",
      .min = 1, .max = 9e15},
-    {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto", "auto, cpu, cpu:bf16 or cuda:N."},
+    {"device", MAL_OPTION_TEXT, AT(device), "NAME", "auto", "auto, cpu, cpu:bf16 or cuda:N.",
+     .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, AT(json), NULL, NULL,
      "A JSON line per step and validation instead of a progress bar."},
     {0},
@@ -126,7 +131,12 @@ int mal_cmd_train(int argc, char **argv) {
     struct mal_training_options o = {0};
     struct mal_error err = {0};
     int code;
-    if (mal_options_parse(&set, argc, argv, &o, &code)) {
+    bool parsed = mal_options_parse(&set, argc, argv, &o, &code);
+    if (parsed && o.init && o.modules) {
+        mal_fail(&err, MAL_INVALID,
+                 "--modules: the editor of --init says which it is for");
+        code = mal_options_misused(&set, &err);
+    } else if (parsed) {
         struct mal_training training;
         bool ok =
             mal_training_open(&training, &o, &err) && mal_training_go(&training, &err);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/backend.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/options.h"
@@ -23,7 +24,7 @@ static const struct mal_option options[] = {
     {"model", MAL_OPTION_TEXT, offsetof(struct values, model), "DIR", NULL,
      "Base model: replay every version and check its weights' hash, too."},
     {"device", MAL_OPTION_TEXT, offsetof(struct values, device), "NAME", "auto",
-     "auto, cpu, cpu:bf16 or cuda:N."},
+     "auto, cpu, cpu:bf16 or cuda:N.", .check = mal_backend_check_name},
     {"json", MAL_OPTION_FLAG, offsetof(struct values, json), NULL, NULL,
      "Machine-readable report."},
     {0},

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/text.h"
 
 /* Name of the option that stands for the file of a configurable command. */
 static const char config_name[] = "config";
@@ -23,12 +24,13 @@ struct command_line {
 };
 
 bool mal_options_refuse(const struct mal_option_set *set, const char *format, ...) {
+    char text[1024];
     va_list args;
     va_start(args, format);
-    fprintf(stderr, "malmend %s: ", set->command);
-    vfprintf(stderr, format, args);
-    fprintf(stderr, "\nSee 'malmend %s --help'.\n", set->command);
+    vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    fprintf(stderr, "malmend %s: %s\nSee 'malmend %s --help'.\n", set->command,
+            mal_text_line(text), set->command);
     return false;
 }
 
@@ -218,9 +220,45 @@ end:
     return ok;
 }
 
+/* Where the value of an option is from, for messages. */
+static const char *source_of(const struct mal_option *option, const json_t *origins,
+                             char room[72]) {
+    mal_option_spell(option->name, "", false, room, 72);
+    const char *origin = json_string_value(json_object_get(origins, room));
+    if (origin) return origin;
+    if (option->positional) return option->metavar;
+    snprintf(room, 72, "--%s", option->name);
+    return room;
+}
+
+bool mal_options_check(const struct mal_option_set *set, const void *values,
+                       const json_t *origins, int *out_exit) {
+    *out_exit = 2;
+    for (size_t i = 0; set->options[i].name; i++) {
+        const struct mal_option *option = &set->options[i];
+        struct mal_error err = {0};
+        char room[72];
+        if (!option->check) continue;
+        const char *text = *(char *const *)((const char *)values + option->offset);
+        if (!text || option->check(text, &err)) continue;
+        if (err.status != MAL_NO_MEMORY)
+            return mal_options_refuse(set, "%s: %s", source_of(option, origins, room),
+                                      err.text);
+        *out_exit = 1;
+        return mal_options_no_memory(set);
+    }
+    return true;
+}
+
+int mal_options_misused(const struct mal_option_set *set, const struct mal_error *err) {
+    mal_options_refuse(set, "%s", err->text);
+    return err->status == MAL_NO_MEMORY ? 1 : 2;
+}
+
 bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
                        void *values, int *out_exit) {
-    return mal_options_parse_origins(set, argc, argv, values, NULL, out_exit);
+    return mal_options_parse_origins(set, argc, argv, values, NULL, out_exit) &&
+           mal_options_check(set, values, NULL, out_exit);
 }
 
 void mal_options_finish(const struct mal_option_set *set, void *values) {

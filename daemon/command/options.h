@@ -15,6 +15,8 @@
 
 #include <jansson.h>
 
+#include "core/error.h"
+
 /* What an option's field is, and what it holds where there is neither value nor default.
  */
 enum mal_option_kind {
@@ -39,8 +41,12 @@ struct mal_option {
     const char *help;     /* one or more sentences; the default is added */
     double min, max;      /* of numbers, inclusive; both 0: any, INFINITY: no upper end */
     bool required;
-    bool positional; /* given without `--name`, in the order of the table */
-    bool here_only;  /* not from the environment or a file: what is done, not how */
+    bool positional;   /* given without `--name`, in the order of the table */
+    bool here_only;    /* not from the environment or a file: what is done, not how */
+    bool may_be_empty; /* of texts: without it an empty one is refused */
+    /* Of a text: whether it is one of those the option takes; an error says which. NULL:
+     * any. What it names need not be there. */
+    bool (*check)(const char *text, struct mal_error *err);
 };
 
 struct mal_option_set {
@@ -56,11 +62,18 @@ struct mal_option_set {
  * mal_options_finish(). */
 bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
                        void *values, int *out_exit);
-/* As mal_options_parse(); *out_origins, on success only and owned by the caller: for each
- * option, its name with underscores, where its value is from ("--max-queue",
- * "MALMEND_MAX_QUEUE", "FILE: 'max_queue'", "default"; null: it has none). */
+/* As mal_options_parse(), but texts are not held against their `check`; *out_origins, on
+ * success only and owned by the caller: for each option, its name with underscores, where
+ * its value is from ("--max-queue", "MALMEND_MAX_QUEUE", "FILE: 'max_queue'", "default";
+ * null: it has none). */
 bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char **argv,
                                void *values, json_t **out_origins, int *out_exit);
+/* What mal_options_parse_origins() leaves: false as mal_options_parse(). */
+bool mal_options_check(const struct mal_option_set *set, const void *values,
+                       const json_t *origins, int *out_exit);
+/* Of options that do not go together: prints the error as those above and returns
+ * the exit code. */
+int mal_options_misused(const struct mal_option_set *set, const struct mal_error *err);
 /* The values as a configuration file has them, null where there is none; without those of
  * here_only. NULL: out of memory. */
 json_t *mal_options_to_json(const struct mal_option_set *set, const void *values);

@@ -132,7 +132,10 @@ bool mal_option_set_value(const struct mal_option_set *set,
                                       option->metavar);
         }
         return set_text(set, text, field);
-    case MAL_OPTION_TEXT: return set_text(set, text, field);
+    case MAL_OPTION_TEXT:
+        if (*text || option->may_be_empty) return set_text(set, text, field);
+        return mal_options_refuse(set, "%s: the text is empty, it takes %s", source,
+                                  option->metavar);
     case MAL_OPTION_FLAG:
         if (parse_flag(text, field)) return true;
         return refuse_value(set, source, text, "true or false");

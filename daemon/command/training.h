@@ -40,6 +40,9 @@ struct mal_training {
 
 /* ---- training_open.c ---- */
 
+/* Whether it is a text for n_edits. */
+bool mal_training_check_edits(const char *text, struct mal_error *err) MAL_CHECK;
+
 /* Model, data, editor and trainer, from the command line or where --resume left off. */
 bool mal_training_open(struct mal_training *training,
                        const struct mal_training_options *options,

@@ -29,13 +29,18 @@ static bool parse_range(const char *text, int64_t *out_min, int64_t *out_max,
     if (*stop == ':') max = strtoll(stop + 1, &stop, 10);
     if (stop == text || *stop || min < 1 || max < min || max > INT32_MAX) {
         return mal_fail(err, MAL_INVALID,
-                        "--n-edits: '%s' is not a number of facts, nor two of them with "
-                        "a colon between, the smaller first",
+                        "'%s' is not a number of facts, nor two of them with a colon "
+                        "between, the smaller first",
                         text);
     }
     *out_min = min;
     *out_max = max;
     return true;
+}
+
+bool mal_training_check_edits(const char *text, struct mal_error *err) {
+    int64_t min, max;
+    return parse_range(text, &min, &max, err);
 }
 
 static bool load_data(struct mal_training *t, const char *path,
@@ -69,10 +74,6 @@ static bool open_init(struct mal_training *t, struct mal_error *err) {
                    err) &&
               same("loss", o->loss, o->loss && (o->loss[0] == 'm') == means, err);
     if (!ok) return false;
-    if (o->modules) {
-        return mal_fail(err, MAL_INVALID,
-                        "--modules: the editor of --init says which it is for");
-    }
     struct mal_error own = {0};
     if (mal_editor_bind(editor, t->wb.model, &own)) return true;
     return mal_fail(err, own.status, "%s: %s", mal_file_shown(o->init), own.text);

@@ -246,6 +246,13 @@ bool mal_listen_name(int fd, bool has_tokens, char out_address[MAL_ADDRESS_BYTES
     return check_open(&a.inet, out_address, has_tokens, err);
 }
 
+bool mal_listen_check_form(const char *address, struct mal_error *err) {
+    struct sockaddr_un sun;
+    union inet_address a;
+    return strncmp(address, "unix:", 5) ? parse_inet(address, &a, err)
+                                        : parse_unix(address, &sun, err);
+}
+
 bool mal_listen_check(const char *address, bool has_tokens, struct mal_error *err) {
     union inet_address a;
     if (!strncmp(address, "unix:", 5)) return check_unix(address, err);

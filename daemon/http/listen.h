@@ -16,6 +16,8 @@ bool mal_listen(const char *address, bool has_tokens, int *out_fd,
                 char out_address[MAL_ADDRESS_BYTES], struct mal_error *err) MAL_CHECK;
 /* Whether what was bound is for this machine alone: loopback, or a Unix socket. */
 bool mal_listen_is_local(const char *out_address);
+/* Whether it is an address at all. */
+bool mal_listen_check_form(const char *address, struct mal_error *err) MAL_CHECK;
 /* What it would refuse, without binding. */
 bool mal_listen_check(const char *address, bool has_tokens,
                       struct mal_error *err) MAL_CHECK;

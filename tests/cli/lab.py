@@ -26,9 +26,9 @@ def demo_facts(name="demo-edit.json", n=None):
     return list(facts)[:n]
 
 
-def malmend(*args, stdin=b""):
+def malmend(*args, stdin=b"", env=None):
     return subprocess.run([MALMEND, *map(str, args)], input=stdin, capture_output=True,
-                          timeout=4 * harness.PATIENCE)
+                          timeout=4 * harness.PATIENCE, env={**os.environ, **(env or {})})
 
 
 def each(table):
@@ -72,6 +72,20 @@ class Lab(unittest.TestCase):
                  if not re.match(r"[a-z ]+: \d+ %, \d+ of \d+, ", line)]
         self.assertEqual(len(lines), 1, lines)
         self.assertTrue(lines[0].startswith("malmend: "), lines)
+        for text in says:
+            self.assertIn(str(text), lines[0])
+        self.assertEqual(done.stdout, b"")
+        self.assertEqual(snapshot(self.dir), before)
+        return lines[0]
+
+    def misused(self, *args, says=(), env=None):
+        """Exit 2, a line that says all this and where to read on, every file as it was."""
+        before = snapshot(self.dir)
+        done = malmend(*args, env=env)
+        self.assertEqual(done.returncode, 2, (args, done.stderr))
+        lines = done.stderr.decode(errors="replace").splitlines()
+        self.assertEqual(lines[1:], [f"See 'malmend {args[0]} --help'."])
+        self.assertTrue(lines[0].startswith(f"malmend {args[0]}: "), lines)
         for text in says:
             self.assertIn(str(text), lines[0])
         self.assertEqual(done.stdout, b"")

@@ -119,9 +119,9 @@ class InitEditor(Lab):
         args = ["init-editor", "--model", MODEL, "--method", "malmen", "--out", out]
         self.fails(*args, "--modules", "transformer.h.9.mlp.c_proj",
                    says=["transformer.h.9.mlp.c_proj"])
-        self.fails(*args, "--modules", ",", says=["--modules"])
+        self.misused(*args, "--modules", ",", says=["--modules: "])
         self.fails(*args, "--modules", ",".join(MODULES[:1] * 2), says=[MODULES[0], "twice"])
-        self.fails(*args, "--n-edits", "4", says=["--n-edits", "--data"])
+        self.misused(*args, "--n-edits", "4", says=["--n-edits", "--data"])
         self.fails(*args, "--data", self.dir / "none", says=[self.dir / "none"])
         self.fails("init-editor", "--model", MODEL, "--method", "ultraedit", "--out",
                    self.dir / "no/where", says=[self.dir / "no/where"])

@@ -105,11 +105,11 @@ class Editors(Made):
     def test_refused(self):
         out, few = self.dir / "refused", self.write("few", "Too little.\n")
         args = ["init-editor", "--model", self.model, "--out", out, "--method"]
-        self.fails(*args, "memit", says=["MEMIT needs --preserve"])
+        self.misused(*args, "memit", says=["MEMIT needs --preserve"])
         self.fails(*args, "memit", "--preserve", few, says=["11 tokens", "32 inputs"])
-        self.fails(*args, "ft", "--preserve", self.text, says=["--preserve", "FT"])
+        self.misused(*args, "ft", "--preserve", self.text, says=["--preserve", "FT"])
         for option in "--rank", "--blocks":
-            self.fails(*self.init(out, {}, option, 1), says=[option, "MEMIT has no use"])
+            self.misused(*self.init(out, {}, option, 1), says=[option, "MEMIT has no use"])
         for modules, says in ((PROJ.format(1), "last block"), ("transformer.h.0.mlp.c_fc", "MLP"),
                               (PROJ.format(0) + "," + PROJ.format(0), "twice")):
             self.fails(*self.init(out, {}, "--modules", modules), says=[says])

@@ -36,7 +36,7 @@ class Token(Lab):
 
     def test_refused(self):
         for name in ("local", "a b", "", "uid:0", "x" * 65):
-            self.fails("token", name, "read", says=["name"])
+            self.misused("token", name, "read", says=["NAME: "])
         self.assertEqual(malmend("token", "x" * 64, "read").returncode, 0)
         for args in (["ci", "boss"], ["ci"], [], ["ci", "read", "more"]):
             self.assertEqual(malmend("token", *args).returncode, 2)

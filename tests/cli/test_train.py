@@ -278,7 +278,7 @@ class Train(Lab):
         out = self.write("old", "what was there")
         args = ["train", *SMALL, "--out", out]
         for text in "0", "x", "8:4", "4:", ":4", "1:2:3":
-            self.fails(*args, "--n-edits", text, says=["--n-edits", text])
+            self.misused(*args, "--n-edits", text, says=["--n-edits: '" + text])
         self.fails(*args, "--data", self.dir / "none", says=[self.dir / "none"])
         long = self.write("long.ndjson", json.dumps({"prompt": "a " * 99, "target": "b"}) + "\n")
         self.fails(*args, "--data", long, says=["long.ndjson", "fact 0", "prompt", "64"])
@@ -300,8 +300,9 @@ class Train(Lab):
                 self.dir / "next", "--n-edits", 8, "--steps", 2]
         self.ok(*args)
         for option, value in (("--method", "mend"), ("--rank", 5), ("--blocks", 2),
-                              ("--modules", MODULES[2]), ("--loss", "microbatch_mean")):
+                              ("--loss", "microbatch_mean")):
             self.fails(*args, option, value, says=[option])
+        self.misused(*args, "--modules", MODULES[2], says=["--modules: the editor of --init"])
         ultraedit = self.editor("ultra")
         self.fails(*args[:6], ultraedit, *args[7:], says=["UltraEdit"])
 

@@ -57,8 +57,8 @@ class Editors(Lab):
         for hyper, says in (('{"step": 1}', "'step'"), ('{"steps": 1.5}', "'steps'"),
                             ('{"lr": -1}', "'lr'"), ('{"lr": "a"}', "'lr'"), ("[1]", "array"),
                             ("{", "--hyper"), ('{"lr": 1, "lr": 1}', "--hyper")):
-            self.fails("init-editor", "--model", self.model, "--method", "ft", "--hyper", hyper,
-                       "--out", out, says=["--hyper", says])
+            self.misused("init-editor", "--model", self.model, "--method", "ft", "--hyper", hyper,
+                         "--out", out, says=["--hyper", says])
         for method, odd, says in (("ft", ["--lr", "1"], ["--lr", "FT", "--hyper"]),
                                   ("locft-bf", ["--data", "none"], ["--data", "LocFT-BF"]),
                                   ("malmen", ["--hyper", "{}"], ["--hyper", "MALMEN"]),
@@ -67,11 +67,12 @@ class Editors(Lab):
                                     for method in ("ultraedit", "ft", "locft-bf")
                                     for option, value in (("--rank", "1920"), ("--blocks", "2"),
                                                           ("--seed", "0"), ("--contexts", "5"))),
-                                  ("locft-bf", ["--n-edits", "256"], ["--n-edits", "LocFT-BF"]),
-                                  ("ft", ["--modules", "h.9"], ["h.9"]),
-                                  ("ft", ["--modules", PROJ.format(0) + ".bias"], [".bias"])):
-            self.fails("init-editor", "--model", self.model, "--method", method, *odd, "--out", out,
-                       says=says)
+                                  ("locft-bf", ["--n-edits", "256"], ["--n-edits", "LocFT-BF"])):
+            self.misused("init-editor", "--model", self.model, "--method", method, *odd, "--out", out,
+                         says=says)
+        for module in "h.9", PROJ.format(0) + ".bias":
+            self.fails("init-editor", "--model", self.model, "--method", "ft", "--modules", module,
+                       "--out", out, says=[module])
 
     def test_kinds(self):
         """FT reads a target off a prompt's last position: a fact checker has none."""

@@ -170,8 +170,8 @@ class Start(unittest.TestCase):
         for address in ("nope", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "unix:",
                         "unix:/" + "x" * 200, "example.org:80", "[::1:80"):
             code, text = self.run_serve("--listen", address)
-            self.assertEqual(code, 1, text)
-            self.assertIn("listen address", text)
+            self.assertEqual(code, 2, text)
+            self.assertIn("--listen: listen address", text)
 
     def test_missing_model(self):
         code, text = self.run_serve("--listen", "127.0.0.1:0",
