@@ -5,6 +5,18 @@
 
 #include "core/alloc.h"
 
+const char *const mal_fact_members[] = {"id",        "prompt",  "target",
+                                        "subject",   "prompts", "rephrases",
+                                        "unrelated", "join",    NULL};
+const char *const mal_probe_members[] = {"prompt", "target", NULL};
+
+bool mal_fact_id_valid(const char *id) {
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789_.:-";
+    size_t n = strlen(id);
+    return n >= 1 && n <= MAL_FACT_ID && strspn(id, allowed) == n;
+}
+
 static void free_texts(char **texts, size_t n) {
     for (size_t i = 0; i < n; i++)
         mal_free(texts[i]);
@@ -24,6 +36,7 @@ void mal_fact_finish(struct mal_fact *fact) {
         mal_free(fact->unrelated[i].target);
     }
     mal_free(fact->unrelated);
+    mal_free(fact->odd);
     *fact = (struct mal_fact){0};
 }
 

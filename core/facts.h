@@ -2,6 +2,7 @@
 #ifndef MAL_FACTS_H
 #define MAL_FACTS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "core/error.h"
@@ -24,7 +25,20 @@ struct mal_fact {
     size_t n_rephrases;
     struct mal_probe *unrelated;
     size_t n_unrelated;
+    /* Of a fact of a file. */
+    bool of_set; /* in a form of the research data sets */
+    char *odd;   /* a member of the API's form that the API does not know, such as
+                    "/unrelated/0/traget"; NULL: none */
 };
+
+/* What the API's objects may have, each list up to NULL. */
+extern const char *const mal_fact_members[];
+extern const char *const mal_probe_members[];
+
+/* 1 to MAL_FACT_ID of A-Z a-z 0-9 _ . : - */
+enum { MAL_FACT_ID = 64 };
+
+bool mal_fact_id_valid(const char *id);
 
 void mal_fact_finish(struct mal_fact *fact);           /* frees the fields, zeroes */
 void mal_facts_free(struct mal_fact *facts, size_t n); /* takes NULL */
@@ -47,10 +61,11 @@ size_t mal_prompt_bytes(const char *prompt);
  * - CounterFact: prompt, target_new, rephrase_prompt, locality_prompt,
  *   locality_ground_truth (flat), or requested_rewrite, paraphrase_prompts,
  *   neighborhood_prompts (ROME's)
- * What has prompt and target is the API's whatever else it has. Records of the data sets
- * with nothing to teach are passed over: an empty alt or ans, the label NOT ENOUGH INFO,
- * no alternatives. Anything else that is wrong refuses the file; errors name file, record
- * and field. At least one fact; *out is owned by the caller: mal_facts_free(). */
+ * What has prompt and target is the API's whatever else it has (`odd`). Records of the
+ * data sets with nothing to teach are passed over: an empty alt or ans, the label NOT
+ * ENOUGH INFO, no alternatives. Anything else that is wrong refuses the file; errors name
+ * file, record and field. At least one fact; *out is owned by the caller:
+ * mal_facts_free(). */
 bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
                     struct mal_error *err) MAL_CHECK;
 

@@ -1,7 +1,8 @@
 /* facts_forms.c - the forms of one record: the API's and those of the research data sets.
  *
- * Which form a record has is told by its fields; fields that no form knows are ignored.
- * Texts are taken as they are, nothing is trimmed. */
+ * Which form a record has is told by its fields. Fields that a data set's form does not
+ * know are ignored, of those that the API's does not one is kept the name of. Texts are
+ * taken as they are, nothing is trimmed. */
 #include "core/facts_impl.h"
 
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include "core/alloc.h"
 #include "core/file.h"
 #include "core/json.h"
+#include "core/text.h"
 
 /* ---- Members of a record ---- */
 
@@ -125,9 +127,29 @@ static bool add_question_mark(struct mal_fact_place *at, struct mal_fact *fact,
 
 /* ---- The forms ---- */
 
+/* The first member of `object`, which is at `base` in the fact, that is none of `known`.
+ */
+static bool find_odd(struct mal_fact_place *at, const json_t *object, const char *base,
+                     const char *const *known, char **out, struct mal_error *err) {
+    for (void *it = json_object_iter((json_t *)object); it && !*out;
+         it = json_object_iter_next((json_t *)object, it)) {
+        char shown[MAL_TEXT_SHOWN], pointer[MAL_TEXT_SHOWN + 40];
+        const char *key = json_object_iter_key(it);
+        size_t i = 0;
+        while (known[i] && strcmp(known[i], key) != 0)
+            i++;
+        if (known[i]) continue;
+        (void)snprintf(pointer, sizeof pointer, "%s/%s", base,
+                       mal_text_shown(shown, key));
+        if (!copy(at, out, pointer, err)) return false;
+    }
+    return true;
+}
+
 static bool read_api(struct mal_fact_place *at, const json_t *record,
                      struct mal_fact *fact, struct mal_error *err) {
-    if (!need_text(at, record, "prompt", &fact->prompt, err) ||
+    if (!find_odd(at, record, "", mal_fact_members, &fact->odd, err) ||
+        !need_text(at, record, "prompt", &fact->prompt, err) ||
         !need_text(at, record, "target", &fact->target, err) ||
         !take_text(at, record, "id", &fact->id, err) ||
         !take_text(at, record, "subject", &fact->subject, err) ||
@@ -147,9 +169,12 @@ static bool read_api(struct mal_fact_place *at, const json_t *record,
         if (!json_is_object(probe))
             return mal_fact_fail(at, err, "'unrelated' %zu must be an object, it is %s",
                                  i, mal_json_type(probe));
+        char base[40];
+        (void)snprintf(base, sizeof base, "/unrelated/%zu", i);
         snprintf(at->member, sizeof at->member, "'unrelated' %zu: ", i);
         if (!need_text(at, probe, "prompt", &fact->unrelated[i].prompt, err) ||
-            !take_text(at, probe, "target", &fact->unrelated[i].target, err))
+            !take_text(at, probe, "target", &fact->unrelated[i].target, err) ||
+            !find_odd(at, probe, base, mal_probe_members, &fact->odd, err))
             return false;
         at->member[0] = '\0';
     }
@@ -302,12 +327,14 @@ bool mal_fact_read(struct mal_fact *fact, bool *taught, struct mal_fact_place *a
     *taught = true;
     if (member(record, "prompt") && member(record, "target"))
         return read_api(at, record, fact, err);
+    fact->of_set = true;
     if (member(record, "requested_rewrite")) return read_rome(at, record, fact, err);
     if (member(record, "src")) return read_zsre(at, record, fact, taught, err);
     if (member(record, "target_new")) return read_flat(at, record, fact, err);
     if (member(record, "claim")) return read_claim(at, record, fact, taught, err);
     if (member(record, "input")) return read_kilt(at, record, fact, taught, err);
     if (member(record, "alt")) return read_fever(at, record, fact, err);
+    fact->of_set = false;
     if (member(record, "prompt") || member(record, "target"))
         return read_api(at, record, fact, err);
     return mal_fact_fail(

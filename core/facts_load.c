@@ -88,6 +88,7 @@ static bool add_tab_line(struct list *list, const char *line, size_t bytes,
     struct mal_fact *fact = append(list, err);
     if (!fact) return false;
     size_t n_prompt = (size_t)(tab - line), n_target = (size_t)(end - tab - 1);
+    fact->of_set = true;
     fact->prompt = mal_calloc(n_prompt + 1, 1);
     fact->target = mal_calloc(n_target + 1, 1);
     if (!fact->prompt || !fact->target) return fail_memory(list, err);

@@ -32,11 +32,19 @@ struct mal_edits_request {
 
 /* `max_facts`: more is MAL_TOO_LARGE. Checks: prompt and target not empty (after trimming
  * the seam), valid UTF-8 without NUL, `id` of the request kept only if it is unique in it
- * and matches [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt or further phrasing
- * and different targets. */
+ * and matches [A-Za-z0-9_.:-]{1,64}, no two facts with the same prompt or further
+ * phrasing and different targets. */
 bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
                       struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
 void mal_edits_request_finish(struct mal_edits_request *request);
+
+/* What is said of the facts of one request together, for those of a file: `first` is the
+ * position of facts[0] in it. */
+bool mal_facts_agree(const struct mal_fact *facts, size_t n, size_t first,
+                     struct mal_error *err) MAL_CHECK;
+/* How many have a prompt or further phrasing of an earlier one, and another target. */
+bool mal_facts_contradicting(const struct mal_fact *facts, size_t n, size_t *out,
+                             struct mal_error *err) MAL_CHECK;
 
 /* Facts as NDJSON (a fact a line, blank lines skipped), as they arrive, with the same
  * checks. What stays in memory is the line that is not whole yet and 56 bytes a fact. */

@@ -65,18 +65,26 @@ static int by_id(const void *a, const void *b) {
     return order ? order : in_order(x, y);
 }
 
+/* From *i on, by text, the next that has another target than the first of its text. */
+static bool find_other(const struct mal_claim *list, size_t n, size_t *first, size_t *i) {
+    for (; *i < n; (*i)++) {
+        const struct mal_claim *one = &list[*first], *other = &list[*i];
+        if (memcmp(one->text, other->text, sizeof one->text) != 0) {
+            *first = *i;
+        } else if (memcmp(one->target, other->target, sizeof one->target) != 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool check_targets(struct mal_claim *list, size_t n, struct mal_error *err) {
     const struct mal_claim *later = NULL, *earlier = NULL;
     qsort(list, n, sizeof *list, by_text);
-    for (size_t i = 1, first = 0; i < n; i++) {
-        const struct mal_claim *one = &list[first], *other = &list[i];
-        if (memcmp(one->text, other->text, sizeof one->text) != 0) {
-            first = i;
-        } else if (memcmp(one->target, other->target, sizeof one->target) != 0 &&
-                   (!later || other->index < later->index)) {
-            later = other;
-            earlier = one;
-        }
+    for (size_t i = 1, first = 0; find_other(list, n, &first, &i); i++) {
+        if (later && later->index < list[i].index) continue;
+        later = &list[i];
+        earlier = &list[first];
     }
     if (!later) return true;
     char pointer[MAL_POINTER_BYTES];
@@ -113,12 +121,37 @@ void mal_claims_finish(struct mal_claims *claims) {
     *claims = (struct mal_claims){0};
 }
 
-bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n, struct mal_error *err) {
+static bool add_all(struct mal_claims *claims, const struct mal_fact *facts, size_t n,
+                    struct mal_error *err) {
+    for (size_t i = 0; i < n; i++) {
+        if (!mal_claims_add(claims, &facts[i], err)) return false;
+    }
+    return true;
+}
+
+bool mal_facts_agree(const struct mal_fact *facts, size_t n, size_t first,
+                     struct mal_error *err) {
+    struct mal_claims claims = {.n = first};
+    bool ok = add_all(&claims, facts, n, err) && mal_claims_check(&claims, err);
+    mal_claims_finish(&claims);
+    return ok;
+}
+
+bool mal_facts_contradicting(const struct mal_fact *facts, size_t n, size_t *out,
+                             struct mal_error *err) {
     struct mal_claims claims = {0};
-    bool ok = true;
-    for (size_t i = 0; i < n && ok; i++)
-        ok = mal_claims_add(&claims, &facts[i], err);
-    ok = ok && mal_claims_check(&claims, err);
+    bool *other = mal_calloc(n + 1, sizeof *other);
+    bool ok = other || mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", n);
+    ok = ok && add_all(&claims, facts, n, err);
+    if (ok) qsort(claims.list, claims.n_claims, sizeof *claims.list, by_text);
+    *out = 0;
+    for (size_t i = 1, first = 0;
+         ok && find_other(claims.list, claims.n_claims, &first, &i); i++) {
+        bool *seen = &other[claims.list[i].index];
+        *out += !*seen;
+        *seen = true;
+    }
+    mal_free(other);
     mal_claims_finish(&claims);
     return ok;
 }

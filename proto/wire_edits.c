@@ -21,7 +21,7 @@ bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err) 
 
 /* Checks that look at all facts, then each fact's stored text. */
 static bool complete(struct mal_edits_request *request, struct mal_error *err) {
-    if (!mal_wire_facts_agree(request->facts, request->n_facts, err)) return false;
+    if (!mal_facts_agree(request->facts, request->n_facts, 0, err)) return false;
     request->facts_json = mal_calloc(request->n_facts, sizeof *request->facts_json);
     if (!request->facts_json) return mal_fail(err, MAL_NO_MEMORY, "facts of the request");
     for (size_t i = 0; i < request->n_facts; i++) {

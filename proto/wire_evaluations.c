@@ -18,7 +18,7 @@ static bool read_what(const json_t *root, size_t max_facts,
     if (!request->suite) {
         return mal_wire_facts(root, "an array of facts, or /suite", max_facts,
                               &request->facts, &request->n_facts, err) &&
-               mal_wire_facts_agree(request->facts, request->n_facts, err);
+               mal_facts_agree(request->facts, request->n_facts, 0, err);
     }
     const json_t *facts = json_object_get(root, "facts");
     return !facts || json_is_null(facts) ||

@@ -5,18 +5,13 @@
 #include "core/alloc.h"
 #include "proto/wire_impl.h"
 
-enum { MAX_ID = 64 };
-
 /* ---- Reading ---- */
 
 bool mal_wire_check_id(const char *id, const char *pointer, struct mal_error *err) {
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-                                  "0123456789_.:-";
-    size_t n = strlen(id);
-    if (n >= 1 && n <= MAX_ID && strspn(id, allowed) == n) return true;
+    if (mal_fact_id_valid(id)) return true;
     return mal_fail_at(err, MAL_INVALID, pointer,
                        "%s: expected 1 to %d of the characters A-Z a-z 0-9 _ . : -",
-                       pointer, MAX_ID);
+                       pointer, MAL_FACT_ID);
 }
 
 static bool read_id(const json_t *object, const char *base, char **out,
@@ -33,9 +28,8 @@ static bool read_id(const json_t *object, const char *base, char **out,
 
 static bool read_probe(const json_t *value, const char *base, struct mal_probe *out,
                        struct mal_error *err) {
-    static const char *const known[] = {"prompt", "target", NULL};
     if (!json_is_object(value)) return mal_wire_wrong_type(value, base, "an object", err);
-    if (!mal_wire_only(value, base, known, err)) return false;
+    if (!mal_wire_only(value, base, mal_probe_members, err)) return false;
     if (!mal_wire_text_filled(value, base, "prompt", &out->prompt, err)) return false;
     const json_t *target = json_object_get(value, "target");
     if (!target || json_is_null(target)) return true;
@@ -66,16 +60,13 @@ static bool read_unrelated(const json_t *object, const char *base, struct mal_fa
 
 bool mal_wire_fact(const json_t *object, const char *base, struct mal_fact *out,
                    struct mal_error *err) {
-    static const char *const known[] = {"id",        "prompt",  "target",
-                                        "subject",   "prompts", "rephrases",
-                                        "unrelated", "join",    NULL};
     static const struct mal_wire_list prompts = {.key = "prompts"};
     static const struct mal_wire_list rephrases = {.key = "rephrases"};
     struct mal_fact fact = {0};
     if (!json_is_object(object)) {
         return mal_wire_wrong_type(object, base, "a Fact object", err);
     }
-    if (!mal_wire_only(object, base, known, err) ||
+    if (!mal_wire_only(object, base, mal_fact_members, err) ||
         !read_id(object, base, &fact.id, err) ||
         !mal_wire_text_filled(object, base, "prompt", &fact.prompt, err) ||
         !mal_wire_text_filled(object, base, "target", &fact.target, err) ||

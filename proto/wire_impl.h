@@ -93,9 +93,6 @@ bool mal_claims_add(struct mal_claims *claims, const struct mal_fact *fact,
  */
 bool mal_claims_check(struct mal_claims *claims, struct mal_error *err) MAL_CHECK;
 void mal_claims_finish(struct mal_claims *claims);
-/* The same of facts that are all there. */
-bool mal_wire_facts_agree(const struct mal_fact *facts, size_t n,
-                          struct mal_error *err) MAL_CHECK;
 
 /* What an id of a fact or a job may be made of. */
 bool mal_wire_check_id(const char *id, const char *pointer,

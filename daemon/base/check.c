@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "core/example.h"
+#include "core/file.h"
+#include "proto/wire.h"
 
 bool mal_check_model(const struct mal_model *model, const struct mal_tokenizer *tok,
                      const char *dir, struct mal_error *err) {
@@ -108,4 +110,37 @@ bool mal_check_facts_of(const char *path, const struct mal_model *model,
     int64_t tokens;
     if (mal_check_facts(model, tok, editor, facts, n, 0, &tokens, err)) return true;
     return mal_fail_wrap(err, "%s: %s", path, err->pointer);
+}
+
+/* ---- As a request ---- */
+
+bool mal_check_facts_form(const char *path, const struct mal_fact *facts, size_t n,
+                          struct mal_error *err) {
+    const char *shown = mal_file_shown(path);
+    for (size_t i = 0; i < n; i++) {
+        const struct mal_fact *fact = &facts[i];
+        if (fact->odd) {
+            return mal_fail(err, MAL_INVALID, "%s: /facts/%zu%s: there is no such member",
+                            shown, i, fact->odd);
+        }
+        if (!fact->of_set && fact->id && !mal_fact_id_valid(fact->id)) {
+            return mal_fail(err, MAL_INVALID,
+                            "%s: /facts/%zu/id: expected 1 to %d of the characters A-Z "
+                            "a-z 0-9 _ . : -",
+                            shown, i, MAL_FACT_ID);
+        }
+    }
+    return true;
+}
+
+bool mal_check_facts_agree(const char *path, const struct mal_fact *facts, size_t n,
+                           size_t batch, size_t *out_contradicting,
+                           struct mal_error *err) {
+    bool of_set = false, ok = true;
+    for (size_t i = 0; i < n; i++)
+        of_set = of_set || facts[i].of_set;
+    for (size_t i = 0; ok && batch > 0 && !of_set && i < n; i += batch)
+        ok = mal_facts_agree(facts + i, n - i < batch ? n - i : batch, i, err);
+    ok = ok && mal_facts_contradicting(facts, n, out_contradicting, err);
+    return ok || mal_fail_wrap(err, "%s", mal_file_shown(path));
 }

@@ -35,5 +35,16 @@ bool mal_check_facts_of(const char *path, const struct mal_model *model,
                         const struct mal_tokenizer *tok, const struct mal_editor *editor,
                         const struct mal_fact *facts, size_t n,
                         struct mal_error *err) MAL_CHECK;
+/* What the API asks of facts beyond that, of facts of a file that are to be taught: no
+ * members that it does not know, ids as they may be. Data sets have forms of their own.
+ */
+bool mal_check_facts_form(const char *path, const struct mal_fact *facts, size_t n,
+                          struct mal_error *err) MAL_CHECK;
+/* And of those taught together, `batch` at a time: that ids differ, and no two have one
+ * prompt and different targets. *out_contradicting: how many have that anywhere in the
+ * file; in a data set this is nobody's mistake and refuses none. */
+bool mal_check_facts_agree(const char *path, const struct mal_fact *facts, size_t n,
+                           size_t batch, size_t *out_contradicting,
+                           struct mal_error *err) MAL_CHECK;
 
 #endif

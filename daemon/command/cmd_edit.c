@@ -248,6 +248,7 @@ static bool run(const struct values *v, struct mal_error *err) {
     struct outcome outcome = {0};
     double begin = mal_clock_seconds();
     bool ok = mal_facts_load(&facts, &n, v->facts, err) &&
+              mal_workbench_check_facts(v->facts, facts, n, n, err) &&
               (!v->out || mal_workbench_check_out(v->out, err)) &&
               (!v->save_model || mal_workbench_check_dir(v->save_model, err)) &&
               mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&

@@ -131,6 +131,7 @@ static bool run(const struct values *v, struct mal_error *err) {
     size_t n = 0, n_used = 0;
     bool ok =
         mal_facts_load(&facts, &n, v->data, err) && choose_facts(v, n, &n_used, err) &&
+        mal_workbench_check_facts(v->data, facts, n_used, (size_t)v->n_edits, err) &&
         (!v->report || mal_workbench_check_out(v->report, err)) &&
         (!v->per_fact || mal_workbench_check_out(v->per_fact, err)) &&
         mal_workbench_open(&wb, v->model, v->device, v->editor, NULL, err) &&

@@ -197,6 +197,10 @@ static bool search(struct mal_workbench *wb, const struct values *v,
     struct mal_fact *facts = NULL;
     size_t n = 0;
     if (!mal_facts_load(&facts, &n, v->data, err)) return false;
+    if (!mal_check_facts_form(v->data, facts, n, err)) {
+        mal_facts_free(facts, n);
+        return false;
+    }
     size_t most = (size_t)or_else(v->n_edits, N_EDITS), n_used = n < most ? n : most;
     struct mal_bar bar;
     struct mal_progress progress = {tick, &bar};

@@ -46,7 +46,9 @@ bool mal_training_check_edits(const char *text, struct mal_error *err) {
 static bool load_data(struct mal_training *t, const char *path,
                       struct mal_train_data *out, struct mal_fact **out_facts,
                       size_t *out_n, struct mal_error *err) {
-    if (!mal_facts_load(out_facts, out_n, path, err)) return false;
+    if (!mal_facts_load(out_facts, out_n, path, err) ||
+        !mal_workbench_check_facts(path, *out_facts, *out_n, 0, err))
+        return false;
     struct mal_error own = {0};
     if (mal_train_data_make(out, t->wb.model, t->wb.tok, *out_facts, *out_n, &own))
         return true;

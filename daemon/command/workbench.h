@@ -62,6 +62,11 @@ bool mal_workbench_make_editor(struct mal_workbench *wb, const char *data,
                                const struct mal_fact *facts, size_t n, bool json,
                                struct mal_instant_report *report,
                                struct mal_error *err) MAL_CHECK;
+/* What the API would say of facts of a file, posted `batch` at a time (0: they are taught
+ * in draws, which may hold anything): what it refuses is refused, and of those that
+ * contradict each other otherwise stderr tells how many. */
+bool mal_workbench_check_facts(const char *path, const struct mal_fact *facts, size_t n,
+                               size_t batch, struct mal_error *err) MAL_CHECK;
 /* On stderr, if `n` facts are more than the editor is made for. */
 void mal_workbench_warn(const struct mal_workbench *wb, size_t n);
 

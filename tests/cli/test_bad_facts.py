@@ -38,6 +38,12 @@ TABLE = [
     ("unrelated_type", second(unrelated=["c"]), ["line 2", "unrelated"]),
     ("too_long", second(prompt="x" * 64), ["/facts/1/prompt:", "64"]),
     ("prompts_too_long", second(prompts=["d", "x" * 64]), ["/facts/1/prompts/1:", "64"]),
+    ("unknown_member", second(promts=["d"]), ["/facts/1/promts:", "no such member"]),
+    ("unknown_in_unrelated", second(unrelated=[{"prompt": "e"}, {"prompt": "d", "answer": "e"}]),
+     ["/facts/1/unrelated/1/answer:", "no such member"]),
+    ("as_listed", second(state="live"), ["/facts/1/state:"]),
+    ("id", second(id="a b"), ["/facts/1/id:"]),
+    ("long_id", second(id=65 * "x"), ["/facts/1/id:"]),
     ("rephrase_too_long", second(rephrases=["x" * 64]), ["/facts/1/rephrases/0:", "64"]),
 ]
 
@@ -60,6 +66,49 @@ class BadFacts(Lab):
         self.fails("init-editor", "--model", self.model, "--method", "ultraedit", "--modules",
                    ",".join(TINY_MODULES), "--data", facts, "--out", self.dir / "editor2",
                    says=[facts, *says])
+
+    def test_together(self):
+        """What one request is refused for, one batch is; apart they may be as they like."""
+        for change, says in (({"prompt": "a "}, "/facts/1/target contradicts /facts/0"),
+                             ({"prompt": "x", "prompts": ["y", "a"]}, "/facts/1/target contradicts"),
+                             ({"prompt": "x", "id": "one"}, "/facts/1/id: /facts/0 has the same id")):
+            facts = self.write("facts", lines({**GOOD, "id": "one"}, {"target": "c", **change}))
+            self.fails(*self.edit(facts), says=[facts, says])
+            self.fails("eval", "--model", self.model, "--editor", self.ultra, "--data", facts,
+                       says=[facts, says])
+            done = malmend("eval", "--model", self.model, "--editor", self.ultra, "--data", facts,
+                           "--n-edits", 1)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(b"1 of 2 facts have the prompt of an earlier one" in done.stderr,
+                             "id" not in change)
+        same = self.write("same", lines(GOOD, {"prompt": "a ", "target": " b"}))
+        self.assertEqual(malmend(*self.edit(same)[:7]).stderr.count(b"earlier"), 0)
+
+    def test_data_sets(self):
+        """In them nobody wrote what contradicts: it is counted and said."""
+        sets = {"zsre": [{"src": "a", "alt": x, "pred": "y", "answers": ["z"]} for x in "bcb"],
+                "flat": [{"prompt": "a", "target_new": x, "case_id": 7, "id": "?"} for x in "bcb"],
+                "fever": [{"claim": "a", "label": x, "id": 1} for x in ("SUPPORTS", "REFUTES", "SUPPORTS")]}
+        for name, records in sets.items():
+            facts = self.write(name, lines(*records))
+            done = malmend(*self.edit(facts)[:7])
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertIn(f"{facts}: 1 of 3 facts have the prompt of an earlier one and another target",
+                          done.stderr.decode())
+        pairs = self.write("pairs", "a\tb\na\tc\na\td\n")
+        self.assertIn(b"2 of 3 facts", malmend(*self.edit(pairs)[:7]).stderr)
+
+    def test_training(self):
+        """Any draw of them may hold two: said, and not refused."""
+        args = ["train", "--model", self.model, "--modules", TINY_MODULES[0], "--rank", 2, "--n-edits",
+                2, "--lr", 1, "--steps", 1, "--out", self.dir / "trained"]
+        self.fails(*args, "--data", self.write("facts", second(rephrase="x")),
+                   says=[self.dir / "facts", "/facts/1/rephrase:"])
+        many = [{"prompt": "a", "target": x, "rephrases": ["c"], "unrelated": [{"prompt": "d", "target": "e"}]}
+                for x in "bc"]
+        done = malmend(*args, "--data", self.write("many", lines(*many)))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(b"1 of 2 facts", done.stderr)
 
     def test_missing(self):
         self.fails(*self.edit(self.dir / "none"), says=[self.dir / "none"])

@@ -30,6 +30,8 @@ static void check_full(const struct mal_fact *f) {
     assert_text(f->unrelated[0].target, "t");
     assert_text(f->unrelated[1].prompt, "q");
     assert_text(f->unrelated[1].target, NULL);
+    assert_false(f->of_set);
+    assert_text(f->odd, "/unknown"); /* the first */
 }
 
 static void check_small(const struct mal_fact *f) {
@@ -39,6 +41,8 @@ static void check_small(const struct mal_fact *f) {
     assert_text(f->subject, NULL);
     assert_text(f->join, NULL);
     assert_int_equal(f->n_prompts + f->n_rephrases + f->n_unrelated, 0);
+    assert_false(f->of_set);
+    assert_text(f->odd, NULL);
 }
 
 static void test_api_forms(void **state) {
@@ -73,6 +77,8 @@ static void test_zsre(void **state) {
     assert_int_equal(l.n, 2);
     assert_text(l.facts[0].prompt, "Which family?");
     assert_text(l.facts[0].target, " species");
+    assert_true(l.facts[0].of_set);
+    assert_text(l.facts[0].odd, NULL);
     assert_text(l.facts[0].subject, "Ramalinaceae");
     assert_int_equal(l.facts[0].n_rephrases, 1);
     assert_text(l.facts[0].rephrases[0], "What family?");
