@@ -40,6 +40,14 @@ static void shuffle(struct piece *pieces, size_t n) {
     }
 }
 
+bool mal_perplexity_has_tokens(enum mal_model_kind kind,
+                               const struct mal_preserve_texts *texts) {
+    bool any = false;
+    for (size_t i = 0; !any && i < texts->n; i++)
+        any = n_labels_of(texts, i) > 0;
+    return any && kind != MAL_MODEL_CLASSIFIER;
+}
+
 /* *out (n) is owned by the caller. */
 static bool choose_pieces(const struct mal_preserve_texts *texts, int64_t max_tokens,
                           struct piece **out, size_t *out_n, struct mal_error *err) {

@@ -18,5 +18,8 @@ bool mal_perplexity_measure(struct mal_model *model,
                             const struct mal_preserve_texts *texts, int64_t max_tokens,
                             bool (*tick)(void *), void *tick_arg, double *out,
                             struct mal_error *err) MAL_CHECK;
+/* Whether there is such a token. */
+bool mal_perplexity_has_tokens(enum mal_model_kind kind,
+                               const struct mal_preserve_texts *texts);
 
 #endif

@@ -35,6 +35,11 @@ static void on_fault(void *arg, const char *option, const struct mal_error *err)
     add(report, report->problems, option, err->text);
 }
 
+static void on_warning(void *arg, const char *option, const char *detail) {
+    struct report *report = arg;
+    add(report, report->warnings, option, detail);
+}
+
 /* ---- Parts ---- */
 
 static void look_at_listen(struct report *report) {
@@ -108,6 +113,7 @@ static void look_at_engine(struct report *report, struct mal_store *store) {
     report->engine.store = store;
     report->engine.suites = &suites;
     report->engine.fault = on_fault;
+    report->engine.warn = on_warning;
     report->engine.arg = report;
     mal_engine_check(&report->engine);
     mal_suites_finish(&suites);

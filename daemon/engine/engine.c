@@ -288,9 +288,19 @@ bool mal_engine_is_joint(const struct mal_engine *engine) {
     return engine->joint;
 }
 
-bool mal_engine_lacks_texts(const struct mal_engine *engine) {
-    return mal_gate_asks(&engine->gate, MAL_GATE_PERPLEXITY_GROWTH) && engine->editor &&
-           isnan(engine->base_perplexity);
+const char *mal_engine_why_no_perplexity(const struct mal_engine *engine) {
+    bool checker =
+        engine->model && mal_model_info(engine->model)->kind == MAL_MODEL_CLASSIFIER;
+    return checker ? "--gate-max-perplexity-growth is given, and a fact checker has no "
+                     "perplexity"
+                   : "--gate-max-perplexity-growth is given, and neither --preserve nor "
+                     "the editor has a text to measure it on";
+}
+
+const char *mal_engine_lacks_texts(const struct mal_engine *engine) {
+    bool lacks = mal_gate_asks(&engine->gate, MAL_GATE_PERPLEXITY_GROWTH) &&
+                 engine->editor && isnan(engine->base_perplexity);
+    return lacks ? mal_engine_why_no_perplexity(engine) : NULL;
 }
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine) {

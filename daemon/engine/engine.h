@@ -74,8 +74,9 @@ MAL_CHECK static inline bool mal_engine_need_joint(bool joint, struct mal_error 
 }
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *engine);
-/* Whether that gate asks for a perplexity, and there is no text to measure one on. */
-bool mal_engine_lacks_texts(const struct mal_engine *engine);
+/* That gate asks for a perplexity, and why there is none to be measured; NULL: it does
+ * not, or there is. */
+const char *mal_engine_lacks_texts(const struct mal_engine *engine);
 
 /* NULL: none yet. For the engine's thread. */
 const struct mal_editor *mal_engine_editor(const struct mal_engine *engine);

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 
 #include "core/alloc.h"
+#include "core/editor/perplexity.h"
 #include "core/facts.h"
+#include "core/prompts_load.h"
 #include "daemon/base/check.h"
 #include "daemon/engine/engine_impl.h"
 #include "daemon/engine/history.h"
@@ -15,6 +17,8 @@ struct look {
     struct mal_engine_check *check;
     struct mal_engine engine; /* no device, no weights: what may be asked of its parts is
                                  what touches neither */
+    bool fits;                /* the model and its tokenizer are there and go together */
+    bool no_texts;            /* of --preserve, which has a fault */
 };
 
 static bool fault(const struct look *look, const char *option,
@@ -44,14 +48,30 @@ static bool look_at_model(struct look *look) {
 
 /* ---- Texts and facts ---- */
 
+static bool pass(void *arg, const struct mal_prompt *prompt, struct mal_error *err) {
+    (void)arg, (void)prompt, (void)err;
+    return true;
+}
+
+static void look_at_preserve(struct look *look) {
+    struct mal_engine *engine = &look->engine;
+    struct mal_error err = {0};
+    const char *path = look->check->options->preserve;
+    look->no_texts =
+        path && !(look->fits ? mal_preserve_texts_load(&engine->preserve_texts, path,
+                                                       engine->model, engine->tok, &err)
+                             : mal_prompts_load(path, false, pass, NULL, &err));
+    if (look->no_texts) fault(look, "preserve", &err);
+}
+
 static void look_at_data(struct look *look) {
     struct mal_fact *facts = NULL;
     size_t n = 0;
     struct mal_error err = {0};
     const char *path = look->check->data;
     if (!mal_facts_load(&facts, &n, path, &err) ||
-        !mal_check_facts_of(path, look->engine.model, look->engine.tok, NULL, facts, n,
-                            &err))
+        (look->fits && !mal_check_facts_of(path, look->engine.model, look->engine.tok,
+                                           NULL, facts, n, &err)))
         fault(look, "data", &err);
     mal_facts_free(facts, n);
 }
@@ -59,15 +79,13 @@ static void look_at_data(struct look *look) {
 static void look_at_texts(struct look *look) {
     const struct mal_engine_options *o = look->check->options;
     struct mal_engine *engine = &look->engine;
-    struct mal_error err = {0}, probes_err = {0}, suites_err = {0};
-    if (o->preserve && !mal_preserve_texts_load(&engine->preserve_texts, o->preserve,
-                                                engine->model, engine->tok, &err))
-        fault(look, "preserve", &err);
-    if (o->probes &&
-        (!mal_probes_load(&engine->probes, o->probes, &probes_err) ||
-         !mal_probes_check(&engine->probes, engine->model, engine->tok, &probes_err)))
+    struct mal_error probes_err = {0}, suites_err = {0};
+    look_at_preserve(look);
+    if (o->probes && (!mal_probes_load(&engine->probes, o->probes, &probes_err) ||
+                      (look->fits && !mal_probes_check(&engine->probes, engine->model,
+                                                       engine->tok, &probes_err))))
         fault(look, "probes", &probes_err);
-    if (!mal_suites_check(look->check->suites, engine, &suites_err))
+    if (look->fits && !mal_suites_check(look->check->suites, engine, &suites_err))
         fault(look, "suites", &suites_err);
     if (look->check->data && !mal_engine_editor_path(o)) look_at_data(look);
 }
@@ -83,7 +101,7 @@ static bool look_at_editor(struct look *look, const char *path) {
         (void)snprintf(check->editor_path, sizeof check->editor_path, "%s", path);
         (void)snprintf(check->editor_method, sizeof check->editor_method, "%s",
                        engine->editor->method->name);
-        ok = mal_engine_bind_editor(engine, engine->editor, &err) ||
+        ok = !engine->model || mal_engine_bind_editor(engine, engine->editor, &err) ||
              mal_fail_wrap(&err, "%s", path);
     }
     return ok || fault(look, "editor", &err);
@@ -115,26 +133,46 @@ static void look_at_modules(struct look *look) {
     bool ok = true;
     if (path) {
         ok = look_at_editor(look, path);
+    } else if (!engine->model) {
+        return;
     } else if ((look->check->store &&
                 !mal_store_get_meta(look->check->store, "modules", &modules, &err)) ||
                !mal_engine_choose_modules(engine, modules, &err)) {
         ok = fault(look, "db", &err);
     }
     mal_free(modules);
-    if (!ok) return;
+    if (!ok || !engine->model) return;
     look->check->n_modules = mal_model_n_edits(engine->model);
     if (!mal_engine_name_modules(engine, &err)) fault(look, "model", &err);
+}
+
+/* As mal_engine_lacks_texts() will say. */
+static void look_at_gate(const struct look *look) {
+    static const struct mal_preserve_texts none;
+    const struct mal_engine *engine = &look->engine;
+    const struct mal_preserve_texts *texts = &none;
+    enum mal_model_kind kind = MAL_MODEL_CAUSAL;
+    const struct mal_engine_options *o = look->check->options;
+    bool unread = look->no_texts || (o->preserve && !look->fits) ||
+                  (mal_engine_editor_path(o) && !engine->editor);
+    if (!mal_gate_asks(&engine->gate, MAL_GATE_PERPLEXITY_GROWTH) || unread) return;
+    if (engine->model) kind = mal_model_info(engine->model)->kind;
+    if (engine->editor || engine->preserve_texts.n > 0) texts = mal_engine_texts(engine);
+    if (!mal_perplexity_has_tokens(kind, texts)) {
+        look->check->warn(look->check->arg, "gate_max_perplexity_growth",
+                          mal_engine_why_no_perplexity(engine));
+    }
 }
 
 void mal_engine_check(struct mal_engine_check *check) {
     struct look look = {.check = check};
     struct mal_engine *engine = &look.engine;
     mal_engine_set_options(engine, check->options);
-    if (look_at_model(&look)) {
-        look_at_texts(&look);
-        look_at_modules(&look);
-        if (check->store) look_at_database(&look);
-    }
+    look.fits = look_at_model(&look);
+    look_at_texts(&look);
+    look_at_modules(&look);
+    look_at_gate(&look);
+    if (look.fits && check->store) look_at_database(&look);
     mal_probes_finish(&engine->probes);
     mal_preserve_texts_finish(&engine->preserve_texts);
     mal_editor_close(engine->editor);

@@ -13,6 +13,8 @@ struct mal_engine_check {
     struct mal_store *store; /* a reader of the database; NULL: there is none yet */
     /* Called for each fault with the option it is one of. */
     void (*fault)(void *arg, const char *option, const struct mal_error *err);
+    /* And for what does not keep the daemon from starting, but from what was asked. */
+    void (*warn)(void *arg, const char *option, const char *detail);
     void *arg;
     /* Out: what there is. */
     char architecture[16], dtype[8]; /* empty: the model cannot be read */
@@ -23,7 +25,8 @@ struct mal_engine_check {
 };
 
 /* Everything of mal_engine_open() and mal_engine_recover() that needs no device, as far
- * as it can be told: what depends on a file that cannot be read is not looked at. Reads
+ * as it can be told: each file is looked at, and held against the others that are whole.
+ * Reads
  * every byte of the model where the editor or the database names the model it is for. */
 void mal_engine_check(struct mal_engine_check *check);
 

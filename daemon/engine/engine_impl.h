@@ -51,6 +51,8 @@ bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor
                             struct mal_error *err) MAL_CHECK;
 /* engine->modules_json */
 bool mal_engine_name_modules(struct mal_engine *engine, struct mal_error *err) MAL_CHECK;
+/* Of a model, if it is there, without texts to measure one on. */
+const char *mal_engine_why_no_perplexity(const struct mal_engine *engine);
 
 /* The thread of reads has what it needs, where it is asked for (engine_reads.c). */
 bool mal_engine_open_reads(struct mal_engine *engine, const char *read_stream,

@@ -10,11 +10,8 @@ static void tell_editor(struct mal_worker *worker) {
     const struct mal_editor *editor = mal_engine_editor(worker->engine);
     if (!editor) return;
     mal_status_set_editor(worker->o.status, editor->method->name);
-    if (mal_engine_lacks_texts(worker->engine)) {
-        mal_log("warning", "perplexity is not measured", "{s:s}", "detail",
-                "--gate-max-perplexity-growth is given, and neither --preserve nor the "
-                "editor has a text to measure it on");
-    }
+    const char *why = mal_engine_lacks_texts(worker->engine);
+    if (why) mal_log("warning", "perplexity is not measured", "{s:s}", "detail", why);
 }
 
 bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *facts,

@@ -177,6 +177,42 @@ class Fit(Checking):
         (model / "tokenizer.json").unlink()
         self.assertIn("tokenizer", self.problems(model=model, editor=None)["model"])
 
+    def test_without_a_model(self):
+        """Its fault hides none of the other files'."""
+        bad = self.write("bad.json", "[{]")
+        no_tokenizer = tiny_model(self.dir / "untokenized")
+        (no_tokenizer / "tokenizer.json").unlink()
+        for model in "none", no_tokenizer:
+            found = self.problems(model=model, editor=bad, preserve=bad, probes=bad)
+            self.assertEqual(set(found), {"model", "editor", "preserve", "probes"})
+            for option in "editor", "preserve", "probes":
+                self.assertIn(str(bad), found[option])
+            found = self.problems(model=model, editor=None, data=bad)
+            self.assertEqual(set(found), {"model", "data"})
+        report = self.check_config(code=1, model="none", data=bad)
+        self.assertEqual(report["found"]["editor"], {"file": str(EDITOR), "method": "malmen"})
+        self.assertIn("in the model, the editor has", self.problems(model=no_tokenizer)["editor"])
+
+    def warnings(self, code=0, **options):
+        report = self.check_config("--gate-max-perplexity-growth", 0.1, code=code, **options)
+        return {w["option"]: w["detail"] for w in report["warnings"]}
+
+    def test_perplexity(self):
+        """A gate that will not be measured."""
+        text = self.write("text.txt", "Ordinary text, of more than a token.\n")
+        bare = self.editor("bare", method="ultraedit")
+        lacks = {"gate_max_perplexity_growth": "--gate-max-perplexity-growth is given, and neither "
+                                               "--preserve nor the editor has a text to measure it on"}
+        self.assertEqual(self.warnings(editor=bare), lacks)
+        self.assertEqual(self.warnings(editor=None), lacks)
+        self.assertEqual(self.warnings(editor=bare, model="none", code=1), lacks)
+        self.assertEqual(self.warnings(editor=bare, preserve=text), {})
+        self.assertEqual(self.warnings(editor="none", code=1), {})
+        self.assertEqual(self.warnings(editor=bare, preserve="none", code=1), {})
+        case = CASES / "bert-malmen"
+        said = self.warnings(model=case / "model", editor=case / "editor.safetensors", preserve=text)
+        self.assertIn("a fact checker has no perplexity", said["gate_max_perplexity_growth"])
+
     @unittest.skipIf(os.geteuid() != 0, "needs another user")
     def test_read_only(self):
         """Another user's directory: root may write anywhere."""

@@ -444,8 +444,8 @@ bool mal_engine_is_joint(const struct mal_engine *e) {
     return e->joint;
 }
 
-bool mal_engine_lacks_texts(const struct mal_engine *e) {
-    return false;
+const char *mal_engine_lacks_texts(const struct mal_engine *e) {
+    return NULL;
 }
 
 const struct mal_gate *mal_engine_gate(const struct mal_engine *e) {
