@@ -56,7 +56,6 @@ void mal_export_tick(const struct mal_export *ex, size_t done) {
 
 struct tensors {
     const struct mal_export *ex;
-    const size_t *module; /* of each entry */
     struct mal_st_entry *entries;
     char (*names)[256];
     size_t done;
@@ -158,71 +157,27 @@ bool mal_export_delta(const struct mal_export *ex, struct mal_new_file *file,
 
 /* ---- The weights ---- */
 
-static size_t weight_bytes(const struct mal_export_module *module) {
-    return (size_t)(module->d_in * module->d_out) * mal_dtype_size(module->dtype);
-}
-
-static bool read_weight(const struct mal_export *ex, size_t m, char **out,
-                        struct mal_error *err) {
-    *out = mal_malloc(weight_bytes(&ex->modules[m]));
-    if (!*out) return mal_fail(err, MAL_NO_MEMORY, "module '%s'", ex->modules[m].name);
-    return ex->weight(ex->arg, m, *out, err);
-}
-
-static bool is_changed(const struct mal_export *ex, size_t m, const char *name,
-                       const struct mal_checkpoint *base, bool *out,
-                       struct mal_error *err) {
-    enum { SLICE = 1 << 20 };
-
-    struct mal_checkpoint_tensor at = mal_checkpoint_find(base, name);
-    size_t bytes = weight_bytes(&ex->modules[m]);
-    char *weight = NULL, *slice = mal_malloc(SLICE);
-    bool ok = slice || mal_fail(err, MAL_NO_MEMORY, "export");
-    ok = ok && read_weight(ex, m, &weight, err);
-    *out = false;
-    for (size_t i = 0; ok && !*out && i < bytes; i += SLICE) {
-        size_t n = bytes - i < SLICE ? bytes - i : SLICE;
-        ok = mal_safetensors_read(at.file, at.tensor, i, slice, n, err);
-        *out = ok && memcmp(slice, weight + i, n) != 0;
-    }
-    mal_free(weight);
-    mal_free(slice);
-    return ok;
-}
-
 static bool put_weight(void *arg, size_t entry, struct mal_new_file *file,
                        struct mal_error *err) {
     struct tensors *t = arg;
-    size_t m = t->module[entry];
-    char *weight = NULL;
-    bool ok = read_weight(t->ex, m, &weight, err) &&
-              mal_new_file_write(file, weight, weight_bytes(&t->ex->modules[m]), err);
+    const struct mal_export_module *module = &t->ex->modules[entry];
+    size_t bytes = (size_t)(module->d_in * module->d_out) * mal_dtype_size(module->dtype);
+    char *weight = mal_malloc(bytes);
+    bool ok = weight || mal_fail(err, MAL_NO_MEMORY, "module '%s'", module->name);
+    ok = ok && t->ex->weight(t->ex->arg, entry, weight, err) &&
+         mal_new_file_write(file, weight, bytes, err);
     mal_free(weight);
     mal_export_tick(t->ex, ++t->done);
     return ok;
 }
 
-bool mal_export_weights(const struct mal_export *ex, const struct mal_checkpoint *base,
-                        struct mal_new_file *file, size_t *out_n, struct mal_error *err) {
+bool mal_export_weights(const struct mal_export *ex, struct mal_new_file *file,
+                        struct mal_error *err) {
     struct tensors t;
-    size_t n = 0, *module = mal_calloc(ex->n_modules, sizeof *module);
-    bool ok =
-        tensors_init(&t, ex, err) && (module || mal_fail(err, MAL_NO_MEMORY, "export"));
-    t.module = module;
-    for (size_t m = 0; ok && m < ex->n_modules; m++) {
-        bool changed = false;
-        set_entry(&t, n, &ex->modules[m], ex->modules[m].dtype);
-        ok = is_changed(ex, m, t.names[n], base, &changed, err);
-        if (changed) module[n++] = m;
-    }
-    if (ok && n == 0) {
-        ok = mal_fail(err, MAL_INVALID, "version %" PRId64 " equals the base model",
-                      ex->version);
-    }
-    t.done = ex->n_modules - n;
-    ok = ok && stream(&t, n, "pt", put_weight, file, err);
-    if (ok) *out_n = n;
+    bool ok = tensors_init(&t, ex, err);
+    for (size_t m = 0; ok && m < ex->n_modules; m++)
+        set_entry(&t, m, &ex->modules[m], ex->modules[m].dtype);
+    ok = ok && stream(&t, ex->n_modules, "pt", put_weight, file, err);
     tensors_finish(&t);
-    mal_free(module);
     return ok;
 }

@@ -59,10 +59,9 @@ void mal_export_finish(struct mal_export *ex); /* takes a zeroed one */
  * in the checkpoint. */
 bool mal_export_delta(const struct mal_export *ex, struct mal_new_file *file,
                       struct mal_error *err) MAL_CHECK;
-/* W of the modules whose bytes are not the base's, *out_n of them, as they are in the
- * checkpoint `base`; MAL_INVALID where there is none. */
-bool mal_export_weights(const struct mal_export *ex, const struct mal_checkpoint *base,
-                        struct mal_new_file *file, size_t *out_n,
+/* W of all modules, as the checkpoint has them: also of those that are the base's, which
+ * replace another version's in an engine that has loaded one. */
+bool mal_export_weights(const struct mal_export *ex, struct mal_new_file *file,
                         struct mal_error *err) MAL_CHECK;
 /* A complete model directory: the files of `base` copied but for weights in other
  * formats, edited weights in their place and dtype. `dir` must not exist or be empty. All

@@ -33,9 +33,10 @@ static const struct mal_option options[] = {
      "Version to export.", 0, INFINITY, .required = true},
     {"format", MAL_OPTION_CHOICE, offsetof(struct values, format),
      "safetensors|delta|lora|model", NULL,
-     "safetensors: a file of the edited weights, as they are in the checkpoint. delta: a file of "
-     "their difference from the base, fp32. lora: a new directory with a PEFT adapter. model: a "
-     "new directory with the whole edited model.",
+     "safetensors: a file of the weights of all edit modules, as they are in the checkpoint; of a "
+     "version that equals the base, the base's. delta: a file of their difference from the base, "
+     "fp32. lora: a new directory with a PEFT adapter. model: a new directory with the whole edited "
+     "model.",
      .required = true},
     {"out", MAL_OPTION_TEXT, offsetof(struct values, out), "PATH", NULL,
      "Where to; must not be there yet.", .required = true},
@@ -168,10 +169,8 @@ static bool write_lora(struct job *job, struct mal_error *err) {
 static bool write_file(struct job *job, struct mal_error *err) {
     struct mal_new_file file;
     if (!mal_new_file_open(&file, job->v->out, err)) return false;
-    bool ok = is(job, "delta")
-                  ? mal_export_delta(&job->ex, &file, err)
-                  : mal_export_weights(&job->ex, mal_model_checkpoint(job->wb.model),
-                                       &file, &job->n_modules, err);
+    bool ok = is(job, "delta") ? mal_export_delta(&job->ex, &file, err)
+                               : mal_export_weights(&job->ex, &file, err);
     ok = ok && mal_new_file_commit(&file, err);
     mal_new_file_abandon(&file);
     return ok;
