@@ -93,6 +93,7 @@ bool mal_store_open(struct mal_store **out, const char *path, struct mal_error *
     bool used = false, missing = false;
     int64_t schema;
     if (!mal_store_resolve(store, path, err)) goto fail;
+    if (!mal_store_check_name(store, err)) goto fail;
     if (!mal_store_lock(store, &used, err)) goto fail;
     if (!mal_store_missing(store, used, &missing, err)) goto fail;
     if (missing && !mal_store_create(store, err)) goto fail;

@@ -116,7 +116,8 @@ void mal_audit_row_finish(struct mal_audit_row *row);
 /* ---- Opening ---- */
 
 /* Creates or migrates the database, removes what a kill left half staged, and takes an exclusive
- * lock: a second writer on the same file is MAL_CONFLICT. A database of a newer schema, a torn or
+ * lock: a second writer on the same file is MAL_CONFLICT, and so is another name (a hard link) than that
+ * which it was opened by before. A database of a newer schema, a torn or
  * foreign file: MAL_CORRUPT, nothing changed. */
 bool mal_store_open(struct mal_store **out, const char *path, struct mal_error *err) MAL_CHECK;
 /* Read-only; sees what was committed. */

@@ -56,6 +56,25 @@ bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_err
     return store->path != NULL;
 }
 
+/* SQLite's log and the lock lie beside a name, not the file: by another name of it (a
+ * hard link) both would be missed, and what the log holds overwritten. The name that it
+ * was served by has a lock. Of readers it is not asked: copies that nobody writes may
+ * have many names. */
+bool mal_store_check_name(const struct mal_store *store, struct mal_error *err) {
+    struct stat info, lock_info;
+    if (stat(store->path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink < 2)
+        return true;
+    char *lock = mal_store_beside(store->path, ".lock");
+    if (!lock) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
+    bool served = stat(lock, &lock_info) == 0 && lock_info.st_size > 0;
+    mal_free(lock);
+    return served || mal_fail(err, MAL_CONFLICT,
+                              "database '%s' is one of %ju hard links to its file, and "
+                              "not the one that it was served by: use that, or a copy "
+                              "that 'malmend backup' made",
+                              store->path, (uintmax_t)info.st_nlink);
+}
+
 static bool take_lock(struct mal_store *store, const char *lock, bool *out_used,
                       struct mal_error *err) {
     store->lock_fd = open(lock, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -22,7 +22,7 @@ bool mal_store_look(struct mal_store_look *out, const char *path, struct mal_err
     struct mal_store store = {.lock_fd = -1, .reader = true};
     int64_t schema = 0;
     bool missing = false;
-    bool ok = mal_store_resolve(&store, path, err) &&
+    bool ok = mal_store_resolve(&store, path, err) && mal_store_check_name(&store, err) &&
               mal_store_missing(&store, false, &missing, err) &&
               check_writable(&store, missing, err) &&
               (missing || (mal_store_connect(&store, SQLITE_OPEN_READONLY, err) &&

@@ -430,6 +430,37 @@ static void paths_that_lead_nowhere(void **state) {
 
 /* ---- One writer ---- */
 
+/* SQLite keeps the log beside a name: by a hard link it would begin another one. */
+static void other_name_is_refused(void **state) {
+    struct mal_store *store = NULL;
+    struct mal_store_look look = {0};
+    char other[128], lock[160];
+    snprintf(other, sizeof other, "%s.other", path_of(state));
+    snprintf(lock, sizeof lock, "%s.lock", other);
+    for (int in_use = 1; in_use >= 0; in_use--) {
+        struct mal_store *first = in_use ? open_store(path_of(state)) : NULL;
+        if (in_use) assert_int_equal(link(path_of(state), other), 0);
+        assert_fails(MAL_CONFLICT, "is one of 2 hard links",
+                     mal_store_open(&store, other, &err));
+        assert_fails(MAL_CONFLICT, "is one of 2 hard links",
+                     mal_store_look(&look, other, &err));
+        assert_int_equal(access(lock, F_OK), -1);
+        mal_store_close(first);
+    }
+    mal_store_close(open_store(path_of(state))); /* by the name it was served by */
+    struct mal_error err = {0};
+    assert_true(mal_store_open_reader(&store, other, &err));
+    mal_store_close(store);
+    assert_int_equal(unlink(path_of(state)), 0);
+    mal_store_close(open_store(other)); /* its only name by now */
+    assert_int_equal(rename(other, path_of(state)), 0);
+    static const char *const left[] = {".lock", "-wal", "-shm"};
+    for (size_t i = 0; i < sizeof left / sizeof *left; i++) {
+        snprintf(lock, sizeof lock, "%s%s", other, left[i]);
+        unlink(lock);
+    }
+}
+
 static void second_writer_is_refused(void **state) {
     struct mal_store *first = open_store(path_of(state)), *second = NULL;
     char link_path[128], part[64];
@@ -473,6 +504,7 @@ int main(void) {
         PLACE_TEST(log_without_its_database_is_kept),
         PLACE_TEST(half_made_database_is_made_again),
         PLACE_TEST(paths_that_lead_nowhere),
+        PLACE_TEST(other_name_is_refused),
         PLACE_TEST(second_writer_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
