@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/utf8.h"
 
 const char *mal_file_shown(const char *path) {
     const size_t longest = 180;
@@ -102,4 +103,10 @@ char *mal_file_base(const char *path) {
     char *name = mal_strdup(path + at);
     if (name) name[n - at] = 0;
     return name;
+}
+
+char *mal_file_label(const char *path) {
+    char *name = mal_file_base(path), *label = name ? mal_utf8_fit(name) : NULL;
+    mal_free(name);
+    return label;
 }

@@ -20,6 +20,8 @@ char *mal_file_beside(const char *path, const char *suffix);
 /* The last part of a path, slashes at its end aside; owned by the caller: mal_free().
  * NULL: out of memory. */
 char *mal_file_base(const char *path);
+/* The same as a name to be shown: always UTF-8. */
+char *mal_file_label(const char *path);
 
 /* The end of a long path, the whole of a short one: what messages show, so that the path
  * leaves room for what is wrong with the file. */

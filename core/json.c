@@ -9,6 +9,7 @@
 #include "core/alloc.h"
 #include "core/file.h"
 #include "core/text.h"
+#include "core/utf8.h"
 
 static const size_t MAX_BYTES = (size_t)256 << 20;
 
@@ -260,4 +261,11 @@ bool mal_json_string(const json_t *object, const char *key, const char **out,
                      const char *where, struct mal_error *err) {
     return need(object, key, where, err) &&
            mal_json_string_opt(object, key, out, where, err);
+}
+
+json_t *mal_json_fit(const char *text) {
+    char *fit = mal_utf8_fit(text);
+    json_t *value = fit ? json_string(fit) : NULL;
+    mal_free(fit);
+    return value;
 }

@@ -20,6 +20,10 @@ bool mal_json_read(json_t **out, const char *text, const char *where,
 json_t *mal_json_parse(const char *text, size_t bytes, size_t flags,
                        json_error_t *problem);
 
+/* Any text as a JSON string: what is not UTF-8, such as a path, with U+FFFD in its place.
+ * New reference, NULL: out of memory. */
+json_t *mal_json_fit(const char *text);
+
 /* The value as text, ended by a zero byte, from mal_malloc. NULL: `root` is, or there was
  * no memory for it or, on this thread, for any JSON since mal_json_lacked(): members may
  * be missing in it. */

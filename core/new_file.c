@@ -22,7 +22,14 @@ static bool fail_errno(const char *path, const char *doing, struct mal_error *er
 bool mal_new_file_check_place(const char *path, struct mal_error *err) {
     char *copy = mal_strdup(path);
     if (!copy) return mal_fail(err, MAL_NO_MEMORY, "%s", mal_file_shown(path));
-    bool ok = access(dirname(copy), W_OK | X_OK) == 0;
+    struct stat info;
+    const char *dir = dirname(copy);
+    bool ok = stat(dir, &info) == 0;
+    if (ok && !S_ISDIR(info.st_mode)) {
+        errno = ENOTDIR;
+        ok = false;
+    }
+    ok = ok && access(dir, W_OK | X_OK) == 0;
     if (!ok) fail_errno(path, "its directory", err);
     mal_free(copy);
     return ok;

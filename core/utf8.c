@@ -1,6 +1,10 @@
 /* utf8.c - UTF-8 by the table of well-formed byte sequences (Unicode, table 3-7). */
 #include "core/utf8.h"
 
+#include <string.h>
+
+#include "core/alloc.h"
+
 /* Length by the lead byte, 0: none; and what the second byte may be. */
 static size_t lead(unsigned char byte, unsigned char *low, unsigned char *high) {
     *low = 0x80;
@@ -77,4 +81,18 @@ size_t mal_utf8_complete_prefix(const char *text, size_t bytes) {
         return cut ? bytes - back : bytes;
     }
     return bytes;
+}
+
+char *mal_utf8_fit(const char *text) {
+    size_t left = strlen(text), n = 0;
+    char *fit = mal_malloc(3 * left + 1);
+    while (fit && left > 0) {
+        int32_t point;
+        size_t bytes = mal_utf8_next(text, left, &point);
+        n += mal_utf8_put(point < 0 ? 0xfffd : point, fit + n);
+        text += bytes;
+        left -= bytes;
+    }
+    if (fit) fit[n] = '\0';
+    return fit;
 }

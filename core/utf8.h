@@ -16,6 +16,9 @@ size_t mal_utf8_put(int32_t point, char out[4]);
 
 bool mal_utf8_valid(const char *text, size_t bytes);
 
+/* A copy, owned, in which U+FFFD stands where there was no UTF-8. NULL: out of memory. */
+char *mal_utf8_fit(const char *text);
+
 /* How many bytes are left when a character that is cut at the end is left out: what a
  * stream may send now. Bytes that no further byte can make valid are not held back. */
 size_t mal_utf8_complete_prefix(const char *text, size_t bytes);

@@ -1,7 +1,10 @@
 /* main.c - the malmend binary: which command is meant. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include <jansson.h>
 
@@ -52,7 +55,8 @@ static bool print_json(void) {
                                               "help", commands[i].help));
     }
     json_t *json = json_pack("{s:s,s:o}", "version", MAL_VERSION, "commands", list);
-    bool ok = json && json_dumpf(json, stdout, JSON_COMPACT) == 0;
+    bool ok = json != NULL;
+    if (ok) (void)json_dumpf(json, stdout, JSON_COMPACT); /* main() looks at the stream */
     putchar('\n');
     json_decref(json);
     for (size_t i = 0; ok && i < N_COMMANDS; i++) {
@@ -112,7 +116,17 @@ static int run(int argc, char **argv) {
     return command ? command->run(argc - 1, argv + 1) : refuse(argv[1]);
 }
 
+/* Whatever is opened next would take a closed stream's place, be it the database, and be
+ * read or written as that: in its place is now what refuses both. */
+static void keep_streams(void) {
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) >= 0 || errno != EBADF) continue;
+        (void)!open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+    }
+}
+
 int main(int argc, char **argv) {
+    keep_streams();
     mal_cpu_prepare(argv);
     prctl(PR_SET_NAME, "malmend"); /* it may have been executed as /proc/self/exe */
     int code = run(argc, argv);

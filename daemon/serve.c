@@ -374,8 +374,8 @@ static bool start(struct life *life, struct mal_error *err) {
                            err))
         return false;
     if (!start_worker(life, err)) return false;
-    mal_log("info", "listening", "{s:s,s:b,s:i}", "address", life->address, "inherited",
-            !life->own_address, "pid", (int)getpid());
+    mal_log("info", "listening", "{s:o,s:b,s:i}", "address", mal_json_fit(life->address),
+            "inherited", !life->own_address, "pid", (int)getpid());
     return true;
 }
 

@@ -334,23 +334,6 @@ void mal_wire_texts_free(char **texts, size_t n) {
 
 /* ---- Out ---- */
 
-json_t *mal_wire_json_text(const char *text) {
-    size_t left = strlen(text), n = 0;
-    if (mal_utf8_valid(text, left)) return json_string(text);
-    char *fit = mal_malloc(3 * left + 1);
-    if (!fit) return NULL;
-    while (left > 0) {
-        int32_t point;
-        size_t bytes = mal_utf8_next(text, left, &point);
-        n += mal_utf8_put(point < 0 ? 0xfffd : point, fit + n);
-        text += bytes;
-        left -= bytes;
-    }
-    json_t *value = json_stringn(fit, n);
-    mal_free(fit);
-    return value;
-}
-
 char *mal_wire_dump(const json_t *value) {
     return mal_json_dump(value, JSON_COMPACT);
 }

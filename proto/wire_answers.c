@@ -67,14 +67,12 @@ char *mal_encode_problem(const struct mal_error *err, int http_status) {
         problem_type(err->status, type);
         title = mal_status_title(err->status);
     }
-    json_t *problem =
-        json_pack("{s:s,s:s,s:i,s:o}", "type", type, "title", title, "status",
-                  http_status, "detail", mal_wire_json_text(err->text));
+    json_t *problem = json_pack("{s:s,s:s,s:i,s:o}", "type", type, "title", title,
+                                "status", http_status, "detail", mal_json_fit(err->text));
     /* What fails here is not the fault of a field. */
     if (problem && err->pointer[0] && http_status < 500) {
-        json_t *errors =
-            json_pack("[{s:o,s:o}]", "pointer", mal_wire_json_text(err->pointer),
-                      "detail", mal_wire_json_text(err->text));
+        json_t *errors = json_pack("[{s:o,s:o}]", "pointer", mal_json_fit(err->pointer),
+                                   "detail", mal_json_fit(err->text));
         if (json_object_set_new(problem, "errors", errors) != 0) {
             json_decref(problem);
             problem = NULL;

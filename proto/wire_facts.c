@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "proto/wire_impl.h"
 
 /* ---- Reading ---- */
@@ -131,7 +132,7 @@ static bool put(json_t *object, const char *key, json_t *value) {
 }
 
 static bool put_text(json_t *object, const char *key, const char *text) {
-    return !text || put(object, key, mal_wire_json_text(text));
+    return !text || put(object, key, mal_json_fit(text));
 }
 
 static bool put_texts(json_t *object, const char *key, char *const *texts, size_t n) {
@@ -139,7 +140,7 @@ static bool put_texts(json_t *object, const char *key, char *const *texts, size_
     json_t *array = json_array();
     if (!array || !put(object, key, array)) return false;
     for (size_t i = 0; i < n; i++) {
-        if (json_array_append_new(array, mal_wire_json_text(texts[i])) != 0) return false;
+        if (json_array_append_new(array, mal_json_fit(texts[i])) != 0) return false;
     }
     return true;
 }

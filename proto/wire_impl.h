@@ -100,8 +100,6 @@ bool mal_wire_check_id(const char *id, const char *pointer,
 /* MAL_TOO_LARGE for /facts; always false. n = max_facts + 1: that many at least. */
 bool mal_wire_too_many_facts(size_t n, size_t max_facts, struct mal_error *err);
 
-/* A text as JSON shows it: invalid UTF-8 replaced by U+FFFD. New reference or NULL. */
-json_t *mal_wire_json_text(const char *text);
 /* Compact text of `value`, owned; NULL when memory is out or `value` is NULL. */
 char *mal_wire_dump(const json_t *value);
 

@@ -127,6 +127,7 @@ bool mal_store_open_reader(struct mal_store **out, const char *path,
         mal_store_fail_errno(store->path, errno, err);
         goto fail;
     }
+    if (!mal_store_check_file(store, &info, err)) goto fail;
     if (!mal_store_connect(store, SQLITE_OPEN_READONLY, err)) goto fail;
     if (!mal_store_inspect(store, &schema, err)) goto fail;
     if (schema < mal_store_newest_schema()) {

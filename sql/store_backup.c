@@ -34,6 +34,7 @@ static bool open_source(struct mal_store *source, const char *db, struct mal_err
     if (stat(source->path, &info) != 0) {
         return mal_store_fail_errno(source->path, errno, err);
     }
+    if (!mal_store_check_file(source, &info, err)) return false;
     /* Looking at it begins the read transaction. An older schema is fine: a backup is
      * what one makes before it is migrated. */
     return mal_store_connect(source, SQLITE_OPEN_READONLY, err) &&

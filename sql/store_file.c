@@ -111,15 +111,18 @@ bool mal_store_lock(struct mal_store *store, bool *out_used, struct mal_error *e
 
 /* ---- Creation ---- */
 
+bool mal_store_check_file(const struct mal_store *store, const struct stat *info,
+                          struct mal_error *err) {
+    return S_ISREG(info->st_mode) ||
+           mal_fail(err, MAL_CORRUPT, "database '%s' is not a regular file", store->path);
+}
+
 bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missing,
                        struct mal_error *err) {
     struct stat info, wal_info;
     bool absent = stat(store->path, &info) != 0;
     if (absent && errno != ENOENT) return mal_store_fail_errno(store->path, errno, err);
-    if (!absent && !S_ISREG(info.st_mode)) {
-        return mal_fail(err, MAL_CORRUPT, "database '%s' is not a regular file",
-                        store->path);
-    }
+    if (!absent && !mal_store_check_file(store, &info, err)) return false;
     *out_missing = absent || info.st_size == 0;
     if (!*out_missing) return true;
     if (!absent && used) {

@@ -75,6 +75,10 @@ bool mal_store_check_name(const struct mal_store *store, struct mal_error *err) 
  * before. */
 bool mal_store_lock(struct mal_store *store, bool *out_used,
                     struct mal_error *err) MAL_CHECK;
+struct stat;
+
+bool mal_store_check_file(const struct mal_store *store, const struct stat *info,
+                          struct mal_error *err) MAL_CHECK;
 /* *out_missing: there is nothing at the path, or an empty file that was never in use. */
 bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missing,
                        struct mal_error *err) MAL_CHECK;

@@ -9,6 +9,7 @@
 
 #include "core/alloc.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/new_file.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
@@ -101,9 +102,9 @@ static bool report(const struct values *v, const struct editor *editor,
     (void)stat(v->out, &info);
     if (v->json) {
         json_t *json =
-            json_pack("{s:s,s:I,s:I,s:s?}", "out", v->out, "bytes",
+            json_pack("{s:o,s:I,s:I,s:o}", "out", mal_json_fit(v->out), "bytes",
                       (json_int_t)info.st_size, "live_version", (json_int_t)last,
-                      "editor", editor->copied ? editor->out : NULL);
+                      "editor", editor->copied ? mal_json_fit(editor->out) : json_null());
         json_dumpf(json, stdout, JSON_COMPACT);
         printf("\n");
         json_decref(json);

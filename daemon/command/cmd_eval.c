@@ -112,7 +112,7 @@ static bool evaluate(const struct values *v, struct mal_workbench *wb,
                                              .tau = v->repair_tau},
                                  .reset = v->reset,
                                  .silent = v->json};
-    char *name = mal_file_base(v->model);
+    char *name = mal_file_label(v->model);
     struct mal_eval_setup setup = {.editor = wb->editor, .model = name};
     struct mal_eval eval = {0};
     bool ok = name || mal_fail(err, MAL_NO_MEMORY, "model name");

@@ -9,6 +9,7 @@
 #include "core/alloc.h"
 #include "core/export/lora.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/new_dir.h"
 #include "core/new_file.h"
 #include "daemon/base/report.h"
@@ -82,7 +83,7 @@ static bool check_out(const struct job *job, struct mal_error *err) {
     if (stat(out, &st) == 0)
         return mal_fail(err, MAL_CONFLICT, "%s: it is there already",
                         mal_file_shown(out));
-    return mal_new_file_check_place(out, err);
+    return mal_workbench_check_out(out, err);
 }
 
 static bool find_version(struct job *job, struct mal_error *err) {
@@ -202,9 +203,9 @@ static void report(const struct job *job) {
     const struct values *v = job->v;
     if (v->json) {
         json_t *out =
-            json_pack("{s:I,s:s,s:s,s:s,s:I}", "version", (json_int_t)v->version,
+            json_pack("{s:I,s:s,s:s,s:o,s:I}", "version", (json_int_t)v->version,
                       "weights_hash", job->row.weights_hash, "format", v->format, "out",
-                      v->out, "modules", (json_int_t)job->n_modules);
+                      mal_json_fit(v->out), "modules", (json_int_t)job->n_modules);
         if (is(job, "lora")) {
             json_object_set_new(out, "rank", json_integer(job->lora.rank));
             json_object_set_new(out, "relative_error", json_real(job->lora.error));
@@ -225,7 +226,7 @@ static void report(const struct job *job) {
 }
 
 static bool run(const struct values *v, struct mal_error *err) {
-    struct job job = {.v = v, .model_name = mal_file_base(v->model)};
+    struct job job = {.v = v, .model_name = mal_file_label(v->model)};
     bool ok = job.model_name || mal_fail(err, MAL_NO_MEMORY, "export");
     ok =
         ok && check_out(&job, err) && mal_store_open_reader(&job.store, v->db, err) &&

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/json.h"
 #include "core/text.h"
 #include "core/tokenizer/tokenizer.h"
@@ -127,9 +128,12 @@ static bool decode_line(const struct mal_tokenizer *tok, const struct values *v,
 static bool open_tokenizer(struct mal_tokenizer **out, const char *path,
                            struct mal_error *err) {
     struct stat info;
-    bool file = stat(path, &info) == 0 && S_ISREG(info.st_mode);
-    return file ? mal_tokenizer_open_file(out, path, err)
-                : mal_tokenizer_open(out, path, err);
+    if (stat(path, &info) != 0) {
+        return mal_fail(err, MAL_NOT_FOUND, "%s: %s", mal_file_shown(path),
+                        strerror(errno));
+    }
+    return S_ISREG(info.st_mode) ? mal_tokenizer_open_file(out, path, err)
+                                 : mal_tokenizer_open(out, path, err);
 }
 
 static bool run(const struct values *v, struct mal_error *err) {

@@ -26,7 +26,8 @@ struct report {
 
 static void add(struct report *report, json_t *list, const char *option,
                 const char *detail) {
-    json_t *entry = json_pack("{s:s,s:s}", "option", option, "detail", detail);
+    json_t *entry =
+        json_pack("{s:s,s:o}", "option", option, "detail", mal_json_fit(detail));
     if (json_array_append_new(list, entry)) report->no_memory = true;
 }
 
@@ -131,8 +132,8 @@ static json_t *found_json(const struct report *report) {
                           engine->dtype, "edit_modules", (json_int_t)engine->n_modules);
     }
     if (*engine->editor_path) {
-        editor = json_pack("{s:s,s:s}", "file", engine->editor_path, "method",
-                           engine->editor_method);
+        editor = json_pack("{s:o,s:s}", "file", mal_json_fit(engine->editor_path),
+                           "method", engine->editor_method);
     }
     json_t *version =
         report->last_version < 0 ? json_null() : json_integer(report->last_version);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 
 static const char *kind_name(enum mal_option_kind kind) {
     static const char *const names[] = {"text", "choice", "int",     "real",
@@ -47,7 +48,8 @@ bool mal_options_print_json(const struct mal_option_set *set) {
     json_t *json =
         json_pack("{s:s,s:s,s:b,s:o}", "command", set->command, "about", set->about,
                   "configurable", set->configurable, "options", options);
-    bool ok = json && json_dumpf(json, stdout, JSON_COMPACT) == 0;
+    bool ok = json != NULL;
+    if (ok) (void)json_dumpf(json, stdout, JSON_COMPACT); /* main() looks at the stream */
     putchar('\n');
     json_decref(json);
     return ok;
@@ -59,7 +61,7 @@ static json_t *value_json(const struct mal_option *option, const void *values) {
     case MAL_OPTION_TEXT:
     case MAL_OPTION_CHOICE: {
         const char *text = *(char *const *)field;
-        return text ? json_string(text) : json_null();
+        return text ? mal_json_fit(text) : json_null();
     }
     case MAL_OPTION_INT:
     case MAL_OPTION_BYTES: {
@@ -76,6 +78,13 @@ static json_t *value_json(const struct mal_option *option, const void *values) {
     return NULL;
 }
 
+static json_t *origin_json(const struct mal_option *option,
+                           const struct mal_given *given) {
+    if (given->text) return mal_json_fit(given->source);
+    bool has = option->fallback || option->kind == MAL_OPTION_FLAG;
+    return has ? json_string("default") : json_null();
+}
+
 /* An object with a member for each option that can be configured. */
 static json_t *collect(const struct mal_option_set *set, const void *values,
                        const struct mal_given *given) {
@@ -85,10 +94,8 @@ static json_t *collect(const struct mal_option_set *set, const void *values,
         char name[64];
         if (option->here_only) continue;
         mal_option_spell(option->name, "", false, name, sizeof name);
-        bool has = option->fallback || option->kind == MAL_OPTION_FLAG;
-        const char *none = has ? "default" : NULL;
-        json_t *member = values ? value_json(option, values)
-                                : json_pack("s?", given[i].text ? given[i].source : none);
+        json_t *member =
+            values ? value_json(option, values) : origin_json(option, &given[i]);
         if (json_object_set_new(object, name, member) == 0) continue;
         json_decref(object);
         return NULL;

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "core/alloc.h"
+#include "core/file.h"
 #include "core/new_dir.h"
 #include "core/new_file.h"
 #include "daemon/command/workbench.h"
@@ -72,6 +73,10 @@ bool mal_workbench_save_model(struct mal_workbench *wb, const char *dir,
 
 bool mal_workbench_check_out(const char *path, struct mal_error *err) {
     struct stat st;
+    if (path[strlen(path) - 1] == '/') {
+        return mal_fail(err, MAL_INVALID, "%s: the name of a directory, not of a file",
+                        mal_file_shown(path));
+    }
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
         return mal_fail(err, MAL_INVALID, "%s: not a regular file", path);
     }

@@ -218,7 +218,7 @@ bool mal_engine_open(struct mal_engine **out, const struct mal_engine_options *o
     if (!engine) return mal_fail(err, MAL_NO_MEMORY, "engine");
     mal_engine_set_options(engine, options);
     if (!open_parts(engine, options, err)) goto fail;
-    engine->model_name = mal_file_base(options->model_dir);
+    engine->model_name = mal_file_label(options->model_dir);
     if (!mal_engine_name_modules(engine, err)) goto fail;
     engine->cache_path = mal_strdup(options->cache_path);
     if (!engine->model_name || !engine->cache_path) {

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/json.h"
 #include "daemon/base/log.h"
 #include "daemon/base/loop.h"
 #include "daemon/http/http.h"
@@ -183,8 +184,8 @@ bool mal_auth_holds(const struct mal_auth *auth, struct mal_request *req) {
 
 static void warn_exposed(const struct mal_auth *auth) {
     if (!auth->tokens->exposed) return;
-    mal_log("warning", "tokens exposed", "{s:s,s:s}", "file", auth->path, "detail",
-            "everybody on this machine may read the hashes; try chmod o-r");
+    mal_log("warning", "tokens exposed", "{s:o,s:s}", "file", mal_json_fit(auth->path),
+            "detail", "everybody on this machine may read the hashes; try chmod o-r");
 }
 
 bool mal_auth_create(struct mal_auth **out, const char *path, struct mal_error *err) {
@@ -230,8 +231,8 @@ static void have_read(void *arg) {
         auth->tokens = auth->fresh;
         auth->fresh = NULL;
         auth->n_readings++;
-        mal_log("info", "tokens read", "{s:s,s:I}", "file", auth->path, "tokens",
-                (json_int_t)auth->tokens->n);
+        mal_log("info", "tokens read", "{s:o,s:I}", "file", mal_json_fit(auth->path),
+                "tokens", (json_int_t)auth->tokens->n);
         warn_exposed(auth);
     } else {
         mal_log("error", "tokens not read", "{s:s}", "detail", auth->why.text);

@@ -3,6 +3,7 @@
 #include <jansson.h>
 
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/base/log.h"
 #include "daemon/worker/worker_impl.h"
 
@@ -26,9 +27,9 @@ bool mal_worker_need_editor(struct mal_worker *worker, const struct mal_fact *fa
     tell_editor(worker);
     mal_count_seconds(&worker->o.metrics->stage_ns[MAL_STAGE_SEARCH],
                       mal_clock_seconds() - begin);
-    mal_log("info", "editor made", "{s:s,s:s,s:I,s:f,s:I,s:I,s:f}", "file",
-            worker->o.engine.cache_path, "method", editor->method->name, "modules",
-            (json_int_t)editor->n_modules, "lr", report.lr, "facts",
+    mal_log("info", "editor made", "{s:o,s:s,s:I,s:f,s:I,s:I,s:f}", "file",
+            mal_json_fit(worker->o.engine.cache_path), "method", editor->method->name,
+            "modules", (json_int_t)editor->n_modules, "lr", report.lr, "facts",
             (json_int_t)report.n_facts, "made_up_facts", (json_int_t)report.n_made,
             "seconds", mal_clock_seconds() - begin);
     return true;

@@ -63,8 +63,8 @@ void mal_worker_resume_finish(struct mal_resume *resume) {
 }
 
 static void not_removed(const struct mal_worker *worker, const char *detail) {
-    mal_log("warning", "file not removed", "{s:s,s:s}", "path", worker->o.resume_path,
-            "detail", detail);
+    mal_log("warning", "file not removed", "{s:o,s:s}", "path",
+            mal_json_fit(worker->o.resume_path), "detail", detail);
 }
 
 void mal_worker_resume_done(struct mal_worker *worker) {
