@@ -1,6 +1,7 @@
 /* main.c - the malmend binary: which command is meant. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -127,6 +128,8 @@ static void keep_streams(void) {
 
 int main(int argc, char **argv) {
     keep_streams();
+    signal(SIGXFSZ,
+           SIG_IGN); /* a limit on files is an error of write(), like a full disk */
     mal_cpu_prepare(argv);
     prctl(PR_SET_NAME, "malmend"); /* it may have been executed as /proc/self/exe */
     int code = run(argc, argv);

@@ -310,6 +310,8 @@ static bool look(struct life *life, struct mal_error *err) {
     if (!life->cache) return false;
     life->resume = mal_file_beside(o->db, ".state");
     if (!life->resume) return mal_fail(err, MAL_NO_MEMORY, "options");
+    if (!getenv("LISTEN_FDS") && !mal_listen_check(o->listen, o->tokens != NULL, err))
+        return false;
     struct mal_engine_options engine = mal_serve_engine_options(o, life->cache);
     if (!mal_engine_look(&engine, err)) return false;
     if (!mal_suites_load(&life->suites, o->suites, (size_t)o->max_queue, err))

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/alloc.h"
 #include "core/backend.h"
@@ -273,7 +274,11 @@ int mal_cmd_edit(int argc, char **argv) {
     struct values v = {0};
     struct mal_error err = {0};
     int code;
-    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+    bool parsed = mal_options_parse(&set, argc, argv, &v, &code);
+    if (parsed && v.out && v.save_model && strcmp(v.out, v.save_model) == 0) {
+        mal_fail(&err, MAL_INVALID, "--out and --save-model name the same path");
+        code = mal_options_misused(&set, &err);
+    } else if (parsed) {
         code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
     }
     mal_options_finish(&set, &v);

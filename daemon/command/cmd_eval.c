@@ -151,7 +151,11 @@ int mal_cmd_eval(int argc, char **argv) {
     struct values v = {0};
     struct mal_error err = {0};
     int code;
-    if (mal_options_parse(&set, argc, argv, &v, &code)) {
+    bool parsed = mal_options_parse(&set, argc, argv, &v, &code);
+    if (parsed && v.report && v.per_fact && strcmp(v.report, v.per_fact) == 0) {
+        mal_fail(&err, MAL_INVALID, "--report and --per-fact name the same file");
+        code = mal_options_misused(&set, &err);
+    } else if (parsed) {
         code = run(&v, &err) ? 0 : mal_report_error(&err, v.json);
     }
     mal_options_finish(&set, &v);

@@ -6,9 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "core/alloc.h"
 #include "core/file.h"
+#include "core/new_file.h"
 #include "daemon/base/check.h"
 #include "daemon/base/modules.h"
 #include "daemon/command/options.h"
@@ -266,6 +269,23 @@ static bool resume(struct mal_training *t, struct mal_error *err) {
                     mal_trainer_steps(t->trainer));
 }
 
+/* What would be found out about after the step was searched, or at the end. */
+static bool check_outs(const struct mal_training *t, struct mal_error *err) {
+    const char *log = t->o->log;
+    struct stat info;
+    if (!mal_workbench_check_out(t->o->out, err) ||
+        !mal_workbench_check_out(t->state, err))
+        return false;
+    if (!log) return true;
+    if (stat(log, &info) != 0) return mal_new_file_check_place(log, err);
+    if (S_ISDIR(info.st_mode)) {
+        errno = EISDIR;
+    } else if (access(log, W_OK) == 0) {
+        return true;
+    }
+    return mal_fail(err, MAL_IO, "%s: %s", mal_file_shown(log), strerror(errno));
+}
+
 static bool open_log(struct mal_training *t, struct mal_error *err) {
     if (!t->o->log) return true;
     t->log = fopen(t->o->log, t->o->resume ? "ae" : "we");
@@ -282,7 +302,7 @@ static bool open_all(struct mal_training *t, struct mal_fact **facts, size_t *n,
         .shuffle = !o->no_shuffle, .seed = (uint64_t)o->seed, .epochs = o->epochs};
     t->position.best = (double)NAN;
     if (!parse_range(o->n_edits, &order->min_edits, &order->max_edits, err) ||
-        !mal_workbench_check_out(o->out, err) ||
+        !check_outs(t, err) ||
         !mal_workbench_open(&t->wb, o->model, o->device, NULL, NULL, err) ||
         !mal_workbench_fingerprint(&t->wb, err) ||
         !mal_training_describe(t, &t->run, err) ||

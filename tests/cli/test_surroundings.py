@@ -80,6 +80,35 @@ class Out(Model):
                        option, path, says=[path, says])
 
 
+class Several(Model):
+    def test_two_in_one(self):
+        same = self.dir / "same"
+        self.misused(*self.edit("--out", same, "--save-model", same),
+                     says=["--out and --save-model name the same path"])
+        self.misused("eval", "--model", self.model, "--data", self.facts, "--report", same,
+                     "--per-fact", same, says=["--report and --per-fact"])
+
+    def test_training(self):
+        """Its log and its state, before the model is opened."""
+        args = ["train", "--model", self.dir / "none", "--data", self.facts, "--out", self.dir / "t"]
+        (self.dir / "d").mkdir()
+        self.fails(*args, "--log", self.dir / "d", says=[self.dir / "d", "Is a directory"])
+        self.fails(*args, "--log", self.dir / "no/log", says=["no/log", "No such file"])
+        (self.dir / "t.state").mkdir()
+        self.fails(*args, says=["t.state", "not a regular file"])
+
+    def test_limit(self):
+        """Of the size of files: an error like a full disk, and nothing is left."""
+        for option in "--out", "--save-model":
+            before = snapshot(self.dir)
+            done = subprocess.run(["bash", "-c", 'ulimit -f 1; exec "$0" "$@"', MALMEND,
+                                   *map(str, self.edit(option, self.dir / "limited"))],
+                                  capture_output=True, timeout=60)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(b"File too large", done.stderr)
+            self.assertEqual(snapshot(self.dir), before)
+
+
 class Paths(Model):
     def test_tokenizer_not_there(self):
         self.fails("tokenize", "--model", self.dir / "none", says=[self.dir / "none", "No such file"])

@@ -1,5 +1,6 @@
 """What is refused, with which code, naming what."""
 import json
+import os
 import pathlib
 import subprocess
 import tempfile
@@ -158,6 +159,7 @@ class Start(unittest.TestCase):
             command = [harness.BINARY, "serve", *(model or harness.MODEL_ARGS),
                        "--db", directory + "/db", *args]
             done = subprocess.run(command, capture_output=True, timeout=harness.PATIENCE)
+            self.left = os.listdir(directory)
             return done.returncode, done.stderr.decode()
 
     def test_not_loopback(self):
@@ -165,6 +167,7 @@ class Start(unittest.TestCase):
             code, text = self.run_serve("--listen", address)
             self.assertEqual(code, 1, text)
             self.assertIn("loopback", text)
+            self.assertEqual(self.left, [])
 
     def test_bad_addresses(self):
         for address in ("nope", "127.0.0.1", "127.0.0.1:x", "127.0.0.1:70000", "unix:",
@@ -172,6 +175,7 @@ class Start(unittest.TestCase):
             code, text = self.run_serve("--listen", address)
             self.assertEqual(code, 2, text)
             self.assertIn("--listen: listen address", text)
+            self.assertEqual(self.left, [])
 
     def test_missing_model(self):
         code, text = self.run_serve("--listen", "127.0.0.1:0",
