@@ -40,6 +40,10 @@ bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_err
         return store->path || mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
     }
     if (errno != ENOENT) return mal_store_fail_errno(path, errno, err);
+    if (path[strlen(path) - 1] == '/') {
+        return mal_fail(err, MAL_INVALID,
+                        "database '%s': the name of a directory, not of a file", path);
+    }
 
     char *for_dir = mal_strdup(path), *for_base = mal_strdup(path);
     if (!for_dir || !for_base) {
@@ -56,14 +60,21 @@ bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_err
     return store->path != NULL;
 }
 
+bool mal_store_check_file(const struct mal_store *store, const struct stat *info,
+                          struct mal_error *err) {
+    return S_ISREG(info->st_mode) ||
+           mal_fail(err, MAL_CORRUPT, "database '%s' is not a regular file", store->path);
+}
+
 /* SQLite's log and the lock lie beside a name, not the file: by another name of it (a
  * hard link) both would be missed, and what the log holds overwritten. The name that it
  * was served by has a lock. Of readers it is not asked: copies that nobody writes may
  * have many names. */
 bool mal_store_check_name(const struct mal_store *store, struct mal_error *err) {
     struct stat info, lock_info;
-    if (stat(store->path, &info) != 0 || !S_ISREG(info.st_mode) || info.st_nlink < 2)
-        return true;
+    if (stat(store->path, &info) != 0) return true;
+    if (!mal_store_check_file(store, &info, err)) return false;
+    if (info.st_nlink < 2) return true;
     char *lock = mal_store_beside(store->path, ".lock");
     if (!lock) return mal_fail(err, MAL_NO_MEMORY, "database '%s'", store->path);
     bool served = stat(lock, &lock_info) == 0 && lock_info.st_size > 0;
@@ -110,12 +121,6 @@ bool mal_store_lock(struct mal_store *store, bool *out_used, struct mal_error *e
 }
 
 /* ---- Creation ---- */
-
-bool mal_store_check_file(const struct mal_store *store, const struct stat *info,
-                          struct mal_error *err) {
-    return S_ISREG(info->st_mode) ||
-           mal_fail(err, MAL_CORRUPT, "database '%s' is not a regular file", store->path);
-}
 
 bool mal_store_missing(const struct mal_store *store, bool used, bool *out_missing,
                        struct mal_error *err) {

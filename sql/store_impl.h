@@ -69,7 +69,8 @@ char *mal_store_beside(const char *path, const char *suffix);
  * lock. */
 bool mal_store_resolve(struct mal_store *store, const char *path,
                        struct mal_error *err) MAL_CHECK;
-/* Before the lock is taken: MAL_CONFLICT where another name of the file is the one. */
+/* Before the lock is taken: that it is a file, if it is there, and MAL_CONFLICT where
+ * another name of it is the one. */
 bool mal_store_check_name(const struct mal_store *store, struct mal_error *err) MAL_CHECK;
 /* Held until the handle closes or the process dies. *out_used: some writer held it
  * before. */

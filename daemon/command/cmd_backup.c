@@ -14,6 +14,7 @@
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/options.h"
+#include "daemon/command/workbench.h"
 #include "daemon/serve.h"
 #include "sql/store.h"
 
@@ -120,8 +121,9 @@ static bool run(const struct values *v, struct mal_error *err) {
     struct mal_bar bar;
     struct editor editor;
     mal_bar_start(&bar, "kilobytes", 0, v->json);
-    bool ok =
-        find_editor(&editor, v, err) && mal_store_backup(v->db, v->out, show, &bar, err);
+    bool ok = find_editor(&editor, v, err) &&
+              (access(v->out, F_OK) == 0 || mal_workbench_check_out(v->out, err)) &&
+              mal_store_backup(v->db, v->out, show, &bar, err);
     if (ok) {
         mal_bar_finish(&bar);
         ok = copy_editor(&editor, err);

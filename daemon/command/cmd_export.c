@@ -89,6 +89,12 @@ static bool check_out(const struct job *job, struct mal_error *err) {
 static bool find_version(struct job *job, struct mal_error *err) {
     int64_t last, version = job->v->version;
     if (!mal_store_last_version(job->store, &last, err)) return false;
+    if (last < 0) {
+        return mal_fail(err, MAL_NOT_FOUND,
+                        "%s: there is no version in it yet: no daemon has loaded its "
+                        "model",
+                        mal_file_shown(job->v->db));
+    }
     if (version > last) {
         return mal_fail(err, MAL_NOT_FOUND,
                         "%s: there is no version %" PRId64 ", the newest is %" PRId64,

@@ -145,10 +145,15 @@ static bool logits_of(struct mal_model *model, struct sequence *s, size_t i,
 
 static bool compute(struct mal_model *model, const char *path, bool hidden,
                     struct sequences *all, struct mal_error *err) {
+    static const char only[] = "sequence 0: "; /* what the model calls each */
     for (size_t i = 0; i < all->n; i++) {
-        bool ok = hidden ? hidden_of(model, &all->items[i], i, err)
-                         : logits_of(model, &all->items[i], i, err);
-        if (!ok) return mal_fail_wrap(err, "%s: sequence %zu", path, i);
+        struct mal_error own = {0};
+        bool ok = hidden ? hidden_of(model, &all->items[i], i, &own)
+                         : logits_of(model, &all->items[i], i, &own);
+        if (ok) continue;
+        bool named = strncmp(own.text, only, strlen(only)) == 0;
+        return mal_fail(err, own.status, "%s: sequence %zu: %s", path, i,
+                        own.text + (named ? strlen(only) : 0));
     }
     return true;
 }

@@ -37,7 +37,8 @@ class Logits(Lab):
     ("glued", "1 2x\n", ["tokens:1", "x"]),
     ("huge", "99999999999\n", ["99999999999"]),
     ("not_in_the_vocabulary", "1\n2 257\n", ["tokens", "sequence 1", "257"]),
-    ("too_long", " ".join(["1"] * 65), ["tokens", "sequence 0", "65"]),
+    ("too_long", " ".join(["1"] * 65), ["tokens", "sequence 0: 65"]),
+    ("second_too_long", "1 2\n" + " ".join(["1"] * 65), ["tokens: sequence 1: 65"]),
     ("empty", "\n \n", ["tokens", "no token ids"]),
     ("binary", b"1 2 \0 3\n", ["tokens:1"]),
 ])

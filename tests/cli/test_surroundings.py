@@ -120,6 +120,11 @@ class Paths(Model):
                       self.dir / "x"]):
             self.fails(*args, "--db", self.dir / "d", says=[self.dir / "d", "is not a regular file"])
 
+    def test_backup_to_nowhere(self):
+        for out, says in (("new/", "the name of a directory"), ("facts/x", "Not a directory"),
+                          ("none/x", "No such file or directory")):
+            self.fails("backup", "--db", self.facts, "--out", f"{self.dir}/{out}", says=[out, says])
+
     def test_no_text(self):
         """A path may have any bytes; JSON shows those that are no UTF-8 as U+FFFD."""
         odd = self.dir / os.fsdecode(b"odd-\xff")

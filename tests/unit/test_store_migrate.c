@@ -425,7 +425,13 @@ static void paths_that_lead_nowhere(void **state) {
     assert_int_equal(mkdir(path_of(state), 0700), 0);
     assert_fails(MAL_CORRUPT, "not a regular file",
                  mal_store_open(&store, path_of(state), &err));
+    snprintf(path, sizeof path, "%s.lock", path_of(state));
+    assert_int_equal(access(path, F_OK), -1); /* nothing is left beside it */
     rmdir(path_of(state));
+    snprintf(path, sizeof path, "%s/", path_of(state));
+    assert_fails(MAL_INVALID, "the name of a directory",
+                 mal_store_open(&store, path, &err));
+    assert_int_equal(access(path_of(state), F_OK), -1);
 }
 
 /* ---- One writer ---- */
