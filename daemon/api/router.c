@@ -81,13 +81,12 @@ static bool matches(const char *pattern, const char *path, const char **starts,
     return !*pattern && !*path;
 }
 
-/* The handler gets its parameters as texts of their own: they are cut out of the path,
- * which is not needed for anything else after this. */
+/* The handler gets its parameters as texts of their own. */
 static void bind_params(struct mal_request *req, const char **starts,
                         const size_t *lengths) {
     for (int i = 0; i < MAL_MAX_PARAMS; i++) {
         if (!starts[i]) continue;
-        char *start = (char *)starts[i];
+        char *start = req->segments + (starts[i] - req->path);
         start[lengths[i]] = 0;
         req->param[i] = start;
     }

@@ -25,6 +25,7 @@ struct mal_request {
     const char *method;       /* HEAD reads as GET: the body is left out below */
     bool head;                /* it is HEAD all the same */
     const char *path;         /* decoded, without the query */
+    char *segments;           /* the same, for the router to cut up */
     const char *content_type; /* media type only, lower case; "" when not given */
     char *body;               /* with a closing zero; NULL when empty */
     size_t body_bytes;

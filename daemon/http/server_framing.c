@@ -143,6 +143,17 @@ void mal_exchange_identify(struct mal_exchange *ex) {
     mal_request_set(req, "X-Request-Id", req->id);
 }
 
+/* One to be told of, and one behind it to be cut up. */
+static char *copy_twice(const char *path) {
+    size_t bytes = strlen(path) + 1;
+    char *both = mal_malloc(2 * bytes);
+    if (both) {
+        memcpy(both, path, bytes);
+        memcpy(both + bytes, path, bytes);
+    }
+    return both;
+}
+
 void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *method,
                         const char *version) {
     const struct mal_server_options *o = &ex->server->options;
@@ -150,8 +161,9 @@ void mal_exchange_begin(struct mal_exchange *ex, const char *path, const char *m
     ex->head_bytes = count_head(ex);
     mal_exchange_identify(ex);
     const char *own = path_of(ex, path);
-    ex->path = mal_strdup(own ? own : path);
+    ex->path = copy_twice(own ? own : path);
     ex->pub.path = ex->path ? ex->path : "";
+    ex->pub.segments = ex->path ? ex->path + strlen(ex->path) + 1 : NULL;
     ex->pub.head = !strcmp(method, "HEAD");
     ex->pub.method = ex->pub.head ? "GET" : method;
     copy_media_type(ex);

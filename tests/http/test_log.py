@@ -86,6 +86,7 @@ class Lines(unittest.TestCase):
         d.wait_job(d.call("POST", "/v1/evaluations", {"facts": [fact(1)]}).json["id"])
         d.raw(b"POST /v1/edits HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\n")
         d.complete(Held(self, d).fact["prompt"])
+        d.call("POST", "/v1/jobs/nothing/cancel")
         d.get("/v1/status"), d.get("/readyz"), d.get("/metrics")
 
     def test_a_whole_life(self):
@@ -111,6 +112,7 @@ class Lines(unittest.TestCase):
         requests = [line for line in lines if line["event"] == "request"]
         paths = {line["path"] for line in requests}
         self.assertIn("/v1/�\"\n\\", paths)
+        self.assertIn("/v1/jobs/nothing/cancel", paths)
         self.assertIn("/v1/�", paths)
         self.assertTrue(any(len(path) > 500 for path in paths))
         self.assertTrue(all(len(path.encode()) <= 512 for path in paths))
