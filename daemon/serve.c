@@ -38,6 +38,7 @@ struct life {
     char *resume; /* where a batch that takes long is saved, owned */
     char address[MAL_ADDRESS_BYTES];
     bool own_address; /* bound here, not inherited */
+    int socket;       /* that listens, -1: none, or it is the server's */
     struct mal_notify *notify;
     double ticked;           /* when on_tick() ran last; 0: not yet */
     struct mal_error broken; /* why the database failed */
@@ -191,25 +192,25 @@ static void on_answered(void *arg, const struct mal_request *req, int status) {
 /* ---- Starting ---- */
 
 /* An inherited socket goes before --listen. */
-static bool open_socket(struct life *life, int *out_fd, struct mal_error *err) {
+static bool open_socket(struct life *life, struct mal_error *err) {
     bool has_tokens = mal_auth_has_tokens(life->d.auth);
-    if (!mal_inherit(has_tokens, out_fd, life->address, err)) return false;
-    if (*out_fd >= 0) return true;
-    life->own_address =
-        mal_listen(life->o->listen, has_tokens, out_fd, life->address, err);
-    return life->own_address;
+    if (!mal_inherit(has_tokens, &life->socket, life->address, err)) return false;
+    if (life->socket < 0) {
+        life->own_address =
+            mal_listen(life->o->listen, has_tokens, &life->socket, life->address, err);
+        if (!life->own_address) return false;
+    }
+    mal_auth_listens(life->d.auth, life->address);
+    return true;
 }
 
 static bool start_server(struct life *life, struct mal_error *err) {
     const struct mal_serve_options *o = life->o;
-    int fd;
-    if (!open_socket(life, &fd, err)) return false;
-    mal_auth_listens(life->d.auth, life->address);
     int64_t per_address = o->max_per_address;
     if (per_address < 0) {
         per_address = mal_listen_is_local(life->address) ? 0 : CONNECTIONS_PER_ADDRESS;
     }
-    struct mal_server_options options = {.listen_fd = fd,
+    struct mal_server_options options = {.listen_fd = life->socket,
                                          .max_body = (size_t)o->max_body,
                                          .timeout_ms =
                                              (int64_t)(o->request_timeout * 1000),
@@ -220,10 +221,8 @@ static bool start_server(struct life *life, struct mal_error *err) {
                                          .handle = on_handle,
                                          .refuse = on_refuse,
                                          .answered = on_answered};
-    if (!mal_server_start(&life->d.server, life->d.loop, &options, err)) {
-        close(fd);
-        return false;
-    }
+    if (!mal_server_start(&life->d.server, life->d.loop, &options, err)) return false;
+    life->socket = -1;
     return true;
 }
 
@@ -355,7 +354,8 @@ static bool start(struct life *life, struct mal_error *err) {
     if (!mal_auth_create(&d->auth, o->tokens, err)) return false;
     d->max_connections = o->max_connections;
     d->started_ms = mal_clock_unix_ms();
-    if (!look(life, err)) return false;
+    /* a database is made where the rest can be had */
+    if (!look(life, err) || !open_socket(life, err)) return false;
     if (!mal_store_open(&life->store, o->db, err)) return false;
     if (!mal_store_open_reader(&d->reader, o->db, err)) return false;
     if (!count_ahead(d, err) || !follow_ids(d, err)) return false;
@@ -410,12 +410,13 @@ static void finish(struct life *life) {
     mal_free(life->cache);
     mal_free(life->resume);
     mal_notify_destroy(life->notify);
+    if (life->socket >= 0) close(life->socket);
     if (life->own_address) mal_listen_forget(life->address);
 }
 
 bool mal_serve(const struct mal_serve_options *options, int *out_exit,
                struct mal_error *err) {
-    struct life life = {.o = options};
+    struct life life = {.o = options, .socket = -1};
     mal_json_guard();
     bool ok = mal_log_start(err) && start(&life, err);
     if (ok) mal_loop_run(life.d.loop);

@@ -1,5 +1,6 @@
 """The life of facts on the real daemon: taught, verified, taken back, superseded, rolled back,
 solved anew."""
+import socket
 import time
 
 import harness
@@ -420,9 +421,9 @@ class Options(Life):
         self.assertLessEqual(used, least)
         self.serve("--joint-memory", "1", "--update", "sequential", name="sequential")
 
-    def start_fails(self, *args):
+    def start_fails(self, *args, db="failing"):
         """What a daemon says that does not come up."""
-        done = malmend("serve", *harness.MODEL_ARGS, "--db", self.dir / "failing", "--listen",
+        done = malmend("serve", *harness.MODEL_ARGS, "--db", self.dir / db, "--listen",
                        "127.0.0.1:0", *args)
         self.assertEqual(done.returncode, 1)
         return done.stderr.decode()
@@ -437,6 +438,13 @@ class Options(Life):
             self.assertIn(str(path), said)
             self.assertIn(says, said)
             self.assertFalse((self.dir / "failing").exists())
+
+    def test_taken_address(self):
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            said = self.start_fails("--listen", f"127.0.0.1:{port}", db="taken")
+        self.assertIn("in use", said)
+        self.assertEqual(list(self.dir.glob("taken*")), [])
 
     def test_no_texts(self):
         editor = self.dir / "no-texts.safetensors"
