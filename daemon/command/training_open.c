@@ -322,6 +322,14 @@ static bool open_all(struct mal_training *t, struct mal_fact **facts, size_t *n,
     return open_trainer(t, err) && resume(t, err) && open_log(t, err);
 }
 
+static void warn_of_state(const struct mal_training *t) {
+    if (t->o->resume || access(t->state, F_OK) != 0) return;
+    fprintf(stderr,
+            "malmend: %s is of a run that --resume goes on with; this one begins "
+            "anew and replaces it\n",
+            t->state);
+}
+
 bool mal_training_open(struct mal_training *training,
                        const struct mal_training_options *options,
                        struct mal_error *err) {
@@ -332,6 +340,7 @@ bool mal_training_open(struct mal_training *training,
     if (!training->state) return mal_fail(err, MAL_NO_MEMORY, "path of the state");
     bool ok = open_all(training, &facts, &n, err);
     mal_facts_free(facts, n);
+    if (ok) warn_of_state(training);
     return ok;
 }
 

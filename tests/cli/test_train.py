@@ -257,6 +257,8 @@ class Train(Lab):
         self.ok("train", *SMALL, *data, "--out", out)
         self.ok("train", *SMALL, *data, "--epochs", 2, "--out", out, "--resume", f"{out}.state")
         self.assertEqual(out.read_bytes(), whole)
+        again = malmend("train", *SMALL, *data, "--out", out)  # and says so where it begins anew
+        self.assertIn(f"{out}.state is of a run that --resume goes on with", again.stderr.decode())
 
     def test_other_run(self):
         out = self.dir / "run.safetensors"
