@@ -28,6 +28,8 @@ json_t *mal_json_fit(const char *text);
  * no memory for it or, on this thread, for any JSON since mal_json_lacked(): members may
  * be missing in it. */
 char *mal_json_dump(const json_t *root, size_t flags);
+/* What people and programs are told: 0.94 and not 0.93999999999999995. */
+#define MAL_JSON_TOLD (JSON_COMPACT | JSON_REAL_PRECISION(15))
 
 /* Whether JSON has met lack of memory on this thread since this was asked last: at the
  * beginning of something new, so that it does not suffer for what was before. */

@@ -335,5 +335,5 @@ void mal_wire_texts_free(char **texts, size_t n) {
 /* ---- Out ---- */
 
 char *mal_wire_dump(const json_t *value) {
-    return mal_json_dump(value, JSON_COMPACT);
+    return mal_json_dump(value, MAL_JSON_TOLD);
 }

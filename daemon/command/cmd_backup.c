@@ -106,7 +106,7 @@ static bool report(const struct values *v, const struct editor *editor,
             json_pack("{s:o,s:I,s:I,s:o}", "out", mal_json_fit(v->out), "bytes",
                       (json_int_t)info.st_size, "live_version", (json_int_t)last,
                       "editor", editor->copied ? mal_json_fit(editor->out) : json_null());
-        json_dumpf(json, stdout, JSON_COMPACT);
+        json_dumpf(json, stdout, MAL_JSON_TOLD);
         printf("\n");
         json_decref(json);
         return true;

@@ -7,6 +7,7 @@
 
 #include "core/backend.h"
 #include "core/example.h"
+#include "core/json.h"
 #include "daemon/base/check.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
@@ -56,7 +57,7 @@ static void print(const struct mal_generation *gen, bool json) {
         json_pack("{s:s%,s:s,s:I}", "text", gen->text, gen->text_bytes, "finish_reason",
                   gen->finish == MAL_FINISH_STOP ? "stop" : "length", "tokens",
                   (json_int_t)gen->n_ids);
-    json_dumpf(out, stdout, JSON_COMPACT);
+    json_dumpf(out, stdout, MAL_JSON_TOLD);
     putchar('\n');
     json_decref(out);
 }

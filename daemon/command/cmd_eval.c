@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/backend.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "daemon/base/check.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
@@ -93,7 +94,7 @@ static bool write_reports(const struct values *v, const struct mal_eval *eval,
     ok = ok && (!v->report || mal_eval_write_json(report, v->report, err)) &&
          (!v->per_fact || mal_eval_write_facts(eval, plan, v->per_fact, err));
     if (ok && v->json) {
-        json_dumpf(report, stdout, JSON_COMPACT);
+        json_dumpf(report, stdout, MAL_JSON_TOLD);
         putchar('\n');
     } else if (ok) {
         mal_eval_print(eval, plan, setup);

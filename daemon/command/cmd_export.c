@@ -217,7 +217,7 @@ static void report(const struct job *job) {
             json_object_set_new(out, "relative_error", json_real(job->lora.error));
             json_object_set_new(out, "exact", json_boolean(job->lora.exact));
         }
-        json_dumpf(out, stdout, JSON_COMPACT);
+        json_dumpf(out, stdout, MAL_JSON_TOLD);
         putchar('\n');
         json_decref(out);
         return;

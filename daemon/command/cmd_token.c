@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "core/hash.h"
+#include "core/json.h"
 #include "daemon/base/report.h"
 #include "daemon/command/commands.h"
 #include "daemon/command/options.h"
@@ -84,7 +85,7 @@ static void print(const struct values *v, const char *token, const char *hex) {
     if (v->json) {
         json_t *json = json_pack("{s:s,s:s,s:s,s:s}", "token", token, "name", v->name,
                                  "role", v->role, "line", line);
-        json_dumpf(json, stdout, JSON_COMPACT);
+        json_dumpf(json, stdout, MAL_JSON_TOLD);
         printf("\n");
         json_decref(json);
         return;

@@ -134,7 +134,7 @@ static json_t *scores_json(const struct mal_fact *fact, const struct mal_score *
 
 static bool write_line(struct mal_new_file *file, const json_t *object,
                        struct mal_error *err) {
-    char *text = mal_json_dump(object, JSON_COMPACT);
+    char *text = mal_json_dump(object, MAL_JSON_TOLD);
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "report");
     bool ok = mal_new_file_write(file, text, strlen(text), err) &&
               mal_new_file_write(file, "\n", 1, err);

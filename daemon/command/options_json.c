@@ -49,7 +49,7 @@ bool mal_options_print_json(const struct mal_option_set *set) {
         json_pack("{s:s,s:s,s:b,s:o}", "command", set->command, "about", set->about,
                   "configurable", set->configurable, "options", options);
     bool ok = json != NULL;
-    if (ok) (void)json_dumpf(json, stdout, JSON_COMPACT); /* main() looks at the stream */
+    if (ok) (void)json_dumpf(json, stdout, MAL_JSON_TOLD); /* main() looks at the stream */
     putchar('\n');
     json_decref(json);
     return ok;

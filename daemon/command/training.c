@@ -12,6 +12,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 
 /* ---- Interruption ---- */
 
@@ -43,7 +44,7 @@ static void print_line(struct mal_training *t, json_t *line) {
     FILE *const files[] = {t->o->json ? stdout : NULL, t->log};
     for (size_t i = 0; line && i < 2; i++) {
         if (!files[i]) continue;
-        json_dumpf(line, files[i], JSON_COMPACT);
+        json_dumpf(line, files[i], MAL_JSON_TOLD);
         fputc('\n', files[i]);
         fflush(files[i]);
     }

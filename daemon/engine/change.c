@@ -38,7 +38,7 @@ void mal_change_finish(struct mal_change *change) {
 /* ---- JSON ---- */
 
 static char *dump(json_t *json) {
-    char *text = mal_json_dump(json, JSON_COMPACT);
+    char *text = mal_json_dump(json, MAL_JSON_TOLD);
     json_decref(json);
     return text;
 }

@@ -45,7 +45,7 @@ bool mal_fact_result_make(struct mal_fact_result *out, const char *id,
                   certain < 0 ? NULL : json_boolean(certain), "logprob", score->logprob,
                   "rank", worst_rank(score), "rounds", (int)rounds);
     out->id = mal_strdup(id);
-    out->verified_json = mal_json_dump(verified, JSON_COMPACT);
+    out->verified_json = mal_json_dump(verified, MAL_JSON_TOLD);
     json_decref(verified);
     return (out->id && out->verified_json) || mal_fail(err, MAL_NO_MEMORY, "results");
 }
@@ -192,7 +192,7 @@ bool mal_change_add_job(struct mal_change *change, json_t *result,
     char **results =
         mal_realloc(change->results, (change->n_results + 1) * sizeof *results);
     if (results) change->results = results;
-    char *text = results ? mal_json_dump(result, JSON_COMPACT) : NULL;
+    char *text = results ? mal_json_dump(result, MAL_JSON_TOLD) : NULL;
     json_decref(result);
     if (text) results[change->n_results++] = text;
     return text || mal_fail(err, MAL_NO_MEMORY, "result");

@@ -39,7 +39,7 @@ void mal_http_no_memory(struct mal_request *req) {
 }
 
 char *mal_json_text(json_t *root) {
-    char *text = mal_json_dump(root, JSON_COMPACT);
+    char *text = mal_json_dump(root, MAL_JSON_TOLD);
     json_decref(root);
     return text;
 }

@@ -151,7 +151,7 @@ static char *result_of(const struct mal_evaluating *e, const struct mal_measures
     json_t *measures = mal_measures_json(m);
     if (e->suite) json_object_set_new(result, "suite", json_string(e->suite));
     bool ok = result && measures && json_object_update(result, measures) == 0;
-    char *text = ok ? mal_json_dump(result, JSON_COMPACT) : NULL;
+    char *text = ok ? mal_json_dump(result, MAL_JSON_TOLD) : NULL;
     json_decref(measures);
     json_decref(result);
     return text;

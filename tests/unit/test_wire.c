@@ -304,7 +304,7 @@ static void test_edit_values(void **state) {
     assert_true(mal_decode_edits(body, strlen(body), 2, &request, &err));
     assert_int_equal(request.n_facts, 2);
     assert_string_equal(request.note, "n\xc3\xa4");
-    assert_string_equal(request.gate_json, "{\"min_es\":0.90000000000000002}");
+    assert_string_equal(request.gate_json, "{\"min_es\":0.9}");
     assert_false(request.validate_only);
     const struct mal_fact *fact = &request.facts[0];
     assert_string_equal(fact->id, "x:1");
