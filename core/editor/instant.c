@@ -92,7 +92,9 @@ static bool check_taught(const struct mal_search_report *search, struct mal_erro
     const struct mal_search_point *best = &search->points[search->best];
     if (best->measures.tf_es > search->before.tf_es) return true;
     return mal_fail(err, MAL_NUMERIC,
-                    "no step teaches the model anything, of %zu tried on %zu facts",
+                    "no step teaches the model anything, of %zu tried on %zu facts: "
+                    "facts of another kind (--data) or other layers may, or a trained "
+                    "editor",
                     search->n_points, search->before.n_facts);
 }
 

@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/editor/resume.h"
 #include "core/file.h"
+#include "core/json.h"
 #include "core/new_file.h"
 #include "daemon/base/check.h"
 #include "daemon/command/commands.h"
@@ -72,7 +73,7 @@ struct outcome {
     struct mal_taught taught;
     struct mal_measures before, after;
     char weights_hash[MAL_HASH_HEX];
-    double seconds_open, seconds_total;
+    double seconds_open, seconds_preserve, seconds_total;
 };
 
 struct ticker {
@@ -168,7 +169,9 @@ static bool edit(struct mal_workbench *wb, const struct values *v,
                  const struct mal_fact *facts, size_t n, struct outcome *outcome,
                  struct mal_error *err) {
     bool ok = !v->verify || measure(wb, facts, n, &outcome->before, err);
+    double began = mal_clock_seconds();
     ok = ok && mal_workbench_preserve(wb, v->preserve, v->preserve_weight, v->json, err);
+    outcome->seconds_preserve = mal_clock_seconds() - began;
     struct mal_resume resume = {0};
     ok = ok && open_resume(wb, v, &resume, err) &&
          teach(wb, v, &resume, facts, n, outcome, err);
@@ -200,6 +203,7 @@ static void print_json(const struct values *v, const struct mal_workbench *wb,
                        const struct outcome *o) {
     json_t *seconds = mal_seconds_json(o->taught.report.seconds, MAL_N_STAGES);
     json_object_set_new(seconds, "open", json_real(o->seconds_open));
+    json_object_set_new(seconds, "preserve", json_real(o->seconds_preserve));
     json_object_set_new(seconds, "total", json_real(o->seconds_total));
     json_t *out = json_pack(
         "{s:I,s:I,s:I,s:I,s:f,s:s,s:o,s:o}", "facts",
@@ -212,7 +216,7 @@ static void print_json(const struct values *v, const struct mal_workbench *wb,
         json_object_set_new(out, "before", mal_measures_json(&o->before));
         json_object_set_new(out, "after", mal_measures_json(&o->after));
     }
-    json_dumpf(out, stdout, JSON_COMPACT);
+    json_dumpf(out, stdout, MAL_JSON_TOLD);
     putchar('\n');
     json_decref(out);
 }
@@ -227,9 +231,10 @@ static void print_measures(const char *when, const struct mal_measures *m) {
 static void print_text(const struct values *v, const struct outcome *o) {
     printf(
         "%zu facts, %lld edit tokens, %lld rounds of repair, %.2f s (opening the model "
-        "%.2f s)\n",
+        "%.2f s, measuring what is preserved %.2f s)\n",
         o->taught.report.n_facts, (long long)o->taught.report.n_tokens,
-        (long long)o->taught.n_rounds, o->seconds_total, o->seconds_open);
+        (long long)o->taught.n_rounds, o->seconds_total, o->seconds_open,
+        o->seconds_preserve);
     for (int s = 0; s < MAL_N_STAGES; s++) {
         printf("  %-9s %8.3f s\n", mal_stage_name((enum mal_stage)s),
                o->taught.report.seconds[s]);

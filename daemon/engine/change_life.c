@@ -154,8 +154,10 @@ static bool count_live(struct mal_joint_run *run, struct tally *out,
 }
 
 /* A repair that helps, its weights sealed. As with what a batch teaches, what facts it
- * puts right may cost other answers, up to the daemon's limits. */
-static bool judge_repair(struct mal_joint_run *run, struct mal_error *err) {
+ * puts right may cost other answers, up to the daemon's limits; what it makes more
+ * certain of itself may cost none. */
+static bool judge_repair(struct mal_joint_run *run, bool any_wrong,
+                         struct mal_error *err) {
     struct mal_engine *engine = run->engine;
     const struct mal_fact_set *set = &run->others;
     struct mal_agreement agreement = {0};
@@ -167,7 +169,7 @@ static bool judge_repair(struct mal_joint_run *run, struct mal_error *err) {
         mal_measured_live(engine, set->facts, set->n, &agreement, mal_engine_gate(engine),
                           run->progress, &was, &before, err);
     mal_weights_use_prepared(engine->ws);
-    ok = ok && judge(run, set, &agreement, &before, false, &verdict, err) &&
+    ok = ok && judge(run, set, &agreement, &before, !any_wrong, &verdict, err) &&
          mal_change_add_job(run->change, json_pack("{s:O}", "gate", verdict), err);
     json_decref(verdict);
     mal_agreement_finish(&agreement);
@@ -193,7 +195,7 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
               mal_change_seal(engine, progress, &change, err);
     if (ok) after = count(&run, run.repair.scores);
     change.passes = is_better(after, before);
-    ok = ok && (!change.passes || judge_repair(&run, err));
+    ok = ok && (!change.passes || judge_repair(&run, before.wrong > 0, err));
     mal_joint_run_finish(&run);
     ok = ok && mal_change_fill_row(engine, store, true, &change, err);
     return mal_change_end(engine, ok, &change, out);

@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "core/alloc.h"
+#include "core/clock.h"
 #include "core/editor/perplexity.h"
 #include "core/editor/resident.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "daemon/base/check.h"
+#include "daemon/base/log.h"
 #include "daemon/engine/basis.h"
 
 /* ---- Opening ---- */
@@ -82,6 +84,20 @@ bool mal_engine_bind_editor(struct mal_engine *engine, struct mal_editor *editor
     return !engine->joint || check_joint_memory(engine, err);
 }
 
+/* With --preserve, or texts in the editor, that takes as long as a batch of them. */
+static bool measure_texts(struct mal_engine *engine, const struct mal_editor *editor,
+                          struct mal_error *err) {
+    double begin = mal_clock_seconds();
+    if (!mal_preserve_create(&engine->preserve, engine->model, editor,
+                             &engine->preserve_texts, engine->preserve_weight, NULL, err))
+        return false;
+    size_t given = engine->preserve_texts.n, n = given ? given : editor->preserve.n;
+    if (engine->preserve)
+        mal_log("info", "preserved texts measured", "{s:I,s:f}", "texts", (json_int_t)n,
+                "seconds", mal_clock_seconds() - begin);
+    return true;
+}
+
 /* The base weights are in use. */
 static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
                         struct mal_error *err) {
@@ -91,9 +107,7 @@ static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
     engine->norms = mal_editor_norms(editor, err);
     if (!engine->norms) return false;
     engine->n_norms = editor->n_shapes;
-    if (!mal_preserve_create(&engine->preserve, engine->model, editor,
-                             &engine->preserve_texts, engine->preserve_weight, NULL, err))
-        return false;
+    if (!measure_texts(engine, editor, err)) return false;
     engine->editor = editor;
     mal_hash_hex(&editor->hash, engine->editor_hash);
     return mal_engine_find_basis(engine, err) && measure_base_perplexity(engine, err);

@@ -8,6 +8,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "daemon/base/log.h"
 #include "daemon/worker/worker_impl.h"
 #include "proto/wire.h"
@@ -228,6 +229,14 @@ static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
 
 /* ---- Writes ---- */
 
+json_t *mal_worker_failed_tests(const char *result) {
+    json_t *told = mal_json_parse(result, strlen(result), 0, &(json_error_t){0});
+    json_t *failed = json_object_get(json_object_get(told, "gate"), "failed");
+    json_incref(failed);
+    json_decref(told);
+    return failed;
+}
+
 struct jobs_write {
     const char *const *ids;
     size_t n;
@@ -311,7 +320,8 @@ bool mal_worker_reject(struct mal_worker *worker, enum mal_job_kind kind, const 
     mal_worker_tell_joint(worker); /* first, as above */
     if (!write_jobs(worker, write_ended, &w, err)) return false;
     mal_count(&worker->o.metrics->jobs[kind][MAL_JOB_REJECTED], 1);
-    mal_log("warning", "job rejected", "{s:s}", "job", id);
+    mal_log("warning", "job rejected", "{s:s,s:o*}", "job", id, "failed",
+            mal_worker_failed_tests(result));
     return true;
 }
 

@@ -55,15 +55,6 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     return true;
 }
 
-/* Which numbers the gate refused; owned, NULL: not known. */
-static json_t *failed_of(const char *result) {
-    json_t *told = mal_json_parse(result, strlen(result), 0, &(json_error_t){0});
-    json_t *failed = json_object_get(json_object_get(told, "gate"), "failed");
-    json_incref(failed);
-    json_decref(told);
-    return failed;
-}
-
 static void tell_no_help(const struct mal_idle *idle) {
     mal_log("info", "repair does not help", "{s:I,s:I,s:I}", "version",
             (json_int_t)idle->version, "wrong", (json_int_t)idle->wrong, "failing",
@@ -113,7 +104,8 @@ static void tell_no_repair(struct mal_worker *worker, const struct mal_change *c
         return;
     }
     mal_count_rejection(worker->o.metrics, result);
-    mal_log("info", "repair is refused", "{s:o*}", "failed", failed_of(result));
+    mal_log("info", "repair is refused", "{s:I,s:o*}", "version",
+            (json_int_t)worker->idle.version, "failed", mal_worker_failed_tests(result));
 }
 
 static bool repair(struct mal_worker *worker, struct mal_run *run,
@@ -230,7 +222,7 @@ static bool consolidate(struct mal_worker *worker, struct mal_run *run,
         idle->refused = idle->consolidated;
         mal_count_rejection(worker->o.metrics, change.results[0]);
         mal_log("info", "consolidation measures worse", "{s:o*}", "failed",
-                failed_of(change.results[0]));
+                mal_worker_failed_tests(change.results[0]));
     }
     mal_change_finish(&change);
     return ok;

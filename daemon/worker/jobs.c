@@ -1,5 +1,6 @@
 /* jobs.c - what each kind of job does, from what the database holds of it to the version
  * it makes, or to the gate's refusal. */
+#include <math.h>
 #include <string.h>
 
 #include <jansson.h>
@@ -58,6 +59,22 @@ static void count_applied(struct mal_worker *worker, const struct mal_change *ch
     mal_count(&m->facts_wrong, change->n_wrong);
 }
 
+/* With what it taught wrong, and how much else stayed as it was. */
+static void tell_published(const struct mal_worker *worker,
+                           const struct mal_change *change, size_t n_jobs,
+                           double seconds) {
+    bool edit = change->row.kind == MAL_VERSION_EDIT;
+    double agreement = change->measures.agreement;
+    mal_log(edit && change->n_wrong ? "warning" : "info", "version published",
+            "{s:I,s:s,s:I,s:I,s:o*,s:o*,s:f}", "version",
+            (json_int_t)mal_engine_live(worker->engine), "kind",
+            mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs, "facts",
+            (json_int_t)change->row.n_facts, "wrong",
+            edit ? json_integer((json_int_t)change->n_wrong) : NULL, "agreement",
+            edit && isfinite(agreement) ? json_real(agreement) : NULL, "persist_seconds",
+            seconds);
+}
+
 void mal_worker_tell_joint(struct mal_worker *worker) {
     size_t bytes = 0, n = 0;
     bool in_step = false;
@@ -85,11 +102,7 @@ bool mal_worker_apply(struct mal_worker *worker, struct mal_change *change,
     }
     mal_worker_publish(worker, change);
     count_applied(worker, change, n_jobs, mal_clock_seconds() - begin);
-    mal_log("info", "version published", "{s:I,s:s,s:I,s:I,s:f}", "version",
-            (json_int_t)mal_engine_live(worker->engine), "kind",
-            mal_version_kind_name(change->row.kind), "jobs", (json_int_t)n_jobs, "facts",
-            (json_int_t)change->row.n_facts, "persist_seconds",
-            mal_clock_seconds() - begin);
+    tell_published(worker, change, n_jobs, mal_clock_seconds() - begin);
     mal_worker_prune(worker);
     return true;
 }
@@ -263,7 +276,7 @@ static bool refuse(struct editing *e, const char *result, const char *problem,
 static bool refuse_not_finite(struct editing *e, const struct mal_error *why,
                               struct mal_error *err) {
     json_t *result = json_pack("{s:o}", "gate", mal_gate_json_not_finite(why->text));
-    char *text = mal_json_dump(result, JSON_COMPACT);
+    char *text = mal_json_dump(result, MAL_JSON_TOLD);
     char *problem = mal_encode_problem(why, mal_status_http(why->status));
     json_decref(result);
     /* first: who sees the job rejected finds the error in the status, too */

@@ -131,9 +131,30 @@ class Scrubbing(Life):
         def over(status):
             scrub, live = status["scrub"], status["live_version"]
             return scrub["passes"] and scrub["position"] == scrub["total"] and (
-                not scrub["failing"] or any(e.get("event") == "repair does not help"
+                not scrub["failing"] or any(e.get("event") in ("repair does not help", "repair is refused")
                                             and e["version"] == live for e in d.log))
         return self.await_status(d, over)
+
+    def test_certainty_costs_no_answer(self):
+        """What is right and not sure of it is made surer of as far as nothing else is lost by that."""
+        facts = FACTS[:64]
+        d = self.serve("--no-scrub", "--repair-tau", "0.3")
+        self.teach(d, facts)
+        self.assertEqual(self.wrong(d, facts), [])
+        taught = d.get("/v1/status").json["live_version"]
+        self.restart(d, "--repair-tau", "0.99", "--keep-versions", "9")
+        status = self.settled(d)
+        self.assertEqual(status["scrub"]["wrong"], 0)
+        refused = [e for e in d.log if e.get("event") == "repair is refused"]
+        self.assertLessEqual({f["test"] for e in refused for f in e["failed"]},
+                             {"min_gs", "min_ls", "min_agreement"})
+        self.assertEqual(len(refused), 1)
+        agreements = [self.agreement(d, facts, v) for v in range(taught, status["live_version"] + 1)]
+        self.assertEqual(agreements, sorted(agreements))
+
+    def agreement(self, d, facts, number):
+        answer = d.call("POST", "/v1/evaluations", {"facts": facts, "version": number})
+        return d.wait_job(answer.json["id"])["result"]["agreement"]
 
     def test_what_no_repair_brings_over(self):
         """It is tried once in a version, and again where that led somewhere; then there is peace."""
