@@ -108,6 +108,8 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
                           " WHERE job = (SELECT seq FROM jobs WHERE id = ?1)",
     [MAL_SQL_REQUEUE] = "UPDATE jobs SET state = 'queued', started_ms = NULL"
                         " WHERE state = 'running'",
+    [MAL_SQL_REQUEUE_JOB] = "UPDATE jobs SET state = 'queued', started_ms = NULL"
+                            " WHERE id = ?1 AND state = 'running'",
     [MAL_SQL_JOB_STATE] = "SELECT state FROM jobs WHERE id = ?1",
     [MAL_SQL_JOB_SEQ] = "SELECT seq FROM jobs WHERE id = ?1",
     [MAL_SQL_GET_JOB] = JOB_COLUMNS "WHERE id = ?1",

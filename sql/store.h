@@ -204,6 +204,9 @@ bool mal_store_find_idempotency(struct mal_store *store, const char *key, char *
 /* A queued job begins: running, started now. */
 bool mal_store_start_jobs(struct mal_store *store, const char *const *ids, size_t n,
                           int64_t now_ms, struct mal_error *err) MAL_CHECK;
+/* Running jobs wait again: queued, not started. */
+bool mal_store_requeue_jobs(struct mal_store *store, const char *const *ids, size_t n,
+                            struct mal_error *err) MAL_CHECK;
 /* Ends jobs without a version (failed, rejected, done); their facts follow: failed or rejected.
  * result_json and error_json may be NULL. */
 bool mal_store_end_jobs(struct mal_store *store, const char *const *ids, size_t n,

@@ -142,6 +142,24 @@ bool mal_store_start_jobs(struct mal_store *store, const char *const *ids, size_
     return mal_tx_end(store, done, err);
 }
 
+static bool requeue_job(struct mal_store *store, const char *id, struct mal_error *err) {
+    struct mal_query q;
+    int64_t n;
+    mal_query_open(&q, store, MAL_SQL_REQUEUE_JOB);
+    mal_bind_text(&q, id);
+    if (!mal_query_run(&q, &n, err)) return false;
+    return n == 1 || mal_store_job_conflict(store, id, err);
+}
+
+bool mal_store_requeue_jobs(struct mal_store *store, const char *const *ids, size_t n,
+                            struct mal_error *err) {
+    if (!mal_tx_begin(store, err)) return false;
+    bool done = true;
+    for (size_t i = 0; done && i < n; i++)
+        done = requeue_job(store, ids[i], err);
+    return mal_tx_end(store, done, err);
+}
+
 struct ending {
     enum mal_job_state state;
     int64_t now_ms;

@@ -1,7 +1,7 @@
 /* batch.c - the worker's jobs: which go together, and how they end.
  *
  * Several edit jobs are edited as one batch and become one version. When that fails they
- * are run again one at a time, so that only the job at fault fails. */
+ * wait again, to be run in halves, so that in the end only the jobs at fault fail. */
 #include <string.h>
 
 #include <jansson.h>
@@ -62,7 +62,7 @@ static bool is_joinable(const struct mal_queued_job *job) {
 int64_t mal_worker_until_batch(const struct mal_worker *worker) {
     const struct mal_queued_job *head = worker->jobs;
     if (!head) return -1;
-    if (!is_joinable(head) || mal_worker_cut_off(worker)) return 0;
+    if (!is_joinable(head) || head->part || mal_worker_cut_off(worker)) return 0;
     int64_t facts = 0;
     for (const struct mal_queued_job *job = head; job; job = job->next) {
         facts += job->n_facts;
@@ -84,8 +84,8 @@ static void take_jobs(struct mal_worker *worker, struct mal_job_batch *batch) {
         struct mal_queued_job *job = worker->jobs;
         bool edit = is_joinable(job);
         if (again ? batch->n_jobs == again
-                  : batch->n_jobs &&
-                        (!edit || facts + job->n_facts > worker->o.max_batch_facts))
+                  : batch->n_jobs && (!edit || job->part != batch->jobs->part ||
+                                      facts + job->n_facts > worker->o.max_batch_facts))
             break;
         worker->jobs = job->next;
         if (!worker->jobs) worker->last_job = &worker->jobs;
@@ -249,6 +249,11 @@ static bool write_started(struct mal_store *store, void *arg, struct mal_error *
     return mal_store_start_jobs(store, w->ids, w->n, mal_clock_unix_ms(), err);
 }
 
+static bool write_requeued(struct mal_store *store, void *arg, struct mal_error *err) {
+    const struct jobs_write *w = arg;
+    return mal_store_requeue_jobs(store, w->ids, w->n, err);
+}
+
 static bool write_ended(struct mal_store *store, void *arg, struct mal_error *err) {
     const struct jobs_write *w = arg;
     return mal_store_end_jobs(store, w->ids, w->n, w->state, mal_clock_unix_ms(),
@@ -341,29 +346,44 @@ bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
     return false;
 }
 
-static bool run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
-                     size_t job, size_t n_jobs, int tries, struct mal_error *err) {
+/* Its jobs wait again, each half for itself: they can be cancelled, and are counted as
+ * what waits. */
+static bool split(struct mal_worker *worker, struct mal_job_batch *batch,
+                  const struct mal_error *why, struct mal_error *err) {
+    struct jobs_write w = {.ids = batch->ids, .n = batch->n_jobs};
+    mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)batch->n_jobs,
+            "detail", why->text);
+    if (!write_jobs(worker, write_requeued, &w, err)) return false;
+    size_t n = 0, half = batch->n_jobs / 2;
+    for (struct mal_queued_job *job = batch->jobs; job; job = job->next) {
+        job->part = worker->n_parts + (n++ < half ? 1 : 2);
+        job->tried = job->tried || why->status == MAL_CORRUPT;
+    }
+    worker->n_parts += 2;
+    put_back(worker, batch->jobs);
+    batch->jobs = NULL;
+    batch->n_jobs = 0;
+    mal_worker_announce(worker);
+    return true;
+}
+
+static bool run_jobs(struct mal_worker *worker, struct mal_job_batch *batch,
+                     struct mal_error *err) {
     struct mal_error why = {0};
     enum mal_job_kind kind = batch->jobs->kind;
+    int left = batch->jobs->tried ? 1 : MOST_TRIES;
     bool ok;
     do {
-        ok = mal_worker_run_jobs(worker, batch, job, n_jobs, &why);
-    } while (!ok && try_again(worker, &tries, &why));
+        ok = mal_worker_run_jobs(worker, batch, &why);
+    } while (!ok && try_again(worker, &left, &why));
     if (ok) {
         mal_worker_announce(worker);
         return true;
     }
-    if (!mal_worker_survive(worker, kind, batch->ids + job, n_jobs, &why, err))
+    if (!mal_worker_survive(worker, kind, batch->ids, batch->n_jobs, &why, err))
         return false;
-    if (n_jobs == 1)
-        return mal_worker_fail_jobs(worker, kind, batch->ids + job, 1, &why, err);
-    mal_log("warning", "batch split", "{s:I,s:s}", "jobs", (json_int_t)n_jobs, "detail",
-            why.text);
-    tries = why.status == MAL_CORRUPT ? 1 : MOST_TRIES;
-    for (size_t i = 0; i < n_jobs; i++) {
-        if (!run_jobs(worker, batch, job + i, 1, tries, err)) return false;
-    }
-    return true;
+    if (batch->n_jobs > 1) return split(worker, batch, &why, err);
+    return mal_worker_fail_jobs(worker, kind, batch->ids, 1, &why, err);
 }
 
 static bool begin_batch(struct mal_worker *worker, const struct mal_job_batch *batch,
@@ -387,10 +407,9 @@ bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     enum mal_job_kind kind = batch.jobs->kind;
     double start = mal_clock_seconds();
     int64_t before = mal_engine_live(worker->engine);
-    bool ok =
-        load_batch(worker, &batch, err) &&
-        (!batch.n_jobs || (begin_batch(worker, &batch, err) &&
-                           run_jobs(worker, &batch, 0, batch.n_jobs, MOST_TRIES, err)));
+    bool ok = load_batch(worker, &batch, err) &&
+              (!batch.n_jobs ||
+               (begin_batch(worker, &batch, err) && run_jobs(worker, &batch, err)));
     if (ok) mal_worker_resume_done(worker);
     bool edited = ok && batch.n_facts && mal_engine_live(worker->engine) > before;
     double seconds = mal_clock_seconds() - start;

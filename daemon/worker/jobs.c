@@ -310,29 +310,25 @@ static bool edit(struct editing *e, struct mal_error *err) {
 }
 
 static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batch,
-                     size_t job, size_t n_jobs, struct mal_error *err) {
+                     struct mal_error *err) {
     struct mal_run run = {.worker = worker};
     struct mal_progress progress = mal_run_progress(&run);
-    size_t from = batch->first[job], n = batch->first[job + n_jobs] - from;
-    size_t *first = mal_calloc(n_jobs + 1, sizeof *first);
-    if (!first) return mal_fail(err, MAL_NO_MEMORY, "jobs");
-    for (size_t i = 0; i <= n_jobs; i++)
-        first[i] = batch->first[job + i] - from;
     struct editing e = {.worker = worker,
-                        .ids = batch->ids + job,
-                        .whole = {.facts = batch->facts + from,
-                                  .seqs = batch->seqs + from,
-                                  .n = n,
-                                  .first = first,
-                                  .n_jobs = n_jobs,
+                        .ids = batch->ids,
+                        .whole = {.facts = batch->facts,
+                                  .seqs = batch->seqs,
+                                  .n = batch->n_facts,
+                                  .first = batch->first,
+                                  .n_jobs = batch->n_jobs,
                                   .stager = worker->stager},
                         .progress = &progress};
+    size_t n = batch->n_facts;
     struct mal_resume resume = {0};
     e.whole.resume = &resume;
     bool ok = mal_worker_resume_init(worker, batch, &resume, err) &&
               mal_worker_need_editor(worker, e.whole.facts, n, &progress, err) &&
               mal_worker_solve_anew(worker, &progress, err);
-    if (ok && n_jobs == batch->n_jobs) warn_of_size(worker, n);
+    if (ok) warn_of_size(worker, n);
     ok = ok && read_gates(&e, err) &&
          mal_engine_ask(worker->engine, e.whole.facts, n, &progress, &e.agreement, err) &&
          edit(&e, err);
@@ -340,7 +336,6 @@ static bool run_edit(struct mal_worker *worker, const struct mal_job_batch *batc
     mal_agreement_finish(&e.agreement);
     mal_worker_resume_finish(&resume);
     mal_free(e.own);
-    mal_free(first);
     return ok;
 }
 
@@ -430,7 +425,7 @@ static bool run_other(struct mal_worker *worker, const struct mal_job_batch *bat
 }
 
 bool mal_worker_run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
-                         size_t job, size_t n_jobs, struct mal_error *err) {
-    return batch->jobs->kind == MAL_JOB_EDIT ? run_edit(worker, batch, job, n_jobs, err)
+                         struct mal_error *err) {
+    return batch->jobs->kind == MAL_JOB_EDIT ? run_edit(worker, batch, err)
                                              : run_other(worker, batch, err);
 }

@@ -79,6 +79,8 @@ struct mal_queued_job {
     /* the worker's own */
     int64_t since_ms; /* monotonic */
     int64_t order;    /* of submission */
+    int64_t part; /* of a batch that was split: none but its own join it; 0: of none */
+    bool tried;   /* and reading for that has been tried as often as it is */
 };
 
 /* The job is in the database. Takes over `job` (from mal_calloc). */

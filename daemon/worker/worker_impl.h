@@ -50,6 +50,7 @@ struct mal_worker {
     int64_t n_facts, n_bare; /* facts, and jobs without any: waiting or reserved */
     int64_t n_submitted;
     int64_t n_queued; /* facts of the jobs */
+    int64_t n_parts;  /* of batches that were split, so far */
     struct mal_read *reads, **last_read;
     size_t n_reads;
     bool stop, told_ready, change_posted;
@@ -131,10 +132,10 @@ struct mal_run {
 
 struct mal_progress mal_run_progress(struct mal_run *run);
 
-/* Runs `n_jobs` jobs of the batch from `job` on to a published version, or to the gate's
- * refusal of a single one. On an error nothing has changed. */
+/* Runs the batch to a published version, or to the gate's refusal of a single job. On an
+ * error nothing has changed. */
 bool mal_worker_run_jobs(struct mal_worker *worker, const struct mal_job_batch *batch,
-                         size_t job, size_t n_jobs, struct mal_error *err) MAL_CHECK;
+                         struct mal_error *err) MAL_CHECK;
 /* Before a change of the live facts' system: nothing, or a version of its own. */
 bool mal_worker_solve_anew(struct mal_worker *worker, const struct mal_progress *progress,
                            struct mal_error *err) MAL_CHECK;

@@ -310,6 +310,25 @@ class Batches(Case):
                          "rejected")
 
     @only_fake
+    def test_what_was_split_waits(self):
+        """Jobs that failed together run in halves; those whose turn has not come can be cancelled."""
+        held = Held(self, self.d)
+        slow = {"prompt": "What takes long to be live is", "target": held.fact["prompt"]}
+        rest = [fact(412 + i) for i in range(5)]
+        bad, first, others, last = (self.d.edit(*facts).json["id"]
+                                    for facts in ([BAD], [slow], rest, [fact(420)]))
+        self.assertEqual(self.d.wait_job(bad)["state"], "rejected")
+        self.assertEqual([e["jobs"] for e in self.d.log if e["event"] == "batch split"][-2:],
+                         [4, 2])
+        status = wait_until(lambda: (s := self.d.get("/v1/status").json)["batch"] and s)
+        self.assertEqual((status["batch"]["jobs"], status["queue"]["facts"]), ([first], 6))
+        self.assertEqual([self.d.get("/v1/jobs/" + job).json["state"] for job in (others, last)],
+                         ["queued"] * 2)
+        self.assertEqual(self.d.call("POST", f"/v1/jobs/{last}/cancel").json["state"], "cancelled")
+        held.let_go()
+        self.assertEqual([self.d.wait_job(job)["state"] for job in (first, others)], ["applied"] * 2)
+
+    @only_fake
     def test_full_disk_passes(self):
         before = self.d.get("/v1/status").json["live_version"]
         rest = [fact(501 + i) for i in range(7)]
