@@ -191,11 +191,11 @@ void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *
 
 /* ---- Transformer ---- */
 
-/* y (n,c) = tokens[ids[i]] + positions[pos[i]]; tokens are fp32, fp16 or bf16. Without
- * positions (NULL) pos is not read. */
+/* y (n,c) = scale tokens[ids[i]] + positions[pos[i]]; tokens are fp32, fp16 or bf16.
+ * Without positions (NULL) pos is not read. */
 void mal_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-               const float *positions, float *y);
+               float scale, const float *positions, float *y);
 
 /* Layer norm: y = (x - mean(x)) / sqrt(var(x) + eps) * gain + bias, over rows of c.
  * RMS norm (`rms`): y = x / sqrt(mean(x^2) + eps) * gain. */
@@ -274,7 +274,8 @@ void mal_rope(struct mal_backend *be, const struct mal_rope *rope, float *x, int
  * positions 0..p, of those the last `window` where that is not 0. out = softmax(scale q
  * k' + bias) v per head; query head h uses key head h / (n_heads / n_kv_heads). The bias
  * of a query at p and a key at t is rel_bias[h][clamp(t - p, -rel_span, rel_span) +
- * rel_span].
+ * rel_span]. Instead of a bias there may be a cap: x = scale q k' becomes cap tanh(x /
+ * cap).
  *
  * Without causal and rel_bias positions mean nothing, and the keys may be those of
  * another sequence (cross-attention): fewer than the queries, but one at least. */
@@ -291,6 +292,7 @@ struct mal_attn {
     int64_t window;        /* 0: none; only with causal */
     const float *rel_bias; /* (n_heads, 2 rel_span + 1); NULL: none */
     int64_t rel_span;
+    float cap; /* 0: none */
 };
 
 /* out (n_queries, n_heads * head_size), ld_out; norm (n_queries, n_heads, 2) = the
@@ -313,6 +315,11 @@ struct mal_attn_grads {
 void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const float *out,
                   int64_t ld_out, const float *norm, const float *dout, int64_t ld_dout,
                   const struct mal_attn_grads *grads);
+
+/* x := cap tanh(x / cap) */
+void mal_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x);
+/* dy := the gradient at x, for dy at what it has become, y. */
+void mal_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y, float *dy);
 
 /* y += x */
 void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y);

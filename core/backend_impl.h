@@ -59,7 +59,7 @@ struct mal_backend_ops {
 
     void (*embed)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                   const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-                  const float *positions, float *y);
+                  float scale, const float *positions, float *y);
     void (*norm_fwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
                      void *y, enum mal_dtype y_dtype);
     void (*norm_bwd)(struct mal_backend *be, const struct mal_norm *norm, const float *x,
@@ -88,6 +88,9 @@ struct mal_backend_ops {
                      const float *out, int64_t ld_out, const float *norm,
                      const float *dout, int64_t ld_dout,
                      const struct mal_attn_grads *grads);
+    void (*cap_fwd)(struct mal_backend *be, int64_t n, float cap, float *x);
+    void (*cap_bwd)(struct mal_backend *be, int64_t n, float cap, const float *y,
+                    float *dy);
     void (*add)(struct mal_backend *be, int64_t n, const float *x, float *y);
     void (*gather_rows)(struct mal_backend *be, int64_t n, int64_t c, const int32_t *rows,
                         const float *x, int64_t ldx, float *y, int64_t ldy);

@@ -156,11 +156,11 @@ void mal_round_rows(struct mal_backend *be, int64_t n, int64_t c, const double *
 
 void mal_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-               const float *positions, float *y) {
+               float scale, const float *positions, float *y) {
     assert(n >= 0 && c >= 0 && is_weight(tokens_dtype));
     if (n == 0 || c == 0 || !mal_backend_runs(be)) return;
     assert(ids && tokens && y && (pos || !positions));
-    be->ops->embed(be, n, c, ids, pos, tokens, tokens_dtype, positions, y);
+    be->ops->embed(be, n, c, ids, pos, tokens, tokens_dtype, scale, positions, y);
 }
 
 void mal_norm_fwd(struct mal_backend *be, const struct mal_norm *norm, const float *x,
@@ -259,7 +259,7 @@ static struct mal_attn full_attn(const struct mal_attn *attn) {
     assert(attn->max_queries > 0 && attn->max_keys > 0);
     assert(attn->max_keys >= attn->max_queries || (!attn->causal && !attn->rel_bias));
     assert(attn->window >= 0 && (attn->window == 0 || attn->causal));
-    assert(attn->rel_span >= 0);
+    assert(attn->rel_span >= 0 && attn->cap >= 0 && !(attn->cap > 0 && attn->rel_bias));
 
     struct mal_attn full = *attn;
     full.ld_q = ld(attn->ld_q, attn->n_heads * attn->head_size);
@@ -293,6 +293,21 @@ void mal_attn_bwd(struct mal_backend *be, const struct mal_attn *attn, const flo
     full_grads.ld_kv = ld(grads->ld_kv, attn->n_kv_heads * attn->head_size);
     be->ops->attn_bwd(be, &full, out, ld(ld_out, row), norm, dout, ld(ld_dout, row),
                       &full_grads);
+}
+
+void mal_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x) {
+    assert(n >= 0 && cap > 0);
+    if (n == 0 || !mal_backend_runs(be)) return;
+    assert(x);
+    be->ops->cap_fwd(be, n, cap, x);
+}
+
+void mal_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                 float *dy) {
+    assert(n >= 0 && cap > 0);
+    if (n == 0 || !mal_backend_runs(be)) return;
+    assert(y && dy && y != dy);
+    be->ops->cap_bwd(be, n, cap, y, dy);
 }
 
 void mal_add(struct mal_backend *be, int64_t n, const float *x, float *y) {

@@ -158,6 +158,32 @@ __global__ static void glu_bwd_each(int64_t n, const float *gate, const float *x
     }
 }
 
+/* ---- Caps ---- */
+
+__global__ static void cap_fwd_each(int64_t n, float cap, float *x) {
+    MAL_EACH(i, n) {
+        x[i] = cap * hyperbolic::value(x[i] / cap);
+    }
+}
+
+__global__ static void cap_bwd_each(int64_t n, float cap, const float *y, float *dy) {
+    MAL_EACH(i, n) {
+        float t = y[i] / cap;
+        dy[i] *= 1 - t * t;
+    }
+}
+
+void mal_cuda_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    MAL_LAUNCH(cu, cap_fwd_each, mal_cuda_grid(cu, n), MAL_THREADS, 0, n, cap, x);
+}
+
+void mal_cuda_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                      float *dy) {
+    struct mal_cuda *cu = mal_cuda_of(be);
+    MAL_LAUNCH(cu, cap_bwd_each, mal_cuda_grid(cu, n), MAL_THREADS, 0, n, cap, y, dy);
+}
+
 /* ---- Entries: tables in the order of enum mal_act ---- */
 
 #define OF_EACH_ACT(kernel, ...)                                       \

@@ -134,6 +134,10 @@ __device__ static inline float attn_bias(const struct mal_attn &attn, int head, 
     return attn.rel_bias[head * (2 * attn.rel_span + 1) + span + distance];
 }
 
+__device__ static inline float attn_capped(float x, float cap) {
+    return cap * tanhf(x / cap);
+}
+
 /* ---- Loading ---- */
 
 /* Up to four floats, at least one; zeros beyond. */

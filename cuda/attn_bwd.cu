@@ -134,6 +134,8 @@ __device__ static void probabilities(const struct mal_attn &attn, const bwd_tile
         });
     else
         products.each([=](int, int, float &x) { x *= scale; });
+    if (attn.cap > 0)
+        products.each([&](int, int, float &x) { x = attn_capped(x, attn.cap); });
     products.each([&](int r, int c, float &x) {
         int query = KEYS_DOWN ? c : r;
         float y = expf(x - stats.max[query] - stats.log_sum[query]);
@@ -142,12 +144,29 @@ __device__ static void probabilities(const struct mal_attn &attn, const bwd_tile
     });
 }
 
+/* The slope of what capped the score of probability y. */
+template <int SIZE>
+__device__ static float cap_slope(float cap, const query_stats<SIZE> &stats, int query,
+                                  float y) {
+    if (!(y > 0)) return 0;
+    float t = (logf(y) + stats.max[query] + stats.log_sum[query]) / cap;
+    return 1 - t * t;
+}
+
 /* weights, probabilities, become scale * ds, for products of dout with values. */
 template <bool KEYS_DOWN, int SIZE>
 __device__ static void score_grads(const struct mal_attn &attn, const bwd_tile &at,
                                    const query_stats<SIZE> &stats,
                                    attn_products<SIZE> &products, float *weights) {
     float scale = attn.scale;
+    if (attn.cap > 0)
+        products.each([&](int r, int c, float &x) {
+            int query = KEYS_DOWN ? c : r;
+            float delta = stats.delta[query];
+            float slope =
+                cap_slope(attn.cap, stats, query, weights[r * attn_tile<SIZE>::LD + c]);
+            x = fmaf(slope, x - delta, delta);
+        });
     products.each([&](int r, int c, float &x) {
         float *w = weights + r * attn_tile<SIZE>::LD + c;
         float y = scale * (*w * (x - stats.delta[KEYS_DOWN ? c : r]));

@@ -51,6 +51,11 @@ __device__ static float softmax_step(const struct mal_attn &attn, const attn_hea
             x[i] = fmaf(attn.scale, row[lane + i * EACH],
                         attn_bias(attn, of.head, p, t + lane + i * EACH));
     }
+    if (attn.cap > 0) {
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            x[i] = attn_capped(x[i], attn.cap);
+    }
 #pragma unroll
     for (int i = 0; i < N; i++) {
         int key = t + lane + i * EACH;
@@ -315,7 +320,9 @@ __device__ static void lone_keys(const struct mal_attn &attn, const attn_head &o
                 y = row_sum<LANES>(y);
                 float bias =
                     attn.rel_bias ? attn_bias(attn, of.head + h, of.position, key) : 0.0f;
-                score[h][i] = key < keys.end ? fmaf(attn.scale, y, bias) : -INFINITY;
+                y = fmaf(attn.scale, y, bias);
+                if (attn.cap > 0) y = attn_capped(y, attn.cap);
+                score[h][i] = key < keys.end ? y : -INFINITY;
             }
         }
 #pragma unroll

@@ -112,6 +112,8 @@ static struct mal_backend_ops table(void) {
     OP(rope);
     OP(attn_fwd);
     OP(attn_bwd);
+    OP(cap_fwd);
+    OP(cap_bwd);
     OP(add);
     OP(gather_rows);
     OP(scatter_rows);

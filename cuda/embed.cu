@@ -18,7 +18,7 @@ static dim3 grid_of(int64_t rows, int64_t packs) {
 
 template <typename T, int W>
 __global__ static void embed_rows(int64_t packs, const int32_t *ids, const int32_t *pos,
-                                  const void *__restrict__ tokens,
+                                  const void *__restrict__ tokens, float scale,
                                   const float *__restrict__ positions,
                                   float *__restrict__ y) {
     typedef mal_pack<T, W> narrow;
@@ -33,7 +33,7 @@ __global__ static void embed_rows(int64_t packs, const int32_t *ids, const int32
         narrow from = token[j];
         wide to;
         for (int w = 0; w < W; w++)
-            to.x[w] = mal_widen(from.x[w]);
+            to.x[w] = __fmul_rn(scale, mal_widen(from.x[w]));
         if (position) {
             wide shift = position[j];
             for (int w = 0; w < W; w++)
@@ -45,7 +45,7 @@ __global__ static void embed_rows(int64_t packs, const int32_t *ids, const int32
 
 void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                     const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-                    const float *positions, float *y) {
+                    float scale, const float *positions, float *y) {
     struct mal_cuda *cu = mal_cuda_of(be);
     bool whole = tokens_dtype == MAL_F32 ? mal_starts_pack((const float *)tokens)
                                          : mal_starts_pack((const uint16_t *)tokens);
@@ -58,7 +58,7 @@ void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t 
                      ? (wide ? embed_rows<mal_bf16, MAL_WIDE> : embed_rows<mal_bf16, 1>)
                      : (wide ? embed_rows<float, MAL_WIDE> : embed_rows<float, 1>);
     MAL_LAUNCH(cu, embed, grid_of(n, packs), mal_cuda_threads(packs), 0, packs, ids, pos,
-               tokens, positions, y);
+               tokens, scale, positions, y);
 }
 
 /* ---- Rows from here to there ---- */

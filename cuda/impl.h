@@ -158,7 +158,7 @@ void mal_cuda_round_rows(struct mal_backend *be, int64_t n, int64_t c, const dou
 /* embed.cu */
 void mal_cuda_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                     const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-                    const float *positions, float *y);
+                    float scale, const float *positions, float *y);
 void mal_cuda_add(struct mal_backend *be, int64_t n, const float *x, float *y);
 void mal_cuda_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
                           const int32_t *rows, const float *x, int64_t ldx, float *y,
@@ -196,6 +196,9 @@ void mal_cuda_rope(struct mal_backend *be, const struct mal_rope *rope, float *x
                    int64_t ldx);
 
 /* attn_fwd.cu, attn_bwd.cu */
+void mal_cuda_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x);
+void mal_cuda_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                      float *dy);
 void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
                        enum mal_dtype out_dtype, int64_t ld_out, float *norm);
 void mal_cuda_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,

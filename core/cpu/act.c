@@ -1,4 +1,4 @@
-/* act.c - activation functions and their slopes, element by element.
+/* act.c - activation functions, caps and their slopes, element by element.
  *
  * 0.5 (1 + tanh(u)) is the logistic function of 2u: one exp, and exact far out where 1 +
  * tanh cancels. x and y, dy and dx may be the same memory. */
@@ -29,19 +29,6 @@ MAL_INLINE float logistic(float w, float *slope) {
     float q = 1.0f / (1.0f + e);
     *slope = e * q * q;
     return w < 0 ? e * q : q;
-}
-
-/* Cephes' polynomial around 0, where 1 - 2 / (exp(2x) + 1) cancels. */
-MAL_INLINE float tanh_of(float x) {
-    float z = x * x, a = x < 0 ? -x : x;
-    float p = -5.70498872745e-3f;
-    p = p * z + 2.06390887954e-2f;
-    p = p * z - 5.37397155531e-2f;
-    p = p * z + 1.33314422036e-1f;
-    p = p * z - 3.33332819422e-1f;
-    float near = p * z * x + x;
-    float e = vexp(-2.0f * a), far = (1.0f - e) / (1.0f + e);
-    return a < 0.625f ? near : x < 0 ? -far : far;
 }
 
 /* ---- Forward ---- */
@@ -79,7 +66,7 @@ static MAL_SIMD void silu_fwd(int64_t n, const float *x, float *y) {
 static MAL_SIMD void tanh_fwd(int64_t n, const float *x, float *y) {
     MAL_SIMD_LOOP
     for (int64_t i = 0; i < n; i++)
-        y[i] = tanh_of(x[i]);
+        y[i] = vtanh(x[i]);
 }
 
 /* ---- Backward ---- */
@@ -125,6 +112,24 @@ static MAL_SIMD void tanh_bwd(int64_t n, const float *x, const float *dy, float 
         float slope;
         logistic(2.0f * x[i], &slope);
         dx[i] = dy[i] * (4.0f * slope);
+    }
+}
+
+/* ---- Caps ---- */
+
+static MAL_SIMD void cap_fwd(int64_t n, float cap, float *x) {
+    float inverse = 1 / cap;
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++)
+        x[i] = cap * vtanh(inverse * x[i]);
+}
+
+static MAL_SIMD void cap_bwd(int64_t n, float cap, const float *y, float *dy) {
+    float inverse = 1 / cap;
+    MAL_SIMD_LOOP
+    for (int64_t i = 0; i < n; i++) {
+        float t = inverse * y[i];
+        dy[i] *= 1 - t * t;
     }
 }
 
@@ -206,4 +211,17 @@ void mal_cpu_glu_bwd(struct mal_backend *be, enum mal_act act, int64_t n,
         multiply(size, open, dy + i, dx + i);
         bwd[act](size, gate + i, dopen, dgate + i);
     }
+}
+
+void mal_cpu_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i += BLOCK)
+        cap_fwd(n - i < BLOCK ? n - i : BLOCK, cap, x + i);
+}
+
+void mal_cpu_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                     float *dy) {
+#pragma omp parallel for schedule(static) if (n > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < n; i += BLOCK)
+        cap_bwd(n - i < BLOCK ? n - i : BLOCK, cap, y + i, dy + i);
 }

@@ -33,16 +33,19 @@ static MAL_SIMD float channel_dot(int64_t n, const float *a, const float *b) {
     return (float)s;
 }
 
-/* s: scores, becomes probabilities; dp: becomes scale * ds. */
-static MAL_SIMD void tile_grads(int64_t n_keys, int64_t columns, float scale,
+/* s: scores, becomes probabilities; dp: becomes scale * ds. What capped the scores has a
+ * slope of 1 - (s / cap)^2. */
+static MAL_SIMD void tile_grads(int64_t n_keys, int64_t columns, float scale, float cap,
                                 const struct given *given, float *s, float *dp) {
+    float inverse = cap > 0 ? 1 / cap : 0;
     for (int64_t j = 0; j < n_keys; j++) {
         MAL_SIMD_LOOP
         for (int64_t i = 0; i < columns; i++) {
-            float p = vexp(s[j * ATTN_QUERIES + i] - given->max[i] - given->log_sum[i]);
+            float x = s[j * ATTN_QUERIES + i], t = inverse * x;
+            float p = vexp(x - given->max[i] - given->log_sum[i]);
             s[j * ATTN_QUERIES + i] = p;
             dp[j * ATTN_QUERIES + i] =
-                scale * (p * (dp[j * ATTN_QUERIES + i] - given->delta[i]));
+                scale * (p * (dp[j * ATTN_QUERIES + i] - given->delta[i])) * (1 - t * t);
         }
     }
 }
@@ -60,7 +63,7 @@ static void bwd_piece(const struct attn_piece *piece, const struct given *given,
         mal_cpu_attn_scores(piece, j, packed_q, s);
         mal_cpu_attn_products(piece, n_keys, v, piece->ld_v, given->dout, given->ld_dout,
                               1.0f, j == piece->first_key, packed_d, ds);
-        tile_grads(n_keys, attn_columns(piece), piece->scale, given, s, ds);
+        tile_grads(n_keys, attn_columns(piece), piece->scale, piece->cap, given, s, ds);
         mal_cpu_attn_hide(piece, j, 0, s);
         mal_cpu_attn_hide(piece, j, 0, ds);
         mal_cpu_tile(n, d, n_keys, ds, 1, ATTN_QUERIES, k, piece->ld_k, dq, grads->ld_q);

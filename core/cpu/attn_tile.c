@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/cpu/tile.h"
+#include "core/cpu/vmath.h"
 #include "core/simd.h"
 
 struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int64_t h,
@@ -28,6 +29,7 @@ struct attn_piece mal_cpu_attn_piece(const struct mal_attn *attn, int64_t s, int
         .causal = attn->causal,
         .window = attn->window,
         .rel_span = attn->rel_span,
+        .cap = attn->cap,
     };
     if (piece.causal && piece.position + piece.n_queries < n_keys)
         piece.end_key = piece.position + piece.n_queries;
@@ -76,12 +78,23 @@ static MAL_SIMD void add_bias(int64_t n_keys, int64_t columns, const float *fall
     }
 }
 
+static MAL_SIMD void cap_tile(int64_t n_keys, int64_t columns, float cap, float *tile) {
+    float inverse = 1 / cap;
+    for (int64_t p = 0; p < n_keys; p++) {
+        MAL_SIMD_LOOP
+        for (int64_t i = 0; i < columns; i++)
+            tile[p * ATTN_QUERIES + i] =
+                cap * vtanh(inverse * tile[p * ATTN_QUERIES + i]);
+    }
+}
+
 void mal_cpu_attn_scores(const struct attn_piece *piece, int64_t j, float *packed,
                          float *tile) {
     int64_t n_keys = attn_tile_keys(piece, j);
     mal_cpu_attn_products(piece, n_keys, piece->k + j * piece->ld_k, piece->ld_k,
                           piece->q, piece->ld_q, piece->scale, j == piece->first_key,
                           packed, tile);
+    if (piece->cap > 0) cap_tile(n_keys, attn_columns(piece), piece->cap, tile);
     if (!piece->rel_bias) return;
 
     float falling[ATTN_KEYS + ATTN_QUERIES];

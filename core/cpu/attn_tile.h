@@ -29,6 +29,7 @@ struct attn_piece {
     int64_t window;
     const float *rel_bias; /* of the head, at distance 0; NULL: none */
     int64_t rel_span;
+    float cap; /* 0: none */
 };
 
 /* Columns worked on: the queries, filled up to whole vectors. */
@@ -58,7 +59,8 @@ void mal_cpu_attn_products(const struct attn_piece *piece, int64_t n_keys, const
                            int64_t ld_x, const float *y, int64_t ld_y, float scale,
                            bool first, float *packed, float *tile);
 
-/* The scores of the tile that starts at key j, with their bias; `packed` as above. */
+/* The scores of the tile that starts at key j, with their bias or capped; `packed` as
+ * above. */
 void mal_cpu_attn_scores(const struct attn_piece *piece, int64_t j, float *packed,
                          float *tile);
 

@@ -88,7 +88,7 @@ void mal_cpu_round_rows(struct mal_backend *be, int64_t n, int64_t c, const doub
 void mal_cpu_add_row(int64_t n, const float *x, float *y);
 void mal_cpu_embed(struct mal_backend *be, int64_t n, int64_t c, const int32_t *ids,
                    const int32_t *pos, const void *tokens, enum mal_dtype tokens_dtype,
-                   const float *positions, float *y);
+                   float scale, const float *positions, float *y);
 void mal_cpu_add(struct mal_backend *be, int64_t n, const float *x, float *y);
 void mal_cpu_gather_rows(struct mal_backend *be, int64_t n, int64_t c,
                          const int32_t *rows, const float *x, int64_t ldx, float *y,
@@ -108,6 +108,9 @@ void mal_cpu_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *n
                            const float *x, int64_t ldx, float *dy, int64_t ld_dy);
 
 /* act.c */
+void mal_cpu_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x);
+void mal_cpu_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                     float *dy);
 void mal_cpu_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
                      const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
 void mal_cpu_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,

@@ -1,4 +1,4 @@
-/* vmath.h - exp and erfc in fp32 as straight code, so that loops that call them are
+/* vmath.h - exp, tanh and erfc in fp32 as straight code, so that loops that call them are
  * vectorised.
  *
  * Multiplications and additions are separate on every processor, so that results are the
@@ -28,6 +28,19 @@ MAL_INLINE float vexp(float x) {
     float y = (p * (r * r) + r) + 1.0f;
     float scale = f32_from_bits((f32_bits(shifted) << 23) + 0x3f800000u);
     return x < -87.3f ? 0.0f : y * scale;
+}
+
+/* Cephes' polynomial around 0, where 1 - 2 / (exp(2x) + 1) cancels. */
+MAL_INLINE float vtanh(float x) {
+    float z = x * x, a = x < 0 ? -x : x;
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    float near = p * z * x + x;
+    float e = vexp(-2.0f * a), far = (1.0f - e) / (1.0f + e);
+    return a < 0.625f ? near : x < 0 ? -far : far;
 }
 
 /* erfc(z) / exp(-z^2) for z >= 0, to 3 ulp: a polynomial in (z - 2) / (z + 2), over 1 +

@@ -151,7 +151,7 @@ static void embed(const struct mal_model *model, const struct mal_pass *pass,
                   struct mal_lane *lane) {
     struct mal_pass_buffers *buf = &lane->buf;
     mal_embed(pass->be, lane->n_tokens, model->info.n_channels, lane->ids, lane->pos,
-              model->tokens.w, model->tokens.dtype, model->positions, buf->x);
+              model->tokens.w, model->tokens.dtype, 1, model->positions, buf->x);
     if (!model->embed_norm.gain) return;
     struct mal_norm norm = mal_norm_of(model, &model->embed_norm, lane->n_tokens);
     mal_norm_fwd(pass->be, &norm, buf->x, buf->h, MAL_F32);

@@ -72,7 +72,7 @@ static void bench_embed(struct ops_bench *o) {
     char what[64];
     snprintf(what, sizeof what, "%lldx%lld bf16", (long long)n, (long long)c);
     for (struct timer t = timer(b, "embed", what, moved(bytes)); timer_next(&t);)
-        mal_embed(b->be, n, c, ids, pos, tokens, MAL_BF16, NULL, y);
+        mal_embed(b->be, n, c, ids, pos, tokens, MAL_BF16, 1, NULL, y);
     bench_release(b);
 }
 

@@ -70,6 +70,8 @@ static inline void ref_attn(const struct mal_attn *attn, const int32_t *q_start,
                         for (int64_t c = 0; c < d; c++)
                             score += qi[c] * k[at + c];
                         score *= (double)attn->scale;
+                        if (attn->cap > 0)
+                            score = (double)attn->cap * tanh(score / (double)attn->cap);
                         score += ref_rel_bias(attn, rel_bias, h, p, j);
                         if (pass == 0) {
                             max = score > max ? score : max;

@@ -118,6 +118,34 @@ static void tanh_everywhere(void **state) {
 
 /* ---- Gates ---- */
 
+/* Over values from far below a cap to far above it. */
+static void caps(void **state) {
+    struct device *dev = *state;
+
+    enum { N = 5003 };
+
+    static const float all[] = {1.5F, 30, 50};
+    for (size_t t = 0; t < sizeof all / sizeof *all; t++) {
+        float *x = random_floats(dev, N), *dy = random_floats(dev, N);
+        double cap = (double)all[t], h = 1e-4;
+        for (int64_t i = 0; i < N; i++) /* from 1e-5 to 1e3 */
+            x[i] *= (float)pow(10.0, 8 * (double)i / N - 5);
+        float *y = device_floats(dev, x, N), *dx = device_floats(dev, dy, N);
+        mal_cap_fwd(dev->be, N, all[t], y);
+        mal_cap_bwd(dev->be, N, all[t], y, dx);
+        float *got = host_floats(dev, y, N), *slope = host_floats(dev, dx, N);
+        for (int64_t i = 0; i < N; i++) {
+            double at = (double)x[i], want = cap * tanh(at / cap);
+            double rise = cap * tanh((at + h) / cap) - cap * tanh((at - h) / cap);
+            check_close("cap", i, (double)got[i], want, 4e-7 * fabs(want));
+            check_close("slope", i, (double)slope[i], rise / (2 * h) * (double)dy[i],
+                        1e-6);
+        }
+        free(x), free(dy), free(got), free(slope);
+        device_release(dev);
+    }
+}
+
 /* y over x and over the gate too. */
 static void glu_fwd(void **state) {
     struct device *dev = *state;
@@ -205,13 +233,10 @@ static void relu_has_slope_1_at_0(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(act_fwd),
-        cmocka_unit_test(act_of_nan_and_far_values),
-        cmocka_unit_test(act_bwd),
-        cmocka_unit_test(tanh_everywhere),
-        cmocka_unit_test(glu_fwd),
-        cmocka_unit_test(glu_bwd),
-        cmocka_unit_test(relu_has_slope_1_at_0),
+        cmocka_unit_test(act_fwd), cmocka_unit_test(act_of_nan_and_far_values),
+        cmocka_unit_test(act_bwd), cmocka_unit_test(tanh_everywhere),
+        cmocka_unit_test(caps),    cmocka_unit_test(glu_fwd),
+        cmocka_unit_test(glu_bwd), cmocka_unit_test(relu_has_slope_1_at_0),
     };
     return cmocka_run_group_tests_name("act", tests, device_open, device_close);
 }

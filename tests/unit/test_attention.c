@@ -15,6 +15,7 @@ static const struct attn_case {
     int64_t heads, kv_heads, head_size;
     bool causal;
     int64_t pad, window, span; /* span: of relative biases; 0: none */
+    float cap;
 } attn_cases[] = {
     {1, {1}, {1}, 1, 1, 1, true, 0},
     {3, {4, 1, 7}, {4, 1, 7}, 2, 2, 5, true, 0},
@@ -148,6 +149,7 @@ static void attn_open(struct device *dev, const struct attn_case *c, bool all_ke
         .window = c->window,
         .rel_bias = c->span ? device_floats(dev, a->rel_bias, n_biases) : NULL,
         .rel_span = c->span,
+        .cap = c->cap,
     };
 }
 
@@ -433,6 +435,20 @@ static void suffix_has_the_full_gradient(void **state) {
     }
 }
 
+static void capped_scores(void **state) {
+    static const struct attn_case cases[] = {
+        {3, {5, 3, 9}, {2, 1, 8}, 4, 2, 8, true, 3, 4, 0, 0.3F},
+        {1, {70}, {40}, 2, 1, 16, true, 0, 0, 0, 0.2F},
+        {2, {9, 4}, {9, 4}, 6, 2, 3, false, 0, 0, 0, 1},
+        {2, {40, 20}, {40, 20}, 2, 1, 256, true, 0, 0, 0, 0.1F},
+        {2, {300, 20}, {1, 1}, 2, 1, 24, true, 2, 100, 0, 0.2F},
+    };
+    for (size_t t = 0; t < sizeof cases / sizeof cases[0]; t++) {
+        check_attn_fwd(*state, &cases[t]);
+        check_attn_bwd(*state, &cases[t], t == 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attn_fwd),
@@ -440,6 +456,7 @@ int main(void) {
         cmocka_unit_test(attn_bwd),
         cmocka_unit_test(attn_bwd_all_keys),
         cmocka_unit_test(suffix_has_the_full_gradient),
+        cmocka_unit_test(capped_scores),
     };
     return cmocka_run_group_tests_name("attention", tests, device_open, device_close);
 }

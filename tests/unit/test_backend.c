@@ -217,14 +217,14 @@ static void embed_and_rows(void **state) {
         int32_t *dev_ids = device_ints(dev, ids, n), *dev_pos = device_ints(dev, pos, n);
         float *dev_tokens = device_floats(dev, tokens, v * c);
         float *y = device_floats(dev, NULL, n * c), *z = device_floats(dev, NULL, n * c);
-        mal_embed(dev->be, n, c, dev_ids, dev_pos, dev_tokens, MAL_F32,
+        mal_embed(dev->be, n, c, dev_ids, dev_pos, dev_tokens, MAL_F32, 3,
                   device_floats(dev, positions, n * c), y);
-        mal_embed(dev->be, n, c, dev_ids, NULL, dev_tokens, MAL_F32, NULL, z);
+        mal_embed(dev->be, n, c, dev_ids, NULL, dev_tokens, MAL_F32, 1, NULL, z);
         float *got = host_floats(dev, y, n * c), *plain = host_floats(dev, z, n * c);
         for (int64_t i = 0; i < n * c; i++) {
             float token = tokens[ids[i / c] * c + i % c];
             assert_true(plain[i] == token);
-            assert_true(got[i] == token + positions[pos[i / c] * c + i % c]);
+            assert_true(got[i] == 3 * token + positions[pos[i / c] * c + i % c]);
         }
         mal_add(dev->be, n * c, z, y);
         float *sum = host_floats(dev, y, n * c);
@@ -285,7 +285,7 @@ static void embed_of_16_bits(void **state) {
         int32_t *pos = random_ints(dev, n, (int32_t)n);
         float *y = device_floats(dev, NULL, n * c);
         mal_embed(dev->be, n, c, device_ints(dev, ids, n), device_ints(dev, pos, n),
-                  device_buffer(dev, narrow, (size_t)(v * c) * sizeof *narrow), dtype,
+                  device_buffer(dev, narrow, (size_t)(v * c) * sizeof *narrow), dtype, 1,
                   device_floats(dev, positions, n * c), y);
         float *got = host_floats(dev, y, n * c);
         for (int64_t i = 0; i < n * c; i++)
