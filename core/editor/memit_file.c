@@ -265,8 +265,8 @@ static bool bind_memit(const struct mal_editor *editor, struct mal_model *model,
         }
         if (!mal_model_ends_block(model, lin)) {
             return mal_fail(err, MAL_CONFLICT,
-                            "module '%s' is not the last layer of a block's MLP, which "
-                            "MEMIT edits",
+                            "module '%s' is not the last layer of a block's MLP, or a "
+                            "norm stands behind it: MEMIT does not edit it",
                             lin->name);
         }
         if (lin->block <= last) {

@@ -66,6 +66,13 @@ bool mal_memit_choose(const struct mal_model *model, const char ***out, size_t *
         bool within = lin->block >= first && lin->block <= last;
         if (within && mal_model_ends_block(model, lin)) names[n++] = lin->name;
     }
+    if (n == 0) {
+        mal_free(names);
+        return mal_fail(err, MAL_INVALID,
+                        "MEMIT is not for models of architecture \"%s\": a norm stands "
+                        "behind their MLPs",
+                        info->architecture);
+    }
     *out = names;
     *out_n = n;
     return true;

@@ -10,9 +10,8 @@
 
 #include "core/alloc.h"
 #include "core/json.h"
-#include "core/model/config.h"
+#include "core/model/llama.h"
 
-/* Heads of keys are kv_heads where nothing is said of them, all where null is. */
 static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
     if (!mal_config_sizes(model, err)) return false;
     if (!mal_config_size_or(model, "num_key_value_heads", kv_heads, model->n_heads,
@@ -32,22 +31,30 @@ static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_err
            mal_config_head_size(model, "hidden_size", "num_attention_heads", err);
 }
 
-/* Sizes are read, positions are not. */
-static bool configure_blocks(struct mal_model *model, double eps, struct mal_error *err) {
+bool mal_llama_sizes(struct mal_model *model, int64_t kv_heads, double eps,
+                     struct mal_error *err) {
+    if (!read_sizes(model, kv_heads, err)) return false;
     model->rms = true;
-    if (!mal_config_eps(model, "rms_norm_eps", eps, err)) return false;
-    if (!mal_config_act(model, "hidden_act", "silu", err)) return false;
-    if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
-                        1.0F / sqrtf((float)model->head_size), err))
+    return mal_config_eps(model, "rms_norm_eps", eps, err);
+}
+
+bool mal_llama_stack(struct mal_model *model, float scale, struct mal_error *err) {
+    if (!mal_open_stack(model, &model->decoder, model->info.n_layers, scale, err))
         return false;
     model->decoder.causal = true;
     return true;
 }
 
+/* Sizes are read, positions are not. */
+static bool configure_blocks(struct mal_model *model, struct mal_error *err) {
+    return mal_config_act(model, "hidden_act", "silu", err) &&
+           mal_llama_stack(model, 1.0F / sqrtf((float)model->head_size), err);
+}
+
 static bool configure(struct mal_model *model, int64_t kv_heads, struct mal_error *err) {
-    return read_sizes(model, kv_heads, err) &&
+    return mal_llama_sizes(model, kv_heads, 1e-6, err) &&
            mal_config_rotary(model, "head_dim", model->head_size, false, err) &&
-           configure_blocks(model, 1e-6, err);
+           configure_blocks(model, err);
 }
 
 static bool llama_configure(struct mal_model *model, struct mal_error *err) {
@@ -70,23 +77,25 @@ static bool read_layer_types(const struct mal_model *model, const json_t *types,
                              mal_checkpoint_config_path(model->ckpt), n);
 }
 
-/* Those "layer_types" says, or from block `full` on. */
-static bool set_windows(struct mal_model *model, int64_t window, int64_t full,
-                        struct mal_error *err) {
+bool mal_llama_windows(struct mal_model *model, const struct mal_sliding *sliding,
+                       struct mal_error *err) {
     const json_t *config = mal_checkpoint_config(model->ckpt);
     const json_t *types = json_object_get(config, "layer_types");
-    int64_t n = model->decoder.n;
-    bool *sliding = mal_calloc((size_t)n, sizeof *sliding);
-    if (!sliding)
+    int64_t n = model->decoder.n, period = sliding->period;
+    bool *slides = mal_calloc((size_t)n, sizeof *slides);
+    if (!slides)
         return mal_fail(err, MAL_NO_MEMORY, "%s",
                         mal_checkpoint_config_path(model->ckpt));
     for (int64_t l = 0; l < n; l++)
-        sliding[l] = l >= full;
+        slides[l] = l >= sliding->first && (period == 0 || (l + 1) % period != 0);
     bool ok =
-        !types || json_is_null(types) || read_layer_types(model, types, sliding, err);
-    for (int64_t l = 0; l < n; l++)
-        model->decoder.blocks[l].self.window = sliding[l] ? window : 0;
-    mal_free(sliding);
+        !types || json_is_null(types) || read_layer_types(model, types, slides, err);
+    for (int64_t l = 0; l < n; l++) {
+        struct mal_attention *self = &model->decoder.blocks[l].self;
+        self->window = slides[l] ? sliding->window : 0;
+        self->rope = slides[l] ? model->rotary.n_kinds - 1 : 0;
+    }
+    mal_free(slides);
     return ok;
 }
 
@@ -95,7 +104,7 @@ static bool mistral_configure(struct mal_model *model, struct mal_error *err) {
     int64_t window;
     return configure(model, 8, err) &&
            mal_config_size_or(model, "sliding_window", 4096, 0, &window, err) &&
-           set_windows(model, window, 0, err);
+           mal_llama_windows(model, &(struct mal_sliding){.window = window}, err);
 }
 
 static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
@@ -107,7 +116,9 @@ static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
            mal_json_int_opt(mal_checkpoint_config(model->ckpt), "max_window_layers", 0,
                             1 << 24, &full, mal_checkpoint_config_path(model->ckpt),
                             err) &&
-           set_windows(model, used ? window : 0, full, err);
+           mal_llama_windows(
+               model, &(struct mal_sliding){.window = used ? window : 0, .first = full},
+               err);
 }
 
 static bool qwen3_configure(struct mal_model *model, struct mal_error *err) {
@@ -117,41 +128,54 @@ static bool qwen3_configure(struct mal_model *model, struct mal_error *err) {
 
 static bool phi3_configure(struct mal_model *model, struct mal_error *err) {
     int64_t window;
-    return read_sizes(model, 0, err) && mal_config_rotary_share(model, err) &&
-           configure_blocks(model, 1e-5, err) &&
+    return mal_llama_sizes(model, 0, 1e-5, err) && mal_config_rotary_share(model, err) &&
+           configure_blocks(model, err) &&
            mal_config_size_or(model, "sliding_window", 0, 0, &window, err) &&
-           set_windows(model, window, 0, err);
+           mal_llama_windows(model, &(struct mal_sliding){.window = window}, err);
 }
 
 /* ---- Binding ---- */
-
-/* What a block has beside norms and weights; `fused`: queries, keys and values are one
- * layer, gate and up another. */
-struct extras {
-    bool qkv_bias, o_bias, mlp_bias, head_norms, fused;
-};
 
 static bool bind_head_norms(struct mal_model *model, const char *where,
                             struct mal_attention *attention, struct mal_error *err) {
     char name[64];
     snprintf(name, sizeof name, "%sself_attn.q_norm.weight", where);
-    if (!mal_bind_tensor(model, name, 1, &model->head_size, &attention->q_gain, err))
+    if (!mal_bind_gain(model, name, model->head_size, &attention->q_gain, err))
         return false;
     snprintf(name, sizeof name, "%sself_attn.k_norm.weight", where);
-    return mal_bind_tensor(model, name, 1, &model->head_size, &attention->k_gain, err);
+    return mal_bind_gain(model, name, model->head_size, &attention->k_gain, err);
 }
 
-static bool bind_block(struct mal_model *model, int64_t l, const struct extras *has,
-                       struct mal_error *err) {
+/* The second name is that of another norm where there are four. */
+static bool bind_norms(struct mal_model *model, const char *where,
+                       struct mal_transformer_block *block, struct mal_error *err) {
+    bool both = model->decoder.norms == MAL_NORM_BOTH;
+
+    const struct {
+        const char *name;
+        struct mal_norm_weights *dst;
+    } norms[] = {
+        {"input_layernorm", &block->self.norm},
+        {"post_attention_layernorm", both ? &block->self.out_norm : &block->mlp.norm},
+        {"pre_feedforward_layernorm", &block->mlp.norm},
+        {"post_feedforward_layernorm", &block->mlp.out_norm}};
+
+    char name[64];
+    for (size_t i = 0; i < (both ? 4 : 2); i++) {
+        snprintf(name, sizeof name, "%s%s", where, norms[i].name);
+        if (!mal_bind_norm(model, name, norms[i].dst, err)) return false;
+    }
+    return true;
+}
+
+static bool bind_block(struct mal_model *model, int64_t l,
+                       const struct mal_llama_extras *has, struct mal_error *err) {
     struct mal_transformer_block *block = &model->decoder.blocks[l];
     int64_t c = model->info.n_channels, f = model->n_inner, q = mal_q_width(model),
             kv = mal_kv_width(model);
-    char where[32], name[64];
+    char where[32];
     snprintf(where, sizeof where, "layers.%lld.", (long long)l);
-    snprintf(name, sizeof name, "%sinput_layernorm", where);
-    if (!mal_bind_norm(model, name, &block->self.norm, err)) return false;
-    snprintf(name, sizeof name, "%spost_attention_layernorm", where);
-    if (!mal_bind_norm(model, name, &block->mlp.norm, err)) return false;
+    if (!bind_norms(model, where, block, err)) return false;
     if (has->head_norms && !bind_head_norms(model, where, &block->self, err))
         return false;
     const struct mal_linear_spec fused[] = {
@@ -174,10 +198,10 @@ static bool bind_block(struct mal_model *model, int64_t l, const struct extras *
                                          sizeof linears / sizeof *linears, l, err);
 }
 
-static bool bind(struct mal_model *model, const struct extras *has,
-                 struct mal_error *err) {
+bool mal_llama_bind(struct mal_model *model, const struct mal_llama_extras *has,
+                    struct mal_error *err) {
     int64_t c = model->info.n_channels, v = model->info.n_vocab;
-    bool tied = false;
+    bool tied = has->tied;
     if (!mal_bind_matrix(model, "embed_tokens.weight", v, c, &model->tokens, err))
         return false;
     for (int64_t l = 0; l < model->decoder.n; l++) {
@@ -192,42 +216,40 @@ static bool llama_bind(struct mal_model *model, struct mal_error *err) {
     bool attention = false, mlp = false;
     return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
            mal_config_bool_opt(model, "mlp_bias", &mlp, err) &&
-           bind(model, &(struct extras){attention, attention, mlp}, err);
+           mal_llama_bind(model, &(struct mal_llama_extras){attention, attention, mlp},
+                          err);
 }
 
 static bool mistral_bind(struct mal_model *model, struct mal_error *err) {
-    return bind(model, &(struct extras){0}, err);
+    return mal_llama_bind(model, &(struct mal_llama_extras){0}, err);
 }
 
 static bool qwen2_bind(struct mal_model *model, struct mal_error *err) {
-    return bind(model, &(struct extras){.qkv_bias = true}, err);
+    return mal_llama_bind(model, &(struct mal_llama_extras){.qkv_bias = true}, err);
 }
 
 static bool qwen3_bind(struct mal_model *model, struct mal_error *err) {
     bool attention = false;
     return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
-           bind(model, &(struct extras){attention, attention, .head_norms = true}, err);
+           mal_llama_bind(
+               model,
+               &(struct mal_llama_extras){attention, attention, .head_norms = true}, err);
 }
 
 static bool phi3_bind(struct mal_model *model, struct mal_error *err) {
-    return bind(model, &(struct extras){.fused = true}, err);
+    return mal_llama_bind(model, &(struct mal_llama_extras){.fused = true}, err);
 }
 
-static const char *const prefixes[] = {"model.", NULL};
+const char *const mal_llama_prefixes[] = {"model.", NULL};
 
-/* What they share. */
-#define LLAMA_LIKE(type, own_configure, own_bind)                                  \
-    {                                                                              \
-        .model_type = type, .prefixes = prefixes,                                  \
-        .edits = {.names = {"mlp.down_proj"}, .share = 6.0 / 28},                  \
-        .configure = own_configure, .bind = own_bind, .derive = mal_derive_rotary, \
-    }
-
-const struct mal_arch mal_arch_llama = LLAMA_LIKE("llama", llama_configure, llama_bind);
+const struct mal_arch mal_arch_llama =
+    MAL_LLAMA_LIKE("llama", llama_configure, llama_bind);
 const struct mal_arch mal_arch_mistral =
-    LLAMA_LIKE("mistral", mistral_configure, mistral_bind);
+    MAL_LLAMA_LIKE("mistral", mistral_configure, mistral_bind);
 const struct mal_arch mal_arch_ministral =
-    LLAMA_LIKE("ministral", mistral_configure, mistral_bind);
-const struct mal_arch mal_arch_qwen2 = LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
-const struct mal_arch mal_arch_qwen3 = LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);
-const struct mal_arch mal_arch_phi3 = LLAMA_LIKE("phi3", phi3_configure, phi3_bind);
+    MAL_LLAMA_LIKE("ministral", mistral_configure, mistral_bind);
+const struct mal_arch mal_arch_qwen2 =
+    MAL_LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
+const struct mal_arch mal_arch_qwen3 =
+    MAL_LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);
+const struct mal_arch mal_arch_phi3 = MAL_LLAMA_LIKE("phi3", phi3_configure, phi3_bind);

@@ -13,14 +13,17 @@ struct mal_norm_weights {
 enum mal_norm_place {
     MAL_NORM_BEFORE, /* x + f(norm(x)), then x + g(norm(x)): GPT-2, Llama, T5 */
     MAL_NORM_AFTER,  /* norm(x + f(x)), then norm(x + g(x)): BERT */
-    MAL_NORM_SHARED  /* x + f(h) + g(h) with h = norm(x): GPT-J */
+    MAL_NORM_SHARED, /* x + f(h) + g(h) with h = norm(x): GPT-J */
+    MAL_NORM_BOTH    /* x + norm'(f(norm(x))), then x + norm'(g(norm(x))): Gemma 2, 3 */
 };
+
+enum { MAL_MOST_ROPES = 2 }; /* ways in which the blocks of a model rotate */
 
 /* A layer that is not there has no name. Query head h uses key head h / (n_heads /
  * n_kv_heads). `fused`: q gives queries, keys and values in one, k and v are not there.
  */
 struct mal_attention {
-    struct mal_norm_weights norm;
+    struct mal_norm_weights norm, out_norm; /* out_norm: with MAL_NORM_BOTH */
     struct mal_linear q, k, v, o;
     bool fused;
     /* (head_size) of the RMS norms of each head of queries and of keys, which come before
@@ -28,12 +31,14 @@ struct mal_attention {
     const float *q_gain, *k_gain;
     float scale;
     int64_t window; /* 0: none; positions seen, one's own included */
+    int rope;       /* which of the model's rotations */
 };
 
 /* down(act(up(x))), or with a gate down(act(gate(x)) * up(x)). `fused`: up gives the
  * gate's outputs and then its own, gate is not there. */
 struct mal_mlp {
     struct mal_norm_weights norm; /* none with MAL_NORM_SHARED */
+    struct mal_norm_weights out_norm;
     struct mal_linear up, gate, down;
     bool fused;
 };

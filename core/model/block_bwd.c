@@ -7,16 +7,33 @@ static int64_t rows_in(const struct mal_step *s) {
     return s->last ? s->lane->top.n : s->lane->kept.n;
 }
 
+/* dr (n, C) := the gradient before a norm of dx, x being what it read. */
+static void norm_bwd(const struct mal_step *s, const struct mal_norm_weights *w,
+                     int64_t n, const float *x) {
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    struct mal_norm norm = mal_norm_of(s->model, w, n);
+    mal_backend_zero(s->pass->be, buf->dr, (size_t)(n * norm.c) * sizeof *buf->dr);
+    mal_norm_bwd(s->pass->be, &norm, x, buf->dx, buf->dr);
+}
+
 /* dx (n, C) := the gradient before a norm that comes after, x being what it read. */
 static void norm_after_bwd(const struct mal_step *s, const struct mal_norm_weights *w,
                            int64_t n, const float *x) {
     struct mal_pass_buffers *buf = &s->lane->buf;
-    struct mal_norm norm = mal_norm_of(s->model, w, n);
     float *dy = buf->dx;
-    mal_backend_zero(s->pass->be, buf->dr, (size_t)(n * norm.c) * sizeof *buf->dr);
-    mal_norm_bwd(s->pass->be, &norm, x, dy, buf->dr);
+    norm_bwd(s, w, n, x);
     buf->dx = buf->dr;
     buf->dr = dy;
+}
+
+/* The gradient (n, C) at what attention or MLP has given, x, which a norm may have read.
+ */
+static const float *output_grad(const struct mal_step *s,
+                                const struct mal_norm_weights *w, int64_t n,
+                                const float *x) {
+    if (s->stack->norms != MAL_NORM_BOTH) return s->lane->buf.dx;
+    norm_bwd(s, w, n, x);
+    return s->lane->buf.dr;
 }
 
 /* dx (n, C) += the gradient dh at the output of a norm before, or through none. */
@@ -70,8 +87,9 @@ static void act_bwd(const struct mal_step *s, int64_t n) {
     }
 }
 
-/* Leaves the gradient at its input in dh, with a shared norm in dr. False: done. */
-static bool mlp_layers_bwd(const struct mal_step *s, int64_t n) {
+/* From dy (n, C); leaves the gradient at its input in dh, with a shared norm in dr.
+ * False: done. */
+static bool mlp_layers_bwd(const struct mal_step *s, int64_t n, const float *dy) {
     struct mal_pass *pass = s->pass;
     struct mal_pass_buffers *buf = &s->lane->buf;
     const struct mal_mlp *mlp = &s->block->mlp;
@@ -81,10 +99,10 @@ static bool mlp_layers_bwd(const struct mal_step *s, int64_t n) {
 
     if (mal_learns(pass, &mlp->down)) {
         recompute_inner(s, n, buf->dff);
-        mal_add_weight_grad(pass, &mlp->down, n, buf->dff, buf->dx, c);
+        mal_add_weight_grad(pass, &mlp->down, n, buf->dff, dy, c);
     }
-    if (!mal_capture_grads(pass, s->lane, &mlp->down, n, buf->dx, c)) return false;
-    mal_linear_bwd(pass->be, &mlp->down, n, buf->dx, c, buf->dff, false);
+    if (!mal_capture_grads(pass, s->lane, &mlp->down, n, dy, c)) return false;
+    mal_linear_bwd(pass->be, &mlp->down, n, dy, c, buf->dff, false);
     act_bwd(s, n);
     if (mal_learns(pass, &mlp->up) || mal_learns(pass, &mlp->gate)) {
         const float *in = mlp_input(s, n);
@@ -104,7 +122,8 @@ static bool mlp_bwd(const struct mal_step *s) {
     int64_t n = rows_in(s);
     if (s->stack->norms == MAL_NORM_AFTER)
         norm_after_bwd(s, &s->block->mlp.norm, n, s->tape->x3);
-    if (!mlp_layers_bwd(s, n)) return false;
+    const float *dy = output_grad(s, &s->block->mlp.out_norm, n, s->tape->x3);
+    if (!mlp_layers_bwd(s, n, dy)) return false;
     if (s->stack->norms != MAL_NORM_SHARED)
         norm_before_bwd(s, &s->block->mlp.norm, n, s->tape->x2);
     return true;
@@ -178,7 +197,7 @@ static void rotate_back(const struct mal_step *s, const struct mal_row_set *rows
                             .half = rotary->half,
                             .interleaved = rotary->interleaved,
                             .inverse = true,
-                            .cs = rows->angles};
+                            .cs = rows->angles[s->block->self.rope]};
     mal_rope(s->pass->be, &rope, x, ldx);
 }
 
@@ -288,9 +307,10 @@ static bool self_bwd(const struct mal_step *s) {
 
     if (s->stack->norms == MAL_NORM_AFTER)
         norm_after_bwd(s, &attention->norm, n, s->tape->x2);
-    mal_add_weight_grad(pass, &attention->o, n, s->tape->ao, buf->dx, c);
-    if (!mal_capture_grads(pass, lane, &attention->o, n, buf->dx, c)) return false;
-    mal_linear_bwd(pass->be, &attention->o, n, buf->dx, c, buf->dh, false);
+    const float *dy = output_grad(s, &attention->out_norm, n, s->tape->xo);
+    mal_add_weight_grad(pass, &attention->o, n, s->tape->ao, dy, c);
+    if (!mal_capture_grads(pass, lane, &attention->o, n, dy, c)) return false;
+    mal_linear_bwd(pass->be, &attention->o, n, dy, c, buf->dh, false);
     attn_op_bwd(s);
     if (!projections_bwd(s)) return false;
     if (n < m) { /* from here on all kept rows count; x and h are free */

@@ -32,8 +32,26 @@ static void keep(const struct mal_step *s, int64_t c, const float *x, float *y) 
     if (s->tape) mal_keep_rows(s->pass, s->lane, c, x, c, s->last, y);
 }
 
+/* x += what the layer makes of `in`; with MAL_NORM_BOTH through a norm, `kept` being what
+ * that reads. `in` may be ao, of which nothing is left then. */
+static void add_output(const struct mal_step *s, const struct mal_linear *lin,
+                       const struct mal_norm_weights *norm, int64_t n, const void *in,
+                       float *kept) {
+    struct mal_backend *be = s->pass->be;
+    struct mal_pass_buffers *buf = &s->lane->buf;
+    int64_t c = s->model->info.n_channels;
+    if (s->stack->norms != MAL_NORM_BOTH) {
+        mal_linear_fwd(be, lin, n, in, s->in, buf->x, c, true);
+        return;
+    }
+    mal_linear_fwd(be, lin, n, in, s->in, buf->h, c, false);
+    keep(s, c, buf->h, kept);
+    norm_rows(s, norm, n, buf->h, buf->ao, MAL_F32);
+    mal_add(be, n * c, buf->ao, buf->x);
+}
+
 static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
-                   const float *angles, float *x, int64_t ldx) {
+                   const float *const *angles, float *x, int64_t ldx) {
     const struct mal_rotary *rotary = &s->model->rotary;
     if (rotary->half == 0) return;
     struct mal_rope rope = {.n = n,
@@ -41,7 +59,7 @@ static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
                             .head_size = s->model->head_size,
                             .half = rotary->half,
                             .interleaved = rotary->interleaved,
-                            .cs = angles};
+                            .cs = angles[s->block->self.rope]};
     mal_rope(s->pass->be, &rope, x, ldx);
 }
 
@@ -109,7 +127,8 @@ static struct mal_attn attn_of(const struct mal_step *s,
                              .k_start = lane->k_start,
                              .k_len = lane->k_len,
                              .scale = attention->scale,
-                             .window = attention->window};
+                             .window = attention->window,
+                             .cap = model->score_cap};
 }
 
 /* An encoder reads its text at once, and has none. */
@@ -200,7 +219,8 @@ static void self_fwd(const struct mal_step *s) {
     }
     int64_t n = mal_rows_out(s);
     mal_capture_keys(pass, lane, &s->block->self.o, buf->ao, s->last);
-    mal_linear_fwd(pass->be, &s->block->self.o, n, buf->ao, s->in, buf->x, c, true);
+    add_output(s, &s->block->self.o, &s->block->self.out_norm, n, buf->ao,
+               tape ? tape->xo : NULL);
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x2);
         norm_rows(s, &s->block->self.norm, n, buf->x, buf->h, MAL_F32);
@@ -258,6 +278,7 @@ static const void *mlp_input(const struct mal_step *s, int64_t n) {
     struct mal_pass_buffers *buf = &s->lane->buf;
     switch (s->stack->norms) {
     case MAL_NORM_BEFORE:
+    case MAL_NORM_BOTH:
         norm_rows(s, &s->block->mlp.norm, n, buf->x, buf->h, s->in);
         return buf->h;
     case MAL_NORM_AFTER: return buf->x;
@@ -290,8 +311,9 @@ static void mlp_fwd(const struct mal_step *s) {
         up.bias = NULL;
     }
 
-    if (tape && s->stack->norms == MAL_NORM_BEFORE) keep(s, c, buf->x, tape->x2);
-    if (tape && s->stack->norms == MAL_NORM_SHARED) keep(s, c, in, tape->x2);
+    bool shared = s->stack->norms == MAL_NORM_SHARED;
+    if (tape && s->stack->norms != MAL_NORM_AFTER)
+        keep(s, c, shared ? in : buf->x, tape->x2);
     mal_capture_keys(pass, lane, &mlp->up, in, s->last);
     if (gated) {
         if (!mlp->fused) mal_capture_keys(pass, lane, &mlp->gate, in, s->last);
@@ -307,7 +329,7 @@ static void mlp_fwd(const struct mal_step *s) {
     else
         mal_act_fwd(pass->be, model->act, n, f, buf->ff, bias, inner, s->in);
     mal_capture_keys(pass, lane, &mlp->down, inner, s->last);
-    mal_linear_fwd(pass->be, &mlp->down, n, inner, s->in, buf->x, c, true);
+    add_output(s, &mlp->down, &mlp->out_norm, n, inner, tape ? tape->x3 : NULL);
     if (s->stack->norms == MAL_NORM_AFTER) {
         if (tape) keep(s, c, buf->x, tape->x3);
         norm_rows(s, &mlp->norm, n, buf->x, buf->h, MAL_F32);

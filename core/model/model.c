@@ -10,9 +10,10 @@
 #include "core/json.h"
 
 static const struct mal_arch *const architectures[] = {
-    &mal_arch_bert,    &mal_arch_gpt2,      &mal_arch_gptj, &mal_arch_llama,
-    &mal_arch_mistral, &mal_arch_ministral, &mal_arch_phi3, &mal_arch_qwen2,
-    &mal_arch_qwen3,   &mal_arch_t5};
+    &mal_arch_bert,      &mal_arch_gemma, &mal_arch_gemma2, &mal_arch_gemma3,
+    &mal_arch_gpt2,      &mal_arch_gptj,  &mal_arch_llama,  &mal_arch_mistral,
+    &mal_arch_ministral, &mal_arch_phi3,  &mal_arch_qwen2,  &mal_arch_qwen3,
+    &mal_arch_t5};
 
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
@@ -67,7 +68,7 @@ static bool find_arch(struct mal_model *model, struct mal_error *err) {
 static bool describe(struct mal_model *model, const char *dir, struct mal_error *err) {
     if (!mal_checkpoint_open(&model->ckpt, dir, err)) return false;
     if (!find_arch(model, err)) return false;
-    model->head_scale = 1;
+    model->head_scale = model->tokens_scale = 1;
     if (!model->arch->configure(model, err)) return false;
     if (model->info.kind != MAL_MODEL_CLASSIFIER)
         model->info.n_outputs = model->info.n_vocab;
@@ -216,7 +217,8 @@ static const char *bare_name(const struct mal_model *model, const char *name) {
 bool mal_model_ends_block(const struct mal_model *model, const struct mal_linear *lin) {
     const struct mal_stack *stack =
         lin->block < model->encoder.n ? &model->encoder : &model->decoder;
-    return lin == &stack->blocks[lin->block - stack->first].mlp.down;
+    return lin == &stack->blocks[lin->block - stack->first].mlp.down &&
+           stack->norms != MAL_NORM_BOTH;
 }
 
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name) {

@@ -85,7 +85,8 @@ size_t mal_model_n_linears(const struct mal_model *model);
 struct mal_linear *mal_model_linear(struct mal_model *model, size_t i);
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name);
 
-/* Whether it is the last layer of a block's MLP, whose output joins the block's. */
+/* Whether it is the last layer of a block's MLP, whose output joins the block's as it is.
+ */
 bool mal_model_ends_block(const struct mal_model *model, const struct mal_linear *lin);
 
 /* A layer or, by a name that ends in ".bias", a layer's bias; NULL: there is none. */

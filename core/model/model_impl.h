@@ -31,7 +31,7 @@ struct mal_arch {
 
 extern const struct mal_arch mal_arch_bert, mal_arch_gpt2, mal_arch_gptj, mal_arch_llama,
     mal_arch_mistral, mal_arch_ministral, mal_arch_phi3, mal_arch_qwen2, mal_arch_qwen3,
-    mal_arch_t5;
+    mal_arch_t5, mal_arch_gemma, mal_arch_gemma2, mal_arch_gemma3;
 
 /* A matrix in the type it is kept in. */
 struct mal_matrix {
@@ -44,14 +44,25 @@ struct mal_binding {
     struct mal_checkpoint_tensor source;
     const void **dst;
     enum mal_dtype dtype; /* kept as */
+    float added;          /* to what is stored; 0 unless kept as fp32 */
+};
+
+/* One of the ways in which the blocks of a model rotate, as config.json says it. */
+struct mal_rope_kind {
+    const char *type; /* what has it for its own in "rope_parameters"; NULL: all */
+    const char *theta_key;
+    double theta; /* where nothing is said of it */
+    bool scales;  /* "rope_scaling" is about it */
 };
 
 /* Rotary positions: the first 2 * half channels of each head are rotated. */
 struct mal_rotary {
     int64_t half; /* 0: none */
     bool interleaved;
-    const float *inv_freq; /* (half), device */
-    float scale;           /* of cosines and sines */
+    const struct mal_rope_kind *kinds; /* (n_kinds) */
+    int n_kinds;
+    const float *inv_freq[MAL_MOST_ROPES]; /* (half) each, device */
+    float scale[MAL_MOST_ROPES];           /* of cosines and sines */
 };
 
 struct mal_model {
@@ -70,9 +81,12 @@ struct mal_model {
     enum mal_act act;
     bool rms;
     float norm_eps;
+    float score_cap, logit_cap; /* 0: none; see mal_attn and mal_cap_fwd() */
+    float gain_base; /* what the gains of norms are stored as differences from */
     struct mal_rotary rotary;
 
     struct mal_matrix tokens;           /* (V, C) */
+    float tokens_scale;                 /* what they are multiplied with */
     const float *positions;             /* (T, C); NULL: none */
     struct mal_norm_weights embed_norm; /* gain NULL: none */
     struct mal_matrix pooler;           /* (C, C) transposed; w NULL: none */
@@ -125,6 +139,9 @@ bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
  * mal_derive_rotary() fills. */
 bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
                        bool interleaved, struct mal_error *err) MAL_CHECK;
+/* Likewise, whole heads in n_kinds ways. */
+bool mal_config_rotary_kinds(struct mal_model *model, const struct mal_rope_kind *kinds,
+                             int n_kinds, struct mal_error *err) MAL_CHECK;
 /* Likewise, as many channels as "partial_rotary_factor" says. */
 bool mal_config_rotary_share(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) MAL_CHECK;
@@ -146,6 +163,9 @@ bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
                    struct mal_error *err) MAL_CHECK;
 /* Whether the checkpoint has the tensor. */
 bool mal_has_tensor(const struct mal_model *model, const char *name);
+/* A tensor (n) that a norm multiplies with, model->gain_base being added. */
+bool mal_bind_gain(struct mal_model *model, const char *name, int64_t n,
+                   const float **dst, struct mal_error *err) MAL_CHECK;
 /* "<name>.weight" and, unless RMS, "<name>.bias"; or as they were called first, gamma and
  * beta. */
 bool mal_bind_norm(struct mal_model *model, const char *name,

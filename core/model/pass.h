@@ -35,7 +35,8 @@ struct mal_tape_block {
                     after; of the MLP where the norm is shared */
     float *ff;   /* (R, F) before the activation */
     float *ff2;  /* (R, F) what the activation is multiplied with */
-    float *x3;   /* (R, C) input of the MLP's norm that comes after */
+    float *xo;   /* (R, C) output of the attention, where that is normed */
+    float *x3;   /* (R, C) likewise of the MLP; input of its norm that comes after */
     float *xc, *qc, *aoc, *normc; /* (R, C), (R, Q), (R, Q), (R, 2 H): cross-attention */
     float *kvc;                   /* (source rows, 2 KV) */
 };
@@ -63,10 +64,10 @@ struct mal_pass_buffers {
 
 /* Some of the packed rows: the last ones of each sequence, or its first. */
 struct mal_row_set {
-    int64_t n, max;       /* of all sequences, of one */
-    const int32_t *rows;  /* (n) packed rows */
-    const int32_t *start; /* (n_seqs + 1) where a sequence's begin */
-    const float *angles;  /* (n, 2 rope.half); NULL: no rotation */
+    int64_t n, max;                      /* of all sequences, of one */
+    const int32_t *rows;                 /* (n) packed rows */
+    const int32_t *start;                /* (n_seqs + 1) where a sequence's begin */
+    const float *angles[MAL_MOST_ROPES]; /* (n, 2 rope.half) of each kind; NULL: none */
 };
 
 struct mal_lane {
@@ -76,7 +77,7 @@ struct mal_lane {
     const int32_t *q_start;         /* (n_seqs + 1) */
     const int32_t *k_start, *k_len; /* (n_seqs); rows of the cache when there is one */
     struct mal_row_set kept, top;   /* top is among kept */
-    const float *angles;            /* (n_tokens, 2 rope.half) */
+    const float *angles[MAL_MOST_ROPES]; /* (n_tokens, 2 rope.half) */
     struct mal_pass_buffers buf;
     float *y, *dy; /* (top, C) final hidden state */
 };

@@ -2,6 +2,7 @@
  * "partial_rotary_factor" as in most files on the hub, or "rope_parameters", which is
  * what transformers 5 writes. Follows its modeling_rope_utils.py, in fp32 where that is.
  */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -120,8 +121,8 @@ static const char *lacks(const struct rope *rope, int64_t half) {
                    "number above 0 for every two channels that are rotated";
 }
 
-static bool check(const struct mal_model *model, const struct rope *rope, int64_t half,
-                  struct mal_error *err) {
+static bool check(const struct mal_model *model, const struct mal_rope_kind *kind,
+                  const struct rope *rope, int64_t half, struct mal_error *err) {
     static const char *const types[] = {"default", "linear", "llama3", "yarn",
                                         "longrope"};
     bool known = false;
@@ -131,30 +132,62 @@ static bool check(const struct mal_model *model, const struct rope *rope, int64_
         return mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" is not supported",
                         where(model), rope->type);
     if (!(rope->theta > 0))
-        return mal_fail(err, MAL_INVALID, "%s: rope_theta is not above 0", where(model));
+        return mal_fail(err, MAL_INVALID, "%s: %s is not above 0", where(model),
+                        kind->theta_key);
     const char *lacking = lacks(rope, half);
     return !lacking || mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" needs %s",
                                 where(model), rope->type, lacking);
 }
 
-static bool read_rope(const struct mal_model *model, struct rope *out,
-                      struct mal_error *err) {
-    const json_t *config = mal_checkpoint_config(model->ckpt), *parameters, *scaling;
+static bool has_kind(const struct mal_rotary *rotary, const char *type) {
+    for (int k = 0; k < rotary->n_kinds; k++) {
+        if (strcmp(rotary->kinds[k].type, type) == 0) return true;
+    }
+    return false;
+}
+
+/* What "rope_parameters" says of the kind; *out is NULL where that is nothing. */
+static bool find_parameters(const struct mal_model *model,
+                            const struct mal_rope_kind *kind, const json_t **out,
+                            struct mal_error *err) {
+    const char *key;
+    json_t *value;
+    if (!mal_config_object(model, "rope_parameters", out, err)) return false;
+    if (!kind->type || !*out) return true;
+    json_object_foreach ((json_t *)*out, key, value) {
+        bool right = json_is_object(value) || json_is_null(value);
+        if (!right || !has_kind(&model->rotary, key))
+            return mal_fail(err, MAL_INVALID,
+                            "%s: rope_parameters: \"%s\" is not supported", where(model),
+                            key);
+    }
+    const json_t *own = json_object_get(*out, kind->type);
+    *out = json_is_object(own) ? own : NULL;
+    return true;
+}
+
+/* "rope_scaling" stands for all parameters; of one kind among others it adds to them. */
+static bool read_rope(const struct mal_model *model, const struct mal_rope_kind *kind,
+                      struct rope *out, struct mal_error *err) {
+    const json_t *config = mal_checkpoint_config(model->ckpt), *parameters,
+                 *scaling = NULL;
     double context = (double)model->info.n_context;
     *out = (struct rope){.type = "default",
-                         .theta = 10000,
+                         .theta = kind->theta,
                          .share = 1,
                          .original = context,
                          .truncate = true};
-    if (!mal_json_real_opt(config, "rope_theta", &out->theta, where(model), err) ||
+    if (!mal_json_real_opt(config, kind->theta_key, &out->theta, where(model), err) ||
         !mal_json_real_opt(config, "partial_rotary_factor", &out->share, where(model),
                            err) ||
-        !mal_config_object(model, "rope_parameters", &parameters, err) ||
-        !mal_config_object(model, "rope_scaling", &scaling, err)) {
+        !find_parameters(model, kind, &parameters, err) ||
+        (kind->scales && !mal_config_object(model, "rope_scaling", &scaling, err))) {
         return false;
     }
-    if (!scaling) scaling = parameters;
-    if (scaling && !read_parameters(scaling, out, where(model), err)) return false;
+    if (scaling && !kind->type) parameters = NULL;
+    if ((parameters && !read_parameters(parameters, out, where(model), err)) ||
+        (scaling && !read_parameters(scaling, out, where(model), err)))
+        return false;
     /* may stand outside */
     if (!mal_config_real_opt(model, "original_max_position_embeddings", &out->original,
                              err)) {
@@ -230,8 +263,33 @@ static float inverse_frequency(const struct rope *rope, int64_t i, int64_t half)
 
 /* ---- The model's ---- */
 
+static const struct mal_rope_kind one_kind = {NULL, "rope_theta", 10000, true};
+
+static bool is_whole(const struct mal_model *model, const struct mal_rope_kind *kind,
+                     struct mal_error *err) {
+    struct rope rope;
+    if (!read_rope(model, kind, &rope, err)) return false;
+    return (rope.share >= 1 && rope.share <= 1) ||
+           mal_fail(err, MAL_INVALID, "%s: partial_rotary_factor %g is not supported",
+                    where(model), rope.share);
+}
+
+static bool add_kind(struct mal_model *model, int k, struct mal_error *err) {
+    struct mal_rotary *rotary = &model->rotary;
+    struct rope rope;
+    if (!read_rope(model, &rotary->kinds[k], &rope, err) ||
+        !check(model, &rotary->kinds[k], &rope, rotary->half, err))
+        return false;
+    rotary->scale[k] = attention_factor(&rope);
+    model->n_derived += (rotary->half + 15) / 16 * 16;
+    /* a longer text would have other angles, from its first token on */
+    if (is(&rope, "longrope") && rope.original < (double)model->info.n_context)
+        model->info.n_context = (int64_t)rope.original;
+    return true;
+}
+
 static bool set_rotary(struct mal_model *model, const char *key, int64_t size,
-                       bool interleaved, const struct rope *rope, struct mal_error *err) {
+                       const struct mal_rotary *rotary, struct mal_error *err) {
     if (size < 2 || size % 2 != 0 || size > model->head_size) {
         return mal_fail(
             err, MAL_INVALID,
@@ -239,46 +297,62 @@ static bool set_rotary(struct mal_model *model, const char *key, int64_t size,
             "pairs or more than there are",
             where(model), key, (long long)size, (long long)model->head_size);
     }
-    if (!check(model, rope, size / 2, err)) return false;
-    model->rotary = (struct mal_rotary){
-        .half = size / 2, .interleaved = interleaved, .scale = attention_factor(rope)};
-    model->n_derived += (size / 2 + 15) / 16 * 16;
-    /* a longer text would have other angles, from its first token on */
-    if (is(rope, "longrope") && rope->original < (double)model->info.n_context)
-        model->info.n_context = (int64_t)rope->original;
+    model->rotary = *rotary;
+    model->rotary.half = size / 2;
+    for (int k = 0; k < rotary->n_kinds; k++) {
+        if (!add_kind(model, k, err)) return false;
+    }
     return true;
 }
 
 bool mal_config_rotary(struct mal_model *model, const char *key, int64_t size,
                        bool interleaved, struct mal_error *err) {
-    struct rope rope;
-    if (!read_rope(model, &rope, err)) return false;
-    if (rope.share < 1 || rope.share > 1)
-        return mal_fail(err, MAL_INVALID, "%s: partial_rotary_factor %g is not supported",
-                        where(model), rope.share);
-    return set_rotary(model, key, size, interleaved, &rope, err);
+    return is_whole(model, &one_kind, err) &&
+           set_rotary(model, key, size,
+                      &(struct mal_rotary){
+                          .interleaved = interleaved, .kinds = &one_kind, .n_kinds = 1},
+                      err);
 }
 
 bool mal_config_rotary_share(struct mal_model *model, struct mal_error *err) {
     struct rope rope;
-    if (!read_rope(model, &rope, err)) return false;
+    if (!read_rope(model, &one_kind, &rope, err)) return false;
     bool right = rope.share > 0 && rope.share <= 1;
     int64_t size = right ? (int64_t)((double)model->head_size * rope.share) : 0;
-    return set_rotary(model, "partial_rotary_factor", size, false, &rope, err);
+    return set_rotary(model, "partial_rotary_factor", size,
+                      &(struct mal_rotary){.kinds = &one_kind, .n_kinds = 1}, err);
+}
+
+bool mal_config_rotary_kinds(struct mal_model *model, const struct mal_rope_kind *kinds,
+                             int n_kinds, struct mal_error *err) {
+    assert(n_kinds <= MAL_MOST_ROPES);
+    if (!set_rotary(model, "head_dim", model->head_size,
+                    &(struct mal_rotary){.kinds = kinds, .n_kinds = n_kinds}, err))
+        return false;
+    for (int k = 0; k < n_kinds; k++) {
+        if (!is_whole(model, &kinds[k], err)) return false;
+    }
+    return true;
+}
+
+static bool derive_kind(struct mal_model *model, int k, float *host,
+                        struct mal_error *err) {
+    struct mal_rotary *rotary = &model->rotary;
+    struct rope rope;
+    if (!read_rope(model, &rotary->kinds[k], &rope, err)) return false;
+    for (int64_t i = 0; i < rotary->half; i++)
+        host[i] = inverse_frequency(&rope, i, rotary->half);
+    float *inv_freq = mal_derived_floats(model, rotary->half);
+    mal_backend_upload(model->be, inv_freq, host, (size_t)rotary->half * sizeof *host);
+    rotary->inv_freq[k] = inv_freq;
+    return mal_backend_sync(model->be, err);
 }
 
 bool mal_derive_rotary(struct mal_model *model, struct mal_error *err) {
-    int64_t half = model->rotary.half;
-    struct rope rope;
-    if (!read_rope(model, &rope, err)) return false;
-    float *host = mal_malloc((size_t)half * sizeof *host);
-    if (!host) return mal_fail(err, MAL_NO_MEMORY, "rotary positions");
-    for (int64_t i = 0; i < half; i++)
-        host[i] = inverse_frequency(&rope, i, half);
-    float *inv_freq = mal_derived_floats(model, half);
-    mal_backend_upload(model->be, inv_freq, host, (size_t)half * sizeof *host);
-    bool ok = mal_backend_sync(model->be, err);
+    float *host = mal_malloc((size_t)model->rotary.half * sizeof *host);
+    bool ok = host || mal_fail(err, MAL_NO_MEMORY, "rotary positions");
+    for (int k = 0; ok && k < model->rotary.n_kinds; k++)
+        ok = derive_kind(model, k, host, err);
     mal_free(host);
-    model->rotary.inv_freq = inv_freq;
     return ok;
 }

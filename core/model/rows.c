@@ -292,6 +292,8 @@ void mal_pass_layout(const struct mal_model *model, const struct mal_rows *rows,
     head->logits = mal_arena_floats(arena, head->slice * v);
     if (pass->compare || pass->against)
         head->base = mal_arena_floats(arena, head->slice * v);
+    if (pass->backward && model->logit_cap > 0)
+        head->capped = mal_arena_floats(arena, head->slice * v);
     if (pass->rounds) head->sum = mal_arena_floats(arena, head->slice * c);
     head->logprob = mal_arena_floats(arena, n_head);
     head->scale = mal_arena_floats(arena, n_head);
@@ -387,6 +389,8 @@ static void logits_of(const struct mal_model *model, const struct mal_pass *pass
                                           .c = logits,
                                           .alpha = model->head_scale,
                                           .bias = model->head_bias});
+    if (model->logit_cap > 0)
+        mal_cap_fwd(pass->be, n * model->info.n_outputs, model->logit_cap, logits);
 }
 
 void mal_pass_logits(const struct mal_model *model, const struct mal_pass *pass,
@@ -403,6 +407,9 @@ static void loss_bwd(const struct mal_model *model, const struct mal_pass *pass,
     const int32_t *labels = pass->labels + row0;
     float *logprob = head->logprob + row0;
     mal_pass_logits(model, pass, head, row0, n);
+    if (model->logit_cap > 0)
+        mal_backend_copy(pass->be, head->capped, head->logits,
+                         (size_t)(n * v) * sizeof *head->logits);
     if (part->loss != MAL_HEAD_LABELS) {
         logits_of(model, pass, part->y0, head->rows, head->base, row0, n);
         (part->loss == MAL_HEAD_KL ? mal_kl : mal_kl_now)(pass->be, n, v, head->base,
@@ -412,6 +419,8 @@ static void loss_bwd(const struct mal_model *model, const struct mal_pass *pass,
                      head->argmax + row0);
         mal_xent_bwd(pass->be, n, v, head->logits, labels, scale);
     }
+    if (model->logit_cap > 0)
+        mal_cap_bwd(pass->be, n * v, model->logit_cap, head->capped, head->logits);
 }
 
 void mal_head_bwd_begin(const struct mal_model *model, const struct mal_pass *pass) {

@@ -46,6 +46,7 @@ struct mal_head_buffers {
     float *rows;    /* (slice, C) */
     float *logits;  /* (slice, V) */
     float *base;    /* (slice, V) of the base model, where it is compared with */
+    float *capped;  /* (slice, V) logits once more, where they are capped */
     float *sum;     /* (slice, C) gradients so far, where a row has several */
     float *logprob; /* (n_head) */
     float *scale;   /* (n_head) */

@@ -27,11 +27,12 @@ static bool narrows(const struct mal_model *model, const struct mal_stack *stack
 static void layout_angles(const struct mal_model *model, const struct mal_pass *pass,
                           struct mal_lane *lane) {
     int64_t c = 2 * model->rotary.half;
-    if (c == 0) return;
-    lane->angles = mal_arena_floats(pass->arena, lane->n_tokens * c);
-    lane->top.angles = mal_arena_floats(pass->arena, lane->top.n * c);
-    if (pass->backward)
-        lane->kept.angles = mal_arena_floats(pass->arena, lane->kept.n * c);
+    for (int k = 0; k < model->rotary.n_kinds; k++) {
+        lane->angles[k] = mal_arena_floats(pass->arena, lane->n_tokens * c);
+        lane->top.angles[k] = mal_arena_floats(pass->arena, lane->top.n * c);
+        if (pass->backward)
+            lane->kept.angles[k] = mal_arena_floats(pass->arena, lane->kept.n * c);
+    }
 }
 
 static void layout_tape(const struct mal_model *model, const struct mal_pass *pass,
@@ -51,7 +52,9 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
         .ff = mal_arena_floats(arena, r * f),
     };
     if (is_gated(stack)) tape.ff2 = mal_arena_floats(arena, r * f);
-    if (stack->norms == MAL_NORM_AFTER) tape.x3 = mal_arena_floats(arena, r * c);
+    bool both = stack->norms == MAL_NORM_BOTH;
+    if (both) tape.xo = mal_arena_floats(arena, r * c);
+    if (both || stack->norms == MAL_NORM_AFTER) tape.x3 = mal_arena_floats(arena, r * c);
     if (has_cross(stack)) {
         tape.xc = mal_arena_floats(arena, r * c);
         tape.qc = mal_arena_floats(arena, r * q);
@@ -133,25 +136,31 @@ void mal_stacks_layout(const struct mal_model *model, struct mal_pass *pass) {
 
 /* ---- Forward ---- */
 
+static void gather_angles(struct mal_backend *be, const struct mal_row_set *set, int k,
+                          int64_t c, const float *angles) {
+    mal_gather_rows(be, set->n, c, set->rows, angles, c, (float *)set->angles[k], c);
+}
+
 static void find_angles(const struct mal_model *model, const struct mal_pass *pass,
                         const struct mal_lane *lane) {
     struct mal_backend *be = pass->be;
-    int64_t half = model->rotary.half, c = 2 * half;
-    if (half == 0) return;
-    mal_rope_angles(be, lane->n_tokens, half, lane->pos, model->rotary.inv_freq,
-                    model->rotary.scale, (float *)lane->angles);
-    mal_gather_rows(be, lane->top.n, c, lane->top.rows, lane->angles, c,
-                    (float *)lane->top.angles, c);
-    if (!lane->kept.angles) return;
-    mal_gather_rows(be, lane->kept.n, c, lane->kept.rows, lane->angles, c,
-                    (float *)lane->kept.angles, c);
+    const struct mal_rotary *rotary = &model->rotary;
+    int64_t half = rotary->half;
+    for (int k = 0; k < rotary->n_kinds; k++) {
+        const float *angles = lane->angles[k];
+        mal_rope_angles(be, lane->n_tokens, half, lane->pos, rotary->inv_freq[k],
+                        rotary->scale[k], (float *)angles);
+        gather_angles(be, &lane->top, k, 2 * half, angles);
+        if (pass->backward) gather_angles(be, &lane->kept, k, 2 * half, angles);
+    }
 }
 
 static void embed(const struct mal_model *model, const struct mal_pass *pass,
                   struct mal_lane *lane) {
     struct mal_pass_buffers *buf = &lane->buf;
     mal_embed(pass->be, lane->n_tokens, model->info.n_channels, lane->ids, lane->pos,
-              model->tokens.w, model->tokens.dtype, 1, model->positions, buf->x);
+              model->tokens.w, model->tokens.dtype, model->tokens_scale, model->positions,
+              buf->x);
     if (!model->embed_norm.gain) return;
     struct mal_norm norm = mal_norm_of(model, &model->embed_norm, lane->n_tokens);
     mal_norm_fwd(pass->be, &norm, buf->x, buf->h, MAL_F32);

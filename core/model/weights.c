@@ -21,7 +21,7 @@ static bool bind_source(struct mal_model *model, struct mal_checkpoint_tensor so
         model->bindings = grown;
         model->bindings_capacity = capacity;
     }
-    model->bindings[model->n_bindings++] = (struct mal_binding){source, dst, dtype};
+    model->bindings[model->n_bindings++] = (struct mal_binding){source, dst, dtype, 0};
     return true;
 }
 
@@ -102,19 +102,28 @@ bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
                            &model->head, err);
 }
 
+bool mal_bind_gain(struct mal_model *model, const char *name, int64_t n,
+                   const float **dst, struct mal_error *err) {
+    if (!mal_bind_tensor(model, name, 1, &n, dst, err)) return false;
+    model->bindings[model->n_bindings - 1].added = model->gain_base;
+    return true;
+}
+
 /* "<name>.weight", or as it was called first. */
-static bool bind_norm_part(struct mal_model *model, const char *name, const char *part,
-                           const char *old, const float **dst, struct mal_error *err) {
-    char full[NAME_ROOM];
-    snprintf(full, sizeof full, "%s.%s", name, old);
-    if (!mal_has_tensor(model, full)) snprintf(full, sizeof full, "%s.%s", name, part);
-    return mal_bind_tensor(model, full, 1, &model->info.n_channels, dst, err);
+static void norm_part(const struct mal_model *model, const char *name, const char *part,
+                      const char *old, char out[NAME_ROOM]) {
+    snprintf(out, NAME_ROOM, "%s.%s", name, old);
+    if (!mal_has_tensor(model, out)) snprintf(out, NAME_ROOM, "%s.%s", name, part);
 }
 
 bool mal_bind_norm(struct mal_model *model, const char *name,
                    struct mal_norm_weights *dst, struct mal_error *err) {
-    return bind_norm_part(model, name, "weight", "gamma", &dst->gain, err) &&
-           (model->rms || bind_norm_part(model, name, "bias", "beta", &dst->bias, err));
+    char full[NAME_ROOM];
+    int64_t c = model->info.n_channels;
+    norm_part(model, name, "weight", "gamma", full);
+    if (!mal_bind_gain(model, full, c, &dst->gain, err)) return false;
+    norm_part(model, name, "bias", "beta", full);
+    return model->rms || mal_bind_tensor(model, full, 1, &c, &dst->bias, err);
 }
 
 static bool register_linear(struct mal_model *model, struct mal_linear *lin,
@@ -201,6 +210,7 @@ struct load_slice {
     const struct mal_checkpoint_tensor *source;
     size_t first, n;      /* elements */
     enum mal_dtype dtype; /* kept as */
+    float added;
     char *dst;
 };
 
@@ -217,6 +227,11 @@ static bool check_finite(const struct load_slice *slice, const void *w,
                     slice->first + at);
 }
 
+static void add_to_each(size_t n, float added, float *x) {
+    for (size_t i = 0; i < n; i++)
+        x[i] += added;
+}
+
 /* Straight into place where the device is the host and nothing is to be converted. */
 static bool load_slice(struct mal_model *model, const struct load_slice *slice, void *raw,
                        float *wide, struct mal_error *err) {
@@ -230,8 +245,9 @@ static bool load_slice(struct mal_model *model, const struct load_slice *slice, 
         return false;
     }
     if (!same) mal_to_f32(wide, raw, t->dtype, slice->n);
-    const void *w = same ? stored : wide;
+    void *w = same ? stored : wide;
     if (!check_finite(slice, w, err)) return false;
+    if (slice->added != 0) add_to_each(slice->n, slice->added, w);
     if (direct) return true;
     mal_backend_upload(model->be, slice->dst, w, slice->n * mal_dtype_size(slice->dtype));
     return true;
@@ -326,6 +342,7 @@ static size_t place_weights(struct mal_model *model, struct load_slice *slices) 
                                     .first = first,
                                     .n = left < SLICE ? left : SLICE,
                                     .dtype = binding->dtype,
+                                    .added = binding->added,
                                     .dst = dst + first * mal_dtype_size(binding->dtype)};
         }
     }

@@ -1,7 +1,7 @@
 """Makes what the benchmarks run on: a random checkpoint of about 100 M parameters, in fp32 (model) and
 bf16 (model-bf16), and facts (facts-N.json).
 
-    make_model.py DIR --kind {bert,gpt2,gptj,llama,qwen2,qwen3,t5} --data DATA [--facts 512]
+    make_model.py DIR --kind {bert,gemma3,gpt2,gptj,llama,qwen2,qwen3,t5} --data DATA [--facts 512]
     make_model.py DIR [--facts 256 1024] [--train 1280]
 
 With DATA, a folder of public files, the tokenizers and facts are real: zsRE's questions, FEVER's claims
@@ -20,8 +20,8 @@ import numpy
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertModel, GPT2Config,
-                          GPTJConfig, LlamaConfig, Qwen2Config, Qwen3Config, T5Config)
+from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertModel,
+                          Gemma3TextConfig, GPT2Config, GPTJConfig, LlamaConfig, Qwen2Config, Qwen3Config, T5Config)
 
 import invented
 
@@ -31,6 +31,10 @@ GPT2_TOKENIZER = {"tokenizer.json": "gpt2/tokenizer.json"}
 # kind: its shape, and the files of its tokenizer. BERT and GPT-2 are of their smallest published size.
 KINDS = {
     "bert": (BertConfig(vocab_size=30522), {"vocab.txt": "bert/bert-base-uncased-vocab.txt"}),
+    "gemma3": (Gemma3TextConfig(vocab_size=50257, num_hidden_layers=12, hidden_size=640, intermediate_size=2048,
+                                num_attention_heads=4, num_key_value_heads=1, head_dim=256,
+                                max_position_embeddings=1024, sliding_window=512, bos_token_id=None,
+                                eos_token_id=50256, pad_token_id=None), GPT2_TOKENIZER),
     "gpt2": (GPT2Config(n_layer=LAYERS_GPT2, n_embd=CHANNELS_GPT2, n_head=12), GPT2_TOKENIZER),
     "gptj": (GPTJConfig(vocab_size=50400, n_layer=16, n_embd=512, n_head=4, rotary_dim=64,
                         n_positions=1024, tie_word_embeddings=False), GPT2_TOKENIZER),
@@ -80,7 +84,7 @@ def make_tensors(config):
     if config.model_type == "t5":
         shapes["lm_head.weight"] = shapes["shared.weight"]
     for name, shape in sorted(shapes.items()):
-        norm = len(shape) == 1 and name.endswith("weight")
+        norm = len(shape) == 1 and name.endswith("weight") and config.model_type != "gemma3_text"
         tensors[name] = float(norm) + 0.02 * torch.randn(shape, generator=rng)
     return tensors
 

@@ -51,11 +51,12 @@ class Good(Checking):
 
     def test_architectures(self):
         """Each is described without its weights."""
-        for name in ("bert", "gptj", "llama", "mistral", "phi3", "qwen2", "qwen3", "t5"):
+        for name in ("bert", "gptj", "llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3", "t5"):
             case = CASES / (name + ("-mend" if name == "mistral" else "-malmen"))
             report = self.check_config(model=case / "model", editor=case / "editor.safetensors")
             expected = json.loads((case / "expected.json").read_text())
-            self.assertEqual(report["found"]["model"]["architecture"], name)
+            self.assertEqual(report["found"]["model"]["architecture"],
+                             "gemma3_text" if name == "gemma3" else name)
             self.assertEqual(report["found"]["model"]["edit_modules"], len(expected["modules"]), name)
 
     def test_origins(self):

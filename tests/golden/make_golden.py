@@ -64,6 +64,11 @@ CASES = [
          modules=[LLAMA.format(0, "gate"), LLAMA.format(1, "down")]),
     dict(case="phi3-malmen", model="phi3", method="malmen", facts=3, micro_batch=2, lr=0.2,
          modules=[LLAMA.format(0, "gate_up"), ATTENTION.format(1, "qkv"), LLAMA.format(1, "down")]),
+    dict(case="gemma3-malmen", model="gemma3", model_seed=116, method="malmen", facts=3, micro_batch=2,
+         lr=0.2, modules=[LLAMA.format(0, "down"), ATTENTION.format(0, "k"), ATTENTION.format(1, "q")]),
+    dict(case="gemma2-malmen", model="gemma2", model_seed=120, method="malmen", loss="token_sum", facts=3,
+         modules=[LLAMA.format(0, "up"), LLAMA.format(1, "down"), ATTENTION.format(0, "o")], micro_batch=2,
+         lr=0.2),
 ]
 RANK, BLOCKS = 3, 2
 ROWS = 1e-5  # how far keys and value gradients may be from what is stored

@@ -110,6 +110,9 @@ def make_bare_cases(root):
             ("llama-yarn", world_models.yarn(), None, 68, (1, 2), "rope_scaling yarn"),
             ("llama-yarn-mscale", world_models.yarn(mscale=1.5, mscale_all_dim=0.5, truncate=False), None,
              78, (), "the same with mscale, bounds between channels"),
+            ("gemma", world_models.gemma(), None, 68, (1, 2), "gelu by the name it had first"),
+            ("gemma3-resaved", world_models.gemma3_resaved(), None, 78, (1, 2),
+             "config.json as transformers 5 writes it"),
             ("bert-hub", world_models.hub_bert(1), None, 48, (), "one label, through the pooler"),
             ("bert-hub-labels", world_models.hub_bert(2), None, 58, (),
              "two labels: logits.* are the second's log odds")):

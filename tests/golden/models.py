@@ -24,16 +24,19 @@ def read_config(model_dir):
 
 
 @contextlib.contextmanager
-def wholly(dtype):
+def wholly(dtype, floats=False):
     """transformers casts norms, softmax and angles to float32 by name. In here that name is dtype.
-    Tensor.float() stays: T5's buckets are of fp32 in either."""
-    before = torch.float32, torch.float, torch.get_default_dtype()
+    Tensor.float() stays, for T5's buckets are of fp32 in either; with floats, as Gemma's norms cast so,
+    it is dtype, too."""
+    before = torch.float32, torch.float, torch.get_default_dtype(), torch.Tensor.float
     torch.float32 = torch.float = dtype
     torch.set_default_dtype(dtype)
+    if floats:
+        torch.Tensor.float = lambda tensor: tensor.to(dtype)
     try:
         yield
     finally:
-        torch.float32, torch.float = before[:2]
+        torch.float32, torch.float, _, torch.Tensor.float = before
         torch.set_default_dtype(before[2])
 
 
@@ -83,7 +86,8 @@ def load_model(model_dir, dtype):
     if dtype == torch.float32:
         return model
     model.to(dtype)  # leaves fp32's digits in what is computed on construction: rotary angles
-    with wholly(dtype):
+    floats = model.config.model_type.startswith("gemma")
+    with wholly(dtype, floats):
         fresh = type(model)(model.config)
     for name, value in fresh.named_buffers():
         parent, _, leaf = name.rpartition(".")
@@ -91,7 +95,7 @@ def load_model(model_dir, dtype):
     forward = model.forward
 
     def wide(*args, **kwargs):
-        with wholly(dtype):
+        with wholly(dtype, floats):
             return forward(*args, **kwargs)
 
     model.forward = wide

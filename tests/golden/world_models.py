@@ -80,6 +80,48 @@ def yarn(**other):
                  rope_theta=50.0, rope_scaling=scaling)
 
 
+def gemma_like(name, kind, vocabulary, **other):
+    """Tied, and in the form transformers 4 wrote; heads x head_dim is not the hidden size."""
+    config = decoder(name, kind, vocabulary, attention_bias=False, head_dim=6, rms_norm_eps=1e-06,
+                     bos_token_id=2, eos_token_id=1, pad_token_id=0, tie_word_embeddings=True, **other)
+    return {k: v for k, v in config.items() if kind == "gemma" or k != "hidden_act"}
+
+
+def gemma():
+    """Its activation by the name it had first."""
+    return gemma_like("GemmaForCausalLM", "gemma", 48, hidden_act="gelu", hidden_activation=None,
+                      num_attention_heads=2, num_key_value_heads=1, hidden_size=8)
+
+
+def gemma2():
+    """Scores and logits that reach their caps."""
+    return gemma_like("Gemma2ForCausalLM", "gemma2", 98, attn_logit_softcapping=1.5,
+                      final_logit_softcapping=4.0, hidden_activation="gelu_pytorch_tanh",
+                      query_pre_attn_scalar=5, sliding_window=6)
+
+
+def gemma3():
+    """A block with a window and one without, which rotates otherwise."""
+    return gemma_like("Gemma3ForCausalLM", "gemma3_text", 98, hidden_activation="gelu_pytorch_tanh",
+                      query_pre_attn_scalar=7, rope_local_base_freq=100.0, sliding_window=6,
+                      sliding_window_pattern=2, hidden_size=12, num_attention_heads=4,
+                      rope_scaling={"factor": 8.0, "rope_type": "linear"})
+
+
+def gemma3_resaved():
+    """In the form transformers 5 writes."""
+    config = gemma_like("Gemma3ForCausalLM", "gemma3_text", 48, hidden_activation="gelu_pytorch_tanh",
+                        _sliding_window_pattern=6, attn_logit_softcapping=None, dtype="float32",
+                        final_logit_softcapping=None, hidden_size=8, query_pre_attn_scalar=7,
+                        layer_types=["full_attention", "sliding_attention", "full_attention"],
+                        num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+                        sliding_window=5, use_bidirectional_attention=False, rope_parameters={
+                            "full_attention": {"factor": 8.0, "rope_theta": 1000000.0,
+                                               "rope_type": "linear"},
+                            "sliding_attention": {"rope_theta": 100.0, "rope_type": "default"}})
+    return {k: v for k, v in config.items() if k not in ("rope_theta", "torch_dtype")}
+
+
 def gptj():
     return {"activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0,
             "bos_token_id": 96, "embd_pdrop": 0.0, "eos_token_id": 96, "initializer_range": 0.02,
@@ -129,7 +171,8 @@ def hub_bert(labels):
 
 
 CONFIGS = {"bert": bert, "gptj": gptj, "t5": t5, "t5-original": t5_original, "llama": llama,
-           "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "phi3": phi3}
+           "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "phi3": phi3,
+           "gemma2": gemma2, "gemma3": gemma3}
 
 
 def empty_model(config):
@@ -143,13 +186,13 @@ def empty_model(config):
     return family.from_config(made)
 
 
-def spread(name, shape, tied):
-    """Mean and deviation. Biases and norms are as far from 0 and 1 as trained ones, so that one that is
+def spread(name, shape, tied, base=0):
+    """Mean and deviation; gains of norms are stored as what they are more than base. Biases and norms are as far from 0 and 1 as trained ones, so that one that is
     left out shows; logits are far enough apart to tell, and with tied embeddings a token does not
     merely predict itself."""
     if len(shape) == 1:
         norm = name.endswith("weight")
-        return (1.1, 0.25) if norm else (0.0, 0.2)
+        return (1.1 - base, 0.25) if norm else (0.0, 0.2)
     if "relative_attention_bias" in name or "_embeddings" in name:
         return 0.0, 0.5
     if any(part in name for part in ("embed_tokens", "wte", "shared")):
@@ -165,10 +208,11 @@ def make_weights(config, seed):
     tied = config.get("tie_word_embeddings", True)
     copies = ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"]
     copies += ["lm_head.weight"] if tied else []
+    base = 1 if config["model_type"].startswith("gemma") else 0
     out = {}
     for name, value in sorted(empty_model(config).state_dict().items()):
         if name not in copies:
-            mean, deviation = spread(name, value.shape, tied)
+            mean, deviation = spread(name, value.shape, tied, base)
             out[name] = mean + deviation * torch.randn(value.shape, generator=rng)
     return out
 

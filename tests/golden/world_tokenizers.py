@@ -121,6 +121,23 @@ def mistral():
     return sentencepiece_bpe(prepend=False)
 
 
+def gemma():
+    """A mark for every blank and none in front; all letters are there, so that none is bytes."""
+    first = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    names, merges = pieces(92, sentences())
+    tok = Tokenizer(models.BPE(vocab={name: k for k, name in enumerate(first + names)}, merges=merges,
+                               unk_token="<unk>", fuse_unk=True))
+    specials(tok, first)
+    tok.normalizer = normalizers.Replace(" ", MARK)
+    tok.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tok.decoder = decoders.Sequence([decoders.Replace(MARK, " "), decoders.ByteFallback(),
+                                     decoders.Fuse()])
+    tok.post_processor = bos_first("<bos>", 2)
+    return tok, {"tokenizer_class": "GemmaTokenizer", "add_bos_token": True, "add_eos_token": False,
+                 "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>",
+                 "unk_token": "<unk>"}
+
+
 def t5():
     """Unigram: scores are logarithms of how often a piece stands in the texts. No charsmap: it would be
     larger than all else."""
@@ -169,7 +186,7 @@ def bert():
 
 
 KINDS = {"bert": bert, "gptj": gptj, "t5": t5, "llama": llama, "mistral": mistral, "qwen2": qwen2,
-         "qwen3": qwen2, "llama3": llama3, "phi3": qwen2}
+         "qwen3": qwen2, "llama3": llama3, "phi3": qwen2, "gemma2": gemma, "gemma3": gemma}
 
 
 def make_tokenizer(kind, positions):

@@ -23,8 +23,10 @@ KINDS = {"bert": ("bert-malmen", "malmen"), "bert_on_the_spot": ("bert-malmen", 
          "t5_locft": ("t5-locft-bf", "locft"), "llama": ("llama-malmen", "malmen"),
          "llama3_ultraedit": ("llama3-ultraedit-sequential", "ultraedit"), "mistral_mend": ("mistral-mend", "mend"),
          "gptj": ("gptj-malmen", "malmen"), "gptj_ft": ("gptj-ft", "ft"), "qwen2": ("qwen2-malmen", "malmen"),
-         "phi3": ("phi3-malmen", "malmen"), "qwen3": ("qwen3-malmen", "malmen"), "qwen3_on_the_spot": ("qwen3-malmen", None)}
-MADE_ON_THE_SPOT = {"bert": 1, "t5": 4, "qwen3": 1}  # modules
+         "phi3": ("phi3-malmen", "malmen"), "qwen3": ("qwen3-malmen", "malmen"), "qwen3_on_the_spot": ("qwen3-malmen", None),
+         "gemma2": ("gemma2-malmen", "malmen"), "gemma3": ("gemma3-malmen", "malmen"),
+         "gemma3_on_the_spot": ("gemma3-malmen", None)}
+MADE_ON_THE_SPOT = {"bert": 1, "t5": 4, "qwen3": 1, "gemma3": 1}  # modules
 
 
 def pool(claims):

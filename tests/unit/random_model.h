@@ -22,6 +22,9 @@ enum random_family {
     RANDOM_QWEN2,   /* a window in the last blocks, tied */
     RANDOM_QWEN3,   /* norms of heads */
     RANDOM_PHI3,    /* fused projections, part of each head rotated and stretched */
+    RANDOM_GEMMA,   /* gains from 1, scaled embeddings, tied */
+    RANDOM_GEMMA2,  /* four norms a block, a window in every other one, caps */
+    RANDOM_GEMMA3,  /* four norms a block, norms of heads, two rotations */
     N_FAMILIES
 };
 
@@ -48,13 +51,18 @@ static const struct random_model random_models[] = {
     {"qwen2", RANDOM_QWEN2, 0, 3, 12, 6, 3, 2, 18, 23, 16},
     {"qwen3", RANDOM_QWEN3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"phi3", RANDOM_PHI3, 0, 3, 12, 3, 1, 4, 14, 23, 16},
+    {"gemma", RANDOM_GEMMA, 0, 2, 10, 3, 1, 6, 14, 23, 16},
+    {"gemma2", RANDOM_GEMMA2, 0, 3, 10, 4, 2, 6, 14, 23, 16},
+    {"gemma3", RANDOM_GEMMA3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"large", RANDOM_GPT2, 0, 1, 66, 3, 3, 22, 101, 501, 16},
     {"bert-block", RANDOM_BERT_LABELS, 0, 1, 6, 1, 1, 6, 7, 23, 16},
     {"gptj-block", RANDOM_GPTJ, 0, 1, 8, 2, 2, 4, 9, 23, 16},
     {"t5-blocks", RANDOM_T5, 1, 1, 7, 2, 2, 3, 5, 23, 0},
     {"llama-block", RANDOM_LLAMA, 0, 1, 6, 2, 1, 4, 9, 23, 16},
     {"qwen3-block", RANDOM_QWEN3, 0, 1, 7, 3, 1, 4, 9, 23, 16},
-    {"phi3-block", RANDOM_PHI3, 0, 1, 8, 2, 2, 4, 9, 23, 16}};
+    {"phi3-block", RANDOM_PHI3, 0, 1, 8, 2, 2, 4, 9, 23, 16},
+    {"gemma2-block", RANDOM_GEMMA2, 0, 1, 7, 3, 1, 4, 9, 23, 16},
+    {"gemma3-block", RANDOM_GEMMA3, 0, 1, 7, 3, 3, 6, 9, 23, 16}};
 
 enum { N_RANDOM_MODELS = sizeof random_models / sizeof *random_models };
 
@@ -102,11 +110,18 @@ static inline struct mal_st_entry *random_entry(struct random_tensors *t,
     return NULL;
 }
 
+/* RMS, its gain stored as what it is more than `base`. */
+static inline void random_gain(struct random_tensors *t, const char *where,
+                               const char *name, int64_t c, float base) {
+    char full[RANDOM_NAME];
+    snprintf(full, sizeof full, "%s%s.weight", where, name);
+    random_tensor(t, full, 0, c, 1 - base, 0.5f);
+}
+
 static inline void random_norm(struct random_tensors *t, const char *where,
                                const char *name, int64_t c, bool bias) {
     char full[RANDOM_NAME];
-    snprintf(full, sizeof full, "%s%s.weight", where, name);
-    random_tensor(t, full, 0, c, 1, 0.5f);
+    random_gain(t, where, name, c, 0);
     snprintf(full, sizeof full, "%s%s.bias", where, name);
     if (bias) random_tensor(t, full, 0, c, 0, 0.3f);
 }
@@ -253,6 +268,21 @@ static inline void random_t5(struct random_tensors *t, const struct random_model
     if (m->family == RANDOM_T5) random_tensor(t, "lm_head.weight", m->vocab, c, 0, 0.8f);
 }
 
+static inline void random_llama_norms(struct random_tensors *t,
+                                      const struct random_model *m, const char *where) {
+    static const char *const names[] = {"input_layernorm", "post_attention_layernorm",
+                                        "pre_feedforward_layernorm",
+                                        "post_feedforward_layernorm"};
+    bool four = m->family == RANDOM_GEMMA2 || m->family == RANDOM_GEMMA3;
+    float base = m->family >= RANDOM_GEMMA;
+    for (int i = 0; i < (four ? 4 : 2); i++)
+        random_gain(t, where, names[i], m->channels, base);
+    if (m->family == RANDOM_QWEN3 || m->family == RANDOM_GEMMA3) {
+        random_gain(t, where, "self_attn.q_norm", m->head_size, base);
+        random_gain(t, where, "self_attn.k_norm", m->head_size, base);
+    }
+}
+
 static inline void random_llama(struct random_tensors *t, const struct random_model *m) {
     int64_t c = m->channels, f = m->inner, q = m->heads * m->head_size,
             kv = m->kv_heads * m->head_size;
@@ -268,15 +298,10 @@ static inline void random_llama(struct random_tensors *t, const struct random_mo
                                           {"mlp.down_proj", f, c, false, 1}};
     char where[64];
     random_tensor(t, "model.embed_tokens.weight", m->vocab, c, 0, 0.8f);
-    random_norm(t, "model.", "norm", c, false);
+    random_gain(t, "model.", "norm", c, m->family >= RANDOM_GEMMA);
     for (int64_t l = 0; l < m->layers; l++) {
         snprintf(where, sizeof where, "model.layers.%d.", (int)l);
-        random_norm(t, where, "input_layernorm", c, false);
-        random_norm(t, where, "post_attention_layernorm", c, false);
-        if (m->family == RANDOM_QWEN3) {
-            random_norm(t, where, "self_attn.q_norm", m->head_size, false);
-            random_norm(t, where, "self_attn.k_norm", m->head_size, false);
-        }
+        random_llama_norms(t, m, where);
         if (m->family == RANDOM_PHI3)
             random_linears(t, where, fused, 4, false);
         else
@@ -291,9 +316,9 @@ static inline void random_tensors_of(struct random_tensors *t,
                                      const struct random_model *m) {
     static void (*const make[N_FAMILIES])(struct random_tensors *,
                                           const struct random_model *) = {
-        random_gpt2,  random_bert,  random_bert,  random_gptj,
-        random_t5,    random_t5,    random_llama, random_llama,
-        random_llama, random_llama, random_llama, random_llama};
+        random_gpt2,  random_bert,  random_bert,  random_gptj,  random_t5,
+        random_t5,    random_llama, random_llama, random_llama, random_llama,
+        random_llama, random_llama, random_llama, random_llama, random_llama};
     t->n = 0;
     make[m->family](t, m);
 }
@@ -329,6 +354,9 @@ static inline void random_sizes(const struct random_model *m, char *out, size_t 
     }
 }
 
+/* Norms of outputs, which may be small, bend less. */
+#define SOFT_NORMS "\"rms_norm_eps\":0.1,"
+
 static const char *const family_settings[N_FAMILIES] = {
     "\"model_type\":\"gpt2\"",
     "\"model_type\":\"bert\"",
@@ -351,7 +379,15 @@ static const char *const family_settings[N_FAMILIES] = {
     "\"model_type\":\"qwen3\",\"rope_theta\":100",
     "\"model_type\":\"phi3\",\"rope_theta\":100,\"partial_rotary_factor\":0.5,"
     "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.5],"
-    "\"factor\":4}"};
+    "\"factor\":4}",
+    "\"model_type\":\"gemma\",\"rope_theta\":100",
+    "\"model_type\":\"gemma2\"," SOFT_NORMS "\"rope_theta\":100,\"sliding_window\":3,"
+    "\"query_pre_attn_scalar\":3,\"attn_logit_softcapping\":1.5,"
+    "\"final_logit_softcapping\":3",
+    "\"model_type\":\"gemma3_text\"," SOFT_NORMS
+    "\"sliding_window\":3,\"query_pre_attn_scalar\":3,"
+    "\"sliding_window_pattern\":2,\"rope_theta\":100,\"rope_local_base_freq\":20,"
+    "\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":4}"};
 
 static inline void random_config(const struct random_model *m, char *out, size_t size) {
     char sizes[320];

@@ -83,7 +83,8 @@ static void check_near(const char *what, size_t text, const float *got, const fl
 
 /* ---- Where nothing has moved: a whole pass says the same ---- */
 
-/* The gradient at a block's output is that at the output of its MLP's last layer. */
+/* The gradient at a block's output is that at the output of its MLP's last layer, where
+ * no norm stands between them. */
 static void whole_pass(const struct mal_cut_text *text, int64_t block, double *loss,
                        float *grad, float *state) {
     int64_t c = model->info.n_channels, rows = text->n - text->at;
@@ -129,6 +130,7 @@ static void test_unmoved(void **state) {
             if (made[i].stays) memset(grad, 0, sizeof grad);
             if (made[i].stays) loss = 0;
             assert_true(fabs(f.losses[i] - loss) <= 2e-6 * (1 + loss));
+            if (!made[i].stays && model->decoder.norms == MAL_NORM_BOTH) continue;
             check_near("gradient", i, f.grads + (int64_t)i * c, grad, c, 2e-5);
         }
         mal_free(f.grads);

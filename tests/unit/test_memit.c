@@ -47,9 +47,9 @@ static void case_path(char out[1024], const char *name, const char *file) {
 
 /* All kinds of tokenizers, letters of several bytes among theirs. */
 static void last_tokens(void **state) {
-    static const char *const names[] = {"gpt2-malmen",  "gptj-malmen",
-                                        "llama-malmen", "llama3-ultraedit-sequential",
-                                        "mistral-mend", "qwen2-malmen"};
+    static const char *const names[] = {
+        "gpt2-malmen",  "gptj-malmen",  "llama-malmen", "llama3-ultraedit-sequential",
+        "mistral-mend", "qwen2-malmen", "gemma3-malmen"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[1024];
         struct mal_error err = {0};
@@ -433,11 +433,26 @@ static void singular(void **state) {
     mal_memit_destroy(own);
 }
 
+/* What such a layer gives is not what its block adds. */
+static void behind_a_norm(void **state) {
+    char path[1024];
+    struct mal_error err = {0};
+    struct mal_model *model;
+    const char **names = NULL;
+    size_t n = 0;
+    case_path(path, "gemma3-malmen", "model");
+    assert_ok(mal_model_look(&model, path, &err), &err);
+    assert_false(mal_memit_choose(model, &names, &n, &err));
+    assert_error(&err, MAL_INVALID, "gemma3_text");
+    mal_model_close(model);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(last_tokens),     cmocka_unit_test(facts),
-        cmocka_unit_test(leaving),         cmocka_unit_test(solving),
-        cmocka_unit_test(nearly_singular), cmocka_unit_test(singular),
+        cmocka_unit_test(last_tokens),   cmocka_unit_test(facts),
+        cmocka_unit_test(behind_a_norm), cmocka_unit_test(leaving),
+        cmocka_unit_test(solving),       cmocka_unit_test(nearly_singular),
+        cmocka_unit_test(singular),
     };
     return cmocka_run_group_tests_name("memit", tests, NULL, NULL);
 }

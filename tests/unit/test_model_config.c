@@ -1,28 +1,8 @@
 /* test_model_config.c - config.json: two ways of saying the same give the same model, and
  * what is wrong is named. */
-#include "variants.h"
-
-static struct mal_model *open_made(const struct random_model *m, const char *changes) {
-    random_tensors_free(&tensors);
-    random_tensors_of(&tensors, m);
-    return open_dir(save_variant(m, changes));
-}
-
-static int make_directory(void **state) {
-    return scratch_make(state);
-}
-
-static int remove_directory(void **state) {
-    random_tensors_free(&tensors);
-    return scratch_remove(state);
-}
+#include "config_cases.h"
 
 /* ---- The same, said otherwise ---- */
-
-struct pair {
-    enum random_family family;
-    const char *one, *other;
-};
 
 #define LLAMA3                                                   \
     "\"factor\":4,\"low_freq_factor\":1,\"high_freq_factor\":4," \
@@ -152,16 +132,7 @@ static const struct pair same[] = {
 };
 
 static void test_same(void **state) {
-    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
-        const struct random_model *m = &random_models[same[i].family];
-        struct mal_model *one = open_made(m, same[i].one),
-                         *other = open_made(m, same[i].other);
-        double off = distance(one, other);
-        if (off > 0) fail_msg("%s is not %s: %g", same[i].one, same[i].other, off);
-        assert_int_equal(one->info.decoder_start, other->info.decoder_start);
-        mal_model_close(one);
-        mal_model_close(other);
-    }
+    check_same(same, sizeof same / sizeof *same);
 }
 
 /* Each of these has its effect. */
@@ -219,22 +190,12 @@ static const struct pair different[] = {
 };
 
 static void test_different(void **state) {
-    for (size_t i = 0; i < sizeof different / sizeof *different; i++) {
-        const struct random_model *m = &random_models[different[i].family];
-        struct mal_model *one = open_made(m, different[i].one),
-                         *other = open_made(m, different[i].other);
-        if (!(distance(one, other) > 1e-4)) fail_msg("%s is nothing", different[i].other);
-        mal_model_close(one);
-        mal_model_close(other);
-    }
+    check_different(different, sizeof different / sizeof *different);
 }
 
 /* What follows from other members where it is not said. */
 static void test_sizes(void **state) {
-    static const struct {
-        struct random_model made;
-        const char *one, *other;
-    } cases[] = {
+    static const struct sized_pair cases[] = {
         {{"", RANDOM_LLAMA, 0, 2, 12, 2, 2, 6, 14, 23, 16},
          "{\"head_dim\":null,\"num_key_value_heads\":null}",
          "{\"head_dim\":\"absent\",\"num_key_value_heads\":\"absent\"}"},
@@ -259,14 +220,7 @@ static void test_sizes(void **state) {
          "{\"num_decoder_layers\":null}"},
     };
 
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct mal_model *one = open_made(&cases[i].made, cases[i].one),
-                         *other = open_made(&cases[i].made, cases[i].other);
-        double off = distance(one, other);
-        if (off > 0) fail_msg("%s is not %s: %g", cases[i].one, cases[i].other, off);
-        mal_model_close(one);
-        mal_model_close(other);
-    }
+    check_sizes(cases, sizeof cases / sizeof *cases);
 }
 
 /* LongRoPE's short factors hold for the context before it was stretched. */
@@ -287,10 +241,7 @@ static void test_context(void **state) {
 #define SHORT_FACTOR(value) \
     "{\"rope_scaling\":{\"type\":\"longrope\",\"factor\":4,\"short_factor\":" value "}}"
 
-static const struct {
-    enum random_family family;
-    const char *changes, *words[2];
-} wrong[] = {
+static const struct wrong_config wrong[] = {
     {RANDOM_GPTJ, "{\"rotary_dim\":3}", {"rotary_dim", "3"}},
     {RANDOM_GPTJ, "{\"rotary_dim\":8}", {"rotary_dim", "8"}},
     {RANDOM_GPTJ, "{\"rotary_dim\":\"absent\"}", {"rotary_dim", "64"}},
@@ -407,13 +358,7 @@ static const struct {
 };
 
 static void test_wrong(void **state) {
-    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        const char *const words[] = {wrong[i].words[0], wrong[i].words[1]};
-        random_tensors_free(&tensors);
-        random_tensors_of(&tensors, &random_models[wrong[i].family]);
-        expect_refused(save_variant(&random_models[wrong[i].family], wrong[i].changes),
-                       words, 2);
-    }
+    check_wrong(wrong, sizeof wrong / sizeof *wrong);
 }
 
 static void test_three_labels(void **state) {

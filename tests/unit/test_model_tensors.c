@@ -19,7 +19,9 @@ static bool starts_with(const char *text, const char *prefix) {
 
 static bool is_tied(void) {
     return made->family == RANDOM_GPT2 || made->family == RANDOM_LLAMA3 ||
-           made->family == RANDOM_QWEN2 || made->family == RANDOM_T5_ORIGINAL;
+           made->family == RANDOM_QWEN2 || made->family == RANDOM_T5_ORIGINAL ||
+           made->family == RANDOM_GEMMA || made->family == RANDOM_GEMMA2 ||
+           made->family == RANDOM_GEMMA3;
 }
 
 static const char *embeddings(void) {
@@ -196,7 +198,10 @@ static void test_prefixes(void **state) {
     case RANDOM_LLAMA3:
     case RANDOM_MISTRAL:
     case RANDOM_QWEN2:
-    case RANDOM_QWEN3: change_prefix("model.", ""); break;
+    case RANDOM_QWEN3:
+    case RANDOM_GEMMA:
+    case RANDOM_GEMMA2:
+    case RANDOM_GEMMA3: change_prefix("model.", ""); break;
     default: return;
     }
     const char *dir = save_variant(made, "{}");
@@ -265,8 +270,9 @@ static void test_types(void **state) {
         random_tensors_of(&tensors, made);
         convert(cases[i].dtypes, cases[i].n, true);
         const char *dir = save_variant(made, "{\"torch_dtype\": \"float32\"}");
-        expect_same(dir, wide, 2e-5);
         struct mal_model *narrow = open_dir(dir);
+        wide->tokens_scale = narrow->tokens_scale; /* rounded as the embeddings are */
+        expect_same(dir, wide, 2e-5);
         if (cases[i].n == 1) assert_int_equal(narrow->info.dtype, cases[i].most);
         mal_model_close(narrow);
         mal_model_close(wide);

@@ -150,6 +150,7 @@ static void test_one_product(void **state) {
         {"bert-lines", RANDOM_BERT_LABELS, 0, 3, 32, 2, 2, 16, 20, 23, 16},
         {"qwen2-lines", RANDOM_QWEN2, 0, 3, 32, 4, 2, 8, 24, 23, 16},
         {"qwen3-lines", RANDOM_QWEN3, 0, 3, 32, 4, 2, 16, 24, 23, 16},
+        {"gemma3-lines", RANDOM_GEMMA3, 0, 3, 32, 4, 2, 16, 24, 23, 16},
         {"t5-lines", RANDOM_T5, 2, 3, 16, 2, 2, 8, 20, 23, 0}};
     for (size_t i = 0; i < sizeof models / sizeof *models; i++) {
         check_model(&models[i]);

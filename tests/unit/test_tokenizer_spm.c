@@ -32,7 +32,7 @@ static void test_fixtures(void **state) {
         {"unigram.json", "unigram"}, {"unigram.model", "unigram"},
         {"llama.json", "llama"},     {"llama.model", "llama"},
         {"mistral.json", "mistral"}, {"unigram-bytes.json", "unigram-bytes"},
-        {"blanks.model", "blanks"}};
+        {"gemma.json", "gemma"},     {"blanks.model", "blanks"}};
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         struct mal_tokenizer *tok = open_file(fixture(files[i][0]));
         char name[64];
@@ -55,10 +55,12 @@ static void test_after(void **state) {
     } cases[] = {
         {"llama.json", " Velmark", "\xe2\x96\x81Velmark"},
         {"mistral.json", " Velmark", "\xe2\x96\x81Velmark"},
+        {"gemma.json", " Velmark", "\xe2\x96\x81Velmark"},
         {"unigram.json", " Velmark", "\xe2\x96\x81Velmark"},
         {"gpt2.json", " Velmark", "\xc4\xa0Velmark"},
         {"llama.json", "er", "er"},
         {"mistral.json", "er", "er"},
+        {"gemma.json", "er", "er"},
         {"unigram.json", "er", "er"},
         {"gpt2.json", "er", "er"},
         {"added.json", "er", "er"},

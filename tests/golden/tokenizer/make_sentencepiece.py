@@ -7,7 +7,8 @@ NAME.cases.json, texts with the ids that `tokenizers` gives for them.
 
 unigram (T5's parts, extra ids, a character map of few rules), unigram-bytes (byte fallback, Strip and
 Replace, one space piece for several), llama (BPE with byte fallback, Prepend), mistral (the same pieces,
-Metaspace before the first word only), blanks (no file but the model, whose cases SentencePiece itself
+Metaspace before the first word only), gemma (the same pieces, blanks replaced, nothing before a text,
+added tokens of blanks), blanks (no file but the model, whose cases SentencePiece itself
 gives: blanks are removed, nothing is put before a text)."""
 import io
 import json
@@ -129,6 +130,17 @@ def mistral(proto):
     return tok
 
 
+def gemma(proto):
+    """Nothing is put before a text; runs of blanks and ends of lines are tokens beside the vocabulary."""
+    tok = bpe(proto)
+    tok.add_tokens([AddedToken(t, normalized=False, special=False)
+                    for t in ("\n\n", "\n\n\n", "\u2581\u2581", "\u2581\u2581\u2581", "<table>")])
+    tok.normalizer = normalizers.Replace(" ", "\u2581")
+    tok.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tok.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    return tok
+
+
 def texts():
     rng = random.Random(8)
     words = TEXT.split() + [" ", "  ", "\n", "</s>", "<left>", "\u00a0", "\u2581", "\u0301", "\ufb01", "\U0001f600",
@@ -189,7 +201,7 @@ def main():
     fourth = train(model_type="bpe", vocab_size=200, normalization_rule_name="identity", add_dummy_prefix=False,
                    character_coverage=0.98)
     made = {"unigram": t5(first), "unigram-bytes": unigram_bytes(second), "llama": llama(third),
-            "mistral": mistral(third)}
+            "mistral": mistral(third), "gemma": gemma(third)}
     write_model("unigram", first)
     write_model("llama", third)
     write_model("blanks", fourth)
