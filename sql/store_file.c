@@ -50,6 +50,7 @@ bool mal_store_resolve(struct mal_store *store, const char *path, struct mal_err
         mal_fail(err, MAL_NO_MEMORY, "database '%s'", path);
     } else if (!realpath(dirname(for_dir), buffer)) {
         mal_store_fail_errno(for_dir, errno, err);
+        (void)mal_fail_wrap(err, "database '%s'", path);
     } else {
         const char *slash = strcmp(buffer, "/") == 0 ? "" : "/";
         store->path = concat(buffer, slash, basename(for_base));

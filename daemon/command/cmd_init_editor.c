@@ -141,7 +141,7 @@ static void print_json(const struct mal_editor *editor, const struct outcome *o)
     }
     if (editor->method->measure)
         json_object_set_new(out, "tokens", json_integer(o->n_tokens));
-    json_dumpf(out, stdout, JSON_COMPACT);
+    json_dumpf(out, stdout, JSON_COMPACT); /* in full: a step may be given again */
     putchar('\n');
     json_decref(out);
 }

@@ -10,7 +10,9 @@ bool mal_history_check_meta(struct mal_store *store, const char *key, const char
     if (!mal_store_get_meta(store, key, &theirs, err)) return false;
     bool same = theirs && strcmp(theirs, ours) == 0;
     if (!same) {
-        mal_fail(err, MAL_CONFLICT, "the database was made with %s %s, this is %s", key,
+        bool model = strcmp(key, "base_model") == 0;
+        mal_fail(err, MAL_CONFLICT, "the database was made with %s: %s %s, this is %s",
+                 model ? "another model" : "other edit modules", key,
                  theirs ? theirs : "(none)", ours);
     }
     mal_free(theirs);
