@@ -178,6 +178,9 @@ void mal_cuda_head_norm_bwd(struct mal_backend *be, const struct mal_head_norm *
                             const float *x, int64_t ldx, float *dy, int64_t ld_dy);
 
 /* act.cu */
+void mal_cuda_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x);
+void mal_cuda_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
+                      float *dy);
 void mal_cuda_act_fwd(struct mal_backend *be, enum mal_act act, int64_t n, int64_t c,
                       const float *x, const float *bias, void *y, enum mal_dtype y_dtype);
 void mal_cuda_act_bwd(struct mal_backend *be, enum mal_act act, int64_t n, const float *x,
@@ -196,9 +199,6 @@ void mal_cuda_rope(struct mal_backend *be, const struct mal_rope *rope, float *x
                    int64_t ldx);
 
 /* attn_fwd.cu, attn_bwd.cu */
-void mal_cuda_cap_fwd(struct mal_backend *be, int64_t n, float cap, float *x);
-void mal_cuda_cap_bwd(struct mal_backend *be, int64_t n, float cap, const float *y,
-                      float *dy);
 void mal_cuda_attn_fwd(struct mal_backend *be, const struct mal_attn *attn, void *out,
                        enum mal_dtype out_dtype, int64_t ld_out, float *norm);
 void mal_cuda_attn_bwd(struct mal_backend *be, const struct mal_attn *attn,

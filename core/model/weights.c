@@ -122,8 +122,9 @@ bool mal_bind_norm(struct mal_model *model, const char *name,
     int64_t c = model->info.n_channels;
     norm_part(model, name, "weight", "gamma", full);
     if (!mal_bind_gain(model, full, c, &dst->gain, err)) return false;
+    if (model->rms) return true;
     norm_part(model, name, "bias", "beta", full);
-    return model->rms || mal_bind_tensor(model, full, 1, &c, &dst->bias, err);
+    return mal_bind_tensor(model, full, 1, &c, &dst->bias, err);
 }
 
 static bool register_linear(struct mal_model *model, struct mal_linear *lin,

@@ -156,7 +156,7 @@ static bool count_live(struct mal_joint_run *run, struct tally *out,
 /* A repair that helps, its weights sealed. As with what a batch teaches, what facts it
  * puts right may cost other answers, up to the daemon's limits; what it makes more
  * certain of itself may cost none. */
-static bool judge_repair(struct mal_joint_run *run, bool any_wrong,
+static bool judge_repair(struct mal_joint_run *run, bool no_worse,
                          struct mal_error *err) {
     struct mal_engine *engine = run->engine;
     const struct mal_fact_set *set = &run->others;
@@ -169,7 +169,7 @@ static bool judge_repair(struct mal_joint_run *run, bool any_wrong,
         mal_measured_live(engine, set->facts, set->n, &agreement, mal_engine_gate(engine),
                           run->progress, &was, &before, err);
     mal_weights_use_prepared(engine->ws);
-    ok = ok && judge(run, set, &agreement, &before, !any_wrong, &verdict, err) &&
+    ok = ok && judge(run, set, &agreement, &before, no_worse, &verdict, err) &&
          mal_change_add_job(run->change, json_pack("{s:O}", "gate", verdict), err);
     json_decref(verdict);
     mal_agreement_finish(&agreement);
@@ -195,7 +195,7 @@ bool mal_engine_repair(struct mal_engine *engine, struct mal_store *store,
               mal_change_seal(engine, progress, &change, err);
     if (ok) after = count(&run, run.repair.scores);
     change.passes = is_better(after, before);
-    ok = ok && (!change.passes || judge_repair(&run, before.wrong > 0, err));
+    ok = ok && (!change.passes || judge_repair(&run, before.wrong == 0, err));
     mal_joint_run_finish(&run);
     ok = ok && mal_change_fill_row(engine, store, true, &change, err);
     return mal_change_end(engine, ok, &change, out);
