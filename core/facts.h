@@ -14,8 +14,8 @@ struct mal_probe {
 
 /* One fact, all strings owned, UTF-8. */
 struct mal_fact {
-    char *id; /* "fact_...", NULL until it has one */
-    char *prompt;
+    char *id;     /* "fact_...", NULL until it has one */
+    char *prompt; /* NULL only of one that was left out of a file's */
     char *target;
     char *subject;  /* NULL: not given */
     char *join;     /* what stands between prompt and target; NULL: one space */

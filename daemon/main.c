@@ -25,6 +25,7 @@ static const struct command commands[] = {
     {"train", "trains an editor", mal_cmd_train},
     {"eval", "how well an editor edits, on held-out facts", mal_cmd_eval},
     {"init-editor", "an editor that needs no training", mal_cmd_init_editor},
+    {"facts", "files of facts, data sets too, as the API has them", mal_cmd_facts},
     {"complete", "continues a prompt", mal_cmd_complete},
     {"tokenize", "text to token ids and back", mal_cmd_tokenize},
     {"logits", "logits of given token ids", mal_cmd_logits},

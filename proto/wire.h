@@ -38,6 +38,10 @@ bool mal_decode_edits(const char *body, size_t bytes, size_t max_facts,
                       struct mal_edits_request *out, struct mal_error *err) MAL_CHECK;
 void mal_edits_request_finish(struct mal_edits_request *request);
 
+/* What is said of each fact of a request, for those of a file. Here and below what was
+ * left out of it (it has no prompt) only counts in the positions. */
+bool mal_facts_check(const struct mal_fact *facts, size_t n,
+                     struct mal_error *err) MAL_CHECK;
 /* What is said of the facts of one request together, for those of a file: `first` is the
  * position of facts[0] in it. */
 bool mal_facts_agree(const struct mal_fact *facts, size_t n, size_t first,
@@ -45,6 +49,9 @@ bool mal_facts_agree(const struct mal_fact *facts, size_t n, size_t first,
 /* How many have a prompt or further phrasing of an earlier one, and another target. */
 bool mal_facts_contradicting(const struct mal_fact *facts, size_t n, size_t *out,
                              struct mal_error *err) MAL_CHECK;
+/* Leaves these out (mal_fact_finish()); *out: how many. */
+bool mal_facts_keep_first(struct mal_fact *facts, size_t n, size_t *out,
+                          struct mal_error *err) MAL_CHECK;
 
 /* Facts as NDJSON (a fact a line, blank lines skipped), as they arrive, with the same
  * checks. What stays in memory is the line that is not whole yet and 56 bytes a fact. */

@@ -124,7 +124,11 @@ void mal_claims_finish(struct mal_claims *claims) {
 static bool add_all(struct mal_claims *claims, const struct mal_fact *facts, size_t n,
                     struct mal_error *err) {
     for (size_t i = 0; i < n; i++) {
-        if (!mal_claims_add(claims, &facts[i], err)) return false;
+        if (!facts[i].prompt) {
+            claims->n++;
+        } else if (!mal_claims_add(claims, &facts[i], err)) {
+            return false;
+        }
     }
     return true;
 }
@@ -137,21 +141,42 @@ bool mal_facts_agree(const struct mal_fact *facts, size_t n, size_t first,
     return ok;
 }
 
-bool mal_facts_contradicting(const struct mal_fact *facts, size_t n, size_t *out,
-                             struct mal_error *err) {
+/* Those that have a text of an earlier one, and another target: *out_other (n), owned. */
+static bool find_others(const struct mal_fact *facts, size_t n, bool **out_other,
+                        struct mal_error *err) {
     struct mal_claims claims = {0};
     bool *other = mal_calloc(n + 1, sizeof *other);
     bool ok = other || mal_fail(err, MAL_NO_MEMORY, "comparing %zu facts", n);
     ok = ok && add_all(&claims, facts, n, err);
     if (ok) qsort(claims.list, claims.n_claims, sizeof *claims.list, by_text);
-    *out = 0;
     for (size_t i = 1, first = 0;
-         ok && find_other(claims.list, claims.n_claims, &first, &i); i++) {
-        bool *seen = &other[claims.list[i].index];
-        *out += !*seen;
-        *seen = true;
+         ok && find_other(claims.list, claims.n_claims, &first, &i); i++)
+        other[claims.list[i].index] = true;
+    mal_claims_finish(&claims);
+    *out_other = other;
+    return ok;
+}
+
+bool mal_facts_contradicting(const struct mal_fact *facts, size_t n, size_t *out,
+                             struct mal_error *err) {
+    bool *other;
+    bool ok = find_others(facts, n, &other, err);
+    *out = 0;
+    for (size_t i = 0; ok && i < n; i++)
+        *out += other[i];
+    mal_free(other);
+    return ok;
+}
+
+bool mal_facts_keep_first(struct mal_fact *facts, size_t n, size_t *out,
+                          struct mal_error *err) {
+    bool *other;
+    bool ok = find_others(facts, n, &other, err);
+    *out = 0;
+    for (size_t i = 0; ok && i < n; i++) {
+        if (other[i]) mal_fact_finish(&facts[i]);
+        *out += other[i];
     }
     mal_free(other);
-    mal_claims_finish(&claims);
     return ok;
 }

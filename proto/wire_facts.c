@@ -158,7 +158,8 @@ static bool put_unrelated(json_t *object, const struct mal_probe *probes, size_t
     return true;
 }
 
-char *mal_encode_fact(const struct mal_fact *fact) {
+/* New reference; NULL: out of memory. */
+static json_t *fact_object(const struct mal_fact *fact) {
     json_t *object = json_object();
     bool ok = object && put_text(object, "id", fact->id) &&
               put_text(object, "prompt", fact->prompt) &&
@@ -168,7 +169,32 @@ char *mal_encode_fact(const struct mal_fact *fact) {
               put_texts(object, "rephrases", fact->rephrases, fact->n_rephrases) &&
               put_unrelated(object, fact->unrelated, fact->n_unrelated) &&
               put_text(object, "join", fact->join);
-    char *text = ok ? mal_wire_dump(object) : NULL;
+    if (ok) return object;
+    json_decref(object);
+    return NULL;
+}
+
+char *mal_encode_fact(const struct mal_fact *fact) {
+    json_t *object = fact_object(fact);
+    char *text = mal_wire_dump(object);
     json_decref(object);
     return text;
+}
+
+/* ---- Facts of a file ---- */
+
+bool mal_facts_check(const struct mal_fact *facts, size_t n, struct mal_error *err) {
+    char pointer[MAL_POINTER_BYTES];
+    bool ok = true;
+    for (size_t i = 0; ok && i < n; i++) {
+        if (!facts[i].prompt) continue;
+        struct mal_fact read = {0};
+        json_t *object = fact_object(&facts[i]);
+        mal_wire_pointer_at(pointer, "/facts", i);
+        ok = object ? mal_wire_fact(object, pointer, &read, err)
+                    : mal_fail(err, MAL_NO_MEMORY, "%s", pointer);
+        json_decref(object);
+        mal_fact_finish(&read);
+    }
+    return ok;
 }

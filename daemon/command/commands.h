@@ -11,6 +11,7 @@ int mal_cmd_complete(int argc, char **argv);
 int mal_cmd_edit(int argc, char **argv);
 int mal_cmd_eval(int argc, char **argv);
 int mal_cmd_export(int argc, char **argv);
+int mal_cmd_facts(int argc, char **argv);
 int mal_cmd_init_editor(int argc, char **argv);
 int mal_cmd_logits(int argc, char **argv);
 int mal_cmd_serve(int argc, char **argv);

@@ -25,6 +25,7 @@ OPTIONS = {
     "init-editor": "model method modules data n-edits lr rank blocks hyper preserve contexts seed out device "
                    "json",
     "complete": "model delta prompt max-tokens temperature top-p seed device json",
+    "facts": "skip limit keep-first json",
     "tokenize": "model decode no-special json",
     "logits": "model delta tokens out hidden device json",
     "verify": "db model device json",
@@ -83,6 +84,8 @@ class Help(Lab):
     ("half_a_round", ["eval", "--model", "x", "--data", "z", "--repair-rounds", "1.5"],
      "repair-rounds"),
     ("argument", ["verify", "--db", "x", "y"], "unexpected argument 'y'"),
+    ("no_file", ["facts", "--limit", "1"], "FILE is required"),
+    ("none_of_it", ["facts", "x", "--limit", "0"], "limit"),
     ("json_alone", ["serve", "--model", "x", "--db", "z", "--json"], "--check-config"),
     ("help_in_words", ["serve", "--help=words"], "no option"),
     ("not_served", ["serve", "--model", "x", "--editor", "y", "--db", "z", "--update", "both"], "both"),
