@@ -3,7 +3,8 @@
 #
 #   malmend-post-facts [options] FILE
 #
-# FILE (- for standard input) holds {"facts": [...]}, an array of facts, or a fact a line (NDJSON).
+# FILE (- for standard input) holds {"facts": [...]}, an array of facts, or a fact a line (NDJSON), such as
+# 'malmend facts' makes of a data set.
 #
 #   --wait            until the job has ended; prints its measures and the facts that stayed wrong
 #   --strict          with --wait: a fact that stayed wrong is a failure

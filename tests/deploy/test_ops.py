@@ -10,7 +10,7 @@ import time
 import harness
 from harness import PATIENCE, Daemon, main
 from lab import DEMO, MODEL, Lab, demo_facts
-from ops import FACTS, SCRIPTS, Cutter, Ops, begin, run, tool
+from ops import FACTS, SCRIPTS, Cutter, Ops, begin, environment, run, tool
 
 MORE = demo_facts("heldout.ndjson", 60)
 
@@ -49,6 +49,19 @@ class Post(Ops):
         self.assertIn(f"version {live + 3}, 4 facts", done.stdout)
         taught = self.d.get("/v1/facts", prompt=FACTS[19]["prompt"]).json["data"]
         self.assertEqual([fact["state"] for fact in taught], ["live"])
+
+    def test_data_set(self):
+        """In parts, by the command that README.md has."""
+        records = [{"src": f["prompt"], "alt": f["target"]} for f in MORE[50:53]]
+        file = self.write("set.json", [*records, {**records[0], "alt": "x"}])
+        facts = self.ok("facts", file, "--keep-first")
+        before = self.d.get("/v1/status").json["live_version"]
+        done = subprocess.run(["split", "-l", "2", "--filter", f"{SCRIPTS}/post-facts.sh --wait -"],
+                              input=facts, capture_output=True, text=True, timeout=4 * PATIENCE,
+                              env=environment(self.url))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(re.findall(r"applied, version (\d+), (\d) facts", done.stdout),
+                         [(str(before + 1), "2"), (str(before + 2), "1")])
 
     def test_posted_twice(self):
         """A retry of the same file is the same job; by --again another one."""
