@@ -203,7 +203,7 @@ const char *const mal_sql_texts[MAL_N_SQL] = {
         "UPDATE facts SET verified_json = ?2 WHERE id = ?1 AND state = 'live'",
     [MAL_SQL_RETRACT] = "INSERT INTO fact_states (fact, version, state, pinned)"
                         " SELECT seq, ?2, 'retracted', ?3 FROM facts"
-                        " WHERE id = ?1 AND state = 'live'",
+                        " WHERE id = ?1 AND (state = 'live' OR (pinned = 1 AND ?3 = 0))",
     [MAL_SQL_FACT_STATE] = "SELECT state FROM facts WHERE id = ?1",
     /* Members that a fact of this batch excludes: live ones are superseded, retracted
        ones lose their keys. +state: by its index every job would read all that is

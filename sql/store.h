@@ -380,12 +380,14 @@ struct mal_retraction {
     const char *id;
     bool pin; /* its keys stay, without values; else it leaves the joint system */
 };
+/* A live fact can be retracted, one that is pinned only so that its keys go, too. */
+bool mal_fact_retractable(const struct mal_fact_row *row, bool pin);
 
 /* The one small transaction of a batch: the version row (its number must be last + 1, its
  * values_hash not empty exactly where values are staged, which a rollback has none of), its jobs applied with their results,
  * their facts that are not `rejected` live from this version. A fact taught supersedes the live
- * ones of mal_store_members_against() and unpins the pinned ones, which stay retracted. Facts `retracted` must be live,
- * else MAL_CONFLICT naming the first that is not; a version cannot retract what it supersedes or
+ * ones of mal_store_members_against() and unpins the pinned ones, which stay retracted. Facts `retracted` must be
+ * retractable, else MAL_CONFLICT naming the first that is not; a version cannot retract what it supersedes or
  * rolls back. For a rollback (row->to_version >= 0) every fact ever taught gets back the state,
  * superseded_by and pinned it had at that version, rolled_back where it had none. Other kinds
  * (repair, consolidation) change no states and need no jobs. row->live_facts is filled in, n_facts

@@ -104,8 +104,13 @@ static bool reject_fact(struct mal_store *store, int64_t version, const char *id
                               "fact '%s' is not a queued one of the jobs published", id);
 }
 
+bool mal_fact_retractable(const struct mal_fact_row *row, bool pin) {
+    return row->state == MAL_FACT_LIVE || (row->pinned && !pin);
+}
+
 /* Why a fact could not be retracted; always false. */
-static bool not_live(struct mal_store *store, const char *id, struct mal_error *err) {
+static bool not_retractable(struct mal_store *store, const char *id,
+                            struct mal_error *err) {
     struct mal_query q;
     bool found = false;
     char *state = NULL;
@@ -132,7 +137,7 @@ static bool retract_fact(struct mal_store *store, int64_t version,
     if (!mal_query_run(&q, &n, err)) {
         return mal_fail_wrap(err, "fact '%s'", retraction->id);
     }
-    return n == 1 || not_live(store, retraction->id, err);
+    return n == 1 || not_retractable(store, retraction->id, err);
 }
 
 /* Runs a statement whose parameters are the version and, unless it is -1, another one. */

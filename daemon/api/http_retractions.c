@@ -1,8 +1,8 @@
 /* http_retractions.c - POST /v1/retractions and DELETE /v1/facts/{id}: facts taken back.
  *
- * What a retraction names must be live when it is accepted, and in no other retraction
- * that still waits; the worker looks again when it runs, since an edit or a rollback
- * before it may have ended a fact. */
+ * What a retraction names must be live when it is accepted, or pinned where it is to be
+ * dropped, and in no other retraction that still waits; the worker looks again when it
+ * runs, since an edit or a rollback before it may have ended a fact. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +33,7 @@ static const char *pointer_to(const struct mal_intake *in, size_t i, char out[32
     return out;
 }
 
-static bool check_live(const struct mal_intake *in, struct mal_store *store, size_t i,
+static bool check_fact(const struct mal_intake *in, struct mal_store *store, size_t i,
                        struct mal_error *err) {
     char pointer[32];
     const char *id = in->retraction.facts[i];
@@ -42,10 +42,10 @@ static bool check_live(const struct mal_intake *in, struct mal_store *store, siz
     pointer_to(in, i, pointer);
     if (mal_store_get_fact(store, id, &row, &none)) {
         enum mal_fact_state state = row.state;
+        bool can = mal_fact_retractable(&row, !in->retraction.drop);
         mal_fact_row_finish(&row);
-        return state == MAL_FACT_LIVE ||
-               mal_fail_at(err, MAL_CONFLICT, pointer, "%s is not live: it is %s", id,
-                           mal_fact_state_name(state));
+        return can || mal_fail_at(err, MAL_CONFLICT, pointer, "%s is not live: it is %s",
+                                  id, mal_fact_state_name(state));
     }
     if (none.status == MAL_NOT_FOUND && *pointer) {
         return mal_fail_at(err, MAL_INVALID, pointer, "there is no fact '%s'", id);
@@ -78,7 +78,7 @@ static bool check_job(const char *id, struct mal_store *store, struct mal_error 
                        id, mal_job_state_name(state));
 }
 
-/* The live facts of a job become those of the request. */
+/* What can be retracted of a job becomes the facts of the request. */
 static bool take_facts(struct mal_retraction_request *asked, size_t max_facts,
                        struct mal_store *store, struct mal_error *err) {
     struct mal_fact_row *rows = NULL;
@@ -88,18 +88,19 @@ static bool take_facts(struct mal_retraction_request *asked, size_t max_facts,
     asked->facts = mal_calloc(n + 1, sizeof *asked->facts);
     bool ok = asked->facts || mal_fail(err, MAL_NO_MEMORY, "%zu facts", n);
     for (size_t i = 0; i < n && ok; i++) {
-        if (rows[i].state != MAL_FACT_LIVE) continue;
+        if (!mal_fact_retractable(&rows[i], !asked->drop)) continue;
         asked->facts[asked->n_facts++] = rows[i].id;
         rows[i].id = NULL;
     }
     mal_fact_rows_free(rows, n);
     if (!ok) return false;
     if (asked->n_facts == 0) {
-        return mal_fail_at(err, MAL_CONFLICT, "/job", "%s has no live facts", asked->job);
+        return mal_fail_at(err, MAL_CONFLICT, "/job", "%s has no live%s facts",
+                           asked->job, asked->drop ? " or pinned" : "");
     }
     if (asked->n_facts <= max_facts) return true;
     return mal_fail_at(err, MAL_TOO_LARGE, "/job",
-                       "%s has %zu live facts; at most %zu are retracted at once",
+                       "%s has %zu facts to retract; at most %zu are retracted at once",
                        asked->job, asked->n_facts, max_facts);
 }
 
@@ -159,7 +160,7 @@ static bool prepare_retraction(struct mal_intake *in, struct mal_store *store,
         ok = take_facts(asked, (size_t)in->daemon->max_facts, store, err);
     }
     for (size_t i = 0; i < asked->n_facts && ok && !asked->job; i++)
-        ok = check_live(in, store, i, err);
+        ok = check_fact(in, store, i, err);
     if (!ok || !check_claims(in, store, err)) return false;
     in->note = asked->reason;
     in->job->n_facts = (int64_t)asked->n_facts;

@@ -32,7 +32,7 @@ static bool read_retracted(struct mal_joint_run *run, const struct mal_retractio
     bool ok = rows || mal_fail(err, MAL_NO_MEMORY, "facts");
     for (size_t i = 0; ok && i < n; i++) {
         ok = mal_store_get_fact(run->store, facts[i].id, &rows[i], err);
-        if (ok && rows[i].state != MAL_FACT_LIVE) {
+        if (ok && !mal_fact_retractable(&rows[i], facts[i].pin)) {
             ok = mal_fail(err, MAL_CONFLICT, "%s is not live: it is %s", facts[i].id,
                           mal_fact_state_name(rows[i].state));
         }

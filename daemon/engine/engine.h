@@ -170,8 +170,8 @@ bool mal_engine_edit(struct mal_engine *engine, struct mal_store *store,
                      const struct mal_agreement *agreement, int64_t now_ms,
                      const struct mal_progress *progress, struct mal_change *out,
                      struct mal_error *err) MAL_CHECK;
-/* Takes live facts back, all in one mode (borrowed until the change is finished).
- * MAL_CONFLICT: one is not live, or the daemon adds facts up. */
+/* Takes facts back, all in one mode (borrowed until the change is finished).
+ * MAL_CONFLICT: one is not retractable, or the daemon adds facts up. */
 bool mal_engine_retract(struct mal_engine *engine, struct mal_store *store,
                         const struct mal_retraction *facts, size_t n, int64_t now_ms,
                         const struct mal_progress *progress, struct mal_change *out,

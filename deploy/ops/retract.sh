@@ -9,7 +9,7 @@
 # JOB (job_...) stands for all live facts that it taught.
 #
 #   --mode pin|drop   pin (the default): the base model's answer comes back and stays;
-#                     drop: as if the fact had never been posted
+#                     drop: as if the fact had never been posted, also one that was pinned
 #   --reason TEXT     kept with the job
 #   --no-wait         until it is queued, not until it is done
 #   --url ADDRESS     http://127.0.0.1:8780 or unix:/path (MALMEND_URL)

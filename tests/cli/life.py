@@ -197,7 +197,7 @@ class Book:
         assert set(request["facts"]) <= set(ask["facts"]), (v, request, ask)
         assert ask["of_job"] or len(request["facts"]) == len(ask["facts"]), (v, request, ask)
         for f in request["facts"]:
-            assert state[f][0] == "live", (v, f, state[f])
+            assert state[f][0] == "live" or state[f][2] and ask["mode"] == "drop", (v, f, state[f])
             state[f] = "retracted", None, int(ask["mode"] == "pin")
         return state
 
@@ -245,6 +245,9 @@ class Book:
     def live(self, version=-1):
         state = self.states[version] if self.states else {}
         return [f for f, (word, _, _) in state.items() if word == "live"]
+
+    def pinned(self):
+        return [f for f, (_, _, pinned) in self.states[-1].items() if pinned] if self.states else []
 
 
 class Wishes:
@@ -294,6 +297,8 @@ class Wishes:
         if op == "consolidation":
             return "POST", "/v1/consolidations", {}, {"kind": op}
         mode = op if op in ("pin", "drop") else r.choice(["pin", "drop"])
+        if mode == "drop":
+            live = live + self.book.pinned()
         facts = r.sample(live, min(len(live), r.randint(1, 3)))
         ask = {"kind": "retraction", "facts": facts, "mode": mode, "of_job": op == "of job"}
         if op == "delete":

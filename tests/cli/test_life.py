@@ -172,6 +172,61 @@ class Retraction(Life):
         self.teach(d, C)
         self.alike(d, short)
 
+    def test_pinned_and_dropped(self):
+        """What was pinned can be forgotten later, with a version of its own that can be gone back from."""
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        self.teach(d, A)
+        job, ids = self.teach(d, B)
+        self.teach(d, C)
+        self.retract(d, *ids)
+        pinned = self.hash(d)
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 48)
+        self.assertEqual(self.retract(d, *ids[:4], mode="drop")["mode"], "drop")
+        self.assertEqual([f["pinned"] for f in self.facts(d, job=job["id"])], [False] * 4 + [True] * 12)
+        for mode in "drop", "pin":
+            self.problem(d.call("POST", "/v1/retractions", {"facts": ids[:1], "mode": mode}), 409,
+                         "/facts/0", "is not live: it is retracted")
+        self.problem(d.call("DELETE", "/v1/facts/" + ids[4]), 409, detail="is not live")
+        rest = self.run_job(d, "/v1/retractions", {"job": job["id"], "mode": "drop"})
+        self.assertEqual((rest["version"], rest["facts"]), (6, 12))
+        self.assertEqual((version(d, 6)["kind"], version(d, 6)["live_facts"]), ("retraction", 32))
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 32)
+        self.assertEqual({(f["state"], f["pinned"]) for f in self.facts(d, job=job["id"])},
+                         {("retracted", False)})
+        self.problem(d.call("POST", "/v1/retractions", {"job": job["id"], "mode": "drop"}), 409, "/job")
+
+        self.teach(short, A)
+        _, others = self.teach(short, B)
+        self.teach(short, C)
+        self.retract(short, *others, mode="drop")
+        self.alike(d, short)
+        dropped = self.hash(d)
+        self.verified(d)
+        self.assertEqual(self.hash(d), dropped)
+
+        roll_back(d, 4)
+        self.assertEqual(self.hash(d), pinned)
+        self.assertEqual([f["pinned"] for f in self.facts(d, job=job["id"])], [True] * 16)
+        self.knows_not(d, B)
+        self.teach(d, FACTS[48:52])
+        self.assertEqual(d.get("/v1/status").json["joint"]["facts"], 52)
+        self.retract(d, *ids, mode="drop")
+        self.teach(short, FACTS[48:52])
+        self.alike(d, short)
+
+    def test_nothing_but_pinned(self):
+        """The base's weights stay those, and nothing is left of what was pinned."""
+        d, short = self.serve(*ONCE, name="long"), self.serve(*ONCE, name="short")
+        base = self.hash(d)
+        _, ids = self.teach(d, A)
+        self.retract(d, *ids)
+        self.retract(d, *ids, mode="drop")
+        self.assertEqual((self.hash(d), d.get("/v1/status").json["joint"]["facts"]), (base, 0))
+        for daemon in d, short:
+            self.teach(daemon, B)
+        self.alike(d, short, 1e-12)
+        self.verified(d)
+
     def hash(self, d):
         return d.get("/v1/status").json["weights_hash"]
 

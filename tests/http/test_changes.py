@@ -268,8 +268,20 @@ class Stored(Taking):
         self.assertNotIn("pinned", live)
         self.assertEqual(live["verified"]["rounds"], 2)
         self.problem(self.delete("kept"), 409, detail="kept is not live: it is retracted")
-        self.problem(self.retract("live", "gone"), 409, "/facts/1",
-                     "gone is not live: it is retracted")
+        for mode in "pin", "drop":
+            self.problem(self.retract("live", "gone", mode=mode), 409, "/facts/1",
+                         "gone is not live: it is retracted")
+        job = self.d.get("/v1/facts/kept").json["job"]
+        for n, body in ((1, {"facts": ["kept"], "mode": "drop"}), (2, {"job": job, "mode": "drop"}),
+                        (1, {"job": job})):
+            answer = self.retract(**body)
+            self.assertEqual((answer.status, answer.json.get("facts")), (202, n), answer.json)
+            self.d.wait_job(answer.json["id"])  # the fakes take none back
+        self.write("UPDATE facts SET state = 'retracted' WHERE id = 'live'")
+        self.problem(self.retract(job=job), 409, "/job", "has no live facts")
+        self.d.wait_job(self.delete("kept", mode="drop").json["id"])
+        self.write("UPDATE facts SET pinned = 0")
+        self.problem(self.retract(job=job, mode="drop"), 409, "/job", "has no live or pinned facts")
 
 
 class Compare(Case):

@@ -48,7 +48,7 @@ static void only_live_facts_are_retracted(void **state) {
         const char *part;
     } cases[] = {
         {{"a.0", true}, MAL_CONFLICT, "fact 'a.0' is superseded"},
-        {{"a.1", false}, MAL_CONFLICT, "fact 'a.1' is retracted"},
+        {{"a.1", true}, MAL_CONFLICT, "fact 'a.1' is retracted"}, /* pinned already */
         {{"c.0", false}, MAL_CONFLICT, "fact 'c.0' is queued"},
         {{"a.2", true}, MAL_CONFLICT, "fact 'a.2'"}, /* twice in one list */
         {{"z.0", true}, MAL_NOT_FOUND, "no fact 'z.0'"},
@@ -192,6 +192,32 @@ static void add_phrased(struct mal_store *store, const char *id,
     }
     struct mal_fact_source source = {.n = n, .get = get_fact_row, .arg = rows};
     assert_done(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, asked(), &err));
+}
+
+/* And what was dropped is retracted no more. */
+static void pinned_facts_are_dropped(void **state) {
+    struct mal_store *store = taught(state);
+    const struct mal_retraction pin = {"a.0", true},
+                                drop[] = {{"a.0", false}, {"a.1", false}};
+    assert_done(retract(store, 2, &pin, 1, &err));
+    assert_done(retract(store, 3, drop, 2, &err));
+    const char *at_2 = "a.0 pinned retracted, a.1 live, a.2 live",
+               *at_3 = "a.0 retracted, a.1 retracted, a.2 live";
+    assert_string_equal(fact_states(store, -1), at_3);
+    assert_int_equal(live_facts(store, 3), 1);
+    assert_members(store, "3 ");
+    assert_fails(MAL_CONFLICT, "fact 'a.0' is retracted",
+                 retract(store, 4, drop, 1, &err));
+    assert_fails(MAL_CONFLICT, "fact 'a.0' is retracted",
+                 retract(store, 4, &pin, 1, &err));
+
+    assert_done(publish(store, 4, 2, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_2);
+    assert_members(store, "1! 2 3 ");
+    assert_done(publish(store, 5, 3, NULL, &err));
+    assert_string_equal(fact_states(store, -1), at_3);
+    assert_members(store, "3 ");
+    mal_store_close(store);
 }
 
 /* Two facts that share a text and not the target are never live together, whichever of
@@ -402,6 +428,7 @@ int main(void) {
         PLACE_TEST(newer_facts_unpin_and_rollbacks_pin_again),
         PLACE_TEST(repairs_and_consolidations_change_no_states),
         PLACE_TEST(members_are_live_or_pinned),
+        PLACE_TEST(pinned_facts_are_dropped),
         PLACE_TEST(phrasings_supersede),
         PLACE_TEST(phrasings_supersede),
         PLACE_TEST(member_list_reads_an_index_only),
