@@ -88,22 +88,23 @@ export function askRollback(version) {
 
 /* ---- Retraction ---- */
 
-function modes() {
+function modes(pinned) {
+  const first = pinned ? 'drop' : 'pin';
   const mode = (value, title, text) => el('label', { class: 'choice' },
-    el('input', { type: 'radio', name: 'mode', value, checked: value === 'pin' }),
+    el('input', { type: 'radio', name: 'mode', value, checked: value === first }),
     el('span', null, el('strong', null, title), ` ${text}`));
   return el('fieldset', null, el('legend', null, 'How'),
-    mode('pin', 'Pin', 'keeps the prompt at the base model’s answer.'),
+    pinned ? null : mode('pin', 'Pin', 'keeps the prompt at the base model’s answer.'),
     mode('drop', 'Drop', 'forgets the fact as if it had never been posted.'));
 }
 
 export function askRetractFact(fact) {
   const send = poster();
   confirm({
-    title: 'Retract this fact?',
+    title: fact.pinned ? 'Forget this fact, which is pinned?' : 'Retract this fact?',
     about: el('blockquote', null, foreign(fact.prompt), ' ', el('strong', null, foreign(fact.target))),
-    options: modes(),
-    action: 'Retract',
+    options: modes(fact.pinned),
+    action: fact.pinned ? 'Forget' : 'Retract',
     label: 'Retraction of one fact',
     run: (form) => send('/v1/retractions', withReason({ facts: [fact.id], mode: form.get('mode') }, form)),
   });
@@ -113,7 +114,7 @@ export function askRetractJob(job) {
   const send = poster();
   confirm({
     title: 'Retract the facts of this job?',
-    about: el('p', null, `Those of its ${count(job.facts, 'fact')} that are live. `, el('code', null, job.id)),
+    about: el('p', null, `Those of its ${count(job.facts, 'fact')} that are live and, to drop, pinned. `, el('code', null, job.id)),
     options: modes(),
     action: 'Retract',
     label: `Retraction of ${count(job.facts, 'fact')}`,

@@ -11,7 +11,9 @@ import { pager } from './pager.js';
 import { cell, rowLink } from './rows.js';
 
 function retractButton(fact) {
-  return needs(button('Retract…', () => askRetractFact(fact), { 'data-do': 'retract' }), 'edit');
+  if (fact.state !== 'live' && !fact.pinned) return null;
+  const name = fact.pinned ? 'Forget…' : 'Retract…';
+  return needs(button(name, () => askRetractFact(fact), { 'data-do': 'retract' }), 'edit');
 }
 
 function verifiedCell(verified) {
@@ -30,7 +32,7 @@ function cells(fact) {
     cell('Decoded', null, verifiedCell(verified)),
     cell('Log-prob.', { class: 'num' }, exact(number(verified?.logprob), verified?.logprob)),
     cell('Rank', { class: 'num' }, exact(integer(verified?.rank), verified?.rank)),
-    cell('', { class: 'act' }, fact.state === 'live' ? retractButton(fact) : null),
+    cell('', { class: 'act' }, retractButton(fact)),
   ];
 }
 
@@ -67,7 +69,7 @@ async function load(id) {
       el('div', { class: 'actions' },
         buttonLink('Ask this', viewHash('ask', { prompt: fact.prompt, target: fact.target })),
         buttonLink('All with this prompt', viewHash('facts', { prompt: fact.prompt })),
-        fact.state === 'live' ? retractButton(fact) : null),
+        retractButton(fact)),
       el('dl', { class: 'terms' },
         term('Fact', copyable(fact.id)),
         term('Job', jobLink(fact.job)),
