@@ -204,7 +204,7 @@ void mal_log(const char *level, const char *event, const char *format, ...) {
         }
         json_decref(more);
     }
-    char *text = mal_json_dump(json, MAL_JSON_TOLD);
+    char *text = mal_json_dump(json, JSON_COMPACT | JSON_REAL_PRECISION(6));
     json_decref(json);
     char plain[256]; /* without memory, but that it happened */
     size_t n = text ? strlen(text) : 0;
