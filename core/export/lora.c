@@ -26,12 +26,22 @@ struct mal_lora_part {
 
 /* ---- Making ---- */
 
-/* Checkpoints may name tensors from the inside of a model; adapters name modules from the
- * outside of the one with a head. */
+/* Checkpoints may name tensors from the inside of a model, or as an older transformers
+ * did; adapters name modules from the outside of the one with a head. */
 static void name_part(struct mal_lora_part *part) {
+    static const struct {
+        const char *stored, *named;
+    } prefixes[] = {{"h.", "transformer.h."},
+                    {"layers.", "model.layers."},
+                    {"language_model.model.", "model.language_model."}};
+
     const char *name = part->module->name, *prefix = "";
-    if (strncmp(name, "h.", 2) == 0) prefix = "transformer.";
-    if (strncmp(name, "layers.", 7) == 0) prefix = "model.";
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        size_t n = strlen(prefixes[i].stored);
+        if (strncmp(part->module->name, prefixes[i].stored, n) != 0) continue;
+        prefix = prefixes[i].named;
+        name = part->module->name + n;
+    }
     snprintf(part->name, sizeof part->name, "%s%s", prefix, name);
 }
 

@@ -41,7 +41,7 @@ static bool bert_configure(struct mal_model *model, struct mal_error *err) {
     if (strcmp(positions, "absolute") != 0) {
         return mal_fail(err, MAL_INVALID,
                         "%s: position_embedding_type \"%s\" is not supported",
-                        mal_checkpoint_config_path(model->ckpt), positions);
+                        model->where, positions);
     }
     if (!mal_open_stack(model, &model->decoder, model->info.n_layers,
                         1.0F / sqrtf((float)model->head_size), err))
@@ -101,7 +101,7 @@ static bool count_labels(struct mal_model *model, int64_t *out, struct mal_error
  * id2label, label2id says the same. */
 static bool name_outputs(const struct mal_model *model, const char *names[2],
                          size_t *out_n, struct mal_error *err) {
-    const char *where = mal_checkpoint_config_path(model->ckpt), *key;
+    const char *where = model->where, *key;
     const json_t *names_of, *ids_of;
     json_t *id;
     if (!mal_config_object(model, "id2label", &names_of, err) ||
@@ -150,7 +150,7 @@ static bool bind_head(struct mal_model *model, struct mal_error *err) {
     bert->n_labels = labels;
     if (!read_order(model, err)) return false;
     if (labels == 1 || bert->turned) model->n_derived += 2 * c + 32;
-    if (strcmp(model->prefix, "backbone.") == 0) return true;
+    if (strcmp(model->prefix.backbone, "backbone.") == 0) return true;
     return mal_bind_matrix(model, "pooler.dense.weight", c, c, &model->pooler, err) &&
            mal_bind_tensor(model, "pooler.dense.bias", 1, &c, &model->pooler_bias, err);
 }
@@ -210,7 +210,8 @@ static bool bert_derive(struct mal_model *model, struct mal_error *err) {
     return mal_backend_sync(model->be, err);
 }
 
-static const char *const prefixes[] = {"backbone.", "bert.", NULL};
+static const struct mal_prefix prefixes[] = {
+    {"backbone.", ""}, {"bert.", ""}, {NULL, NULL}};
 
 const struct mal_arch mal_arch_bert = {
     .model_type = "bert",

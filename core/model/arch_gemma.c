@@ -38,13 +38,13 @@ static bool gemma_configure(struct mal_model *model, struct mal_error *err) {
 /* *out is 0 where there is none: where null is, or `absent` says so. */
 static bool read_cap(const struct mal_model *model, const char *key, double absent,
                      float *out, struct mal_error *err) {
-    const json_t *value = json_object_get(mal_checkpoint_config(model->ckpt), key);
+    const json_t *value = json_object_get(model->config, key);
     double cap = value ? 0 : absent;
     if (!mal_config_real_opt(model, key, &cap, err)) return false;
     *out = (float)cap;
     return !json_is_number(value) || (*out > 0 && isfinite(*out)) ||
-           mal_fail(err, MAL_INVALID, "%s: %s %g is not supported",
-                    mal_checkpoint_config_path(model->ckpt), key, cap);
+           mal_fail(err, MAL_INVALID, "%s: %s %g is not supported", model->where, key,
+                    cap);
 }
 
 /* What Gemma 2 and 3 have in common. */
@@ -58,7 +58,7 @@ static bool configure_both(struct mal_model *model, int64_t period,
         return false;
     if (!(scalar > 0))
         return mal_fail(err, MAL_INVALID, "%s: query_pre_attn_scalar is not above 0",
-                        mal_checkpoint_config_path(model->ckpt));
+                        model->where);
     model->decoder.norms = MAL_NORM_BOTH;
     return mal_llama_stack(model, (float)(1 / sqrt(scalar)), err) &&
            mal_llama_windows(model, &sliding, err);
@@ -71,10 +71,21 @@ static bool gemma2_configure(struct mal_model *model, struct mal_error *err) {
            configure_both(model, 2, err);
 }
 
+/* Where nothing is said of them, as of most in files of the models that see images. */
+static void set_gemma3_sizes(struct mal_model *model) {
+    model->info.n_layers = 26;
+    model->info.n_channels = 2304;
+    model->n_inner = 9216;
+    model->n_heads = 8;
+    model->info.n_vocab = 262208;
+    model->info.n_context = 131072;
+}
+
 /* transformers reads no cap of scores here, others do. */
 static bool gemma3_configure(struct mal_model *model, struct mal_error *err) {
     int64_t period = 6;
     float cap;
+    set_gemma3_sizes(model);
     if (!configure(model, 4, err) ||
         !mal_config_rotary_kinds(model, gemma3_ropes, 2, err) ||
         !read_cap(model, "attn_logit_softcapping", 0, &cap, err) ||
@@ -83,7 +94,7 @@ static bool gemma3_configure(struct mal_model *model, struct mal_error *err) {
         return false;
     if (cap > 0)
         return mal_fail(err, MAL_INVALID, "%s: attn_logit_softcapping is not supported",
-                        mal_checkpoint_config_path(model->ckpt));
+                        model->where);
     return configure_both(model, period, err);
 }
 

@@ -63,7 +63,7 @@ static bool gpt2_bind(struct mal_model *model, struct mal_error *err) {
            mal_bind_head(model, "wte.weight", tied, err);
 }
 
-static const char *const prefixes[] = {"transformer.", NULL};
+static const struct mal_prefix prefixes[] = {{"transformer.", ""}, {NULL, NULL}};
 
 const struct mal_arch mal_arch_gpt2 = {
     .model_type = "gpt2",

@@ -50,7 +50,7 @@ static bool gptj_bind(struct mal_model *model, struct mal_error *err) {
            mal_bind_tensor(model, "lm_head.bias", 1, &v, &model->head_bias, err);
 }
 
-static const char *const prefixes[] = {"transformer.", NULL};
+static const struct mal_prefix prefixes[] = {{"transformer.", ""}, {NULL, NULL}};
 
 const struct mal_arch mal_arch_gptj = {
     .model_type = "gptj",

@@ -23,8 +23,8 @@ static bool read_sizes(struct mal_model *model, int64_t kv_heads, struct mal_err
         return mal_fail(err, MAL_INVALID,
                         "%s: num_attention_heads %lld is not a multiple of "
                         "num_key_value_heads %lld",
-                        mal_checkpoint_config_path(model->ckpt),
-                        (long long)model->n_heads, (long long)model->n_kv_heads);
+                        model->where, (long long)model->n_heads,
+                        (long long)model->n_kv_heads);
     }
     if (!mal_config_size_opt(model, "head_dim", &model->head_size, err)) return false;
     return model->head_size > 0 ||
@@ -74,18 +74,16 @@ static bool read_layer_types(const struct mal_model *model, const json_t *types,
     return right || mal_fail(err, MAL_INVALID,
                              "%s: layer_types is not a list of \"full_attention\" and "
                              "\"sliding_attention\" for each of num_hidden_layers %zu",
-                             mal_checkpoint_config_path(model->ckpt), n);
+                             model->where, n);
 }
 
 bool mal_llama_windows(struct mal_model *model, const struct mal_sliding *sliding,
                        struct mal_error *err) {
-    const json_t *config = mal_checkpoint_config(model->ckpt);
+    const json_t *config = model->config;
     const json_t *types = json_object_get(config, "layer_types");
     int64_t n = model->decoder.n, period = sliding->period;
     bool *slides = mal_calloc((size_t)n, sizeof *slides);
-    if (!slides)
-        return mal_fail(err, MAL_NO_MEMORY, "%s",
-                        mal_checkpoint_config_path(model->ckpt));
+    if (!slides) return mal_fail(err, MAL_NO_MEMORY, "%s", model->where);
     for (int64_t l = 0; l < n; l++)
         slides[l] = l >= sliding->first && (period == 0 || (l + 1) % period != 0);
     bool ok =
@@ -113,9 +111,8 @@ static bool qwen_configure(struct mal_model *model, struct mal_error *err) {
     return configure(model, 32, err) &&
            mal_config_bool_opt(model, "use_sliding_window", &used, err) &&
            mal_config_size_or(model, "sliding_window", 4096, 0, &window, err) &&
-           mal_json_int_opt(mal_checkpoint_config(model->ckpt), "max_window_layers", 0,
-                            1 << 24, &full, mal_checkpoint_config_path(model->ckpt),
-                            err) &&
+           mal_json_int_opt(model->config, "max_window_layers", 0, 1 << 24, &full,
+                            model->where, err) &&
            mal_llama_windows(
                model, &(struct mal_sliding){.window = used ? window : 0, .first = full},
                err);
@@ -240,7 +237,13 @@ static bool phi3_bind(struct mal_model *model, struct mal_error *err) {
     return mal_llama_bind(model, &(struct mal_llama_extras){.fused = true}, err);
 }
 
-const char *const mal_llama_prefixes[] = {"model.", NULL};
+/* The first two where it is a part of another model: as on the hub, and as transformers
+ * names its modules. */
+const struct mal_prefix mal_llama_prefixes[] = {
+    {"language_model.model.", "language_model."},
+    {"model.language_model.", ""},
+    {"model.", ""},
+    {NULL, NULL}};
 
 const struct mal_arch mal_arch_llama =
     MAL_LLAMA_LIKE("llama", llama_configure, llama_bind);

@@ -31,8 +31,8 @@ static bool read_feed_forward(struct mal_model *model, bool *out_gated,
 
 static bool read_decoder_start(struct mal_model *model, struct mal_error *err) {
     int64_t start = 0;
-    const json_t *config = mal_checkpoint_config(model->ckpt);
-    const char *where = mal_checkpoint_config_path(model->ckpt);
+    const json_t *config = model->config;
+    const char *where = model->where;
     int64_t last = model->info.n_vocab - 1;
     if (!mal_json_int_opt(config, "pad_token_id", 0, last, &start, where, err) ||
         !mal_json_int_opt(config, "decoder_start_token_id", 0, last, &start, where, err))
@@ -56,7 +56,7 @@ static bool read_buckets(struct mal_model *model, struct mal_error *err) {
         return mal_fail(err, MAL_INVALID,
                         "%s: relative_attention_num_buckets %lld with "
                         "relative_attention_max_distance %lld",
-                        mal_checkpoint_config_path(model->ckpt), (long long)t5->n_buckets,
+                        model->where, (long long)t5->n_buckets,
                         (long long)t5->max_distance);
     }
     int64_t row = 2 * t5->max_distance + 1;
@@ -251,7 +251,7 @@ static bool t5_derive(struct mal_model *model, struct mal_error *err) {
            expand(model, &model->decoder, t5->decoder, err);
 }
 
-static const char *const prefixes[] = {NULL};
+static const struct mal_prefix prefixes[] = {{NULL, NULL}};
 
 const struct mal_arch mal_arch_t5 = {
     .model_type = "t5",

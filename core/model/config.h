@@ -5,6 +5,11 @@
 
 #include "core/model/model_impl.h"
 
+/* model->config and ->where, and the model's type: of a model that a text model is part
+ * of it is the text model's. */
+bool mal_config_open(struct mal_model *model, const char **type,
+                     struct mal_error *err) MAL_CHECK;
+
 /* Typed members of the model's config.json, named in errors; see core/json.h. */
 bool mal_config_size(const struct mal_model *model, const char *key, int64_t *out,
                      struct mal_error *err) MAL_CHECK; /* 1 or more; must be there */
@@ -25,7 +30,8 @@ bool mal_config_object(const struct mal_model *model, const char *key, const jso
                        struct mal_error *err) MAL_CHECK;
 
 /* Layers, channels, heads, vocabulary and context as most models have them
- * ("num_hidden_layers", "hidden_size", ...). */
+ * ("num_hidden_layers", "hidden_size", ...). Those that are not 0 are what holds where
+ * nothing is said of them; the others must be there. */
 bool mal_config_sizes(struct mal_model *model, struct mal_error *err) MAL_CHECK;
 /* As GPT-2 and GPT-J have them ("n_layer", "n_embd", ...), with head_size, n_kv_heads,
  * norm_eps and act. */

@@ -33,7 +33,7 @@ struct mal_llama_extras {
 bool mal_llama_bind(struct mal_model *model, const struct mal_llama_extras *has,
                     struct mal_error *err) MAL_CHECK;
 
-extern const char *const mal_llama_prefixes[];
+extern const struct mal_prefix mal_llama_prefixes[];
 
 /* What their entries in model.c's table share. */
 #define MAL_LLAMA_LIKE(type, own_configure, own_bind)                              \

@@ -23,9 +23,8 @@ bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
                     float scale, struct mal_error *err) {
     if ((uint64_t)n > mal_checkpoint_count(model->ckpt))
         return mal_fail(err, MAL_INVALID,
-                        "%s: %lld blocks, the checkpoint has %zu tensors",
-                        mal_checkpoint_config_path(model->ckpt), (long long)n,
-                        mal_checkpoint_count(model->ckpt));
+                        "%s: %lld blocks, the checkpoint has %zu tensors", model->where,
+                        (long long)n, mal_checkpoint_count(model->ckpt));
     stack->blocks = mal_calloc((size_t)n, sizeof *stack->blocks);
     if (!stack->blocks) return mal_fail(err, MAL_NO_MEMORY, "model blocks");
     stack->n = n;
@@ -34,30 +33,33 @@ bool mal_open_stack(struct mal_model *model, struct mal_stack *stack, int64_t n,
     return true;
 }
 
-/* Of the backbone's tensors: checkpoints of one model come in several forms. */
-static void find_prefix(struct mal_model *model) {
-    model->prefix = "";
-    for (size_t i = 0; i < mal_checkpoint_count(model->ckpt); i++) {
-        const char *name = mal_checkpoint_at(model->ckpt, i).tensor->name;
-        for (const char *const *p = model->arch->prefixes; *p; p++) {
-            if (strncmp(name, *p, strlen(*p)) == 0) model->prefix = *p;
-        }
+/* Whether names of tensors begin so. */
+static bool has_names(const struct mal_checkpoint *ckpt, const char *prefix) {
+    size_t n = strlen(prefix);
+    for (size_t i = 0; i < mal_checkpoint_count(ckpt); i++) {
+        if (strncmp(mal_checkpoint_at(ckpt, i).tensor->name, prefix, n) == 0) return true;
     }
+    return false;
+}
+
+/* Checkpoints of one model come in several forms. */
+static void find_prefix(struct mal_model *model) {
+    const struct mal_prefix *p = model->arch->prefixes;
+    while (p->backbone && !has_names(model->ckpt, p->backbone))
+        p++;
+    model->prefix = p->backbone ? *p : (struct mal_prefix){"", ""};
 }
 
 static bool find_arch(struct mal_model *model, struct mal_error *err) {
-    const char *type = NULL, *where = mal_checkpoint_config_path(model->ckpt);
-    if (!mal_json_string(mal_checkpoint_config(model->ckpt), "model_type", &type, where,
-                         err)) {
-        return false;
-    }
+    const char *type;
+    if (!mal_config_open(model, &type, err)) return false;
     for (size_t i = 0; i < N_ARCHITECTURES; i++) {
         if (strcmp(type, architectures[i]->model_type) == 0)
             model->arch = architectures[i];
     }
     if (!model->arch) {
-        return mal_fail(err, MAL_INVALID, "%s: model_type \"%s\" is not supported", where,
-                        type);
+        return mal_fail(err, MAL_INVALID, "%s: model_type \"%s\" is not supported",
+                        model->where, type);
     }
     model->info.architecture = model->arch->model_type;
     find_prefix(model);
@@ -138,6 +140,8 @@ static void close_own(struct mal_model *model) {
     mal_free(model->own);
     mal_free(model->bindings);
     mal_free(model->ends);
+    mal_free(model->where);
+    json_decref(model->config);
     mal_checkpoint_close(model->ckpt);
 }
 
@@ -207,9 +211,9 @@ struct mal_linear *mal_model_linear(struct mal_model *model, size_t i) {
 /* The backbone's prefix may be there or not: checkpoints of one model come in both forms.
  */
 static const char *bare_name(const struct mal_model *model, const char *name) {
-    for (const char *const *p = model->arch->prefixes; *p; p++) {
-        size_t n = strlen(*p);
-        if (strncmp(name, *p, n) == 0) return name + n;
+    for (const struct mal_prefix *p = model->arch->prefixes; p->backbone; p++) {
+        size_t n = strlen(p->backbone);
+        if (strncmp(name, p->backbone, n) == 0) return name + n;
     }
     return name;
 }

@@ -13,11 +13,16 @@ struct mal_default_edits {
     int64_t most; /* 0: any number */
 };
 
+/* What stands before names in a checkpoint: of the backbone's tensors, of the head's. */
+struct mal_prefix {
+    const char *backbone, *head;
+};
+
 /* One architecture: config.json to sizes and stacks, tensor names to weights. */
 struct mal_arch {
     const char *model_type; /* "model_type" in config.json, also the API's architecture */
-    const char *const *prefixes; /* of the backbone's tensor names in different
-                                    checkpoints, NULL ends the list; also none at all */
+    const struct mal_prefix *prefixes; /* of different checkpoints, the longest first,
+                                          NULL ends the list; also none at all */
     struct mal_default_edits edits;
 
     /* Fills model->info and sizes, opens the stacks: mal_open_stack(). */
@@ -73,8 +78,10 @@ struct mal_model {
     struct mal_checkpoint *ckpt;
     struct mal_hash fingerprint; /* once has_fingerprint */
     bool has_fingerprint;
-    const char *prefix; /* of the backbone's tensors in this checkpoint */
-    int32_t *ends;      /* (n_ends), owned: tokens that end what is generated */
+    json_t *config;           /* owned: its members of config.json */
+    char *where;              /* owned: where those are, for errors */
+    struct mal_prefix prefix; /* in this checkpoint */
+    int32_t *ends;            /* (n_ends), owned: tokens that end what is generated */
     size_t n_ends;
 
     int64_t n_heads, n_kv_heads, head_size, n_inner;

@@ -27,10 +27,6 @@ struct rope {
 
 /* ---- Reading ---- */
 
-static const char *where(const struct mal_model *model) {
-    return mal_checkpoint_config_path(model->ckpt);
-}
-
 static bool is(const struct rope *rope, const char *type) {
     return strcmp(rope->type, type) == 0;
 }
@@ -130,13 +126,13 @@ static bool check(const struct mal_model *model, const struct mal_rope_kind *kin
         known = known || is(rope, types[i]);
     if (!known)
         return mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" is not supported",
-                        where(model), rope->type);
+                        model->where, rope->type);
     if (!(rope->theta > 0))
-        return mal_fail(err, MAL_INVALID, "%s: %s is not above 0", where(model),
+        return mal_fail(err, MAL_INVALID, "%s: %s is not above 0", model->where,
                         kind->theta_key);
     const char *lacking = lacks(rope, half);
     return !lacking || mal_fail(err, MAL_INVALID, "%s: rope_type \"%s\" needs %s",
-                                where(model), rope->type, lacking);
+                                model->where, rope->type, lacking);
 }
 
 static bool has_kind(const struct mal_rotary *rotary, const char *type) {
@@ -158,7 +154,7 @@ static bool find_parameters(const struct mal_model *model,
         bool right = json_is_object(value) || json_is_null(value);
         if (!right || !has_kind(&model->rotary, key))
             return mal_fail(err, MAL_INVALID,
-                            "%s: rope_parameters: \"%s\" is not supported", where(model),
+                            "%s: rope_parameters: \"%s\" is not supported", model->where,
                             key);
     }
     const json_t *own = json_object_get(*out, kind->type);
@@ -169,24 +165,23 @@ static bool find_parameters(const struct mal_model *model,
 /* "rope_scaling" stands for all parameters; of one kind among others it adds to them. */
 static bool read_rope(const struct mal_model *model, const struct mal_rope_kind *kind,
                       struct rope *out, struct mal_error *err) {
-    const json_t *config = mal_checkpoint_config(model->ckpt), *parameters,
-                 *scaling = NULL;
+    const json_t *config = model->config, *parameters, *scaling = NULL;
     double context = (double)model->info.n_context;
     *out = (struct rope){.type = "default",
                          .theta = kind->theta,
                          .share = 1,
                          .original = context,
                          .truncate = true};
-    if (!mal_json_real_opt(config, kind->theta_key, &out->theta, where(model), err) ||
-        !mal_json_real_opt(config, "partial_rotary_factor", &out->share, where(model),
+    if (!mal_json_real_opt(config, kind->theta_key, &out->theta, model->where, err) ||
+        !mal_json_real_opt(config, "partial_rotary_factor", &out->share, model->where,
                            err) ||
         !find_parameters(model, kind, &parameters, err) ||
         (kind->scales && !mal_config_object(model, "rope_scaling", &scaling, err))) {
         return false;
     }
     if (scaling && !kind->type) parameters = NULL;
-    if ((parameters && !read_parameters(parameters, out, where(model), err)) ||
-        (scaling && !read_parameters(scaling, out, where(model), err)))
+    if ((parameters && !read_parameters(parameters, out, model->where, err)) ||
+        (scaling && !read_parameters(scaling, out, model->where, err)))
         return false;
     /* may stand outside */
     if (!mal_config_real_opt(model, "original_max_position_embeddings", &out->original,
@@ -271,7 +266,7 @@ static bool is_whole(const struct mal_model *model, const struct mal_rope_kind *
     if (!read_rope(model, kind, &rope, err)) return false;
     return (rope.share >= 1 && rope.share <= 1) ||
            mal_fail(err, MAL_INVALID, "%s: partial_rotary_factor %g is not supported",
-                    where(model), rope.share);
+                    model->where, rope.share);
 }
 
 static bool add_kind(struct mal_model *model, int k, struct mal_error *err) {
@@ -295,7 +290,7 @@ static bool set_rotary(struct mal_model *model, const char *key, int64_t size,
             err, MAL_INVALID,
             "%s: %s: %lld of %lld channels of a head cannot be rotated, they are not "
             "pairs or more than there are",
-            where(model), key, (long long)size, (long long)model->head_size);
+            model->where, key, (long long)size, (long long)model->head_size);
     }
     model->rotary = *rotary;
     model->rotary.half = size / 2;

@@ -30,13 +30,19 @@ static void full_name(const struct mal_model *model, const char *name, const cha
                       char *out, size_t size) {
     bool outside =
         strncmp(name, "lm_head.", 8) == 0 || strncmp(name, "classifier.", 11) == 0;
-    snprintf(out, size, "%s%s%s", outside ? "" : model->prefix, name, suffix);
+    snprintf(out, size, "%s%s%s", outside ? model->prefix.head : model->prefix.backbone,
+             name, suffix);
+}
+
+static struct mal_checkpoint_tensor find(const struct mal_model *model,
+                                         const char *name) {
+    char full[NAME_ROOM];
+    full_name(model, name, "", full, sizeof full);
+    return mal_checkpoint_find(model->ckpt, full);
 }
 
 bool mal_has_tensor(const struct mal_model *model, const char *name) {
-    char full[NAME_ROOM];
-    full_name(model, name, "", full, sizeof full);
-    return mal_checkpoint_find(model->ckpt, full).tensor != NULL;
+    return find(model, name).tensor != NULL;
 }
 
 bool mal_bind_tensor(struct mal_model *model, const char *name, int n_dims,
@@ -90,11 +96,8 @@ bool mal_bind_head(struct mal_model *model, const char *embeddings, bool tied,
     const char *name = own;
     if (tied && !mal_has_tensor(model, own)) name = embeddings;
     if (tied && name == own) {
-        char full[NAME_ROOM];
         bool same;
-        full_name(model, embeddings, "", full, sizeof full);
-        struct mal_checkpoint_tensor a = mal_checkpoint_find(model->ckpt, full),
-                                     b = mal_checkpoint_find(model->ckpt, own);
+        struct mal_checkpoint_tensor a = find(model, embeddings), b = find(model, own);
         if (!same_data(&a, &b, &same, err)) return false;
         if (same) name = embeddings;
     }

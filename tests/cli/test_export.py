@@ -161,6 +161,11 @@ class Exports(Lab):
             self.assertEqual(found[module + ".weight"],
                              (dtype, base_shape, struct.pack(f"<{len(t)}{letter}", *sums)))
 
+    @staticmethod
+    def in_adapter(module):
+        """As transformers calls it."""
+        return module.replace("language_model.model.", "model.language_model.")
+
     def factors(self, folder, module, shape, fan_in_fan_out):
         """T as the adapter's product, in the checkpoint's orientation, and its rank."""
         found = tensors(folder / "adapter_model.safetensors")
@@ -181,7 +186,7 @@ class Exports(Lab):
         self.assertEqual((config["peft_type"], config["bias"]), ("LORA", "none"))
         self.assertEqual(config["r"], config["lora_alpha"])
         self.assertEqual(report["rank"], config["r"])
-        difference = self.difference(version)
+        difference = {self.in_adapter(m): t for m, t in self.difference(version).items()}
         self.assertEqual(sorted(config["target_modules"]),
                          sorted(m for m, (_, t) in difference.items() if any(t)))
         self.assertEqual(report["modules"], len(config["target_modules"]))
@@ -204,6 +209,11 @@ class Exports(Lab):
         want = self.logits("--model", self.model, "--delta", delta)
         self.assertEqual(self.logits("--model", folder), want)
         self.assertNotEqual(self.logits("--model", self.model), want)
+        found = read_safetensors(folder / "model.safetensors")[1]
+        self.assertEqual(list(found), list(self.base))
+        for name, tensor in found.items():
+            if name.removesuffix(".weight") not in self.modules:
+                self.assertEqual(tensor, self.base[name], name)
         unedited, _ = self.export(0, "model")
         self.assertEqual(list(snapshot(unedited).values()), list(snapshot(self.model).values()))
         return folder
@@ -285,24 +295,55 @@ class Narrow(Exports):
         self.check_lora(4)
 
 
-@each([("llama", Golden("llama-malmen"), "5 6 7\n3\n"), ("t5", T5, "5 6 7 | 0 9 8\n"),
-       ("bert", Golden("bert-malmen"), "2 9 8 3\n"), ("gptj", Golden("gptj-malmen"), "5 6 7\n")])
-class Kinds(Exports):
-    """Weights stored the other way round, and models of each kind; more rows than d_in."""
-
+class AllFormats(Exports):
     @classmethod
     def setUpClass(cls):
         Lab.setUpClass.__func__(cls)
 
-    def check(self, case, ids):
-        type(self).model, type(self).modules, type(self).ids = case.model, case.modules, ids
-        self.make(case.editor, case.facts, case.dir.name)
+    def check(self, model, editor, modules, facts, ids, home="home"):
+        type(self).model, type(self).modules, type(self).ids = model, modules, ids
+        self.make(editor, facts, home)
         self.check_delta()
         self.check_weights("f")
         self.check_model()
         report = self.check_lora(4)
         self.assertIs(report["exact"], True)
         self.assertIs(self.check_lora(4, rank=1)["exact"], False)
+
+
+@each([("llama", Golden("llama-malmen"), "5 6 7\n3\n"), ("t5", T5, "5 6 7 | 0 9 8\n"),
+       ("bert", Golden("bert-malmen"), "2 9 8 3\n"), ("gptj", Golden("gptj-malmen"), "5 6 7\n")])
+class Kinds(AllFormats):
+    """Weights stored the other way round, and models of each kind; more rows than d_in."""
+
+    def check(self, case, ids):
+        super().check(case.model, case.editor, case.modules, case.facts, ids, case.dir.name)
+
+
+class BesideImages(AllFormats):
+    """A text model that is a part of another, whose other tensors come along."""
+
+    def test_formats(self):
+        def named(module):
+            return module.replace("model.", "language_model.model.", 1)
+
+        def rename(_, found):
+            rest = {name: found.pop(name) for name in list(found)}
+            found.update({named(name): tensor for name, tensor in rest.items()})
+            found["vision_tower.head.probe"] = "F32", [2, 3], floats(range(6))
+
+        def reedit(metadata, _):
+            metadata["modules"] = json.dumps([named(m) for m in json.loads(metadata["modules"])])
+
+        case = Golden("gemma3-malmen")
+        model, editor = self.dir / "images", self.dir / "editor.safetensors"
+        shutil.copytree(case.model, model)
+        shutil.copy(case.editor, editor)
+        change_safetensors(model / "model.safetensors", rename)
+        change_safetensors(editor, reedit)
+        text = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+        self.check(model, editor, [named(m) for m in case.modules], case.facts, "5 6 7\n3\n")
 
 
 class Refused(Exports):

@@ -182,7 +182,8 @@ static struct mal_model model;
 static struct mal_linear linears[MODULES], *list[MODULES] = {&linears[0], &linears[1]};
 
 static void make_model(void) {
-    static const char *const prefixes[] = {NULL}, *const names[MODULES] = {"a", "b"};
+    static const char *const names[MODULES] = {"a", "b"};
+    static const struct mal_prefix prefixes[] = {{NULL, NULL}};
     static const struct mal_arch arch = {.model_type = "made", .prefixes = prefixes};
     static const int64_t sizes[MODULES][2] = {{3, 2}, {2, 2}};
     struct mal_error err = {0};

@@ -19,8 +19,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+import make_logits
+import world_models
+from files import write_json
 from logits import run
-from models import load_model
+from models import load_model, read_config
 from reference import logit_error, oriented
 
 MALMEND = sys.argv[1] if len(sys.argv) > 1 else ""
@@ -111,7 +114,7 @@ def check_adapter(export, line, *more):
     found = load_file(os.path.join(folder, "adapter_model.safetensors"))
     worst, product = 0, {}
     for key in t:
-        name = key.removesuffix(".weight")
+        name = key.removesuffix(".weight").replace("language_model.model.", "model.language_model.")
         full = next((n for n in names if n == name or n.endswith("." + name)), name)
         w0, w = (m.get_submodule(full).weight.double() for m in (before, merged))
         worst = max(worst, float((w - w0 - t[key]).norm() / t[key].norm()))
@@ -152,15 +155,40 @@ def hub_names(folder, home):
     return model, editor
 
 
+def beside_images(folder, home):
+    """The case's model as the text model of one that sees images, named as on the hub."""
+    def named(module):
+        return module.replace("model.", "language_model.model.", 1)
+    model, editor = os.path.join(home, "images"), os.path.join(home, "editor")
+    shutil.copytree(os.path.join(folder, "model"), model)
+    text = read_config(model)
+    config = {**world_models.gemma3_images(), "text_config": text}
+    path = os.path.join(model, "model.safetensors")
+    tensors = make_logits.beside_images(config, 5)
+    tensors.update({named(k): v for k, v in load_file(path).items()})
+    save_file(tensors, path, {"format": "pt"})
+    write_json(os.path.join(model, "config.json"), config)
+    source = os.path.join(folder, "editor.safetensors")
+    with safe_open(source, "pt") as file:
+        meta = file.metadata()
+    meta["modules"] = json.dumps([named(m) for m in json.loads(meta["modules"])])
+    save_file(load_file(source), editor, meta)
+    return model, editor
+
+
+VARIANTS = {"gpt2-malmen": ("hub names", hub_names), "gemma3-malmen": ("beside images", beside_images)}
+
+
 def main():
     torch.set_num_threads(1)
     for folder in sys.argv[2:]:
         name = os.path.basename(os.path.normpath(folder))
         with tempfile.TemporaryDirectory(prefix="malmend-") as home:
             check(name, Export(folder, home))
-        if name == "gpt2-malmen":
+        if name in VARIANTS:
+            how, make = VARIANTS[name]
             with tempfile.TemporaryDirectory(prefix="malmend-") as home:
-                check(name + " hub names", Export(folder, home, *hub_names(folder, home)))
+                check(f"{name} {how}", Export(folder, home, *make(folder, home)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import world_models
 from files import save, write_json
 from logits import compute
 from make_models import weights_of, write_bare
-from models import read_config
+from models import read_config, text_of
 
 SHORT = [1, 2, 17]
 
@@ -19,7 +19,7 @@ def random_sequences(config, lengths, seed):
     rng = torch.Generator().manual_seed(seed)
 
     def draw(n):
-        return torch.randint(config["vocab_size"], (n,), generator=rng).tolist()
+        return torch.randint(text_of(config)["vocab_size"], (n,), generator=rng).tolist()
 
     sequences = [{"ids": draw(n)} for n in lengths]
     if config["model_type"] == "t5":
@@ -31,7 +31,7 @@ def random_sequences(config, lengths, seed):
 def is_clear(config, tensors, margin):
     """Greedy generation cannot come out otherwise: margins are as large as in edit cases, no token is
     the end, and it is not one token again and again."""
-    end = config["eos_token_id"]
+    end = text_of(config)["eos_token_id"]
     new = [value.tolist() for name, value in tensors.items() if name.startswith("generate")]
     return margin >= 4 and all(len(set(ids)) >= 3 for ids in new) and not any(
         token in (end if isinstance(end, list) else [end]) for ids in new for token in ids)
@@ -76,6 +76,16 @@ def with_hub_names(config, seed):
     return stored
 
 
+def beside_images(config, seed):
+    """Names as on the hub."""
+    def name(own):
+        if own.startswith("lm_head."):
+            return f"language_model.{own}"
+        own = own.removeprefix("model.")
+        return own.replace("language_model.", "language_model.model.", 1)
+    return {name(k): v for k, v in weights_of(config, seed).items()}
+
+
 def write_sharded(folder, config, state):
     """Three files and an index; a layer's tensors lie in two of them."""
     os.makedirs(folder)
@@ -113,6 +123,10 @@ def make_bare_cases(root):
             ("gemma", world_models.gemma(), None, 68, (1, 2), "gelu by the name it had first"),
             ("gemma3-resaved", world_models.gemma3_resaved(), None, 78, (1, 2),
              "config.json as transformers 5 writes it"),
+            ("gemma3-images", world_models.gemma3_images(), None, 88, (1, 2),
+             "a text model beside one of images, named as modules of transformers 5"),
+            ("mistral3-images", world_models.mistral3_images(),
+             beside_images(world_models.mistral3_images(), 230), 98, (1, 2), "likewise, named as on the hub"),
             ("bert-hub", world_models.hub_bert(1), None, 48, (), "one label, through the pooler"),
             ("bert-hub-labels", world_models.hub_bert(2), None, 58, (),
              "two labels: logits.* are the second's log odds")):

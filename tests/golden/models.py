@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig,
-                          BertForSequenceClassification, BertModel)
+from transformers import (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM,
+                          BertConfig, BertForSequenceClassification, BertModel)
 from transformers.utils import logging
 
 IGNORED = -100
@@ -64,14 +64,23 @@ class HubChecker(BertForSequenceClassification):
         return SimpleNamespace(logits=logits[:, None], hidden=out.hidden_states[-1])
 
 
+def family_of(config):
+    kinds = {"bert": HubChecker, "mistral3": AutoModelForImageTextToText, "t5": AutoModelForSeq2SeqLM}
+    return kinds.get(config["model_type"], AutoModelForCausalLM)
+
+
+def text_of(config):
+    """Its members that are about text, which may be a part of it."""
+    return {**config.get("text_config", {}), **config}
+
+
 def open_checkpoint(model_dir, config):
     """The model in fp32, every tensor accounted for."""
     if config["architectures"] == ["AutoModelForFEVER"]:
         model = FactChecker(BertConfig(**config, attn_implementation="eager"))
         model.load_state_dict(load_file(os.path.join(model_dir, "model.safetensors")))
         return model
-    kind = {"bert": HubChecker, "t5": AutoModelForSeq2SeqLM}
-    model, info = kind.get(config["model_type"], AutoModelForCausalLM).from_pretrained(
+    model, info = family_of(config).from_pretrained(
         model_dir, dtype=torch.float32, attn_implementation="eager", output_loading_info=True)
     if any(info.values()):
         raise ValueError(f"{model_dir}: {info}")

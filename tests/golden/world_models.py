@@ -3,9 +3,9 @@ weights under the names that transformers gives them."""
 import math
 
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, CONFIG_MAPPING
+from transformers import BertConfig, CONFIG_MAPPING
 
-from models import FactChecker, HubChecker
+from models import FactChecker, HubChecker, family_of
 
 
 def decoder(name, kind, vocabulary, **other):
@@ -122,6 +122,35 @@ def gemma3_resaved():
     return {k: v for k, v in config.items() if k not in ("rope_theta", "torch_dtype")}
 
 
+VISION = {"hidden_size": 8, "image_size": 4, "intermediate_size": 8, "num_attention_heads": 2,
+          "num_hidden_layers": 1, "patch_size": 2}
+
+
+def gemma3_images():
+    """Beside a part that sees images, as on the hub: of the text model little is said (it has 8 heads, 4 of
+    keys, every sixth block without a window)."""
+    text = {"head_dim": 6, "hidden_size": 8, "intermediate_size": 12, "model_type": "gemma3_text",
+            "num_hidden_layers": 6, "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+            "sliding_window": 5, "vocab_size": 48}
+    return {"architectures": ["Gemma3ForConditionalGeneration"], "boi_token_index": 44,
+            "eoi_token_index": 45, "eos_token_id": [1, 40], "image_token_index": 46,
+            "initializer_range": 0.02, "mm_tokens_per_image": 4, "model_type": "gemma3",
+            "text_config": text, "torch_dtype": "float32",
+            "vision_config": {**VISION, "model_type": "siglip_vision_model"}}
+
+
+def mistral3_images():
+    """Likewise, with a head of its own."""
+    text = decoder("MistralForCausalLM", "mistral", 48, head_dim=6, num_attention_heads=2,
+                   num_key_value_heads=1, hidden_size=8, rope_theta=1000000000.0, sliding_window=None)
+    text = {k: v for k, v in text.items() if k not in ("architectures", "tie_word_embeddings", "torch_dtype")}
+    return {"architectures": ["Mistral3ForConditionalGeneration"], "image_token_index": 10,
+            "model_type": "mistral3", "multimodal_projector_bias": False, "projector_hidden_act": "gelu",
+            "spatial_merge_size": 2, "text_config": text, "tie_word_embeddings": False,
+            "torch_dtype": "float32", "vision_feature_layer": -1,
+            "vision_config": {**VISION, "head_dim": 4, "hidden_act": "gelu", "model_type": "pixtral"}}
+
+
 def gptj():
     return {"activation_function": "gelu_new", "architectures": ["GPTJForCausalLM"], "attn_pdrop": 0.0,
             "bos_token_id": 96, "embd_pdrop": 0.0, "eos_token_id": 96, "initializer_range": 0.02,
@@ -182,8 +211,7 @@ def empty_model(config):
     made = CONFIG_MAPPING[config["model_type"]](**config)
     if architecture == "BertForSequenceClassification":
         return HubChecker(made)
-    family = AutoModelForSeq2SeqLM if config["model_type"] == "t5" else AutoModelForCausalLM
-    return family.from_config(made)
+    return family_of(config).from_config(made)
 
 
 def spread(name, shape, tied, base=0):

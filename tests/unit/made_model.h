@@ -16,7 +16,7 @@ struct made_model {
     struct mal_linear *list[MAX_MADE];
 };
 
-static const char *const made_prefixes[] = {"base.", NULL};
+static const struct mal_prefix made_prefixes[] = {{"base.", ""}, {NULL, NULL}};
 static const struct mal_arch made_arch = {.model_type = "made",
                                           .prefixes = made_prefixes};
 

@@ -130,9 +130,6 @@ static const struct wrong_config wrong[] = {
     {RANDOM_GEMMA3,
      "{\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"ntk\"}}}",
      {"rope_type", "ntk"}},
-    {RANDOM_GEMMA3,
-     "{\"model_type\":\"gemma3\",\"text_config\":{\"model_type\":\"gemma3_text\"}}",
-     {"gemma3\"", "not supported"}},
 };
 
 static void test_wrong(void **state) {

@@ -46,7 +46,7 @@ static void test_superfluous(void **state) {
     begin(state);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char full[RANDOM_NAME];
-        snprintf(full, sizeof full, "%s%s", model->prefix, names[i]);
+        snprintf(full, sizeof full, "%s%s", model->prefix.backbone, names[i]);
         random_tensor(&tensors, full, 3, 5, 0, 1);
     }
     random_tensor(&tensors, "cls.predictions.bias", 0, 7, 0, 1);
