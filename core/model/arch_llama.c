@@ -136,31 +136,33 @@ static bool phi3_configure(struct mal_model *model, struct mal_error *err) {
 static bool bind_head_norms(struct mal_model *model, const char *where,
                             struct mal_attention *attention, struct mal_error *err) {
     char name[64];
+    bool at_once = attention->heads_at_once;
+    int64_t q = at_once ? mal_q_width(model) : model->head_size,
+            k = at_once ? mal_kv_width(model) : model->head_size;
     snprintf(name, sizeof name, "%sself_attn.q_norm.weight", where);
-    if (!mal_bind_gain(model, name, model->head_size, &attention->q_gain, err))
-        return false;
+    if (!mal_bind_gain(model, name, q, &attention->q_gain, err)) return false;
     snprintf(name, sizeof name, "%sself_attn.k_norm.weight", where);
-    return mal_bind_gain(model, name, model->head_size, &attention->k_gain, err);
+    return mal_bind_gain(model, name, k, &attention->k_gain, err);
 }
 
-/* The second name is that of another norm where there are four. */
+/* The second name is that of another norm where outputs are normed. */
 static bool bind_norms(struct mal_model *model, const char *where,
                        struct mal_transformer_block *block, struct mal_error *err) {
-    bool both = model->decoder.norms == MAL_NORM_BOTH;
+    bool in = mal_norms_input(&model->decoder), out = mal_norms_output(&model->decoder);
 
     const struct {
         const char *name;
         struct mal_norm_weights *dst;
     } norms[] = {
-        {"input_layernorm", &block->self.norm},
-        {"post_attention_layernorm", both ? &block->self.out_norm : &block->mlp.norm},
-        {"pre_feedforward_layernorm", &block->mlp.norm},
-        {"post_feedforward_layernorm", &block->mlp.out_norm}};
+        {"input_layernorm", in ? &block->self.norm : NULL},
+        {"post_attention_layernorm", out ? &block->self.out_norm : &block->mlp.norm},
+        {"pre_feedforward_layernorm", in && out ? &block->mlp.norm : NULL},
+        {"post_feedforward_layernorm", out ? &block->mlp.out_norm : NULL}};
 
     char name[64];
-    for (size_t i = 0; i < (both ? 4 : 2); i++) {
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
         snprintf(name, sizeof name, "%s%s", where, norms[i].name);
-        if (!mal_bind_norm(model, name, norms[i].dst, err)) return false;
+        if (norms[i].dst && !mal_bind_norm(model, name, norms[i].dst, err)) return false;
     }
     return true;
 }
@@ -173,6 +175,7 @@ static bool bind_block(struct mal_model *model, int64_t l,
     char where[32];
     snprintf(where, sizeof where, "layers.%lld.", (long long)l);
     if (!bind_norms(model, where, block, err)) return false;
+    block->self.heads_at_once = has->heads_at_once;
     if (has->head_norms && !bind_head_norms(model, where, &block->self, err))
         return false;
     const struct mal_linear_spec fused[] = {

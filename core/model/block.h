@@ -14,7 +14,8 @@ enum mal_norm_place {
     MAL_NORM_BEFORE, /* x + f(norm(x)), then x + g(norm(x)): GPT-2, Llama, T5 */
     MAL_NORM_AFTER,  /* norm(x + f(x)), then norm(x + g(x)): BERT */
     MAL_NORM_SHARED, /* x + f(h) + g(h) with h = norm(x): GPT-J */
-    MAL_NORM_BOTH    /* x + norm'(f(norm(x))), then x + norm'(g(norm(x))): Gemma 2, 3 */
+    MAL_NORM_BOTH,   /* x + norm'(f(norm(x))), then x + norm'(g(norm(x))): Gemma 2, 3 */
+    MAL_NORM_OUTPUT  /* x + norm'(f(x)), then x + norm'(g(x)): OLMo 2, 3 */
 };
 
 enum { MAL_MOST_ROPES = 2 }; /* ways in which the blocks of a model rotate */
@@ -23,12 +24,15 @@ enum { MAL_MOST_ROPES = 2 }; /* ways in which the blocks of a model rotate */
  * n_kv_heads). `fused`: q gives queries, keys and values in one, k and v are not there.
  */
 struct mal_attention {
-    struct mal_norm_weights norm, out_norm; /* out_norm: with MAL_NORM_BOTH */
+    struct mal_norm_weights norm,
+        out_norm; /* see mal_norms_input(), mal_norms_output() */
     struct mal_linear q, k, v, o;
     bool fused;
     /* (head_size) of the RMS norms of each head of queries and of keys, which come before
-     * their rotation; NULL: none */
+     * their rotation; with `heads_at_once` (heads, head_size) of one norm over all heads
+     * of a row. NULL: none */
     const float *q_gain, *k_gain;
+    bool heads_at_once;
     float scale;
     int64_t window; /* 0: none; positions seen, one's own included */
     int rope;       /* which of the model's rotations */
@@ -37,8 +41,7 @@ struct mal_attention {
 /* down(act(up(x))), or with a gate down(act(gate(x)) * up(x)). `fused`: up gives the
  * gate's outputs and then its own, gate is not there. */
 struct mal_mlp {
-    struct mal_norm_weights norm; /* none with MAL_NORM_SHARED */
-    struct mal_norm_weights out_norm;
+    struct mal_norm_weights norm, out_norm; /* no norm with MAL_NORM_SHARED */
     struct mal_linear up, gate, down;
     bool fused;
 };
@@ -61,6 +64,17 @@ struct mal_stack {
 
 static inline bool mal_linear_there(const struct mal_linear *lin) {
     return lin->name != NULL;
+}
+
+/* Whether norms stand before attention and MLP, which read the residual stream otherwise.
+ */
+static inline bool mal_norms_input(const struct mal_stack *stack) {
+    return stack->norms != MAL_NORM_AFTER && stack->norms != MAL_NORM_OUTPUT;
+}
+
+/* Whether what they give is normed before it is added to the stream. */
+static inline bool mal_norms_output(const struct mal_stack *stack) {
+    return stack->norms == MAL_NORM_BOTH || stack->norms == MAL_NORM_OUTPUT;
 }
 
 static inline bool mal_mlp_gated(const struct mal_mlp *mlp) {

@@ -31,7 +31,7 @@ static void norm_after_bwd(const struct mal_step *s, const struct mal_norm_weigh
 static const float *output_grad(const struct mal_step *s,
                                 const struct mal_norm_weights *w, int64_t n,
                                 const float *x) {
-    if (s->stack->norms != MAL_NORM_BOTH) return s->lane->buf.dx;
+    if (!mal_norms_output(s->stack)) return s->lane->buf.dx;
     norm_bwd(s, w, n, x);
     return s->lane->buf.dr;
 }
@@ -41,10 +41,10 @@ static void norm_before_bwd(const struct mal_step *s, const struct mal_norm_weig
                             int64_t n, const float *x) {
     struct mal_pass_buffers *buf = &s->lane->buf;
     struct mal_norm norm = mal_norm_of(s->model, w, n);
-    if (s->stack->norms == MAL_NORM_AFTER)
-        mal_add(s->pass->be, n * norm.c, buf->dh, buf->dx);
-    else
+    if (mal_norms_input(s->stack))
         mal_norm_bwd(s->pass->be, &norm, x, buf->dh, buf->dx);
+    else
+        mal_add(s->pass->be, n * norm.c, buf->dh, buf->dx);
 }
 
 /* ---- MLP ---- */
@@ -61,8 +61,9 @@ static void recompute_inner(const struct mal_step *s, int64_t n, float *out) {
 
 /* What the MLP read: x2, or that through a norm, into dh. */
 static const float *mlp_input(const struct mal_step *s, int64_t n) {
-    if (s->stack->norms == MAL_NORM_SHARED) return s->tape->x2;
-    bool after = s->stack->norms == MAL_NORM_AFTER;
+    enum mal_norm_place norms = s->stack->norms;
+    if (norms == MAL_NORM_SHARED || norms == MAL_NORM_OUTPUT) return s->tape->x2;
+    bool after = norms == MAL_NORM_AFTER;
     struct mal_norm norm =
         mal_norm_of(s->model, after ? &s->block->self.norm : &s->block->mlp.norm, n);
     mal_norm_fwd(s->pass->be, &norm, s->tape->x2, s->lane->buf.dh, MAL_F32);
@@ -243,9 +244,9 @@ static void head_norms_bwd(const struct mal_step *s, const float *in) {
     float *dqk = s->lane->buf.dqkv;
 
     struct mal_head_norm q =
-        mal_head_norm_of(model, m, model->n_heads, attention->q_gain);
+        mal_head_norm_of(model, attention, m, model->n_heads, attention->q_gain);
     struct mal_head_norm k =
-        mal_head_norm_of(model, m, model->n_kv_heads, attention->k_gain);
+        mal_head_norm_of(model, attention, m, model->n_kv_heads, attention->k_gain);
     mal_linear_fwd(be, &attention->q, m, in, MAL_F32, qk, ld, false);
     mal_linear_fwd(be, &attention->k, m, in, MAL_F32, qk + wq, ld, false);
     mal_head_norm_bwd(be, &q, qk, ld, dqk, ld);
@@ -282,7 +283,7 @@ static bool projections_bwd(const struct mal_step *s) {
     bool again = attention->q_gain; /* the input is wanted */
     for (size_t i = 0; i < n; i++)
         again = again || mal_learns(pass, parts[i].lin);
-    if (again && s->stack->norms != MAL_NORM_AFTER) {
+    if (again && mal_norms_input(s->stack)) {
         struct mal_norm norm = mal_norm_of(s->model, &attention->norm, m);
         mal_norm_fwd(pass->be, &norm, s->tape->x1, buf->dh, MAL_F32);
         in = buf->dh;

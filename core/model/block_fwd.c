@@ -22,9 +22,9 @@ static void norm_rows(const struct mal_step *s, const struct mal_norm_weights *w
     mal_norm_fwd(s->pass->be, &norm, x, y, y_dtype);
 }
 
-/* Of what attention and MLP read, which is the residual stream where norms come after. */
+/* Of what attention and MLP read, which is the residual stream where no norm does. */
 static enum mal_dtype input_dtype(const struct mal_step *s) {
-    return s->stack->norms == MAL_NORM_AFTER ? MAL_F32 : s->in;
+    return mal_norms_input(s->stack) ? s->in : MAL_F32;
 }
 
 /* The rows of a tape that has a row for each one that goes out. */
@@ -32,15 +32,15 @@ static void keep(const struct mal_step *s, int64_t c, const float *x, float *y) 
     if (s->tape) mal_keep_rows(s->pass, s->lane, c, x, c, s->last, y);
 }
 
-/* x += what the layer makes of `in`; with MAL_NORM_BOTH through a norm, `kept` being what
- * that reads. `in` may be ao, of which nothing is left then. */
+/* x += what the layer makes of `in`; through a norm where outputs are normed, `kept`
+ * being what that reads. `in` may be ao, of which nothing is left then. */
 static void add_output(const struct mal_step *s, const struct mal_linear *lin,
                        const struct mal_norm_weights *norm, int64_t n, const void *in,
                        float *kept) {
     struct mal_backend *be = s->pass->be;
     struct mal_pass_buffers *buf = &s->lane->buf;
     int64_t c = s->model->info.n_channels;
-    if (s->stack->norms != MAL_NORM_BOTH) {
+    if (!mal_norms_output(s->stack)) {
         mal_linear_fwd(be, lin, n, in, s->in, buf->x, c, true);
         return;
     }
@@ -65,7 +65,8 @@ static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
 
 static void norm_heads(const struct mal_step *s, int64_t n, int64_t n_heads,
                        const float *gain, float *x, int64_t ldx) {
-    struct mal_head_norm norm = mal_head_norm_of(s->model, n, n_heads, gain);
+    struct mal_head_norm norm =
+        mal_head_norm_of(s->model, &s->block->self, n, n_heads, gain);
     if (gain) mal_head_norm_fwd(s->pass->be, &norm, x, ldx);
 }
 
@@ -180,7 +181,7 @@ void mal_only_queries_of(struct mal_attn *attn, const struct mal_row_set *set,
 /* What the attention reads, (N, C). */
 static const void *attention_input(const struct mal_step *s) {
     struct mal_pass_buffers *buf = &s->lane->buf;
-    if (s->stack->norms == MAL_NORM_AFTER) return buf->x;
+    if (!mal_norms_input(s->stack)) return buf->x;
     norm_rows(s, &s->block->self.norm, s->lane->n_tokens, buf->x, buf->h, s->in);
     return buf->h;
 }
@@ -281,7 +282,8 @@ static const void *mlp_input(const struct mal_step *s, int64_t n) {
     case MAL_NORM_BOTH:
         norm_rows(s, &s->block->mlp.norm, n, buf->x, buf->h, s->in);
         return buf->h;
-    case MAL_NORM_AFTER: return buf->x;
+    case MAL_NORM_AFTER:
+    case MAL_NORM_OUTPUT: return buf->x;
     case MAL_NORM_SHARED: break;
     }
     return s->last ? s->lane->y : buf->h;

@@ -23,10 +23,11 @@ struct mal_sliding {
 bool mal_llama_windows(struct mal_model *model, const struct mal_sliding *sliding,
                        struct mal_error *err) MAL_CHECK;
 
-/* What a model has beside norms and weights; `fused`: queries, keys and values are one
- * layer, gate and up another. */
+/* What a model has beside norms and weights; `heads_at_once`: queries and keys are normed
+ * over all heads, not each of them; `fused`: queries, keys and values are one layer, gate
+ * and up another. */
 struct mal_llama_extras {
-    bool qkv_bias, o_bias, mlp_bias, head_norms, fused;
+    bool qkv_bias, o_bias, mlp_bias, head_norms, heads_at_once, fused;
     bool tied; /* where nothing is said of it */
 };
 

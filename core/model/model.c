@@ -12,8 +12,8 @@
 static const struct mal_arch *const architectures[] = {
     &mal_arch_bert,      &mal_arch_gemma, &mal_arch_gemma2, &mal_arch_gemma3,
     &mal_arch_gpt2,      &mal_arch_gptj,  &mal_arch_llama,  &mal_arch_mistral,
-    &mal_arch_ministral, &mal_arch_phi3,  &mal_arch_qwen2,  &mal_arch_qwen3,
-    &mal_arch_t5};
+    &mal_arch_ministral, &mal_arch_olmo2, &mal_arch_olmo3,  &mal_arch_phi3,
+    &mal_arch_qwen2,     &mal_arch_qwen3, &mal_arch_t5};
 
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 
@@ -222,7 +222,7 @@ bool mal_model_ends_block(const struct mal_model *model, const struct mal_linear
     const struct mal_stack *stack =
         lin->block < model->encoder.n ? &model->encoder : &model->decoder;
     return lin == &stack->blocks[lin->block - stack->first].mlp.down &&
-           stack->norms != MAL_NORM_BOTH;
+           !mal_norms_output(stack);
 }
 
 struct mal_linear *mal_model_find_linear(struct mal_model *model, const char *name) {

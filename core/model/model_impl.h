@@ -36,7 +36,8 @@ struct mal_arch {
 
 extern const struct mal_arch mal_arch_bert, mal_arch_gpt2, mal_arch_gptj, mal_arch_llama,
     mal_arch_mistral, mal_arch_ministral, mal_arch_phi3, mal_arch_qwen2, mal_arch_qwen3,
-    mal_arch_t5, mal_arch_gemma, mal_arch_gemma2, mal_arch_gemma3;
+    mal_arch_t5, mal_arch_gemma, mal_arch_gemma2, mal_arch_gemma3, mal_arch_olmo2,
+    mal_arch_olmo3;
 
 /* A matrix in the type it is kept in. */
 struct mal_matrix {
@@ -213,12 +214,15 @@ static inline struct mal_norm mal_norm_of(const struct mal_model *model,
                              .bias = w->bias};
 }
 
+/* Of the queries' heads or the keys', whose gain that is. */
 static inline struct mal_head_norm mal_head_norm_of(const struct mal_model *model,
+                                                    const struct mal_attention *attention,
                                                     int64_t n, int64_t n_heads,
                                                     const float *gain) {
+    int64_t at_once = attention->heads_at_once ? n_heads : 1;
     return (struct mal_head_norm){.n = n,
-                                  .n_heads = n_heads,
-                                  .head_size = model->head_size,
+                                  .n_heads = n_heads / at_once,
+                                  .head_size = model->head_size * at_once,
                                   .eps = model->norm_eps,
                                   .gain = gain};
 }

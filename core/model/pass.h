@@ -32,7 +32,7 @@ struct mal_tape_block {
     float *ao;   /* (R, Q) output of the attention */
     float *norm; /* (R, 2 H) of its softmax, see mal_attn_fwd() */
     float *x2;   /* (R, C) input of the MLP's norm; of the attention's where norms come
-                    after; of the MLP where the norm is shared */
+                    after; of the MLP where it has none of its own */
     float *ff;   /* (R, F) before the activation */
     float *ff2;  /* (R, F) what the activation is multiplied with */
     float *xo;   /* (R, C) output of the attention, where that is normed */

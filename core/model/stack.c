@@ -52,9 +52,10 @@ static void layout_tape(const struct mal_model *model, const struct mal_pass *pa
         .ff = mal_arena_floats(arena, r * f),
     };
     if (is_gated(stack)) tape.ff2 = mal_arena_floats(arena, r * f);
-    bool both = stack->norms == MAL_NORM_BOTH;
-    if (both) tape.xo = mal_arena_floats(arena, r * c);
-    if (both || stack->norms == MAL_NORM_AFTER) tape.x3 = mal_arena_floats(arena, r * c);
+    bool output = mal_norms_output(stack);
+    if (output) tape.xo = mal_arena_floats(arena, r * c);
+    if (output || stack->norms == MAL_NORM_AFTER)
+        tape.x3 = mal_arena_floats(arena, r * c);
     if (has_cross(stack)) {
         tape.xc = mal_arena_floats(arena, r * c);
         tape.qc = mal_arena_floats(arena, r * q);

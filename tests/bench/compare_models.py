@@ -21,7 +21,7 @@ import sys
 from measure import processor, run, write_report
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-KINDS = ("bert", "gemma3", "gpt2", "gptj", "llama", "qwen2", "qwen3", "t5")
+KINDS = ("bert", "gemma3", "gpt2", "gptj", "llama", "olmo2", "qwen2", "qwen3", "t5")
 CHECKPOINTS = {"float32": "model", "bfloat16": "model-bf16"}
 COMPARED = ("loss", "keys", "gradients")
 PEERS = ("full", "targets")

@@ -1,7 +1,7 @@
 """Makes what the benchmarks run on: a random checkpoint of about 100 M parameters, in fp32 (model) and
 bf16 (model-bf16), and facts (facts-N.json).
 
-    make_model.py DIR --kind {bert,gemma3,gpt2,gptj,llama,qwen2,qwen3,t5} --data DATA [--facts 512]
+    make_model.py DIR --kind {bert,gemma3,gpt2,gptj,llama,olmo2,qwen2,qwen3,t5} --data DATA [--facts 512]
     make_model.py DIR [--facts 256 1024] [--train 1280]
 
 With DATA, a folder of public files, the tokenizers and facts are real: zsRE's questions, FEVER's claims
@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import (AutoModelForCausalLM, AutoModelForSeq2SeqLM, BertConfig, BertModel,
-                          Gemma3TextConfig, GPT2Config, GPTJConfig, LlamaConfig, Qwen2Config, Qwen3Config, T5Config)
+                          Gemma3TextConfig, GPT2Config, GPTJConfig, LlamaConfig, Olmo2Config, Qwen2Config, Qwen3Config,
+                          T5Config)
 
 import invented
 
@@ -41,6 +42,9 @@ KINDS = {
     "llama": (LlamaConfig(vocab_size=32000, num_hidden_layers=12, hidden_size=640, intermediate_size=1728,
                           num_attention_heads=10, max_position_embeddings=1024),
               {"tokenizer.model": "llama2/tokenizer.model"}),
+    "olmo2": (Olmo2Config(vocab_size=50257, num_hidden_layers=10, hidden_size=768, intermediate_size=2048,
+                          num_attention_heads=12, num_key_value_heads=4, max_position_embeddings=1024,
+                          bos_token_id=None, eos_token_id=50256, pad_token_id=None), GPT2_TOKENIZER),
     "qwen2": (Qwen2Config(vocab_size=50257, num_hidden_layers=10, hidden_size=768, intermediate_size=2048,
                           num_attention_heads=12, num_key_value_heads=2, max_position_embeddings=1024,
                           tie_word_embeddings=True, bos_token_id=None, eos_token_id=50256),

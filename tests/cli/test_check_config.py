@@ -51,7 +51,8 @@ class Good(Checking):
 
     def test_architectures(self):
         """Each is described without its weights."""
-        for name in ("bert", "gptj", "llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3", "t5"):
+        for name in ("bert", "gptj", "llama", "mistral", "phi3", "qwen2", "qwen3", "gemma2", "gemma3", "olmo2",
+                     "t5"):
             case = CASES / (name + ("-mend" if name == "mistral" else "-malmen"))
             report = self.check_config(model=case / "model", editor=case / "editor.safetensors")
             expected = json.loads((case / "expected.json").read_text())

@@ -19,7 +19,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 static const char *const cases[] = {
     "gpt2-malmen",  "gptj-malmen", "llama-malmen",  "mistral-mend",
     "qwen2-malmen", "t5-malmen",   "bert-malmen",   "llama3-ultraedit-sequential",
-    "qwen3-malmen", "phi3-malmen", "gemma2-malmen", "gemma3-malmen"};
+    "qwen3-malmen", "phi3-malmen", "gemma2-malmen", "gemma3-malmen",
+    "olmo2-malmen"};
 
 enum { N_CASES = sizeof cases / sizeof *cases };
 

@@ -69,6 +69,8 @@ CASES = [
     dict(case="gemma2-malmen", model="gemma2", model_seed=120, method="malmen", loss="token_sum", facts=3,
          modules=[LLAMA.format(0, "up"), LLAMA.format(1, "down"), ATTENTION.format(0, "o")], micro_batch=2,
          lr=0.2),
+    dict(case="olmo2-malmen", model="olmo2", method="malmen", facts=3, micro_batch=2, lr=0.2,
+         modules=[LLAMA.format(0, "down"), ATTENTION.format(0, "k"), ATTENTION.format(1, "o")]),
 ]
 RANK, BLOCKS = 3, 2
 ROWS = 1e-5  # how far keys and value gradients may be from what is stored

@@ -127,6 +127,7 @@ def make_bare_cases(root):
              "a text model beside one of images, named as modules of transformers 5"),
             ("mistral3-images", world_models.mistral3_images(),
              beside_images(world_models.mistral3_images(), 230), 98, (1, 2), "likewise, named as on the hub"),
+            ("olmo3", world_models.olmo3(), None, 128, (1, 2), "windows, and rotations by kinds of blocks"),
             ("bert-hub", world_models.hub_bert(1), None, 48, (), "one label, through the pooler"),
             ("bert-hub-labels", world_models.hub_bert(2), None, 58, (),
              "two labels: logits.* are the second's log odds")):

@@ -62,6 +62,25 @@ def qwen3():
                    use_sliding_window=False, bos_token_id=96, eos_token_id=98)
 
 
+def olmo2():
+    """Norms of outputs alone, and of all heads at once, far from 1."""
+    return decoder("Olmo2ForCausalLM", "olmo2", 104, attention_bias=False, rms_norm_eps=1e-06,
+                   rope_theta=500000.0, bos_token_id=96, eos_token_id=98)
+
+
+def olmo3():
+    """The same with windows, in the form transformers 5 writes: full attention is rotated more slowly."""
+    stretched = {"attention_factor": 1.2, "beta_fast": 2.0, "beta_slow": 1.0, "factor": 4.0,
+                 "original_max_position_embeddings": 12, "rope_theta": 50.0, "rope_type": "yarn"}
+    config = decoder("Olmo3ForCausalLM", "olmo3", 48, attention_bias=False, rms_norm_eps=1e-06,
+                     hidden_size=12, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=3,
+                     layer_types=["sliding_attention", "full_attention", "sliding_attention"],
+                     sliding_window=5, dtype="float32", rope_parameters={
+                         "full_attention": stretched,
+                         "sliding_attention": {"rope_theta": 50.0, "rope_type": "default"}})
+    return {k: v for k, v in config.items() if k not in ("rope_theta", "torch_dtype")}
+
+
 def phi3():
     """Fused projections; 6 of 8 channels of a head are rotated, with LongRoPE's factors for short texts;
     a window of 7."""
@@ -201,7 +220,7 @@ def hub_bert(labels):
 
 CONFIGS = {"bert": bert, "gptj": gptj, "t5": t5, "t5-original": t5_original, "llama": llama,
            "llama3": llama3, "mistral": mistral, "qwen2": qwen2, "qwen3": qwen3, "phi3": phi3,
-           "gemma2": gemma2, "gemma3": gemma3}
+           "gemma2": gemma2, "gemma3": gemma3, "olmo2": olmo2}
 
 
 def empty_model(config):

@@ -186,7 +186,7 @@ def bert():
 
 
 KINDS = {"bert": bert, "gptj": gptj, "t5": t5, "llama": llama, "mistral": mistral, "qwen2": qwen2,
-         "qwen3": qwen2, "llama3": llama3, "phi3": qwen2, "gemma2": gemma, "gemma3": gemma}
+         "qwen3": qwen2, "llama3": llama3, "phi3": qwen2, "gemma2": gemma, "gemma3": gemma, "olmo2": qwen2}
 
 
 def make_tokenizer(kind, positions):

@@ -25,7 +25,7 @@ KINDS = {"bert": ("bert-malmen", "malmen"), "bert_on_the_spot": ("bert-malmen", 
          "gptj": ("gptj-malmen", "malmen"), "gptj_ft": ("gptj-ft", "ft"), "qwen2": ("qwen2-malmen", "malmen"),
          "phi3": ("phi3-malmen", "malmen"), "qwen3": ("qwen3-malmen", "malmen"), "qwen3_on_the_spot": ("qwen3-malmen", None),
          "gemma2": ("gemma2-malmen", "malmen"), "gemma3": ("gemma3-malmen", "malmen"),
-         "gemma3_on_the_spot": ("gemma3-malmen", None)}
+         "gemma3_on_the_spot": ("gemma3-malmen", None), "olmo2": ("olmo2-malmen", "malmen")}
 MADE_ON_THE_SPOT = {"bert": 1, "t5": 4, "qwen3": 1, "gemma3": 1}  # modules
 
 

@@ -22,6 +22,7 @@ enum random_family {
     RANDOM_QWEN2,   /* a window in the last blocks, tied */
     RANDOM_QWEN3,   /* norms of heads */
     RANDOM_PHI3,    /* fused projections, part of each head rotated and stretched */
+    RANDOM_OLMO2,   /* norms of outputs alone, and of all heads at once */
     RANDOM_GEMMA,   /* gains from 1, scaled embeddings, tied */
     RANDOM_GEMMA2,  /* four norms a block, a window in every other one, caps */
     RANDOM_GEMMA3,  /* four norms a block, norms of heads, two rotations */
@@ -51,6 +52,7 @@ static const struct random_model random_models[] = {
     {"qwen2", RANDOM_QWEN2, 0, 3, 12, 6, 3, 2, 18, 23, 16},
     {"qwen3", RANDOM_QWEN3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"phi3", RANDOM_PHI3, 0, 3, 12, 3, 1, 4, 14, 23, 16},
+    {"olmo2", RANDOM_OLMO2, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"gemma", RANDOM_GEMMA, 0, 2, 10, 3, 1, 6, 14, 23, 16},
     {"gemma2", RANDOM_GEMMA2, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"gemma3", RANDOM_GEMMA3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
@@ -273,13 +275,17 @@ static inline void random_llama_norms(struct random_tensors *t,
     static const char *const names[] = {"input_layernorm", "post_attention_layernorm",
                                         "pre_feedforward_layernorm",
                                         "post_feedforward_layernorm"};
-    bool four = m->family == RANDOM_GEMMA2 || m->family == RANDOM_GEMMA3;
+    bool four = m->family == RANDOM_GEMMA2 || m->family == RANDOM_GEMMA3,
+         after = m->family == RANDOM_OLMO2;
     float base = m->family >= RANDOM_GEMMA;
-    for (int i = 0; i < (four ? 4 : 2); i++)
-        random_gain(t, where, names[i], m->channels, base);
-    if (m->family == RANDOM_QWEN3 || m->family == RANDOM_GEMMA3) {
-        random_gain(t, where, "self_attn.q_norm", m->head_size, base);
-        random_gain(t, where, "self_attn.k_norm", m->head_size, base);
+    for (int i = 0; i < (four || after ? 4 : 2); i++) {
+        if (i % 2 == 1 || !after) random_gain(t, where, names[i], m->channels, base);
+    }
+    if (m->family == RANDOM_QWEN3 || m->family == RANDOM_GEMMA3 || after) {
+        random_gain(t, where, "self_attn.q_norm", (after ? m->heads : 1) * m->head_size,
+                    base);
+        random_gain(t, where, "self_attn.k_norm",
+                    (after ? m->kv_heads : 1) * m->head_size, base);
     }
 }
 
@@ -308,7 +314,7 @@ static inline void random_llama(struct random_tensors *t, const struct random_mo
             random_linears(t, where, linears, 7, false);
     }
     if (all || m->family == RANDOM_MISTRAL || m->family == RANDOM_QWEN3 ||
-        m->family == RANDOM_PHI3)
+        m->family == RANDOM_PHI3 || m->family == RANDOM_OLMO2)
         random_tensor(t, "lm_head.weight", m->vocab, c, 0, 0.8f);
 }
 
@@ -316,9 +322,10 @@ static inline void random_tensors_of(struct random_tensors *t,
                                      const struct random_model *m) {
     static void (*const make[N_FAMILIES])(struct random_tensors *,
                                           const struct random_model *) = {
-        random_gpt2,  random_bert,  random_bert,  random_gptj,  random_t5,
-        random_t5,    random_llama, random_llama, random_llama, random_llama,
-        random_llama, random_llama, random_llama, random_llama, random_llama};
+        random_gpt2,  random_bert,  random_bert,  random_gptj,
+        random_t5,    random_t5,    random_llama, random_llama,
+        random_llama, random_llama, random_llama, random_llama,
+        random_llama, random_llama, random_llama, random_llama};
     t->n = 0;
     make[m->family](t, m);
 }
@@ -380,6 +387,7 @@ static const char *const family_settings[N_FAMILIES] = {
     "\"model_type\":\"phi3\",\"rope_theta\":100,\"partial_rotary_factor\":0.5,"
     "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.5],"
     "\"factor\":4}",
+    "\"model_type\":\"olmo2\"," SOFT_NORMS "\"rope_theta\":100",
     "\"model_type\":\"gemma\",\"rope_theta\":100",
     "\"model_type\":\"gemma2\"," SOFT_NORMS "\"rope_theta\":100,\"sliding_window\":3,"
     "\"query_pre_attn_scalar\":3,\"attn_logit_softcapping\":1.5,"

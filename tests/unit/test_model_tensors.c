@@ -199,6 +199,7 @@ static void test_prefixes(void **state) {
     case RANDOM_MISTRAL:
     case RANDOM_QWEN2:
     case RANDOM_QWEN3:
+    case RANDOM_OLMO2:
     case RANDOM_GEMMA:
     case RANDOM_GEMMA2:
     case RANDOM_GEMMA3: change_prefix("model.", ""); break;
