@@ -1,9 +1,10 @@
 /* arch_llama.c - the Llama family: RMS norms, rotary positions, grouped keys and values,
  * a gated MLP. Llama 2 and 3, Mistral and Ministral (attention within a window), Qwen2
  * (biases of queries, keys and values, often a tied head), Qwen3 (norms of each head
- * of queries and keys instead) and Phi-3 and 4 (fused projections, part of each head is
- * rotated). Follows transformers' modeling_llama.py, modeling_mistral.py,
- * modeling_qwen2.py, modeling_qwen3.py, modeling_phi3.py. */
+ * of queries and keys instead), Phi-3 and 4 (fused projections, part of each head is
+ * rotated) and SmolLM3 (blocks that do not rotate). Follows transformers'
+ * modeling_llama.py, modeling_mistral.py, modeling_qwen2.py, modeling_qwen3.py,
+ * modeling_phi3.py, modeling_smollm3.py. */
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,13 +86,14 @@ bool mal_llama_windows(struct mal_model *model, const struct mal_sliding *slidin
     bool *slides = mal_calloc((size_t)n, sizeof *slides);
     if (!slides) return mal_fail(err, MAL_NO_MEMORY, "%s", model->where);
     for (int64_t l = 0; l < n; l++)
-        slides[l] = l >= sliding->first && (period == 0 || (l + 1) % period != 0);
+        slides[l] = l >= sliding->first && (period == 0 || (l + 1) % period != 0) &&
+                    (!sliding->unrotated || model->decoder.blocks[l].self.rope < 0);
     bool ok =
         !types || json_is_null(types) || read_layer_types(model, types, slides, err);
     for (int64_t l = 0; l < n; l++) {
         struct mal_attention *self = &model->decoder.blocks[l].self;
         self->window = slides[l] ? sliding->window : 0;
-        self->rope = slides[l] ? model->rotary.n_kinds - 1 : 0;
+        if (self->rope >= 0) self->rope = slides[l] ? model->rotary.n_kinds - 1 : 0;
     }
     mal_free(slides);
     return ok;
@@ -129,6 +131,40 @@ static bool phi3_configure(struct mal_model *model, struct mal_error *err) {
            configure_blocks(model, err) &&
            mal_config_size_or(model, "sliding_window", 0, 0, &window, err) &&
            mal_llama_windows(model, &(struct mal_sliding){.window = window}, err);
+}
+
+/* "no_rope_layers" has a 0 for each block that does not rotate; without it that is every
+ * one of "no_rope_layer_interval". */
+static bool read_unrotated(struct mal_model *model, struct mal_error *err) {
+    int64_t interval = 4, n = model->decoder.n;
+    const json_t *list = json_object_get(model->config, "no_rope_layers");
+    bool right = true, there = list && !json_is_null(list);
+    if (!mal_config_size_opt(model, "no_rope_layer_interval", &interval, err))
+        return false;
+    for (int64_t l = 0; right && l < n; l++) {
+        const json_t *value = json_array_get(list, (size_t)l);
+        bool rotates = there ? json_integer_value(value) != 0 : (l + 1) % interval != 0;
+        right = !there || json_is_integer(value);
+        if (!rotates) model->decoder.blocks[l].self.rope = -1;
+    }
+    return right || mal_fail(err, MAL_INVALID,
+                             "%s: no_rope_layers is not a list of 0 and 1 for each of "
+                             "num_hidden_layers %lld",
+                             model->where, (long long)n);
+}
+
+static bool smollm3_configure(struct mal_model *model, struct mal_error *err) {
+    static const struct mal_rope_kind rope = {NULL, "rope_theta", 2000000, true};
+    struct mal_sliding sliding = {.unrotated = true};
+    bool used = false;
+    if (!mal_llama_sizes(model, 4, 1e-6, err) ||
+        !mal_config_rotary_kinds(model, &rope, 1, err) || !configure_blocks(model, err) ||
+        !read_unrotated(model, err) ||
+        !mal_config_bool_opt(model, "use_sliding_window", &used, err) ||
+        !mal_config_size_or(model, "sliding_window", 0, 0, &sliding.window, err))
+        return false;
+    if (!used) sliding.first = model->decoder.n;
+    return mal_llama_windows(model, &sliding, err);
 }
 
 /* ---- Binding ---- */
@@ -212,12 +248,21 @@ bool mal_llama_bind(struct mal_model *model, const struct mal_llama_extras *has,
            mal_bind_head(model, "embed_tokens.weight", tied, err);
 }
 
-static bool llama_bind(struct mal_model *model, struct mal_error *err) {
+static bool bind_biased(struct mal_model *model, bool tied, struct mal_error *err) {
     bool attention = false, mlp = false;
     return mal_config_bool_opt(model, "attention_bias", &attention, err) &&
            mal_config_bool_opt(model, "mlp_bias", &mlp, err) &&
-           mal_llama_bind(model, &(struct mal_llama_extras){attention, attention, mlp},
-                          err);
+           mal_llama_bind(
+               model, &(struct mal_llama_extras){attention, attention, mlp, .tied = tied},
+               err);
+}
+
+static bool llama_bind(struct mal_model *model, struct mal_error *err) {
+    return bind_biased(model, false, err);
+}
+
+static bool smollm3_bind(struct mal_model *model, struct mal_error *err) {
+    return bind_biased(model, true, err);
 }
 
 static bool mistral_bind(struct mal_model *model, struct mal_error *err) {
@@ -258,4 +303,6 @@ const struct mal_arch mal_arch_qwen2 =
     MAL_LLAMA_LIKE("qwen2", qwen_configure, qwen2_bind);
 const struct mal_arch mal_arch_qwen3 =
     MAL_LLAMA_LIKE("qwen3", qwen3_configure, qwen3_bind);
+const struct mal_arch mal_arch_smollm3 =
+    MAL_LLAMA_LIKE("smollm3", smollm3_configure, smollm3_bind);
 const struct mal_arch mal_arch_phi3 = MAL_LLAMA_LIKE("phi3", phi3_configure, phi3_bind);

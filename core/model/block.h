@@ -35,7 +35,7 @@ struct mal_attention {
     bool heads_at_once;
     float scale;
     int64_t window; /* 0: none; positions seen, one's own included */
-    int rope;       /* which of the model's rotations */
+    int rope;       /* which of the model's rotations; -1: none */
 };
 
 /* down(act(up(x))), or with a gate down(act(gate(x)) * up(x)). `fused`: up gives the

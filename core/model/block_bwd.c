@@ -191,7 +191,7 @@ static bool cross_bwd(const struct mal_step *s) {
 static void rotate_back(const struct mal_step *s, const struct mal_row_set *rows,
                         int64_t n_heads, float *x, int64_t ldx) {
     const struct mal_rotary *rotary = &s->model->rotary;
-    if (rotary->half == 0) return;
+    if (rotary->half == 0 || s->block->self.rope < 0) return;
     struct mal_rope rope = {.n = rows->n,
                             .n_heads = n_heads,
                             .head_size = s->model->head_size,

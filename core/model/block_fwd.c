@@ -53,7 +53,7 @@ static void add_output(const struct mal_step *s, const struct mal_linear *lin,
 static void rotate(const struct mal_step *s, int64_t n, int64_t n_heads,
                    const float *const *angles, float *x, int64_t ldx) {
     const struct mal_rotary *rotary = &s->model->rotary;
-    if (rotary->half == 0) return;
+    if (rotary->half == 0 || s->block->self.rope < 0) return;
     struct mal_rope rope = {.n = n,
                             .n_heads = n_heads,
                             .head_size = s->model->head_size,

@@ -14,10 +14,12 @@ bool mal_llama_stack(struct mal_model *model, float scale,
                      struct mal_error *err) MAL_CHECK;
 
 /* Which blocks have the window: as "layer_types" says; without that those from `first`
- * on, but not every one of `period` (0: no such). They have the second of the model's
- * rotations, if there are two. */
+ * on, but not every one of `period` (0: no such), with `unrotated` of those that do not
+ * rotate. They have the second of the model's rotations, if there are two and they have
+ * one. */
 struct mal_sliding {
     int64_t window, first, period;
+    bool unrotated;
 };
 
 bool mal_llama_windows(struct mal_model *model, const struct mal_sliding *sliding,

@@ -10,10 +10,10 @@
 #include "core/json.h"
 
 static const struct mal_arch *const architectures[] = {
-    &mal_arch_bert,      &mal_arch_gemma, &mal_arch_gemma2, &mal_arch_gemma3,
-    &mal_arch_gpt2,      &mal_arch_gptj,  &mal_arch_llama,  &mal_arch_mistral,
-    &mal_arch_ministral, &mal_arch_olmo2, &mal_arch_olmo3,  &mal_arch_phi3,
-    &mal_arch_qwen2,     &mal_arch_qwen3, &mal_arch_t5};
+    &mal_arch_bert,      &mal_arch_gemma, &mal_arch_gemma2,  &mal_arch_gemma3,
+    &mal_arch_gpt2,      &mal_arch_gptj,  &mal_arch_llama,   &mal_arch_mistral,
+    &mal_arch_ministral, &mal_arch_olmo2, &mal_arch_olmo3,   &mal_arch_phi3,
+    &mal_arch_qwen2,     &mal_arch_qwen3, &mal_arch_smollm3, &mal_arch_t5};
 
 enum { N_ARCHITECTURES = sizeof architectures / sizeof *architectures };
 

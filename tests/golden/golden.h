@@ -44,7 +44,7 @@ static inline bool golden_knows(const char *kind) {
     static const char *const kinds[] = {
         "bert",  "gemma", "gemma2", "gemma3",  "gemma3_text", "gpt2",
         "gptj",  "llama", "llama3", "mistral", "mistral3",    "olmo2",
-        "olmo3", "phi3",  "qwen2",  "qwen3",   "t5"};
+        "olmo3", "phi3",  "qwen2",  "qwen3",   "smollm3",     "t5"};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         if (strcmp(kind, kinds[i]) == 0) return true;
     }

@@ -128,6 +128,7 @@ def make_bare_cases(root):
             ("mistral3-images", world_models.mistral3_images(),
              beside_images(world_models.mistral3_images(), 230), 98, (1, 2), "likewise, named as on the hub"),
             ("olmo3", world_models.olmo3(), None, 128, (1, 2), "windows, and rotations by kinds of blocks"),
+            ("smollm3", world_models.smollm3(), None, 138, (1, 2), "a block without rotation, with a window"),
             ("bert-hub", world_models.hub_bert(1), None, 48, (), "one label, through the pooler"),
             ("bert-hub-labels", world_models.hub_bert(2), None, 58, (),
              "two labels: logits.* are the second's log odds")):

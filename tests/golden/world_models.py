@@ -62,6 +62,14 @@ def qwen3():
                    use_sliding_window=False, bos_token_id=96, eos_token_id=98)
 
 
+def smollm3():
+    """Tied; a block that is not rotated, which has a window."""
+    return decoder("SmolLM3ForCausalLM", "smollm3", 48, attention_bias=False, mlp_bias=False,
+                   hidden_size=12, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=3,
+                   no_rope_layer_interval=4, no_rope_layers=[1, 0, 1], pad_token_id=0, rope_scaling=None,
+                   rope_theta=5000000.0, sliding_window=5, tie_word_embeddings=True, use_sliding_window=True)
+
+
 def olmo2():
     """Norms of outputs alone, and of all heads at once, far from 1."""
     return decoder("Olmo2ForCausalLM", "olmo2", 104, attention_bias=False, rms_norm_eps=1e-06,

@@ -23,6 +23,7 @@ enum random_family {
     RANDOM_QWEN3,   /* norms of heads */
     RANDOM_PHI3,    /* fused projections, part of each head rotated and stretched */
     RANDOM_OLMO2,   /* norms of outputs alone, and of all heads at once */
+    RANDOM_SMOLLM3, /* a block that is not rotated and has a window, tied */
     RANDOM_GEMMA,   /* gains from 1, scaled embeddings, tied */
     RANDOM_GEMMA2,  /* four norms a block, a window in every other one, caps */
     RANDOM_GEMMA3,  /* four norms a block, norms of heads, two rotations */
@@ -53,6 +54,7 @@ static const struct random_model random_models[] = {
     {"qwen3", RANDOM_QWEN3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"phi3", RANDOM_PHI3, 0, 3, 12, 3, 1, 4, 14, 23, 16},
     {"olmo2", RANDOM_OLMO2, 0, 3, 10, 4, 2, 6, 14, 23, 16},
+    {"smollm3", RANDOM_SMOLLM3, 0, 3, 12, 4, 2, 4, 14, 23, 16},
     {"gemma", RANDOM_GEMMA, 0, 2, 10, 3, 1, 6, 14, 23, 16},
     {"gemma2", RANDOM_GEMMA2, 0, 3, 10, 4, 2, 6, 14, 23, 16},
     {"gemma3", RANDOM_GEMMA3, 0, 3, 10, 4, 2, 6, 14, 23, 16},
@@ -322,10 +324,10 @@ static inline void random_tensors_of(struct random_tensors *t,
                                      const struct random_model *m) {
     static void (*const make[N_FAMILIES])(struct random_tensors *,
                                           const struct random_model *) = {
-        random_gpt2,  random_bert,  random_bert,  random_gptj,
-        random_t5,    random_t5,    random_llama, random_llama,
-        random_llama, random_llama, random_llama, random_llama,
-        random_llama, random_llama, random_llama, random_llama};
+        random_gpt2,  random_bert,  random_bert,  random_gptj,  random_t5,
+        random_t5,    random_llama, random_llama, random_llama, random_llama,
+        random_llama, random_llama, random_llama, random_llama, random_llama,
+        random_llama, random_llama};
     t->n = 0;
     make[m->family](t, m);
 }
@@ -388,6 +390,8 @@ static const char *const family_settings[N_FAMILIES] = {
     "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1.5],"
     "\"factor\":4}",
     "\"model_type\":\"olmo2\"," SOFT_NORMS "\"rope_theta\":100",
+    "\"model_type\":\"smollm3\",\"rope_theta\":100,\"no_rope_layers\":[1,0,1],"
+    "\"use_sliding_window\":true,\"sliding_window\":3",
     "\"model_type\":\"gemma\",\"rope_theta\":100",
     "\"model_type\":\"gemma2\"," SOFT_NORMS "\"rope_theta\":100,\"sliding_window\":3,"
     "\"query_pre_attn_scalar\":3,\"attn_logit_softcapping\":1.5,"

@@ -21,7 +21,7 @@ static bool is_tied(void) {
     return made->family == RANDOM_GPT2 || made->family == RANDOM_LLAMA3 ||
            made->family == RANDOM_QWEN2 || made->family == RANDOM_T5_ORIGINAL ||
            made->family == RANDOM_GEMMA || made->family == RANDOM_GEMMA2 ||
-           made->family == RANDOM_GEMMA3;
+           made->family == RANDOM_GEMMA3 || made->family == RANDOM_SMOLLM3;
 }
 
 static const char *embeddings(void) {
@@ -200,6 +200,7 @@ static void test_prefixes(void **state) {
     case RANDOM_QWEN2:
     case RANDOM_QWEN3:
     case RANDOM_OLMO2:
+    case RANDOM_SMOLLM3:
     case RANDOM_GEMMA:
     case RANDOM_GEMMA2:
     case RANDOM_GEMMA3: change_prefix("model.", ""); break;
