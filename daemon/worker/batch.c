@@ -13,7 +13,7 @@
 #include "daemon/worker/worker_impl.h"
 #include "proto/wire.h"
 
-enum { RETRY_MS = 1000, MOST_TRIES = 4 };
+enum { RETRY_MS = 1000 };
 
 /* All but its jobs. */
 static void unload(struct mal_job_batch *batch) {
@@ -42,9 +42,7 @@ void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *wh
     if (problem) mal_status_set_error(worker->o.status, problem);
 }
 
-/* A read that the disk fails SQLite takes for a damaged page, and the next one may be
- * right: *left tries, with a pause between. False: no more, or another error. */
-static bool try_again(struct mal_worker *worker, int *left, struct mal_error *err) {
+bool mal_worker_try_again(struct mal_worker *worker, int *left, struct mal_error *err) {
     if (err->status != MAL_CORRUPT || --*left <= 0) return false;
     mal_log("error", "database not read", "{s:i,s:s}", "tries_left", *left, "detail",
             err->text);
@@ -208,10 +206,10 @@ static bool load_jobs(struct mal_worker *worker, struct mal_job_batch *batch,
 static bool load_batch(struct mal_worker *worker, struct mal_job_batch *batch,
                        struct mal_error *err) {
     struct mal_error why = {0};
-    int left = MOST_TRIES;
+    int left = MAL_WORKER_TRIES;
     while (!load_jobs(worker, batch, &why)) {
         unload(batch);
-        if (try_again(worker, &left, &why)) continue;
+        if (mal_worker_try_again(worker, &left, &why)) continue;
         if (why.status != MAL_CORRUPT) {
             *err = why;
             return false;
@@ -265,12 +263,12 @@ static bool write_ended(struct mal_store *store, void *arg, struct mal_error *er
 static bool write_jobs(struct mal_worker *worker,
                        bool (*fn)(struct mal_store *, void *, struct mal_error *),
                        struct jobs_write *w, struct mal_error *err) {
-    int left = MOST_TRIES;
+    int left = MAL_WORKER_TRIES;
     while (true) {
         struct mal_error failure = {0};
         if (mal_writer_call(worker->o.writer, fn, w, &failure)) return true;
         if (failure.status != MAL_NO_SPACE) {
-            if (try_again(worker, &left, &failure)) continue;
+            if (mal_worker_try_again(worker, &left, &failure)) continue;
             *err = failure;
             return false;
         }
@@ -371,11 +369,11 @@ static bool run_jobs(struct mal_worker *worker, struct mal_job_batch *batch,
                      struct mal_error *err) {
     struct mal_error why = {0};
     enum mal_job_kind kind = batch->jobs->kind;
-    int left = batch->jobs->tried ? 1 : MOST_TRIES;
+    int left = batch->jobs->tried ? 1 : MAL_WORKER_TRIES;
     bool ok;
     do {
         ok = mal_worker_run_jobs(worker, batch, &why);
-    } while (!ok && try_again(worker, &left, &why));
+    } while (!ok && mal_worker_try_again(worker, &left, &why));
     if (ok) {
         mal_worker_announce(worker);
         return true;

@@ -21,13 +21,19 @@ bool mal_evaluate_due(const struct mal_worker *worker) {
     return head && (!worker->jobs || worker->jobs->order > head->order);
 }
 
-void mal_evaluate_finish(struct mal_worker *worker) {
-    struct mal_evaluating *e = &worker->evaluating;
+/* All but its job. */
+static void unload(struct mal_evaluating *e) {
     mal_evaluation_close(e->evaluation);
     mal_facts_free(e->own, e->n_own);
     mal_free(e->suite);
+    *e = (struct mal_evaluating){.job = e->job};
+}
+
+void mal_evaluate_finish(struct mal_worker *worker) {
+    struct mal_evaluating *e = &worker->evaluating;
+    unload(e);
     mal_free(e->job);
-    *e = (struct mal_evaluating){0};
+    e->job = NULL;
 }
 
 /* ---- Ticks ---- */
@@ -134,6 +140,16 @@ static bool begin(struct mal_worker *worker, struct mal_run *run, struct mal_err
                                serve_reads, run, &e->evaluation, err);
 }
 
+static bool begin_at_last(struct mal_worker *worker, struct mal_run *run,
+                          struct mal_error *err) {
+    int left = MAL_WORKER_TRIES;
+    while (!begin(worker, run, err)) {
+        if (!mal_worker_try_again(worker, &left, err)) return false;
+        unload(&worker->evaluating);
+    }
+    return true;
+}
+
 /* ---- Ending ---- */
 
 static bool fail(struct mal_worker *worker, const struct mal_error *why,
@@ -192,7 +208,7 @@ static bool step(struct mal_worker *worker, struct mal_error *err) {
         if (!e->job) return true;
         const char *id = e->job->id;
         if (!mal_worker_start_jobs(worker, &id, 1, err)) return false;
-        ok = begin(worker, &run, &why);
+        ok = begin_at_last(worker, &run, &why);
     }
     if (run.read_err.status != MAL_OK) why = run.read_err;
     if (!ok || why.status != MAL_OK) return fail(worker, &why, err);

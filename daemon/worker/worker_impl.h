@@ -102,6 +102,14 @@ int64_t mal_worker_until_batch(const struct mal_worker *worker);
  * job's request. */
 void mal_worker_tell_error(struct mal_worker *worker, const struct mal_error *why);
 
+/* A read that the disk fails SQLite takes for a damaged page, and the next one may be
+ * right: *left tries, MAL_WORKER_TRIES at first, with a pause between. False: no more, or
+ * another error. */
+enum { MAL_WORKER_TRIES = 4 };
+
+bool mal_worker_try_again(struct mal_worker *worker, int *left,
+                          struct mal_error *err) MAL_CHECK;
+
 /* Jobs that begin, are done, were refused by the gate, have failed. These wait while the
  * disk is full. */
 bool mal_worker_start_jobs(struct mal_worker *worker, const char *const *ids, size_t n,

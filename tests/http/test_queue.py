@@ -388,6 +388,15 @@ class Unread(Case):
         self.assertEqual([e["tries_left"] for e in self.logged()[n:]], [3, 2, 1])
         self.d.apply(fact(5))
 
+    def test_evaluation(self):
+        n = len(self.logged())
+        facts = [fact(6, "unread:2"), fact(7)]
+        job = self.d.wait_job(self.d.call("POST", "/v1/evaluations", {"facts": facts}).json["id"])
+        self.assertEqual((job["state"], job["facts"]), ("done", 2))
+        job = self.d.call("POST", "/v1/evaluations", {"facts": [fact(6, "unread:99")]}).json["id"]
+        self.assertEqual(self.d.wait_job(job)["state"], "failed")
+        self.assertEqual([e["tries_left"] for e in self.logged()[n:]], [3, 2, 3, 2, 1])
+
     def test_facts_that_cannot_be_read(self):
         """A daemon ended at each of its starts for a queued job whose rows are damaged."""
         d = Daemon("--batch-window-ms", "60000")

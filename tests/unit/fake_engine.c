@@ -49,7 +49,7 @@ struct mal_engine {
     json_t *prepared;
     char prepared_chain[MAL_HASH_HEX];
     char fail[16]; /* how the next persist fails */
-    int n_unread;  /* how often an edit has failed for a damaged page */
+    int n_unread;  /* how often a job has failed for a damaged page */
 };
 
 /* The change being persisted, on the writer's thread; one at a time. */
@@ -290,16 +290,17 @@ static bool bad_target(const struct mal_fact *facts, size_t n, const char *targe
     return false;
 }
 
-static bool is_unread(struct mal_engine *e, const struct mal_fact *facts, size_t n) {
+bool fake_can_read(struct mal_engine *e, const struct mal_fact *facts, size_t n,
+                   struct mal_error *err) {
     for (size_t i = 0; i < n; i++) {
         if (!strncmp(facts[i].target, "unread:", 7) &&
             e->n_unread < atoi(facts[i].target + 7)) {
             e->n_unread++;
-            return true;
+            return mal_fail(err, MAL_CORRUPT, "database disk image is malformed");
         }
     }
     e->n_unread = 0;
-    return false;
+    return true;
 }
 
 static bool any_held(const struct mal_fact *facts, size_t n) {
@@ -359,8 +360,7 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     if (bad_target(facts, n_facts, "fail:device")) {
         return mal_fail(err, MAL_DEVICE, "the device fell off the bus");
     }
-    if (is_unread(e, facts, n_facts))
-        return mal_fail(err, MAL_CORRUPT, "database disk image is malformed");
+    if (!fake_can_read(e, facts, n_facts, err)) return false;
     e->fail[0] = 0;
     if (bad_target(facts, n_facts, "fail:space")) strcpy(e->fail, "space");
     if (bad_target(facts, n_facts, "fail:io")) strcpy(e->fail, "io");

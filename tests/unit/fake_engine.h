@@ -12,6 +12,9 @@ enum { CONTEXT = 256, SLICE_MS = 2 };
 
 /* Whether what this prompt or target delays has to wait still. */
 bool fake_is_held(const char *text);
+/* Whether the database is read, as the targets have it. */
+bool fake_can_read(struct mal_engine *e, const struct mal_fact *facts, size_t n,
+                   struct mal_error *err);
 const json_t *fake_table(const struct mal_engine *e, int64_t version); /* in memory */
 
 /* The table of a stored version; *out owned. */

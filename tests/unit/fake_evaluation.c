@@ -1,6 +1,6 @@
 /* fake_evaluation.c - evaluations over the fake engine's tables. A prompt "hold:N" is not
- * measured before version N is live; a target "fail:numeric" or "fail:device" fails so.
- */
+ * measured before version N is live; a target "fail:numeric" or "fail:device" fails so,
+ * one "unread:N" N times for a damaged page. */
 #include <inttypes.h>
 #include <math.h>
 #include <poll.h>
@@ -41,7 +41,8 @@ bool mal_engine_evaluate(struct mal_engine *e, struct mal_store *store, int64_t 
                          void *tick_arg, struct mal_evaluation **out,
                          struct mal_error *err) {
     json_t *table = NULL;
-    if (!read_stored(store, version, &table, err)) return false;
+    if (!fake_can_read(e, facts, n, err) || !read_stored(store, version, &table, err))
+        return false;
     tick(tick_arg);
     struct mal_evaluation *ev = mal_calloc(1, sizeof *ev);
     *ev = (struct mal_evaluation){.e = e, .table = table, .facts = facts, .n = n};
