@@ -56,6 +56,8 @@ bool mal_backend_on_shortage(struct mal_backend *be, bool (*release)(void *arg),
  * NULL when there is not enough. */
 void *mal_backend_alloc_host(struct mal_backend *be, size_t bytes);
 void mal_backend_free_host(struct mal_backend *be, void *mem); /* takes NULL */
+/* Memory that is not of mal_backend_alloc_host() may change once upload has returned;
+ * what is downloaded is there after mal_backend_sync(). */
 void mal_backend_upload(struct mal_backend *be, void *dst, const void *host,
                         size_t bytes);
 void mal_backend_download(struct mal_backend *be, void *host, const void *src,
@@ -64,6 +66,9 @@ void mal_backend_copy(struct mal_backend *be, void *dst, const void *src, size_t
 void mal_backend_zero(struct mal_backend *be, void *dst, size_t bytes);
 /* Waits; false with the device's first error since it was created. */
 bool mal_backend_sync(struct mal_backend *be, struct mal_error *err) MAL_CHECK;
+/* A device that has failed gives no memory, either: that error of *err becomes the
+ * device's first. */
+void mal_backend_name_failure(const struct mal_backend *be, struct mal_error *err);
 size_t mal_backend_bytes(const struct mal_backend *be); /* allocated now */
 /* What could still be allocated, as far as that can be known; 0: it cannot. */
 size_t mal_backend_available(struct mal_backend *be);

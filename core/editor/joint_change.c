@@ -191,7 +191,7 @@ static void add_values(struct mal_joint *joint, double alpha, const float *x, in
                                                  .y = r});
 }
 
-/* r += alpha values of a text, module m's */
+/* r += alpha values of a text, module m's. Not waited for: a device is asked often. */
 static bool add_text_values(struct mal_joint_change *change,
                             const struct mal_joint_text *text, size_t m, double alpha,
                             const float *values, struct mal_error *err) {
@@ -203,9 +203,8 @@ static bool add_text_values(struct mal_joint_change *change,
     mal_backend_upload(joint->be, d, values + values_at(joint, &text->example, m), bytes);
     add_values(joint, alpha, d, rows, d_out,
                text->group->r[m] + first_row(joint, text, m) * d_out);
-    bool ok = mal_backend_sync(joint->be, err);
     mal_backend_free(joint->be, d);
-    return ok;
+    return true;
 }
 
 /* r += alpha U S, S being the live shift. */
@@ -445,6 +444,7 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
                                  err))
                 return false;
         }
+        if (!mal_backend_sync(joint->be, err)) return false;
         if (!pin && !add_keys(change, group, m, -1, &pace, err)) return false;
     }
     joint->whole = true;
@@ -593,6 +593,7 @@ bool mal_joint_set_values(struct mal_joint_change *change, size_t text,
             !add_text_values(change, t, m, 1, values, err))
             return false;
     }
+    if (!mal_backend_sync(change->joint->be, err)) return false;
     memcpy(t->values, values,
            mal_joint_n_values(change->joint, &t->example) * sizeof *values);
     return true;
