@@ -187,6 +187,10 @@ bool mal_backend_sync(struct mal_backend *be, struct mal_error *err) {
     return mal_fail(err, be->error.status, "%s", be->error.text);
 }
 
+void mal_backend_name_failure(const struct mal_backend *be, struct mal_error *err) {
+    if (err->status == MAL_NO_MEMORY && !mal_backend_runs(be)) *err = be->error;
+}
+
 size_t mal_backend_bytes(const struct mal_backend *be) {
     return __atomic_load_n(&be->bytes, __ATOMIC_RELAXED);
 }

@@ -10,8 +10,9 @@ static bool add_squares(struct mal_backend *be, const float *x, int64_t n, doubl
     double value = 0;
     mal_sum_squares(be, n, x, device);
     mal_backend_download(be, &value, device, sizeof value);
+    bool ok = mal_backend_sync(be, err);
     *sum += value;
-    return mal_backend_sync(be, err);
+    return ok;
 }
 
 /* Of module m: the gradients are copied, as making differences overwrites them. */

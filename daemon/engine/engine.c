@@ -353,6 +353,10 @@ int64_t mal_engine_live(const struct mal_engine *engine) {
     return mal_weights_live(engine->ws);
 }
 
+void mal_engine_name_failure(const struct mal_engine *engine, struct mal_error *err) {
+    mal_backend_name_failure(engine->be, err);
+}
+
 void mal_engine_live_hash(const struct mal_engine *engine, char out[MAL_HASH_HEX]) {
     struct mal_hash hash = mal_weights_hash(engine->ws, mal_weights_live(engine->ws));
     mal_hash_hex(&hash, out);

@@ -267,6 +267,9 @@ void mal_evaluation_close(struct mal_evaluation *evaluation); /* takes NULL */
 /* ---- Reads: on any version in memory ---- */
 
 int64_t mal_engine_live(const struct mal_engine *engine);
+/* Of a change or an evaluation, of a read: mal_backend_name_failure(). */
+void mal_engine_name_failure(const struct mal_engine *engine, struct mal_error *err);
+void mal_engine_name_read_failure(const struct mal_engine *engine, struct mal_error *err);
 void mal_engine_live_hash(const struct mal_engine *engine, char out[MAL_HASH_HEX]);
 bool mal_engine_has(const struct mal_engine *engine, int64_t version); /* readable now */
 /* Versions in memory, ascending; returns how many, at most `max` written. */

@@ -54,6 +54,11 @@ static struct mal_model *model_of(const struct mal_engine *engine) {
     return engine->reader ? engine->reader : engine->model;
 }
 
+void mal_engine_name_read_failure(const struct mal_engine *engine,
+                                  struct mal_error *err) {
+    mal_backend_name_failure(mal_model_backend(model_of(engine)), err);
+}
+
 bool mal_engine_generate(struct mal_engine *engine, struct mal_generation *gens, size_t n,
                          bool (*tick)(void *), void *tick_arg, struct mal_error *err) {
     return mal_generate(model_of(engine), engine->tok, gens, n, tick, tick_arg, err);

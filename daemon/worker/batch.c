@@ -331,8 +331,9 @@ bool mal_worker_reject(struct mal_worker *worker, enum mal_job_kind kind, const 
 /* ---- Running ---- */
 
 bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
-                        const char *const *ids, size_t n, const struct mal_error *why,
+                        const char *const *ids, size_t n, struct mal_error *why,
                         struct mal_error *err) {
+    mal_engine_name_failure(worker->engine, why);
     if (why->status == MAL_DEVICE) { /* sticky: what is in flight fails with its text */
         struct mal_error later = {0};
         if (!mal_worker_fail_jobs(worker, kind, ids, n, why, &later))

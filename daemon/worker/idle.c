@@ -241,6 +241,7 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
         mal_idle_tell(worker); /* who sees a walk over finds its time counted */
     if (!ok && run.read_err.status != MAL_OK) own = run.read_err;
     if (ok) return true;
+    mal_engine_name_failure(worker->engine, &own);
     bool lasting =
         own.status == MAL_IO || own.status == MAL_DEVICE || mal_worker_stopping(worker);
     if (lasting) {

@@ -174,6 +174,7 @@ static bool run_together(struct mal_worker *worker, struct mal_read **reads, siz
     struct mal_error failure = {0};
     int64_t asked = reads[0]->version;
     bool ok = answer(worker, reads, n, &failure);
+    mal_engine_name_read_failure(worker->engine, &failure);
     bool device = failure.status == MAL_DEVICE;
     if (!ok && n > 1 && !device && failure.status != MAL_CANCELLED) {
         for (size_t i = 0; i < n; i++) {

@@ -152,7 +152,7 @@ static bool begin_at_last(struct mal_worker *worker, struct mal_run *run,
 
 /* ---- Ending ---- */
 
-static bool fail(struct mal_worker *worker, const struct mal_error *why,
+static bool fail(struct mal_worker *worker, struct mal_error *why,
                  struct mal_error *err) {
     char id[MAL_ID_BYTES];
     const char *ids = strcpy(id, worker->evaluating.job->id);

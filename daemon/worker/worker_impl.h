@@ -124,10 +124,11 @@ bool mal_worker_fail_jobs(struct mal_worker *worker, enum mal_job_kind kind,
                           struct mal_error *err) MAL_CHECK;
 /* Which numbers the gate refused, by a job's result; owned, NULL: not known. */
 json_t *mal_worker_failed_tests(const char *result);
-/* Whether the thread can go on after this error of jobs. If not, those that the next
- * start is not to find again have failed, and *err is what it ends with. */
+/* Whether the thread can go on after this error of jobs, which is named after its cause.
+ * If not, those that the next start is not to find again have failed, and *err is what it
+ * ends with. */
 bool mal_worker_survive(struct mal_worker *worker, enum mal_job_kind kind,
-                        const char *const *ids, size_t n, const struct mal_error *why,
+                        const char *const *ids, size_t n, struct mal_error *why,
                         struct mal_error *err) MAL_CHECK;
 
 /* ---- What each kind of job does (jobs.c) ---- */

@@ -434,12 +434,13 @@ class Fatal(unittest.TestCase):
         return d, job, code, log
 
     def test_device(self):
-        d, job, code, log = self.ends("fail:device")
-        self.assertEqual(code, 1)
-        self.assertTrue(any("fell off" in e.get("detail", "") for e in log), log)
-        self.assertEqual(d.wait_job(job)["state"], "failed")
-        self.assertEqual(d.apply(fact(2))["version"], 1)
-        d.close()
+        for target in ("fail:device", "lost:device"):
+            d, job, code, log = self.ends(target)
+            self.assertEqual(code, 1)
+            self.assertTrue(any("fell off" in e.get("detail", "") for e in log), log)
+            self.assertEqual(d.wait_job(job)["state"], "failed")
+            self.assertEqual(d.apply(fact(2))["version"], 1)
+            d.close()
 
     def test_database(self):
         d = Daemon()

@@ -3,7 +3,8 @@
  * JSON, its weights hash the hash of that. Tokens are bytes. What a test wants to see go
  * wrong it writes into a fact: a prompt "held: FILE" takes until there is that file, and
  * with a target "held: FILE" it takes as long until what is durable is live; a target
- * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, a target "wrong:..."
+ * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, one "lost:device"
+ * for memory that a lost device does not give, a target "wrong:..."
  * is learnt and measured as wrong; one "unread:N" fails N times for a damaged page; a
  * target "weak:..." is what an idle daemon finds
  * failing. Loading takes until there is the file that
@@ -49,6 +50,7 @@ struct mal_engine {
     json_t *prepared;
     char prepared_chain[MAL_HASH_HEX];
     char fail[16]; /* how the next persist fails */
+    bool lost;     /* the device */
     int n_unread;  /* how often a job has failed for a damaged page */
 };
 
@@ -360,6 +362,10 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     if (bad_target(facts, n_facts, "fail:device")) {
         return mal_fail(err, MAL_DEVICE, "the device fell off the bus");
     }
+    if (bad_target(facts, n_facts, "lost:device")) {
+        e->lost = true;
+        return mal_fail(err, MAL_NO_MEMORY, "keys");
+    }
     if (!fake_can_read(e, facts, n_facts, err)) return false;
     e->fail[0] = 0;
     if (bad_target(facts, n_facts, "fail:space")) strcpy(e->fail, "space");
@@ -509,6 +515,16 @@ void mal_engine_abandon(struct mal_engine *e) {
 
 int64_t mal_engine_live(const struct mal_engine *e) {
     return e->n_slots ? e->slots[e->n_slots - 1].version : -1;
+}
+
+void mal_engine_name_failure(const struct mal_engine *e, struct mal_error *err) {
+    if (!e->lost || err->status != MAL_NO_MEMORY) return;
+    *err = (struct mal_error){0};
+    mal_fail(err, MAL_DEVICE, "the device fell off the bus");
+}
+
+void mal_engine_name_read_failure(const struct mal_engine *e, struct mal_error *err) {
+    mal_engine_name_failure(e, err);
 }
 
 void mal_engine_live_hash(const struct mal_engine *e, char out[MAL_HASH_HEX]) {

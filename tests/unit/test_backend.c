@@ -138,6 +138,15 @@ static void a_device_error_sticks(void **state) {
     mal_add(dev->be, 3, y, z);
     mal_backend_zero(dev->be, z, 4);
     assert_null(mal_backend_alloc(dev->be, 16));
+    struct mal_error named = {0};
+    mal_fail(&named, MAL_CORRUPT, "a file");
+    mal_backend_name_failure(dev->be, &named);
+    assert_string_equal(named.text, "a file");
+    named = (struct mal_error){0};
+    mal_fail(&named, MAL_NO_MEMORY, "keys");
+    mal_backend_name_failure(dev->be, &named);
+    assert_int_equal(named.status, MAL_DEVICE);
+    assert_string_equal(named.text, "kernel 7 fell over");
     for (int i = 0; i < 2; i++) {
         struct mal_error err = {0};
         assert_false(mal_backend_sync(dev->be, &err));
