@@ -241,40 +241,62 @@ bool mal_edit_rows_keys(struct mal_edit_rows *rows, struct mal_error *err) {
 
 /* ---- Running statistics ---- */
 
-static bool take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms, size_t m,
-                    int64_t row, int64_t n, double *device, double *host,
-                    struct mal_error *err) {
-    const struct mal_linear *lin = mal_model_edit(rows->model, m);
-    int64_t size = lin->d_in + lin->d_out;
-    mal_column_stats(rows->be, n, lin->d_in, lin->d_out, rows->u[m] + row * lin->d_in,
-                     lin->d_in, rows->g[m] + row * lin->d_out, lin->d_out, device,
-                     device + size);
-    mal_backend_download(rows->be, host, device, (size_t)(2 * size) * sizeof *host);
-    if (!mal_backend_sync(rows->be, err)) return false;
-    mal_normalizer_update(&norms[rows->editor->modules[m].shape], n, host, host + size);
-    return true;
+enum { TAKEN_BYTES = 8 << 20 }; /* of statistics that are waited for together */
+
+/* Statistics of micro-batches [first, end) into `device`, a part for each module of each.
+ */
+static void measure_micro(const struct mal_edit_rows *rows, size_t first, size_t end,
+                          double *device) {
+    for (size_t k = first; k < end; k++) {
+        for (size_t m = 0; m < rows->n_modules; m++) {
+            const struct mal_linear *lin = mal_model_edit(rows->model, m);
+            const int64_t *row = rows->micro_rows[lin->of_source] + k;
+            int64_t size = lin->d_in + lin->d_out;
+            mal_column_stats(rows->be, row[1] - row[0], lin->d_in, lin->d_out,
+                             rows->u[m] + row[0] * lin->d_in, lin->d_in,
+                             rows->g[m] + row[0] * lin->d_out, lin->d_out, device,
+                             device + size);
+            device += 2 * size;
+        }
+    }
 }
 
 /* Micro-batches outside, modules of the same shape inside (core/README.md "Numerics"). */
-bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
-                           struct mal_error *err) {
-    int64_t widest = 0;
-    for (size_t s = 0; s < rows->editor->n_shapes; s++) {
-        if (rows->editor->shapes[s].size > widest) widest = rows->editor->shapes[s].size;
-    }
-    size_t bytes = (size_t)(2 * widest) * sizeof(double);
-    double *device = mal_backend_alloc(rows->be, bytes), *host = mal_malloc(bytes);
-    bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");
-    for (size_t k = 0; ok && k < rows->n_micro; k++) {
-        for (size_t m = 0; ok && m < rows->n_modules; m++) {
-            const int64_t *starts =
-                rows->micro_rows[mal_model_edit(rows->model, m)->of_source];
-            ok = take_in(rows, norms, m, starts[k], starts[k + 1] - starts[k], device,
-                         host, err);
+static void take_in(const struct mal_edit_rows *rows, struct mal_normalizer *norms,
+                    size_t first, size_t end, const double *host) {
+    for (size_t k = first; k < end; k++) {
+        for (size_t m = 0; m < rows->n_modules; m++) {
+            const struct mal_linear *lin = mal_model_edit(rows->model, m);
+            const int64_t *row = rows->micro_rows[lin->of_source] + k;
+            int64_t size = lin->d_in + lin->d_out;
+            mal_normalizer_update(&norms[rows->editor->modules[m].shape], row[1] - row[0],
+                                  host, host + size);
+            host += 2 * size;
         }
     }
+}
+
+bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
+                           struct mal_error *err) {
+    size_t bytes = 0; /* of a micro-batch */
+    for (size_t m = 0; m < rows->n_modules; m++) {
+        const struct mal_linear *lin = mal_model_edit(rows->model, m);
+        bytes += 2 * (size_t)(lin->d_in + lin->d_out) * sizeof(double);
+    }
+    size_t together = bytes < TAKEN_BYTES ? TAKEN_BYTES / bytes : 1;
+    if (together > rows->n_micro) together = rows->n_micro;
+    double *device = mal_backend_alloc(rows->be, together * bytes),
+           *host = mal_backend_alloc_host(rows->be, together * bytes);
+    bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");
+    for (size_t k = 0; ok && k < rows->n_micro; k += together) {
+        size_t end = k + together < rows->n_micro ? k + together : rows->n_micro;
+        measure_micro(rows, k, end, device);
+        mal_backend_download(rows->be, host, device, (end - k) * bytes);
+        ok = mal_backend_sync(rows->be, err);
+        if (ok) take_in(rows, norms, k, end, host);
+    }
     mal_backend_free(rows->be, device);
-    mal_free(host);
+    mal_backend_free_host(rows->be, host);
     return ok;
 }
 

@@ -46,6 +46,7 @@ void mal_normalizer_update(struct mal_normalizer *norm, int64_t rows, const doub
     if (rows == 0) return;
     double n = (double)norm->n, b = (double)rows;
     double total = (double)(float)(n + b);
+#pragma omp parallel for schedule(static) if (norm->size > 4096)
     for (int64_t i = 0; i < norm->size; i++) {
         double delta = mean[i] - (double)norm->mean[i];
         /* The unbiased variance of one row is 0 / 0; the reference gets NaN there. */
