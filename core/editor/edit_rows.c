@@ -276,15 +276,26 @@ static void take_in(const struct mal_edit_rows *rows, struct mal_normalizer *nor
     }
 }
 
-bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
-                           struct mal_error *err) {
-    size_t bytes = 0; /* of a micro-batch */
-    for (size_t m = 0; m < rows->n_modules; m++) {
-        const struct mal_linear *lin = mal_model_edit(rows->model, m);
+/* Of a micro-batch. */
+static size_t statistics_bytes(struct mal_model *model) {
+    size_t bytes = 0;
+    for (size_t m = 0; m < mal_model_n_edits(model); m++) {
+        const struct mal_linear *lin = mal_model_edit(model, m);
         bytes += 2 * (size_t)(lin->d_in + lin->d_out) * sizeof(double);
     }
-    size_t together = bytes < TAKEN_BYTES ? TAKEN_BYTES / bytes : 1;
-    if (together > rows->n_micro) together = rows->n_micro;
+    return bytes;
+}
+
+size_t mal_edit_rows_taken_bytes(struct mal_model *model, size_t n_micro) {
+    size_t bytes = statistics_bytes(model);
+    size_t most = bytes < TAKEN_BYTES ? TAKEN_BYTES / bytes : 1;
+    return bytes * (n_micro < most ? n_micro : most);
+}
+
+bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
+                           struct mal_error *err) {
+    size_t bytes = statistics_bytes(rows->model);
+    size_t together = mal_edit_rows_taken_bytes(rows->model, rows->n_micro) / bytes;
     double *device = mal_backend_alloc(rows->be, together * bytes),
            *host = mal_backend_alloc_host(rows->be, together * bytes);
     bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");

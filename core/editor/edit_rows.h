@@ -77,6 +77,8 @@ bool mal_edit_rows_keys(struct mal_edit_rows *rows, struct mal_error *err) MAL_C
  * error they may have changed. */
 bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
                            struct mal_error *err) MAL_CHECK;
+/* The memory of the device that this takes meanwhile. */
+size_t mal_edit_rows_taken_bytes(struct mal_model *model, size_t n_micro);
 
 /* Frees the rows of one module. */
 void mal_edit_rows_drop(struct mal_edit_rows *rows, size_t module);

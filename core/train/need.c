@@ -158,7 +158,9 @@ bool mal_trainer_need(struct mal_model *model, const struct mal_editor *editor,
     size_t fewer = mal_train_tape_bytes(editor, smaller(rows, batch), batch, &fewer_keep);
     /* a step of fewer rows may keep what this one makes again */
     need.network += larger(tapes, fewer_keep ? fewer : KEPT_BYTES);
-    need.passes = pass_bytes(model, editor, data, n_edits);
+    size_t micro = (size_t)editor->micro_batch, n = (size_t)n_edits;
+    need.passes = pass_bytes(model, editor, data, n_edits) +
+                  mal_edit_rows_taken_bytes(model, (n + micro - 1) / micro);
     need.total =
         need.weights + need.network + need.rows + larger(need.passes, need.solves);
     *out = need;
