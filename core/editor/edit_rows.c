@@ -295,9 +295,10 @@ size_t mal_edit_rows_taken_bytes(struct mal_model *model, size_t n_micro) {
 bool mal_edit_rows_take_in(struct mal_edit_rows *rows, struct mal_normalizer *norms,
                            struct mal_error *err) {
     size_t bytes = statistics_bytes(rows->model);
-    size_t together = mal_edit_rows_taken_bytes(rows->model, rows->n_micro) / bytes;
-    double *device = mal_backend_alloc(rows->be, together * bytes),
-           *host = mal_backend_alloc_host(rows->be, together * bytes);
+    size_t taken = mal_edit_rows_taken_bytes(rows->model, rows->n_micro);
+    size_t together = taken / bytes;
+    double *device = mal_backend_alloc(rows->be, taken),
+           *host = mal_backend_alloc_host(rows->be, taken);
     bool ok = (device && host) || mal_fail(err, MAL_NO_MEMORY, "statistics");
     for (size_t k = 0; ok && k < rows->n_micro; k += together) {
         size_t end = k + together < rows->n_micro ? k + together : rows->n_micro;

@@ -38,9 +38,10 @@ static void name_part(struct mal_lora_part *part) {
     const char *name = part->module->name, *prefix = "";
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
         size_t n = strlen(prefixes[i].stored);
-        if (strncmp(part->module->name, prefixes[i].stored, n) != 0) continue;
+        if (strncmp(name, prefixes[i].stored, n) != 0) continue;
         prefix = prefixes[i].named;
-        name = part->module->name + n;
+        name += n;
+        break;
     }
     snprintf(part->name, sizeof part->name, "%s%s", prefix, name);
 }
