@@ -439,9 +439,9 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     joint->whole = pin;
     for (size_t m = 0; m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
-        for (size_t i = first_text; i < change->n_texts; i++) {
-            if (!add_text_values(change, &change->texts[i], m, -1, values[i - first_text],
-                                 err))
+        for (size_t i = 0; i < n; i++) {
+            if (values[i] && !add_text_values(change, &change->texts[first_text + i], m,
+                                              -1, values[i], err))
                 return false;
         }
         if (!mal_backend_sync(joint->be, err)) return false;

@@ -45,9 +45,9 @@ size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_exampl
 bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
                      const struct mal_example *texts, size_t n,
                      struct mal_error *err) MAL_CHECK;
-/* Texts of the system that give up their values (n, borrowed for the call): pinned texts
- * keep their keys, so that they get the origin's answers back; others leave the system.
- */
+/* Texts of the system that give up their values (n, borrowed for the call; NULL: zeros):
+ * pinned texts keep their keys, so that they get the origin's answers back; others leave
+ * the system. */
 bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
                       const float *const *values, size_t n, bool pin,
                       struct mal_error *err) MAL_CHECK;

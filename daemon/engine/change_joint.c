@@ -194,25 +194,6 @@ bool mal_joint_run_teach(struct mal_joint_run *run, struct mal_error *err) {
     return true;
 }
 
-/* What was pinned before is pinned no more, its held answers included. */
-static bool let_go(struct mal_joint_run *run, struct mal_error *err) {
-    const struct mal_fact_set *set = &run->removed;
-    size_t most = 0;
-    for (size_t t = 0; t < set->n_held; t++) {
-        size_t n = mal_joint_n_values(run->system, &set->held[t]);
-        if (n > most) most = n;
-    }
-    float *zeros = mal_calloc(most + 1, sizeof *zeros);
-    const float **values = mal_calloc(set->n_held + 1, sizeof *values);
-    bool ok = (zeros && values) || mal_fail(err, MAL_NO_MEMORY, "values");
-    for (size_t t = 0; ok && t < set->n_held; t++)
-        values[t] = zeros;
-    ok = ok && mal_joint_remove(run->solving, set->held, values, set->n_held, false, err);
-    mal_free(values);
-    mal_free(zeros);
-    return ok;
-}
-
 static bool check_not_added(const struct mal_joint_run *run, size_t i,
                             struct mal_error *err) {
     const struct mal_fact_set *set = &run->removed;
@@ -225,17 +206,21 @@ static bool check_not_added(const struct mal_joint_run *run, size_t i,
         set->facts[i].id);
 }
 
+/* What was pinned before leaves with what was held for it, in one go: all, or nothing. */
 static bool remove_texts(struct mal_joint_run *run, bool pin, struct mal_error *err) {
     struct mal_fact_set *set = &run->removed;
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
-    const float **values = mal_calloc(set->n_texts + 1, sizeof *values);
-    bool ok = values || mal_fail(err, MAL_NO_MEMORY, "values");
+    size_t n = set->n_texts + (pin ? 0 : set->n_held);
+    struct mal_example *texts = mal_fact_set_all(set, err);
+    const float **values = mal_calloc(n + 1, sizeof *values);
+    bool ok = texts && (values || mal_fail(err, MAL_NO_MEMORY, "values"));
     for (size_t i = 0; ok && i < set->n; i++)
         ok = check_not_added(run, i, err) && mal_fact_set_load(set, i, &source, err);
     for (size_t t = 0; ok && t < set->n_texts; t++)
         values[t] = mal_fact_set_values(set, run->system, t);
-    ok = ok && mal_joint_remove(run->solving, set->texts, values, set->n_texts, pin, err);
+    ok = ok && mal_joint_remove(run->solving, texts, values, n, pin, err);
     mal_free(values);
+    mal_free(texts);
     return ok;
 }
 
@@ -245,10 +230,8 @@ bool mal_joint_run_remove(struct mal_joint_run *run, bool pin, struct mal_error 
     mal_weights_use(engine->ws, 0);
     if (!mal_members_reserve(&engine->members, set->n, err) ||
         !mal_fact_set_hold(set, engine->model, engine->tok, pin, run->progress, err) ||
-        !remove_texts(run, pin, err))
-        return false;
-    if (!(pin ? mal_joint_hold(run->solving, set->held, set->n_held, err)
-              : let_go(run, err)))
+        !remove_texts(run, pin, err) ||
+        (pin && !mal_joint_hold(run->solving, set->held, set->n_held, err)))
         return false;
     for (size_t i = 0; i < set->n; i++) {
         mal_members_note(&engine->members, set->of[i].seq, set->of[i].pinned, false);
