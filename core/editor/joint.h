@@ -48,4 +48,11 @@ bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examp
 /* False after an error amid a change of A: it is only to be destroyed. */
 bool mal_joint_is_whole(const struct mal_joint *joint);
 
+/* Whether a change finds every factor made, with half of its room left for rows that
+ * join; those that share their memory are made in each change anyway. */
+bool mal_joint_is_ready(const struct mal_joint *joint);
+/* Makes one that is not. Given up at any time, it only stays so. */
+bool mal_joint_make_ready(struct mal_joint *joint, const struct mal_progress *progress,
+                          struct mal_error *err) MAL_CHECK;
+
 #endif

@@ -116,6 +116,37 @@ bool mal_joint_factor(struct mal_joint *joint, size_t m, const struct mal_pace *
            factorise(joint, m, pace, err);
 }
 
+/* ---- Before they are asked for ---- */
+
+static bool shares(const struct mal_joint *joint, size_t m) {
+    return m >= joint->n_factors || m + joint->n_factors < joint->n_modules;
+}
+
+/* The first module whose factor is not ready; n_modules: none. */
+static size_t find_unready(const struct mal_joint *joint) {
+    for (size_t m = 0; m < joint->n_modules; m++) {
+        const struct mal_joint_factor *factor = factor_of(joint, m);
+        bool made = factor->module == (int64_t)m;
+        if (!shares(joint, m) &&
+            (!made || 2 * factor->n > mal_joint_room(order(joint, m))))
+            return m;
+    }
+    return joint->n_modules;
+}
+
+bool mal_joint_is_ready(const struct mal_joint *joint) {
+    return find_unready(joint) == joint->n_modules;
+}
+
+bool mal_joint_make_ready(struct mal_joint *joint, const struct mal_progress *progress,
+                          struct mal_error *err) {
+    size_t m = find_unready(joint);
+    struct mal_joint_ticker ticker = mal_joint_ticker(joint, progress, MAL_STAGE_SOLVE);
+    struct mal_pace pace = mal_joint_pace(joint, &ticker);
+    ticker.done = (int64_t)m;
+    return m == joint->n_modules || factorise(joint, m, &pace, err);
+}
+
 /* ---- Solving ---- */
 
 struct buffers {

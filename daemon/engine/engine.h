@@ -213,6 +213,14 @@ void mal_scrubbed_finish(struct mal_scrubbed *scrubbed); /* also after a failure
 bool mal_engine_scrub(struct mal_engine *engine, struct mal_store *store, int64_t after,
                       bool (*tick)(void *), void *tick_arg, struct mal_scrubbed *out,
                       struct mal_error *err) MAL_CHECK;
+/* Whether the next change of the live facts finds their system in step, and its factors
+ * made, with room for rows that join. */
+bool mal_engine_is_ready(const struct mal_engine *engine);
+/* A step towards it; one that is cut off has done no harm, but amid MAL_STAGE_GRAM all of
+ * the system is made anew. */
+bool mal_engine_make_ready(struct mal_engine *engine, struct mal_store *store,
+                           const struct mal_progress *progress,
+                           struct mal_error *err) MAL_CHECK;
 /* Bytes of the joint system, 0: it is not made yet; facts in it; whether those are the
  * live version's. */
 void mal_engine_joint_size(const struct mal_engine *engine, size_t *bytes,

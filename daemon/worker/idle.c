@@ -1,6 +1,6 @@
-/* idle.c - what a daemon does that nobody asks: it looks at the live facts in turn, once
- * in each version, writes down what they are, repairs those that fail, and
- * consolidates a long history. */
+/* idle.c - what a daemon does that nobody asks: it gets ready for the next change, looks
+ * at the live facts in turn, once in each version, writes down what they are, repairs
+ * those that fail, and consolidates a long history. */
 #include <jansson.h>
 #include <string.h>
 
@@ -27,18 +27,67 @@ void mal_idle_tell(struct mal_worker *worker) {
                                                     .passes = idle->passes});
 }
 
-bool mal_idle_pending(struct mal_worker *worker) {
+static bool is_unready(const struct mal_worker *worker) {
+    return worker->idle.unready != mal_engine_live(worker->engine) &&
+           !mal_engine_is_ready(worker->engine);
+}
+
+static bool is_to_walk(const struct mal_worker *worker) {
     const struct mal_idle *idle = &worker->idle;
+    return worker->o.scrub &&
+           (idle->version != mal_engine_live(worker->engine) || !idle->walked);
+}
+
+bool mal_idle_pending(struct mal_worker *worker) {
     int64_t live = mal_engine_live(worker->engine);
     if (!tells_facts(worker) || live == 0) return false;
-    bool walk = worker->o.scrub && (idle->version != live || !idle->walked);
-    return walk || (worker->o.consolidate_after > 0 && idle->consolidated != live);
+    return is_unready(worker) || is_to_walk(worker) ||
+           (worker->o.consolidate_after > 0 && worker->idle.consolidated != live);
 }
 
 static bool tick(void *arg) {
     struct mal_run *run = arg;
     return mal_worker_serve_reads(run->worker, &run->read_err) &&
            !mal_worker_stopping(run->worker);
+}
+
+/* ---- Getting ready ---- */
+
+/* A change of facts that comes meanwhile would have to do the same. */
+static bool others_wait(struct mal_worker *worker) {
+    pthread_mutex_lock(&worker->lock);
+    const struct mal_queued_job *job = worker->jobs;
+    bool wait = worker->evaluations ||
+                (job && job->kind != MAL_JOB_EDIT && job->kind != MAL_JOB_RETRACTION);
+    pthread_mutex_unlock(&worker->lock);
+    return wait;
+}
+
+/* Of keys that are half in the system all would be measured again. */
+static bool ready_tick(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    struct mal_run *run = arg;
+    return mal_worker_share(run->worker, &run->read_err) &&
+           !mal_worker_stopping(run->worker) &&
+           (stage == MAL_STAGE_GRAM || !others_wait(run->worker));
+}
+
+static bool get_ready(struct mal_worker *worker, struct mal_run *run,
+                      struct mal_error *err) {
+    struct mal_progress progress = mal_run_progress(run);
+    struct mal_error own = {0};
+    bool otherwise;
+    if (!mal_engine_solved_otherwise(worker->engine, worker->store, &otherwise, err))
+        return false;
+    if (otherwise) { /* the next change begins anew */
+        worker->idle.unready = mal_engine_live(worker->engine);
+        return true;
+    }
+    progress.tick = ready_tick;
+    bool ok = mal_engine_make_ready(worker->engine, worker->store, &progress, &own);
+    mal_worker_tell_joint(worker);
+    if (ok || (own.status == MAL_CANCELLED && others_wait(worker))) return true;
+    *err = own;
+    return false;
 }
 
 /* ---- Walking ---- */
@@ -232,10 +281,11 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
     struct mal_run run = {.worker = worker};
     struct mal_error own = {0};
     struct mal_idle *idle = &worker->idle;
-    bool walks = worker->o.scrub &&
-                 (idle->version != mal_engine_live(worker->engine) || !idle->walked);
+    bool readies = is_unready(worker), walks = !readies && is_to_walk(worker);
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_SCRUB);
-    bool ok = walks ? walk(worker, &run, &own) : consolidate(worker, &run, &own);
+    bool ok = readies ? get_ready(worker, &run, &own)
+              : walks ? walk(worker, &run, &own)
+                      : consolidate(worker, &run, &own);
     (void)mal_worker_turn(worker, before);
     if (ok && walks)
         mal_idle_tell(worker); /* who sees a walk over finds its time counted */
@@ -250,7 +300,12 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
     }
     mal_log("warning", "idle work failed", "{s:s}", "detail", own.text);
     mal_worker_tell_error(worker, &own);
-    idle->walked = true; /* in this version, that is all */
-    idle->version = idle->consolidated = mal_engine_live(worker->engine);
+    int64_t live = mal_engine_live(worker->engine); /* in this version, that is all */
+    if (readies) {
+        idle->unready = live;
+    } else {
+        idle->walked = true;
+        idle->version = idle->consolidated = live;
+    }
     return true;
 }

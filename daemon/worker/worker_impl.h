@@ -22,6 +22,7 @@ struct mal_idle {
     int64_t wrong_then, failing_then; /* and how many were so before it */
     int64_t consolidated;             /* version at which that was thought of last */
     int64_t refused;                  /* version at which it measured worse */
+    int64_t unready; /* version in which nothing is made ready for a change */
 };
 
 /* An evaluation that has begun. */

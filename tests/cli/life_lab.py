@@ -94,6 +94,11 @@ class Life(Serving):
         d.start()
         self.assertEqual(report["versions"], d.get("/v1/status").json["counts"]["versions"])
 
+    def in_step(self, d, n):
+        """An idle daemon brings its system, of n facts, to the live version."""
+        joint = self.await_status(d, lambda s: not s["joint"]["stale"])["joint"]
+        self.assertEqual(joint["facts"], n)
+
     def await_status(self, d, done):
         """The status once it says what is waited for."""
         def look():

@@ -440,6 +440,15 @@ bool mal_engine_scrub(struct mal_engine *e, struct mal_store *store, int64_t aft
 
 void mal_scrubbed_finish(struct mal_scrubbed *scrubbed) {}
 
+bool mal_engine_is_ready(const struct mal_engine *e) {
+    return true;
+}
+
+bool mal_engine_make_ready(struct mal_engine *e, struct mal_store *store,
+                           const struct mal_progress *progress, struct mal_error *err) {
+    return mal_fail(err, MAL_INVALID, "it is ready");
+}
+
 void mal_engine_joint_size(const struct mal_engine *e, size_t *bytes, size_t *n_facts,
                            bool *in_step) {
     *bytes = *n_facts = 0;

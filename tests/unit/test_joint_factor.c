@@ -189,12 +189,45 @@ static void given_up_while_a_catches_up(void **state) {
     close_joint(joint);
 }
 
+static bool cut_off(void *arg, enum mal_stage stage, int64_t done, int64_t total) {
+    return false;
+}
+
+/* A factor is ready while half of its room is left. */
+static void made_before_it_is_asked_for(void **state) {
+    struct mal_joint *joint = open_joint();
+    struct mal_error err = {0};
+    struct mal_progress progress = {.tick = cut_off};
+    add(joint, 30, 1, 1);
+    assert_false(mal_joint_is_ready(joint));
+    assert_ok(mal_joint_make_ready(joint, NULL, &err), &err);
+    assert_true(mal_joint_is_ready(joint));
+    int64_t first = joint->factors[0].made;
+    assert_ok(mal_joint_make_ready(joint, NULL, &err), &err);
+    add(joint, D_IN / 16 / 2, 2, 1);
+    assert_true(mal_joint_is_ready(joint));
+    solve(joint);
+    assert_int_equal(joint->factors[0].made, first);
+    add(joint, 1, 3, 1);
+    assert_false(mal_joint_is_ready(joint));
+    assert_false(mal_joint_make_ready(joint, &progress, &err));
+    assert_error(&err, MAL_CANCELLED, "cancelled");
+    assert_false(mal_joint_is_ready(joint));
+    solve(joint);
+    assert_ok(mal_joint_make_ready(joint, NULL, &err), &err);
+    assert_int_equal(joint->factors[0].n, 0);
+    assert_true(mal_joint_is_ready(joint));
+    solve(joint);
+    close_joint(joint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_rows_join),
         cmocka_unit_test(what_joined_is_half_solved),
         cmocka_unit_test(the_factor_is_up_to_date),
         cmocka_unit_test(given_up_while_a_catches_up),
+        cmocka_unit_test(made_before_it_is_asked_for),
     };
     return cmocka_run_group_tests_name("joint_factor", tests, NULL, NULL);
 }
