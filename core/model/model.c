@@ -104,7 +104,7 @@ bool mal_model_open(struct mal_model **out, const char *dir, struct mal_backend 
     if (!model) return mal_fail(err, MAL_NO_MEMORY, "model");
     model->be = be;
     model->scratch.be = be;
-    model->head_bytes = 64 << 20;
+    model->head_bytes = (64 << 20) * mal_backend_breadth(be);
     if (!describe(model, dir, err)) goto fail;
     if (!mal_load_weights(model, err)) goto fail;
     if (model->arch->derive && !model->arch->derive(model, err)) goto fail;
