@@ -23,18 +23,32 @@ struct command_line {
     bool help, help_json;
 };
 
+/* What was told since begin(). */
+static bool refused, no_memory;
+
+static void begin(void) {
+    refused = no_memory = false;
+}
+
+/* Whether nothing was wrong; else the exit code. */
+static bool end(const struct mal_option_set *set, int *out_exit) {
+    if (no_memory) *out_exit = 1;
+    if (no_memory || !refused) return !no_memory;
+    fprintf(stderr, "See 'malmend %s --help'.\n", set->command);
+    *out_exit = 2;
+    return false;
+}
+
 bool mal_options_refuse(const struct mal_option_set *set, const char *format, ...) {
     char text[1024];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    fprintf(stderr, "malmend %s: %s\nSee 'malmend %s --help'.\n", set->command,
-            mal_text_line(text), set->command);
+    fprintf(stderr, "malmend %s: %s\n", set->command, mal_text_line(text));
+    refused = true;
     return false;
 }
-
-static bool no_memory;
 
 bool mal_options_no_memory(const struct mal_option_set *set) {
     fprintf(stderr, "malmend %s: options: out of memory\n", set->command);
@@ -157,25 +171,21 @@ static bool read_command_line(struct command_line *line) {
     return true;
 }
 
-/* Defaults where nothing was said, then texts become values. */
-static bool set_values(const struct mal_option_set *set, const struct mal_given *given,
-                       void *values) {
-    for (size_t i = 0; set->options[i].name; i++) {
-        const struct mal_option *option = &set->options[i];
-        const char *text = given[i].text ? given[i].text : option->fallback;
-        const char *source = given[i].text ? given[i].source : option->name;
-        if (text) {
-            if (!mal_option_set_value(set, option, text, source, values)) return false;
-        } else if (option->required && option->positional) {
-            return mal_options_refuse(set, "%s is required", option->metavar);
-        } else if (option->required) {
-            return mal_options_refuse(set, "--%s %s is required", option->name,
-                                      option->metavar);
-        } else {
-            mal_option_clear_value(option, values);
-        }
+/* The default where nothing was said; a text becomes a value. */
+static void set_value(const struct mal_option_set *set, const struct mal_option *option,
+                      const struct mal_given *given, void *values) {
+    const char *text = given->text ? given->text : option->fallback;
+    const char *source = given->text ? given->source : option->name;
+    if (given->refused) return;
+    if (text) {
+        mal_option_set_value(set, option, text, source, values);
+    } else if (option->required && option->positional) {
+        mal_options_refuse(set, "%s is required", option->metavar);
+    } else if (option->required) {
+        mal_options_refuse(set, "--%s %s is required", option->name, option->metavar);
+    } else {
+        mal_option_clear_value(option, values);
     }
-    return true;
 }
 
 bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char **argv,
@@ -183,8 +193,7 @@ bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char 
     size_t n = mal_options_count(set);
     struct command_line line = {.set = set, .argc = argc, .argv = argv};
     bool ok = false;
-    *out_exit = 2;
-    no_memory = false;
+    begin();
     line.given = mal_calloc(n + 1, sizeof *line.given);
     if (!line.given) {
         mal_options_no_memory(set);
@@ -205,14 +214,16 @@ bool mal_options_parse_origins(const struct mal_option_set *set, int argc, char 
         const char *path = line.config ? line.config : getenv("MALMEND_CONFIG");
         if (path && *path && !mal_options_from_file(set, path, line.given)) goto end;
     }
-    ok = set_values(set, line.given, values);
+    for (size_t i = 0; i < n && !no_memory; i++)
+        set_value(set, &set->options[i], &line.given[i], values);
+    ok = !refused && !no_memory;
     if (ok && out_origins) {
         *out_origins = mal_options_origins(set, line.given);
         ok = *out_origins || mal_options_no_memory(set);
     }
 
 end:
-    if (no_memory) *out_exit = 1;
+    ok = end(set, out_exit) && ok;
     for (size_t i = 0; line.given && i < n; i++)
         mal_free(line.given[i].text);
     mal_free(line.given);
@@ -233,26 +244,29 @@ static const char *source_of(const struct mal_option *option, const json_t *orig
 
 bool mal_options_check(const struct mal_option_set *set, const void *values,
                        const json_t *origins, int *out_exit) {
-    *out_exit = 2;
-    for (size_t i = 0; set->options[i].name; i++) {
+    begin();
+    for (size_t i = 0; set->options[i].name && !no_memory; i++) {
         const struct mal_option *option = &set->options[i];
         struct mal_error err = {0};
         char room[72];
         if (!option->check) continue;
         const char *text = *(char *const *)((const char *)values + option->offset);
         if (!text || option->check(text, &err)) continue;
-        if (err.status != MAL_NO_MEMORY)
-            return mal_options_refuse(set, "%s: %s", source_of(option, origins, room),
-                                      err.text);
-        *out_exit = 1;
-        return mal_options_no_memory(set);
+        if (err.status == MAL_NO_MEMORY)
+            mal_options_no_memory(set);
+        else
+            mal_options_refuse(set, "%s: %s", source_of(option, origins, room), err.text);
     }
-    return true;
+    return end(set, out_exit);
 }
 
 int mal_options_misused(const struct mal_option_set *set, const struct mal_error *err) {
+    int code = 0;
+    begin();
     mal_options_refuse(set, "%s", err->text);
-    return err->status == MAL_NO_MEMORY ? 1 : 2;
+    no_memory = err->status == MAL_NO_MEMORY;
+    (void)end(set, &code);
+    return code;
 }
 
 bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,

@@ -58,7 +58,7 @@ struct mal_option_set {
 
 /* Fills `values` (the command's struct, zeroed) from argv, where argv[0] is the command's
  * name. False: the command returns *out_exit, after `--help` was printed (0) or a message
- * that names the option (2). Either way `values` is to be finished by
+ * for each thing that is wrong (2). Either way `values` is to be finished by
  * mal_options_finish(). */
 bool mal_options_parse(const struct mal_option_set *set, int argc, char **argv,
                        void *values, int *out_exit);

@@ -7,10 +7,12 @@
 /* What was said about an option, and where, before it is made a value. */
 struct mal_given {
     char *text;       /* owned; NULL: nothing yet */
+    bool refused;     /* something that is no such text, and that was told */
     char source[320]; /* "--max-queue", "MALMEND_MAX_QUEUE", "FILE: max_queue" */
 };
 
-/* Prints "malmend serve: ..." and where to read on, to stderr; returns false. */
+/* Prints "malmend serve: ..." to stderr; returns false. Where to read on is told in the
+ * end: all that is wrong is told before. */
 bool mal_options_refuse(const struct mal_option_set *set, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
@@ -19,7 +21,8 @@ bool mal_options_no_memory(const struct mal_option_set *set);
 
 size_t mal_options_count(const struct mal_option_set *set);
 
-/* Fill what is still empty in `given`, which runs along the table. */
+/* Fill what is still empty in `given`, which runs along the table. False: there is no use
+ * in looking further; of a file's members each that is wrong is only marked and told. */
 bool mal_options_from_environment(const struct mal_option_set *set,
                                   struct mal_given *given);
 bool mal_options_from_file(const struct mal_option_set *set, const char *path,

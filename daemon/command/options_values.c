@@ -235,50 +235,45 @@ static const char *json_type_of(const struct mal_option *option) {
     return "";
 }
 
-static bool take_member(const struct mal_option_set *set, const char *path,
+static void take_member(const struct mal_option_set *set, const char *path,
                         const char *key, const json_t *value, struct mal_given *given) {
     for (size_t i = 0; set->options[i].name; i++) {
         char name[64];
         mal_option_spell(set->options[i].name, "", false, name, sizeof name);
         if (strcmp(name, key) != 0 || set->options[i].here_only) continue;
-        if (json_is_null(value) || given[i].text) return true;
+        if (json_is_null(value) || given[i].text) return;
         char number[NUMBER_BYTES];
         const char *text = member_text(&set->options[i], value, number);
         if (!text) {
-            return mal_options_refuse(set, "%s: '%s' must be %s", path, key,
-                                      json_type_of(&set->options[i]));
+            given[i].refused = true;
+            mal_options_refuse(set, "%s: '%s' must be %s", path, key,
+                               json_type_of(&set->options[i]));
+            return;
         }
         given[i].text = mal_strdup(text);
-        if (!given[i].text) return mal_options_no_memory(set);
+        if (!given[i].text) mal_options_no_memory(set);
         snprintf(given[i].source, sizeof given[i].source, "%s: '%s'", path, key);
-        return true;
+        return;
     }
-    return mal_options_refuse(set, "%s: there is no option '%s'", path, key);
+    mal_options_refuse(set, "%s: there is no option '%s'", path, key);
 }
 
 bool mal_options_from_file(const struct mal_option_set *set, const char *path,
                            struct mal_given *given) {
     struct mal_error err = {0};
     json_t *root = NULL;
-    bool ok = true;
+    bool ok;
     if (!mal_json_load(&root, path, &err)) {
         return err.status == MAL_NO_MEMORY
                    ? mal_options_no_memory(set)
                    : mal_options_refuse(set, "--config: %s", err.text);
     }
-    if (!json_is_object(root)) {
-        ok = mal_options_refuse(set, "--config: %s must hold one JSON object", path);
-    }
+    ok = json_is_object(root) ||
+         mal_options_refuse(set, "--config: %s must hold one JSON object", path);
     const char *key;
     json_t *value;
-    if (ok) {
-        json_object_foreach (root, key, value) {
-            if (!take_member(set, path, key, value, given)) {
-                ok = false;
-                break;
-            }
-        }
-    }
+    json_object_foreach (root, key, value)
+        take_member(set, path, key, value, given);
     json_decref(root);
     return ok;
 }

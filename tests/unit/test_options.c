@@ -295,6 +295,28 @@ static void test_precedence(void **state) {
     expect(&configurable, words, 2, path);
 }
 
+/* Whoever puts one thing right need not find the next one after it. */
+static void test_all_that_is_wrong(void **state) {
+    static const char *const says[] = {"there is no option 'modle'",
+                                       "'max_queue': 0 is out of range",
+                                       "'update' must be a string"};
+    char path[] = "/tmp/test-options-XXXXXX", words[256];
+    close(mkstemp(path));
+    snprintf(words, sizeof words, "--config|%s", path);
+    write_file(path, "{\"modle\":\"m\",\"model\":\"m\",\"max_queue\":0,\"update\":7}");
+    for (size_t i = 0; i < sizeof says / sizeof *says; i++)
+        expect(&configurable, words, 2, says[i]);
+    write_file(path, "{\"model\":7}");
+    struct values v;
+    struct capture out, errors;
+    assert_int_equal(parse(&configurable, words, &v, &out, &errors), 2);
+    assert_null(strstr(errors.text, "is required")); /* it was given */
+    const char *see = strstr(errors.text, "See ");
+    assert_true(see && !strstr(see + 1, "See "));
+    mal_options_finish(&configurable, &v);
+    remove(path);
+}
+
 static void test_out_of_memory(void **state) {
     struct values v;
     struct capture out, errors;
@@ -350,7 +372,7 @@ int main(void) {
         cmocka_unit_test(test_refusals),      cmocka_unit_test(test_values),
         cmocka_unit_test(test_help),          cmocka_unit_test(test_precedence),
         cmocka_unit_test(test_out_of_memory), cmocka_unit_test(test_bar),
-        cmocka_unit_test(test_nearest),
+        cmocka_unit_test(test_nearest),       cmocka_unit_test(test_all_that_is_wrong),
     };
     return cmocka_run_group_tests_name("options", tests, NULL, NULL);
 }
