@@ -5,7 +5,7 @@
 
 #include "store_fixture.h"
 
-enum { BLOB_BYTES = 90 << 20, N_FACTS = 3 };
+enum { BLOB_BYTES = 72 << 20, N_FACTS = 3 };
 
 /* ---- What the disk would have ---- */
 
