@@ -157,7 +157,7 @@ static void test_leaving(void **state) {
 
 /* ---- Side by side ---- */
 
-enum { VERSIONS = 16 };
+enum { VERSIONS = 6 };
 
 struct reading {
     struct mal_weights_state *ws;
