@@ -217,7 +217,7 @@ class Train(Lab):
 
     def test_interrupted_in_a_validation(self):
         """It is made when the run goes on: not left out, nor the step before it taken twice."""
-        args = ["--steps", 5, "--valid", self.few(HELDOUT, 320), "--valid-every", 1, "--patience", 0]
+        args = ["--steps", 5, "--valid", self.few(HELDOUT, 160), "--valid-every", 1, "--patience", 0]
         whole, lines = self.whole(*args)
         out, seen, step = self.validating(*args)
         best, state = out.read_bytes(), Path(f"{out}.state").read_bytes()
