@@ -33,11 +33,11 @@ static struct {
     int n, n_empty;   /* calls, and those that found nothing left to copy */
     int n_commits;
     int n_anew, pages; /* how often the log was begun anew; its length before */
-    bool slow;
-    int bad_sync; /* with which the next sync fails; 0: it does not */
+    _Atomic bool slow; /* the copier looks, too */
+    int bad_sync;      /* with which the next sync fails; 0: it does not */
 } seen;
 
-static int sync_errno;
+static _Atomic int sync_errno;
 
 int fdatasync(int fd) {
     if (!sync_errno) return (int)syscall(SYS_fdatasync, fd);
