@@ -25,7 +25,7 @@ class Lines(Case):
 
     def open(self, *headers, d=None):
         d = d or self.d
-        connection = d.connect(60)
+        connection = d.connect()
         connection.connect()
         head = ["POST /v1/edits HTTP/1.1", "Host: localhost", "Content-Type: application/x-ndjson",
                 *headers]
@@ -59,7 +59,7 @@ class Lines(Case):
 
     def post(self, body, headers=None, d=None):
         headers = {"Content-Type": "application/x-ndjson", **(headers or {})}
-        return (d or self.d).call("POST", "/v1/edits", body, headers, timeout=60)
+        return (d or self.d).call("POST", "/v1/edits", body, headers)
 
     def nothing_queued(self, d=None):
         d = d or self.d
