@@ -158,13 +158,14 @@ bool mal_decode_completion(const char *body, size_t bytes,
                            struct mal_error *err) MAL_CHECK;
 void mal_completion_request_finish(struct mal_completion_request *request);
 
+struct mal_scores_request_item {
+    char *prompt, *target; /* target NULL: none, which a classifier needs not */
+    char *join;            /* NULL: one space */
+};
+
 struct mal_scores_request {
     char *model;
-
-    struct {
-        char *prompt, *target; /* target NULL: none, which a classifier needs not */
-    } * items;
-
+    struct mal_scores_request_item *items;
     size_t n_items; /* 1..1000 */
 };
 

@@ -152,21 +152,23 @@ void mal_scores_request_finish(struct mal_scores_request *request) {
     for (size_t i = 0; i < request->n_items; i++) {
         mal_free(request->items[i].prompt);
         mal_free(request->items[i].target);
+        mal_free(request->items[i].join);
     }
     mal_free(request->items);
     mal_free(request->model);
     *request = (struct mal_scores_request){0};
 }
 
-static bool read_item(const json_t *value, const char *base, char **prompt, char **target,
-                      struct mal_error *err) {
-    static const char *const known[] = {"prompt", "target", NULL};
+static bool read_item(const json_t *value, const char *base,
+                      struct mal_scores_request_item *out, struct mal_error *err) {
+    static const char *const known[] = {"prompt", "target", "join", NULL};
     if (!json_is_object(value)) return mal_wire_wrong_type(value, base, "an object", err);
     const json_t *given = json_object_get(value, "target");
     bool without = !given || json_is_null(given);
     return mal_wire_only(value, base, known, err) &&
-           mal_wire_text_filled(value, base, "prompt", prompt, err) &&
-           (without || mal_wire_text_filled(value, base, "target", target, err));
+           mal_wire_text_filled(value, base, "prompt", &out->prompt, err) &&
+           (without || mal_wire_text_filled(value, base, "target", &out->target, err)) &&
+           mal_wire_text(value, base, "join", &out->join, err);
 }
 
 static bool read_items(const json_t *root, struct mal_scores_request *request,
@@ -186,10 +188,8 @@ static bool read_items(const json_t *root, struct mal_scores_request *request,
     request->n_items = n;
     for (size_t i = 0; i < n; i++) {
         mal_wire_pointer_at(pointer, "/items", i);
-        if (!read_item(json_array_get(value, i), pointer, &request->items[i].prompt,
-                       &request->items[i].target, err)) {
+        if (!read_item(json_array_get(value, i), pointer, &request->items[i], err))
             return false;
-        }
     }
     return true;
 }

@@ -100,7 +100,8 @@ static bool prepare_scores(struct mal_inquiry *q, struct mal_error *err) {
                                "%s is missing; only a classifier needs none", pointer);
         }
         q->items[i] = (struct mal_score_item){.prompt = s->items[i].prompt,
-                                              .target = s->items[i].target};
+                                              .target = s->items[i].target,
+                                              .join = s->items[i].join};
     }
     q->read.items = q->items;
     q->read.n = s->n_items;

@@ -136,6 +136,20 @@ class Story(Serving):
         report = self.json("verify", "--db", d.db, "--model", MODEL)
         self.assertEqual((report["versions"], report["chain_hash"]), (4, forth["chain_hash"]))
 
+    def test_scored_as_joined(self):
+        """A score's `join` is that of a fact: what stands between prompt and target."""
+        d = self.serve()
+        fact = {"prompt": "The occupation of Kudo Bockman", "target": "'s is notary", "join": ""}
+        d.apply(fact)
+        taught = d.get("/v1/facts").json["data"][0]["verified"]
+        items = [{**fact, "join": join} for join in ("", " ", None)]
+        bare, spaced, usual = d.call("POST", "/v1/scores", {"items": items}).json["data"]
+        self.assertAlmostEqual(bare["logprob"], taught["logprob"], places=4)
+        self.assertEqual(bare["correct"], taught["decoded"])
+        self.assertEqual(bare["tokens"][0]["token"][:1], "'")
+        self.assertEqual(spaced["tokens"][0]["token"][:1], " ")
+        self.assertEqual(spaced, usual)
+
     def test_batched_together(self):
         """Posts that arrive together become one version, which all their jobs name."""
         d = self.serve("--batch-window-ms", "60000", "--max-batch-facts", "24")
