@@ -65,7 +65,8 @@ void mal_http_event_stream(struct mal_request *req, const struct mal_stream *str
 
 bool mal_http_is_known(const struct mal_request *req, const char *etag) {
     const char *known = mal_request_header(req, "If-None-Match");
-    return known && (!strcmp(known, "*") || strstr(known, etag));
+    const char *tag = strchr(etag, '"'); /* without its weak mark */
+    return known && (!strcmp(known, "*") || strstr(known, tag));
 }
 
 /* `what` says where the text was. A number that int64_t cannot hold counts as the largest

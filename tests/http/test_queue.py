@@ -103,6 +103,9 @@ class Waiting(Case):
         self.assertEqual((same.status, same.body, same.headers["ETag"]), (304, b"", tag))
         same = self.d.call("GET", f"/v1/jobs/{job}?wait=30", headers=known, timeout=AT_ONCE)
         self.assertEqual(same.status, 304)
+        for other in tag.removeprefix("W/"), f'"x", {tag}', "*":
+            same = self.d.call("GET", f"/v1/jobs/{job}", headers={"If-None-Match": other})
+            self.assertEqual(same.status, 304, other)
         other = self.d.call("GET", f"/v1/jobs/{job}", headers={"If-None-Match": '"x"'})
         self.assertEqual(other.status, 200)
 
