@@ -80,10 +80,10 @@ static bool read_id(const char *answer, char out[MAL_ID_BYTES], struct mal_error
     return ok;
 }
 
-static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *out_repeat,
+static bool find_repeat(struct mal_intake *in, struct mal_store *store,
                         struct mal_error *err) {
     char *hash = NULL, *answer = NULL;
-    *out_repeat = false;
+    in->repeat = false;
     if (!in->key) return true;
     if (!mal_store_find_idempotency(store, in->key, &hash, &answer, err)) return false;
     bool ok = true;
@@ -91,7 +91,7 @@ static bool find_repeat(struct mal_intake *in, struct mal_store *store, bool *ou
         ok = mal_fail(err, MAL_INVALID,
                       "this Idempotency-Key was used for another request");
     } else if (answer && (ok = read_id(answer, in->job_id, err))) {
-        *out_repeat = true;
+        in->repeat = true;
         in->answer = answer;
         answer = NULL;
     }
@@ -202,10 +202,9 @@ static bool make_job(struct mal_intake *in, struct mal_store *store,
 
 static bool commit(struct mal_store *store, void *arg, struct mal_error *err) {
     struct mal_intake *in = arg;
-    bool repeat;
     if (in->answer) return in->kind->check(in, store, err);
-    if (!find_repeat(in, store, &repeat, err)) return false;
-    if (repeat) return true;
+    if (!find_repeat(in, store, err)) return false;
+    if (in->repeat) return true;
     if (!in->decoded) {
         *err = in->err;
         return false;
@@ -237,6 +236,7 @@ static void answer(struct mal_write *write) {
         return;
     }
     if (*in->job_id) set_location(in);
+    if (in->repeat) mal_request_set(in->req, "Idempotent-Replayed", "true");
     mal_http_text(in->req, *in->job_id ? 202 : 200, in->answer);
     mal_events_wake(in->daemon->events);
     in->answer = NULL;

@@ -67,7 +67,7 @@ struct mal_intake {
     char fact_id[MAL_ID_BYTES];   /* of the one that was got last */
 
     char *answer;
-    bool decoded;
+    bool decoded, repeat;
     struct mal_error err;
 };
 

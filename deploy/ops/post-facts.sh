@@ -7,7 +7,8 @@
 # 'malmend facts' makes of a data set.
 #
 #   --wait            until the job has ended; prints its measures and the facts that stayed wrong
-#   --strict          with --wait: a fact that stayed wrong is a failure
+#   --strict          with --wait: a fact that stayed wrong, or was taken back since the same file was
+#                     posted before, is a failure
 #   --validate        only ask whether the facts are fine; nothing is queued
 #   --note TEXT       kept with the job
 #   --gate NAME=X     stricter than the daemon's own gate, such as min_es=0.95; may be repeated
@@ -18,7 +19,7 @@
 #   --json            one JSON object on standard output
 #
 # The same file posted again gets the job of the first time (Idempotency-Key is made of its bytes), so
-# a retry does not post twice. A full queue is waited for.
+# a retry does not post twice, and is told where its facts were taken back since. A full queue is waited for.
 #
 # Exit codes: 0 done, 1 failed or rejected, 2 wrong usage, 3 the daemon cannot be reached, 4 timed out.
 set -eu
@@ -114,6 +115,14 @@ if [ -n "$validate" ]; then
 fi
 mv "$tmp/body" "$tmp/job"
 id=$(jq -r .id "$tmp/job")
+gone=''
+if [ -n "$(header Idempotent-Replayed)" ]; then
+    for state in rolled_back retracted; do
+        request GET "/v1/facts?job=$id&state=$state&limit=1"
+        ! jq -e '.data != []' "$tmp/body" >/dev/null || gone=yes
+    done
+fi
+[ -z "$gone" ] || say "posted before as $id, and taken back since (rolled back or retracted): --again teaches it anew"
 if [ -z "$wait" ]; then
     if [ -n "$json" ]; then jq -c '{job: .}' "$tmp/job"; else echo "$id"; fi
     exit 0
@@ -135,6 +144,7 @@ else
     [ "$n_wrong" -le "$SHOWN" ] || echo "  and $((n_wrong - SHOWN)) more"
 fi
 jq -e '.state == "applied"' "$tmp/job" >/dev/null || exit "$FAILED"
+[ -z "$strict" ] || [ -z "$gone" ] || exit "$FAILED"
 [ -z "$strict" ] || [ "$n_wrong" -eq 0 ] || {
     say "$n_wrong facts stayed wrong"
     exit "$FAILED"

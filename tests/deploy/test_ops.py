@@ -77,6 +77,19 @@ class Post(Ops):
         self.assertEqual(self.run_script("post-facts", other).stdout, first, "the same request")
         self.assertEqual(len(self.d.get("/v1/jobs", limit=100).json["data"]), len(jobs))
 
+    def test_posted_again_after_a_rollback(self):
+        """Nothing is taught by it: which is told, and no success where it is to be strict."""
+        file = self.facts("back.json", MORE[53:55])
+        before = self.d.get("/v1/status").json["live_version"]
+        post = "post-facts", "--wait", "--strict", file
+        self.assertEqual(self.run_script(*post).stderr, "")
+        self.assertEqual(self.run_script(*post).stderr, "", "still live")
+        self.run_script("rollback", before)
+        done = self.run_script(*post, code=1)
+        self.assertRegex(done.stderr, "posted before as job_.* taken back since")
+        self.assertIn("--again", self.run_script("post-facts", file).stderr)
+        self.assertEqual(self.run_script(*post, "--again").stderr, "")
+
     def test_validate(self):
         file = self.facts("fine.json", MORE[1:3])
         before = self.d.get("/v1/jobs").json

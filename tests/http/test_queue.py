@@ -37,6 +37,7 @@ class Repeats(Case):
         again = self.d.edit(fact(1), headers=headers)
         self.assertEqual((again.status, again.body), (202, first.body))
         self.assertEqual(again.headers["Location"], first.headers["Location"])
+        self.assertEqual([a.headers["Idempotent-Replayed"] for a in (first, again)], [None, "true"])
         self.assertEqual(len(self.d.get("/v1/facts", prompt=fact(1)["prompt"]).json["data"]), 1)
 
     def test_other_body(self):
