@@ -65,6 +65,11 @@ void mal_hide_durable(struct mal_store_counts *counts, int64_t live);
 /* What has been counted so far, for the running figures. */
 void mal_sample_rates(const struct mal_daemon *d, struct mal_rate_sample *out);
 
+/* Answers a request whose write failed. Of a full disk the status and the log tell, too.
+ */
+void mal_refuse_write(struct mal_daemon *d, struct mal_request *req,
+                      const struct mal_error *err);
+
 /* Wakes GET /v1/events and /v1/jobs/{id}?wait=: some job has changed, or time has passed.
  * `all`: the latter whatever the state. */
 void mal_jobs_wake(struct mal_daemon *d, bool all);

@@ -243,7 +243,7 @@ static void cancelled(struct mal_write *write) {
         mal_http_text(c->req, 200, text);
         mal_jobs_wake(c->daemon, false);
     } else {
-        mal_http_fail(c->req, &err);
+        mal_refuse_write(c->daemon, c->req, &err);
     }
     mal_audit_finish(&c->audit);
     mal_free(c);

@@ -8,6 +8,7 @@
 #include "daemon/api/events.h"
 #include "daemon/api/handlers.h"
 #include "daemon/api/http_counts.h"
+#include "daemon/base/log.h"
 #include "daemon/base/process.h"
 #include "daemon/http/http.h"
 #include "mal_config.h"
@@ -221,6 +222,17 @@ void mal_get_status(struct mal_daemon *d, struct mal_request *req) {
     } else {
         mal_http_fail(req, &err);
     }
+}
+
+void mal_refuse_write(struct mal_daemon *d, struct mal_request *req,
+                      const struct mal_error *err) {
+    if (err->status == MAL_NO_SPACE) {
+        char *problem = mal_encode_problem(err, mal_status_http(err->status));
+        if (problem) mal_status_set_error(d->status, problem);
+        if (!mal_status_disk(d->status).low)
+            mal_log("error", "database full", "{s:s}", "detail", err->text);
+    }
+    mal_http_fail(req, err);
 }
 
 /* ---- Health ---- */

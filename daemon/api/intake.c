@@ -232,7 +232,8 @@ static void set_location(struct mal_intake *in) {
 static void answer(struct mal_write *write) {
     struct mal_intake *in = (struct mal_intake *)write;
     if (!write->ok) {
-        mal_intake_refuse(in, &write->err);
+        mal_refuse_write(in->daemon, in->req, &write->err);
+        intake_free(in);
         return;
     }
     if (*in->job_id) set_location(in);

@@ -110,6 +110,8 @@ class FullDisk(Lab):
                 break
             accepted.append(answer.json["id"])
         self.full(answer)
+        d.wait_log("database full")
+        self.assertEqual(d.get("/v1/status").json["last_error"], answer.json)
         self.reads(d)
         self.full(d.call("POST", "/v1/edits", {"facts": [{**fact(i), "subject": "x" * 90000}
                                                          for i in range(20)]}))
@@ -155,7 +157,9 @@ class FullDisk(Lab):
         d.apply(*demo_facts("train.ndjson", 2))
         self.disk.fill(600 << 10)
         d.wait_log("disk low")
-        self.full(d.edit(fact(1)))
+        answer = d.edit(fact(1))
+        self.full(answer)
+        self.assertEqual(d.get("/v1/status").json["last_error"], answer.json)
         self.full(d.get("/v1/versions/1/delta"))
         self.reads(d)
         self.disk.empty()
