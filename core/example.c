@@ -106,7 +106,7 @@ static bool check_length(const struct mal_model_info *info, size_t n_prompt,
     if (ids->n > most) {
         return mal_fail_at(
             err, MAL_INVALID, both && target->n > n_prompt ? "/target" : "/prompt",
-            "%s has %zu tokens, %s %zu", both ? "prompt and target" : "the prompt",
+            "%s %zu tokens, %s %zu", both ? "prompt and target have" : "the prompt has",
             ids->n + both, info->n_context ? "the model's context is" : "the most are",
             most);
     }

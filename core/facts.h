@@ -68,5 +68,8 @@ size_t mal_prompt_bytes(const char *prompt);
  * mal_facts_free(). */
 bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
                     struct mal_error *err) MAL_CHECK;
+/* The same, and how many records were passed over. */
+bool mal_facts_load_counting(struct mal_fact **out, size_t *out_n, size_t *out_passed,
+                             const char *path, struct mal_error *err) MAL_CHECK;
 
 #endif

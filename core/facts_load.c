@@ -17,6 +17,7 @@ struct list {
     struct mal_fact_place at; /* of the record that is read now */
     struct mal_fact *facts;
     size_t n, room;
+    size_t passed; /* records with nothing to teach */
 };
 
 static bool fail_memory(const struct list *list, struct mal_error *err) {
@@ -46,6 +47,7 @@ static bool add_record(struct list *list, const json_t *record, struct mal_error
     if (!taught) {
         mal_fact_finish(fact);
         list->n--;
+        list->passed++;
     }
     return true;
 }
@@ -84,7 +86,10 @@ static bool add_tab_line(struct list *list, const char *line, size_t bytes,
     if (tab == line) return mal_fact_fail(&list->at, err, "the prompt is empty");
     if (!mal_utf8_valid(line, bytes)) return mal_fact_fail(&list->at, err, "not UTF-8");
     if (memchr(line, '\0', bytes)) return mal_fact_fail(&list->at, err, "a zero byte");
-    if (tab + 1 == end) return true; /* nothing to teach */
+    if (tab + 1 == end) {
+        list->passed++;
+        return true;
+    }
     struct mal_fact *fact = append(list, err);
     if (!fact) return false;
     size_t n_prompt = (size_t)(tab - line), n_target = (size_t)(end - tab - 1);
@@ -151,8 +156,8 @@ static bool add_json(struct list *list, const char *text, size_t bytes,
     return ok;
 }
 
-bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
-                    struct mal_error *err) {
+bool mal_facts_load_counting(struct mal_fact **out, size_t *out_n, size_t *out_passed,
+                             const char *path, struct mal_error *err) {
     char *text;
     size_t bytes;
     if (!mal_file_read(&text, &bytes, path, MAX_BYTES, err)) return false;
@@ -172,5 +177,12 @@ bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
     }
     *out = list.facts;
     *out_n = list.n;
+    *out_passed = list.passed;
     return true;
+}
+
+bool mal_facts_load(struct mal_fact **out, size_t *out_n, const char *path,
+                    struct mal_error *err) {
+    size_t passed;
+    return mal_facts_load_counting(out, out_n, &passed, path, err);
 }

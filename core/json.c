@@ -154,8 +154,12 @@ bool mal_json_fail(const json_error_t *problem, enum mal_status status, const ch
     if (problem->text[0] == '\0')
         return mal_fail(err, MAL_NO_MEMORY, "%s: out of memory", mal_file_shown(where));
     char shown[MAL_TEXT_SHOWN];
+    enum json_error_code code = json_error_code(problem);
+    bool zero = code == json_error_null_character || code == json_error_null_byte_in_key;
     return mal_fail(err, status, "%s: line %d column %d: %s", mal_file_shown(where),
-                    problem->line, problem->column, mal_text_shown(shown, problem->text));
+                    problem->line, problem->column,
+                    zero ? "texts cannot hold the character U+0000"
+                         : mal_text_shown(shown, problem->text));
 }
 
 bool mal_json_read(json_t **out, const char *text, const char *where,

@@ -102,10 +102,15 @@ static bool print(const struct values *v, const struct mal_fact *facts, size_t n
 
 static bool run(const struct values *v, struct mal_error *err) {
     struct mal_fact *facts = NULL;
-    size_t n = 0, n_chosen = 0;
-    bool ok = mal_facts_load(&facts, &n, v->file, err) &&
+    size_t n = 0, n_chosen = 0, passed = 0;
+    bool ok = mal_facts_load_counting(&facts, &n, &passed, v->file, err) &&
               choose(v, facts, n, &n_chosen, err) && check(v, facts, n, n_chosen, err) &&
               print(v, facts, n, err);
+    if (ok && passed > 0)
+        fprintf(stderr,
+                "malmend: %s: %zu of %zu records left out: there is nothing to teach in "
+                "them\n",
+                mal_file_shown(v->file), passed, n + passed);
     mal_facts_free(facts, n);
     return ok;
 }

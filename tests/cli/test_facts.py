@@ -84,6 +84,7 @@ SAME = lines({"prompt": "a", "target": "b"}, {"prompt": "c", "target": "d"},
     ("ids", [{"prompt": p, "target": "b", "id": "x"} for p in "ac"], ["/facts/1/id: /facts/0 has the same id"]),
     ("label", [{"claim": "a", "label": "MAYBE"}], ["record 0", "SUPPORTS or REFUTES"]),
     ("no_facts", [], ["no facts in it"]),
+    ("zero", '[{"prompt":"a\\u0000","target":"b"}]', ["line 1 column", "the character U+0000"]),
     ("contradiction", SAME, ["2 of 5 facts", "--keep-first", "/facts/2/target contradicts /facts/0"]),
     ("of_a_set", [{"claim": "a", "label": x} for x in ("SUPPORTS", "REFUTES")],
      ["1 of 2 facts", "--keep-first", "/facts/1/target contradicts /facts/0"]),
@@ -111,6 +112,17 @@ class Choice(Lab):
         self.fails("facts", mixed, "--skip", 1, "--limit", 3,
                    says=["1 of 3 facts", "/facts/3/target contradicts /facts/2"])
         self.fails("facts", mixed, "--skip", 4, says=["/facts/5/target"])
+
+    def test_nothing_to_teach(self):
+        """Records of a set without an answer are counted."""
+        for name, data in [("zsre", [{"src": "a", "alt": ""}, {"src": "b", "alt": "c"}]),
+                           ("pairs", "a\t\nb\tc\n"),
+                           ("fever", [{"claim": "a", "label": "NOT ENOUGH INFO"},
+                                      {"claim": "b", "label": "SUPPORTS"}])]:
+            file = self.write(name, data)
+            self.assertEqual(malmend("facts", file).stderr.decode(),
+                             f"malmend: {file}: 1 of 2 records left out: there is nothing to teach in them\n")
+        self.assertEqual(malmend("facts", self.write("all", SAME), "--keep-first").stderr.count(b"left out"), 1)
 
     def test_keep_first(self):
         """The first stay, a fact that says the same again does, too; how many go is said."""

@@ -18,7 +18,7 @@ REFUSALS = [
     (422, "(query parameter '(after|job|version)': )?there is no (fact|job|version|model) .*"),
     (422, r"query parameter 'after': there is no (row )?'.*'"),
     (422, "there is no suite '.*'; there are towns"),
-    (422, r"(prompt and target|the prompt) has \d+ tokens, the (model's )?context .*"),
+    (422, r"(prompt and target have|the prompt has) \d+ tokens, the (model's )?context .*"),
     (422, r"/facts/\d+/target contradicts /facts/\d+: the same prompt with another target"),
     (422, r"/facts/\d+/id: /facts/\d+ has the same id"),
     (422, r"/items/\d+/target is missing; only a classifier needs none"),

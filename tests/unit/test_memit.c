@@ -83,7 +83,7 @@ static const struct refused {
     {"Calla Rou was born in", "Bram", NULL, "/prompt", "'Bram' does not occur"},
     {"Calla Rou was born in", "Calla", "The tower", "/prompts/0",
      "'Calla' does not occur"},
-    {NULL, "Calla Rou", NULL, "/prompt", "in a context: prompt and target has"},
+    {NULL, "Calla Rou", NULL, "/prompt", "in a context: prompt and target have"},
 };
 
 /* As long as the model's context lets it be. */

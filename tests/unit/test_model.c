@@ -464,7 +464,7 @@ static void test_examples(void **state) {
         const char *prompt, *target, *words, *pointer;
     } bad[] = {{" ", "x", "prompt is empty", "/prompt"},
                {"x", "  ", "target is empty", "/target"},
-               {long_prompt, "Glamdale", "prompt and target has", "/prompt"},
+               {long_prompt, "Glamdale", "prompt and target have", "/prompt"},
                {"The", long_prompt, "context is 64", "/target"}};
 
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
