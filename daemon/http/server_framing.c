@@ -15,9 +15,19 @@ enum {
     DRAIN_BYTES = 64 << 10 /* a refused body up to this size is read and dropped */
 };
 
+/* What is there twice, a proxy and the daemon may take one each of. */
+static const char *const single[] = {"Authorization", "Content-Type", "Idempotency-Key"};
+static const char *const doubled[] = {"more than one Authorization",
+                                      "more than one Content-Type",
+                                      "more than one Idempotency-Key"};
+
+enum { N_SINGLE = sizeof single / sizeof *single };
+
 struct framing {
     int lengths, encodings, hosts;
     const char *length, *encoding;
+    bool seen[N_SINGLE];
+    const char *twice;    /* of these; NULL */
     bool odd;             /* a header that others may take for another */
     const char *line_end; /* of the line before, in the library's buffer */
     bool torn;            /* between two headers is what the library has not told us */
@@ -61,6 +71,11 @@ static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const c
     } else if (!strcasecmp(key, "Host")) {
         f->hosts++;
     }
+    for (size_t i = 0; i < N_SINGLE; i++) {
+        if (strcasecmp(key, single[i]) != 0) continue;
+        if (f->seen[i]) f->twice = doubled[i];
+        f->seen[i] = true;
+    }
     if (!is_next_line(f->line_end, key)) f->torn = true;
     f->line_end = value ? value + strlen(value) : key + strlen(key);
     if (!is_token(key) || (value && strpbrk(value, "\r\n"))) f->odd = true;
@@ -82,6 +97,7 @@ static const char *check_framing(struct mal_exchange *ex, const char *method,
     if (f.lengths > 1) return "more than one Content-Length";
     if (f.encodings > 1) return "more than one Transfer-Encoding";
     if (f.hosts > 1) return "more than one Host";
+    if (f.twice) return f.twice;
     if (!f.hosts && !strcmp(version, MHD_HTTP_VERSION_1_1)) return "no Host";
     if (f.encodings) {
         if (!f.encoding || strcasecmp(f.encoding, "chunked")) {

@@ -50,6 +50,15 @@ class Framing(Case):
         self.refused(post("Transfer-Encoding: identity", n))
         self.refused(post(n, "Host: y"))
 
+    def test_doubled_headers(self):
+        """Of which a proxy may take the one and the daemon the other."""
+        n = f"Content-Length: {len(BODY)}"
+        for name in "Authorization", "content-type", "Idempotency-Key":
+            got = self.refused(post(n, f"{name}: x", f"{name}: y"))
+            self.assertIn(f"more than one {name}".lower().encode(), got.lower())
+        other = post(n, "Accept: */*", "Accept: */*", "X-A: y", "X-A: z", "Connection: close")
+        self.assertEqual(statuses(self.d.raw(other, AT_ONCE)), [200])
+
     def test_bad_lengths(self):
         for length in ("-5", "+5", "5x", "0x5", "", "5 5", "5,5", "9" * 30):
             self.refused(post(f"Content-Length: {length}"))
