@@ -202,7 +202,7 @@ static bool check_not_added(const struct mal_joint_run *run, size_t i,
         err, MAL_CONFLICT,
         "fact %s was added to the weights (--update sequential) and is not in "
         "one system with others: consolidate first (POST /v1/consolidations), "
-        "roll back, or serve with --update sequential",
+        "roll back, or, to teach another answer, serve with --update sequential",
         set->facts[i].id);
 }
 
