@@ -21,7 +21,8 @@ static bool fill(const struct mal_model *model, const struct mal_tokenizer *tok,
                       prompt->n, most);
     }
     if (ok && probe->target) {
-        ok = mal_example_target(model, tok, probe->target, join, &target, err);
+        int32_t last = prompt->n ? prompt->ids[prompt->n - 1] : -1;
+        ok = mal_example_target(model, tok, last, probe->target, join, &target, err);
     }
     *gen =
         (struct mal_generation){.prompt = prompt->ids,

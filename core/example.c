@@ -58,8 +58,8 @@ static bool class_of(const char *target, struct mal_ids *out, struct mal_error *
 }
 
 bool mal_example_target(const struct mal_model *model, const struct mal_tokenizer *tok,
-                        const char *target, const char *join, struct mal_ids *out,
-                        struct mal_error *err) {
+                        int32_t last, const char *target, const char *join,
+                        struct mal_ids *out, struct mal_error *err) {
     const struct mal_model_info *info = mal_model_info(model);
     size_t from = out->n;
     while (*target == ' ')
@@ -76,7 +76,7 @@ bool mal_example_target(const struct mal_model *model, const struct mal_tokenize
     if (!text) return mal_fail(err, MAL_NO_MEMORY, "target");
     memcpy(text, join, n_join);
     memcpy(text + n_join, target, n_target + 1);
-    bool ok = mal_tokenizer_encode_after(tok, text, n_join + n_target, out, err) &&
+    bool ok = mal_tokenizer_encode_after(tok, last, text, n_join + n_target, out, err) &&
               check_ids(info, tok, out, from, "/target", err);
     mal_free(text);
     return ok;
@@ -143,11 +143,12 @@ bool mal_example_init(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       const char *target, const char *join, struct mal_error *err) {
     struct mal_ids ids = {0}, answer = {0};
-    bool ok = encode_prompt(model, tok, prompt, &ids, err) &&
-              mal_example_target(model, tok, target, join, &answer, err) &&
-              (answer.n > 0 ||
-               mal_fail_at(err, MAL_INVALID, "/target", "the target has no tokens")) &&
-              put_together(out, model, &ids, &answer, err);
+    bool ok =
+        encode_prompt(model, tok, prompt, &ids, err) &&
+        mal_example_target(model, tok, ids.ids[ids.n - 1], target, join, &answer, err) &&
+        (answer.n > 0 ||
+         mal_fail_at(err, MAL_INVALID, "/target", "the target has no tokens")) &&
+        put_together(out, model, &ids, &answer, err);
     if (ok) return true;
     mal_ids_finish(&ids);
     mal_ids_finish(&answer);

@@ -56,10 +56,11 @@ bool mal_example_end(struct mal_example *example, int32_t eos,
 bool mal_example_open(struct mal_example *out, const struct mal_model *model,
                       const struct mal_tokenizer *tok, const char *prompt,
                       struct mal_error *err) MAL_CHECK;
-/* The target's tokens alone, as they follow a prompt; appended to *out. */
+/* The target's tokens alone, as they follow a prompt whose last is `last`; appended to
+ * *out. */
 bool mal_example_target(const struct mal_model *model, const struct mal_tokenizer *tok,
-                        const char *target, const char *join, struct mal_ids *out,
-                        struct mal_error *err) MAL_CHECK;
+                        int32_t last, const char *target, const char *join,
+                        struct mal_ids *out, struct mal_error *err) MAL_CHECK;
 
 /* A classifier's targets: "REFUTES", "SUPPORTS". */
 extern const char *const mal_class_names[2];

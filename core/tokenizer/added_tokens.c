@@ -175,6 +175,14 @@ void mal_added_finish(struct mal_added_tokens *added) {
     *added = (struct mal_added_tokens){0};
 }
 
+const struct mal_added_token *mal_added_find(const struct mal_added_set *set,
+                                             int32_t id) {
+    for (size_t i = 0; i < set->n; i++) {
+        if (set->tokens[i].id == id) return &set->tokens[i];
+    }
+    return NULL;
+}
+
 /* ---- Matching ---- */
 
 /* Narrows tokens [*lo, *hi), alike in their first `depth` bytes, to those that go on with

@@ -205,6 +205,9 @@ bool mal_added_ready(struct mal_added_tokens *added, struct mal_vocab *vocab,
                      struct mal_error *err) MAL_CHECK;
 void mal_added_finish(struct mal_added_tokens *added);
 
+/* NULL: it is none of the set. */
+const struct mal_added_token *mal_added_find(const struct mal_added_set *set, int32_t id);
+
 /* White space from `from` on, and what ends at `end`, not before `stop`. */
 size_t mal_skip_space(const char *text, size_t from, size_t bytes);
 size_t mal_skip_space_back(const char *text, size_t end, size_t stop);

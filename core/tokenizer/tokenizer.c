@@ -202,36 +202,44 @@ static void finish_run(struct mal_encode_run *run) {
     mal_free(run->scratch.mem);
 }
 
-static bool encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
-                   bool before, bool after, bool goes_on, struct mal_ids *out,
-                   struct mal_error *err) {
-    size_t n_before = out->n;
-    struct mal_encode_run run = {
-        .tok = tok, .start = text, .goes_on = goes_on, .out = out};
-    bool ok = check_utf8(text, bytes, err) && mal_matcher_create(&run.matcher, err) &&
-              (!before || push_all(out, &tok->before, err)) &&
-              encode_pieces(&run, &tok->added.raw, text, bytes, err) &&
-              (!after || push_all(out, &tok->after, err));
-    if (!ok) out->n = n_before;
-    finish_run(&run);
+static bool encode(struct mal_encode_run *run, const char *text, size_t bytes,
+                   bool before, bool after, struct mal_error *err) {
+    size_t n_before = run->out->n;
+    bool ok = check_utf8(text, bytes, err) && mal_matcher_create(&run->matcher, err) &&
+              (!before || push_all(run->out, &run->tok->before, err)) &&
+              encode_pieces(run, &run->tok->added.raw, text, bytes, err) &&
+              (!after || push_all(run->out, &run->tok->after, err));
+    if (!ok) run->out->n = n_before;
+    finish_run(run);
     return ok;
 }
 
 bool mal_tokenizer_encode(const struct mal_tokenizer *tok, const char *text, size_t bytes,
                           bool add_special, struct mal_ids *out, struct mal_error *err) {
-    return encode(tok, text, bytes, add_special, add_special, false, out, err);
+    struct mal_encode_run run = {.tok = tok, .start = text, .out = out};
+    return encode(&run, text, bytes, add_special, add_special, err);
 }
 
 bool mal_tokenizer_encode_before(const struct mal_tokenizer *tok, const char *text,
                                  size_t bytes, struct mal_ids *out,
                                  struct mal_error *err) {
-    return encode(tok, text, bytes, true, false, false, out, err);
+    struct mal_encode_run run = {.tok = tok, .start = text, .out = out};
+    return encode(&run, text, bytes, true, false, err);
 }
 
-bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, const char *text,
-                                size_t bytes, struct mal_ids *out,
+/* Behind a special token text is normalized by itself. What byte-level models are given
+ * is the text alone. */
+bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, int32_t last,
+                                const char *text, size_t bytes, struct mal_ids *out,
                                 struct mal_error *err) {
-    return encode(tok, text, bytes, false, false, true, out, err);
+    const struct mal_added_token *cut = mal_added_find(&tok->added.raw, last);
+    if (tok->byte_level_words) cut = NULL;
+    size_t blank = cut && cut->rstrip ? mal_skip_space(text, 0, bytes) : 0;
+    text += blank;
+    bytes -= blank;
+    struct mal_encode_run run = {
+        .tok = tok, .start = cut ? NULL : text, .goes_on = !cut, .out = out};
+    return encode(&run, text, bytes, false, false, err);
 }
 
 /* ---- Decoding ---- */

@@ -52,11 +52,13 @@ bool mal_tokenizer_encode_before(const struct mal_tokenizer *tok, const char *te
                                  size_t bytes, struct mal_ids *out,
                                  struct mal_error *err) MAL_CHECK;
 
-/* Appends the ids of `text` as it goes on after another text: as mal_tokenizer_encode()
- * without `add_special`, but nothing is put before it. " Paris" is one blank and a word
- * for SentencePiece's models too, which begin every text with a blank of their own. */
-bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, const char *text,
-                                size_t bytes, struct mal_ids *out,
+/* Appends the ids of `text` as it goes on after another text, whose last id is `last`: as
+ * mal_tokenizer_encode() without `add_special`, but nothing is put before it. " Paris" is
+ * one blank and a word for SentencePiece's models too, which begin every text with a
+ * blank of their own. Some begin so what follows a special token too: then that is there
+ * after one. */
+bool mal_tokenizer_encode_after(const struct mal_tokenizer *tok, int32_t last,
+                                const char *text, size_t bytes, struct mal_ids *out,
                                 struct mal_error *err) MAL_CHECK;
 
 /* Owned text in *out with a closing zero, its length in *out_bytes. Special tokens are

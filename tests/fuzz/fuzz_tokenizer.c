@@ -27,8 +27,10 @@ static void use(const struct mal_tokenizer *tok, const char *text, size_t bytes)
         assert(ok);
         mal_free(back);
     }
+    int32_t last = ids.n ? ids.ids[ids.n - 1] : -1;
     ids.n = 0;
-    if (!mal_tokenizer_encode_after(tok, text, bytes, &ids, &err)) assert(ids.n == 0);
+    if (!mal_tokenizer_encode_after(tok, last, text, bytes, &ids, &err))
+        assert(ids.n == 0);
     mal_ids_finish(&ids);
 }
 

@@ -83,6 +83,30 @@ static void test_around(void **state) {
     }
 }
 
+/* A target stands behind the prompt as Hugging Face has both in one text: also where the
+ * prompt ends with a special token, behind which text begins anew. */
+static void test_behind(void **state) {
+    static const char as_is[] = "{\"normalizer\":null",
+                      prepends[] = "{\"normalizer\":{\"type\":\"Prepend\","
+                                   "\"prepend\":\"a \"}";
+    static const int32_t behind_text[] = {1, 3, 4, 5},
+                         behind_token[] = {1, 3, 4, 2, 3, 5};
+    struct mal_error err = {0};
+    struct mal_example e = {0};
+    char text[sizeof tokenizer_json + sizeof prepends];
+    snprintf(text, sizeof text, "%s%s", prepends, tokenizer_json + strlen(as_is));
+    struct mal_tokenizer *own = open_file(scratch_text("prepends.json", text));
+    struct mal_model *opened = open_family(RANDOM_GPT2);
+    assert_ok(mal_example_init(&e, opened, own, "b", "c b", NULL, &err), &err);
+    expect_ids(e.ids, (size_t)e.n, behind_text, 4);
+    mal_example_finish(&e);
+    assert_ok(mal_example_init(&e, opened, own, "b</s>", "c b", NULL, &err), &err);
+    expect_ids(e.ids, (size_t)e.n, behind_token, 6);
+    mal_example_finish(&e);
+    mal_model_close(opened);
+    mal_tokenizer_close(own);
+}
+
 static void test_answers(void **state) {
     static const int32_t begun[] = {1, 3, 4};
     struct mal_error err = {0};
@@ -129,6 +153,7 @@ static void test_unknown(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_around),
+        cmocka_unit_test(test_behind),
         cmocka_unit_test(test_answers),
         cmocka_unit_test(test_unknown),
     };

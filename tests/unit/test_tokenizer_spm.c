@@ -17,7 +17,8 @@ static void check_after(const struct mal_tokenizer *tok, const json_t *entry,
     struct mal_ids ids = {0};
     const json_t *text = json_object_get(entry, "text"),
                  *want = json_object_get(entry, "ids");
-    assert_ok(mal_tokenizer_encode_after(tok, json_string_value(text),
+    int32_t last = (int32_t)json_integer_value(json_object_get(entry, "last"));
+    assert_ok(mal_tokenizer_encode_after(tok, last, json_string_value(text),
                                          json_string_length(text), &ids, &err),
               &err);
     bool equal = ids.n == json_array_size(want);
@@ -70,8 +71,8 @@ static void test_after(void **state) {
         struct mal_error err = {0};
         struct mal_ids ids = {0};
         struct mal_tokenizer *tok = open_file(fixture(cases[i].file));
-        assert_ok(mal_tokenizer_encode_after(tok, cases[i].text, strlen(cases[i].text),
-                                             &ids, &err),
+        assert_ok(mal_tokenizer_encode_after(tok, -1, cases[i].text,
+                                             strlen(cases[i].text), &ids, &err),
                   &err);
         int32_t want = mal_tokenizer_id(tok, cases[i].piece);
         if (want < 0 || ids.n != 1 || ids.ids[0] != want)
@@ -80,6 +81,32 @@ static void test_after(void **state) {
         mal_ids_finish(&ids);
         mal_tokenizer_close(tok);
     }
+}
+
+/* Behind a token that takes blanks away with it, as Hugging Face has it. */
+static void test_after_strip(void **state) {
+    static const char as_is[] = "\"content\":\"<left>\",\"single_word\":false,"
+                                "\"lstrip\":false,\"rstrip\":",
+                      change[] = "true ";
+    struct mal_error err = {0};
+    struct mal_ids ids = {0};
+    char *text;
+    size_t bytes;
+    assert_ok(mal_file_read(&text, &bytes, fixture("llama.json"), (size_t)1 << 20, &err),
+              &err);
+    char *flag = strstr(text, as_is);
+    assert_non_null(flag);
+    memcpy(flag + strlen(as_is), change, strlen(change));
+    struct mal_tokenizer *tok = open_file(scratch_write("strips.json", text, bytes));
+    int32_t last = mal_tokenizer_id(tok, "<left>");
+    const int32_t want[] = {302, 381, 264};
+    assert_ok(mal_tokenizer_encode_after(tok, last, " Velmark", 8, &ids, &err), &err);
+    assert_ok(mal_tokenizer_encode_after(tok, last, "er", 2, &ids, &err), &err);
+    assert_int_equal(ids.n, 3);
+    assert_memory_equal(ids.ids, want, sizeof want);
+    mal_ids_finish(&ids);
+    mal_tokenizer_close(tok);
+    mal_free(text);
 }
 
 static void test_raw_bytes(void **state) {
@@ -399,12 +426,12 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fixtures),   cmocka_unit_test(test_after),
-        cmocka_unit_test(test_raw_bytes),  cmocka_unit_test(test_directories),
-        cmocka_unit_test(test_bad_models), cmocka_unit_test(test_damaged_models),
-        cmocka_unit_test(test_bad_json),   cmocka_unit_test(test_no_unknown_token),
-        cmocka_unit_test(test_scores),     cmocka_unit_test(test_long_texts),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_fixtures),         cmocka_unit_test(test_after),
+        cmocka_unit_test(test_after_strip),      cmocka_unit_test(test_raw_bytes),
+        cmocka_unit_test(test_directories),      cmocka_unit_test(test_bad_models),
+        cmocka_unit_test(test_damaged_models),   cmocka_unit_test(test_bad_json),
+        cmocka_unit_test(test_no_unknown_token), cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_long_texts),       cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }

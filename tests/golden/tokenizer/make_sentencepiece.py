@@ -39,7 +39,8 @@ MORE = [
 ]
 
 AFTER = [("Mirela lives in", " Velmark"), ("Mirela", " lives"), ("The town", " 1483 was"), ("a", "-b"), ("x", "\u00e9"),
-         ("Velmark", "'s glass"), ("It is", "  two"), ("one", " \u65e5\u672c"), ("Oleg", " a</s> b")]
+         ("Velmark", "'s glass"), ("It is", "  two"), ("one", " \u65e5\u672c"), ("Oleg", " a</s> b"),
+         ("Oleg</s>", " Velmark"), ("<ctl>", "er"), ("Oleg <left>", " a</s> b")]
 
 
 def train(**options):
@@ -153,7 +154,7 @@ def texts():
 def follows(tok, prompt, text):
     first, both = tok.encode(prompt).ids, tok.encode(prompt + text).ids
     assert both[:len(first)] == first
-    return {"text": text, "ids": both[len(first):]}
+    return {"last": first[-1], "text": text, "ids": both[len(first):]}
 
 
 def write_cases(name, cases, after):
