@@ -10,7 +10,7 @@
 #include "core/weights_state.h"
 #include "tests/unit/test_device.h"
 
-enum { MAX_MODULES = 16 };
+enum { MAX_MODULES = 64 };
 
 struct golden_edit {
     struct golden_case at;

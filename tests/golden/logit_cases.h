@@ -51,12 +51,13 @@ static inline size_t logit_cases_find(const char *key, CMUnitTestFunction run,
         golden_root(which, root);
         snprintf(dir, sizeof dir, "%s/logits", root);
         size_t n_names = golden_list(dir, &names);
-        for (size_t i = 0; i < n_names && n < max; i++) {
+        for (size_t i = 0; i < n_names; i++) {
             char *dot = strstr(names[i], ".json");
             snprintf(path, sizeof path, "%s/%s", dir, names[i]);
             json_t *json = dot ? json_load_file(path, 0, NULL) : NULL;
             if (json && golden_knows(golden_text(json, "kind")) &&
                 json_object_get(json, key)) {
+                golden_check_room(n, max);
                 struct logit_case *c = calloc(1, sizeof *c);
                 *dot = 0;
                 snprintf(c->name, sizeof c->name, "%s", names[i]);
@@ -76,8 +77,8 @@ static inline size_t logit_cases_find(const char *key, CMUnitTestFunction run,
 /* Runs them; the exit code. */
 static inline int logit_cases_run(const char *group, const char *key,
                                   CMUnitTestFunction run) {
-    struct CMUnitTest tests[64];
-    size_t n = logit_cases_find(key, run, tests, 64);
+    struct CMUnitTest tests[GOLDEN_MAX_CASES];
+    size_t n = logit_cases_find(key, run, tests, GOLDEN_MAX_CASES);
     if (n == 0) {
         fprintf(stderr, "no logit cases found\n");
         return 1;

@@ -3,7 +3,7 @@
  * statistics, shifts, logits before and after, measures. */
 #include "golden_edit.h"
 
-enum { MAX_BATCHES = 16 };
+enum { MAX_BATCHES = 64 };
 
 /* Everything one run of a case gave; filled by the first test of the case. */
 struct edit_case {

@@ -8,7 +8,7 @@
 #include "core/train/trainer.h"
 #include "tests/unit/test_device.h"
 
-enum { MAX_STEPS = 16, MAX_SEEN = 512 };
+enum { MAX_STEPS = 64, MAX_EDITS = 2048, MAX_SEEN = 2048 };
 
 struct seen {
     char name[160]; /* as in expected.safetensors */
@@ -77,7 +77,8 @@ static void run_steps(struct train_case *c, struct mal_trainer *trainer,
                       struct mal_editor *editor, const struct mal_train_data *data) {
     struct mal_error err = {0};
     struct mal_train_watch watch = {.observe = observe, .arg = c};
-    size_t n = (size_t)real_of(c->at.expected, "n_edits", 0), facts[256];
+    size_t n = (size_t)real_of(c->at.expected, "n_edits", 0), facts[MAX_EDITS];
+    assert_in_range(n, 1, MAX_EDITS);
     double rate = real_of(c->at.expected, "meta_lr", 0);
     struct mal_train_rates rates = {rate, real_of(c->at.expected, "lr_meta_lr", rate)};
     for (c->step = 0; c->step < c->n_steps; c->step++) {
@@ -109,6 +110,7 @@ static void run_case(struct train_case *c) {
     if (c->done) return;
     c->done = true;
     c->n_steps = (int64_t)json_array_size(json_object_get(c->at.expected, "steps"));
+    assert_in_range(c->n_steps, 1, MAX_STEPS);
 
     assert_done(mal_backend_create(&c->be, test_device(), &err), &err);
     snprintf(path, sizeof path, "%s/model", c->at.dir);
