@@ -46,7 +46,6 @@ static bool copy_linears(struct mal_model *model, struct mal_error *err) {
     const struct mal_model *of = model->of;
     model->linears = mal_calloc(of->n_linears, sizeof(struct mal_linear *));
     model->edits = mal_calloc(of->n_edited, sizeof(struct mal_linear *));
-    model->n_linears = 0;
     if (!model->linears || !model->edits)
         return mal_fail(err, MAL_NO_MEMORY, "linear layers");
     for (size_t i = 0; i < of->n_linears; i++) {
@@ -69,6 +68,7 @@ bool mal_model_share(struct mal_model **out, const struct mal_model *of,
     model->be = be;
     model->scratch = (struct mal_arena){.be = be};
     model->linears = model->edits = NULL;
+    model->n_linears = 0;
     model->encoder.blocks = model->decoder.blocks = NULL;
     model->tape = mal_calloc((size_t)model->info.n_layers, sizeof *model->tape);
     bool ok = model->tape || mal_fail(err, MAL_NO_MEMORY, "model");

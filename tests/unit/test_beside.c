@@ -2,6 +2,7 @@
  * makes versions of them: the same numbers as the owner's own passes, of the version that
  * was leased, whatever has been published since. */
 #include "each_model.h"
+#include "no_memory.h"
 
 #include <pthread.h>
 
@@ -155,6 +156,22 @@ static void test_leaving(void **state) {
     mal_free(b);
 }
 
+/* ---- Without memory ---- */
+
+static bool share_once(const char *path, struct mal_error *err) {
+    struct mal_model *reader = NULL;
+    if (!mal_model_share(&reader, model, beside(), err)) return false;
+    mal_model_close(reader);
+    return true;
+}
+
+static void test_no_memory(void **state) {
+    struct mal_weights_state *ws = make_state(1);
+    beside();
+    fail_each_allocation(share_once, NULL, 5);
+    mal_weights_destroy(ws);
+}
+
 /* ---- Side by side ---- */
 
 enum { VERSIONS = 6 };
@@ -230,6 +247,7 @@ int main(void) {
     static const struct model_test list[] = {
         {"a shared model answers alike", test_same},
         {"a leased version stays until it is let go", test_leaving},
+        {"sharing without memory", test_no_memory},
         {"reads beside versions that come", test_threads}};
     int failed = run_each("beside", list, sizeof list / sizeof *list);
     mal_backend_destroy(beside());
