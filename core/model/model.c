@@ -243,6 +243,15 @@ struct mal_linear *mal_model_find_editable(struct mal_model *model, const char *
     return lin;
 }
 
+/* What is read of F64 is not what the checkpoint has, and its versions could not be
+ * written back. */
+static bool check_type(const struct mal_linear *lin, struct mal_error *err) {
+    return lin->dtype != MAL_F64 ||
+           mal_fail(err, MAL_INVALID,
+                    "module '%s' is F64 in the checkpoint; F32, F16 and BF16 are edited",
+                    lin->name);
+}
+
 /* *out of the name; it must not be among the first n of edits. */
 static bool find_edit(struct mal_model *model, const char *name,
                       struct mal_linear *const *edits, size_t n, struct mal_linear **out,
@@ -259,7 +268,7 @@ static bool find_edit(struct mal_model *model, const char *name,
         if (edits[i] == *out)
             return mal_fail(err, MAL_INVALID, "edit module '%s' is named twice", name);
     }
-    return true;
+    return check_type(*out, err);
 }
 
 bool mal_model_set_edits(struct mal_model *model, const char *const *names, size_t n,

@@ -99,7 +99,8 @@ static inline void mal_linear_use(struct mal_linear *lin, const void *w) {
 }
 
 /* Declares what is edited: layers, the edit modules, and biases; replaces what was
- * declared before. An unknown name is an error that lists what there is of its kind. */
+ * declared before. An unknown name is an error that lists what there is of its kind, and
+ * what the checkpoint has in F64 is not edited. */
 bool mal_model_set_edits(struct mal_model *model, const char *const *names, size_t n,
                          struct mal_error *err) MAL_CHECK;
 /* The edit modules, and what is edited: those, then the biases, each in the order in

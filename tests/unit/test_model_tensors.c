@@ -295,7 +295,23 @@ static void test_doubles(void **state) {
         e->data = y;
         e->dtype = MAL_F64;
     }
-    expect_same(save_variant(made, "{}"), model, 0);
+    const char *dir = save_variant(made, "{}");
+    expect_same(dir, model, 0);
+
+    /* They are read, not edited. */
+    struct mal_error err = {0};
+    struct mal_model *wide = open_dir(dir);
+    const struct mal_linear *lin = mal_model_linear(wide, 0);
+    assert_false(mal_model_set_default_edits(wide, &err));
+    assert_error(&err, MAL_INVALID, "is F64 in the checkpoint");
+    if (lin->own_bias) {
+        const char *bias = lin->own_bias->name;
+        err = (struct mal_error){0};
+        assert_false(mal_model_set_edits(wide, &bias, 1, &err));
+        assert_error(&err, MAL_INVALID, bias);
+    }
+    assert_int_equal(mal_model_n_edited(wide), 0);
+    mal_model_close(wide);
 }
 
 /* Of no tensor that is read, which all are but for a pooler that is not asked. */
