@@ -63,9 +63,9 @@ bool mal_export_delta(const struct mal_export *ex, struct mal_new_file *file,
  * replace another version's in an engine that has loaded one. */
 bool mal_export_weights(const struct mal_export *ex, struct mal_new_file *file,
                         struct mal_error *err) MAL_CHECK;
-/* A complete model directory: the files of `base` copied but for weights in other
- * formats, edited weights in their place and dtype. `dir` must not exist or be empty. All
- * or nothing. */
+/* A complete model directory: the files of `base` copied but for weights in files that
+ * are not its own, edited weights in their place and dtype. `dir` must not exist or be
+ * empty. All or nothing. */
 bool mal_export_model(const struct mal_export *ex, const struct mal_checkpoint *base,
                       const char *dir, struct mal_error *err) MAL_CHECK;
 

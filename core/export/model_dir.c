@@ -71,16 +71,33 @@ static bool copy_file(const char *from, const char *to, struct mal_error *err) {
     return ok;
 }
 
-/* Weights in another format than the one edited would come along unedited. */
-static bool is_stale(const char *name) {
-    static const char *const suffixes[] = {".bin",  ".h5",   ".msgpack", ".ot",
-                                           ".gguf", ".onnx", ".pt",      ".pth"};
-    size_t n = strlen(name);
-    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-        size_t m = strlen(suffixes[i]);
-        if (n > m && strcmp(name + n - m, suffixes[i]) == 0) return true;
+static bool ends_in(const char *name, const char *suffix) {
+    size_t n = strlen(name), m = strlen(suffix);
+    return n > m && strcmp(name + n - m, suffix) == 0;
+}
+
+/* Whether a tensor of `base` is in the file. */
+static bool holds_tensors(const struct mal_checkpoint *base, const char *name) {
+    for (size_t i = 0; i < mal_checkpoint_count(base); i++) {
+        const char *path = mal_safetensors_path(mal_checkpoint_at(base, i).file);
+        const char *slash = strrchr(path, '/');
+        if (strcmp(slash ? slash + 1 : path, name) == 0) return true;
     }
     return false;
+}
+
+/* Weights in other files than the edited ones would come along unedited, and a program
+ * might read those: another format, the same under other names
+ * (consolidated.safetensors), shards beside a single file, which the index leads to. */
+static bool is_stale(const struct mal_checkpoint *base, const char *name) {
+    static const char *const suffixes[] = {".bin",  ".h5",   ".msgpack", ".ot",
+                                           ".gguf", ".onnx", ".pt",      ".pth"};
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        if (ends_in(name, suffixes[i])) return true;
+    }
+    if (strcmp(name, "model.safetensors.index.json") == 0)
+        return holds_tensors(base, "model.safetensors");
+    return ends_in(name, ".safetensors") && !holds_tensors(base, name);
 }
 
 static bool copy_entry(const char *from, const char *to, const char *name,
@@ -95,12 +112,14 @@ static bool copy_entry(const char *from, const char *to, const char *name,
     return ok;
 }
 
-static bool copy_dir(const char *from, const char *to, struct mal_error *err) {
+static bool copy_dir(const struct mal_checkpoint *base, const char *to,
+                     struct mal_error *err) {
+    const char *from = mal_checkpoint_dir(base);
     DIR *dir = opendir(from);
     if (!dir) return fail_io(err, from);
     bool ok = true;
     for (struct dirent *entry; ok && (entry = readdir(dir));)
-        ok = is_stale(entry->d_name) || copy_entry(from, to, entry->d_name, err);
+        ok = is_stale(base, entry->d_name) || copy_entry(from, to, entry->d_name, err);
     closedir(dir);
     return ok;
 }
@@ -132,7 +151,7 @@ bool mal_export_model(const struct mal_export *ex, const struct mal_checkpoint *
                       const char *dir, struct mal_error *err) {
     struct mal_new_dir new;
     if (!mal_new_dir_open(&new, dir, err)) return false;
-    bool ok = copy_dir(mal_checkpoint_dir(base), new.partial, err);
+    bool ok = copy_dir(base, new.partial, err);
     for (size_t m = 0; ok && m < ex->n_modules; m++) {
         char name[256];
         mal_export_tensor(&ex->modules[m], name, sizeof name);

@@ -271,6 +271,21 @@ class Formats(Exports):
             answer = self.d.complete(fact["prompt"], max_tokens=3).json
             self.assertEqual(answer["choices"][0]["text"], said)
 
+    def test_model_beside_others(self):
+        """Weights that were not edited do not come along: a program might read those."""
+        others = ("pytorch_model.bin", "consolidated.safetensors",
+                  "model-00001-of-00001.safetensors", "model.safetensors.index.json")
+        for name in others:
+            path = self.model / name
+            shutil.copy(self.model / "model.safetensors", path)
+            self.addCleanup(path.unlink)
+        self.write(self.model / "notes.txt", "kept")
+        self.addCleanup((self.model / "notes.txt").unlink)
+        out = self.dir / "beside"
+        self.ok(*self.args(4, "model", out))
+        want = set(os.listdir(self.model)) - set(others)
+        self.assertEqual(set(os.listdir(out)), want)
+
     def test_text(self):
         for form, says in ("delta", "2 modules"), ("lora", "exact (relative error"):
             out = self.dir / f"text.{form}"
