@@ -58,6 +58,7 @@ static bool read_list(const struct mal_safetensors *file, const char *key, json_
     if (!*out) return mal_json_fail(&problem, MAL_CORRUPT, where, err);
     if (json_is_array(*out) && json_array_size(*out) > 0) return true;
     json_decref(*out);
+    *out = NULL;
     return mal_fail(err, MAL_CORRUPT, "%s is not a list of one entry or more", where);
 }
 

@@ -123,6 +123,8 @@ class Editors(Made):
         broken = b"\0\0\x80\x7f" + tensors[name][2][4:]
         for change, others, says in (
                 ({"contexts": None}, tensors, "'contexts'"),
+                ({"contexts": "{}"}, tensors, "'contexts' is not a list"),
+                ({"context_groups": "[]"}, tensors, "'context_groups' is not a list"),
                 ({"contexts": '["a {}"]'}, tensors, "entry 0"),
                 ({"contexts": '["{}", "none"]'}, tensors, "entry 1"),
                 ({"context_groups": "[1, 4]"}, tensors, "6 contexts"),
