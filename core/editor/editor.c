@@ -92,6 +92,11 @@ bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
     mal_preserve_texts_finish(&editor->preserve);
     editor->preserve = *texts;
     *texts = (struct mal_preserve_texts){0};
+    if (editor->preserve.n > 0 && !(share > 0)) {
+        return mal_fail(err, MAL_INVALID,
+                        "a preservation weight of %g: what is trained must be above 0",
+                        share);
+    }
     for (size_t s = 0; s < editor->n_shapes; s++) {
         struct mal_editor_shape *shape = &editor->shapes[s];
         mal_free(shape->preserve);

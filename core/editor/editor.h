@@ -96,7 +96,8 @@ float mal_editor_step(const struct mal_editor *editor, size_t module);
 
 /* Gives it texts to preserve, which it takes over (zeroing *texts) whether it succeeds or
  * not, in place of any it carries, and weights for them: n_keys w = share d_in. It
- * is bound to `model`. */
+ * is bound to `model`. A share of 0, of which there is no logarithm, is MAL_INVALID;
+ * after an error the editor is only to be closed. */
 bool mal_editor_set_preserve(struct mal_editor *editor, struct mal_model *model,
                              struct mal_preserve_texts *texts, double share,
                              struct mal_error *err) MAL_CHECK;

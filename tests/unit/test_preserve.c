@@ -330,6 +330,17 @@ static void check_round_trip(const struct mal_method *method) {
     mal_editor_close(editor);
 }
 
+/* Its logarithm could be saved, but not read again. */
+static void test_no_weight(void **state) {
+    struct mal_error err = {0};
+    struct mal_editor *editor = create(&mal_method_malmen);
+    struct mal_preserve_texts texts = load(demo_facts());
+    assert_false(mal_editor_set_preserve(editor, model, &texts, 0, &err));
+    assert_error(&err, MAL_INVALID, "weight of 0");
+    assert_int_equal(texts.n, 0);
+    mal_editor_close(editor);
+}
+
 static void test_round_trip(void **state) {
     check_round_trip(&mal_method_malmen);
     check_round_trip(&mal_method_ultraedit);
@@ -468,11 +479,11 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),      cmocka_unit_test(test_long_line),
-        cmocka_unit_test(test_bad_files),  cmocka_unit_test(test_gram),
-        cmocka_unit_test(test_weights),    cmocka_unit_test(test_system),
-        cmocka_unit_test(test_round_trip), cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_forms),     cmocka_unit_test(test_long_line),
+        cmocka_unit_test(test_bad_files), cmocka_unit_test(test_gram),
+        cmocka_unit_test(test_weights),   cmocka_unit_test(test_system),
+        cmocka_unit_test(test_no_weight), cmocka_unit_test(test_round_trip),
+        cmocka_unit_test(test_lies),      cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests_name("preserve", tests, demo_open, demo_close);
 }
