@@ -214,8 +214,11 @@ static const struct mal_added_token *longest(const struct mal_added_set *set,
     size_t hi = set->first[(unsigned char)text[at] + 1];
     const struct mal_added_token *best = NULL;
     for (size_t depth = 1; lo < hi; depth++) {
-        /* The shortest of tokens with the same beginning comes first. */
-        if (set->tokens[lo].bytes == depth) best = &set->tokens[lo++];
+        /* The shortest of tokens with the same beginning come first; the first of those
+         * that are alike counts. */
+        if (set->tokens[lo].bytes == depth) best = &set->tokens[lo];
+        while (lo < hi && set->tokens[lo].bytes == depth)
+            lo++;
         if (at + depth == bytes) break;
         narrow(set, depth, (unsigned char)text[at + depth], &lo, &hi);
     }

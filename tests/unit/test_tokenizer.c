@@ -416,6 +416,27 @@ static void test_special(void **state) {
     mal_tokenizer_close(tok);
 }
 
+/* Two that are alike once they are normalized, before a zero byte: what follows them in
+ * memory is not looked at. */
+static void test_alike(void **state) {
+    const char *path = scratch_text(
+        "alike.json", "{\"normalizer\":{\"type\":\"Lowercase\"},"
+                      "\"added_tokens\":["
+                      "{\"id\":2,\"content\":\"<A>\",\"normalized\":true},"
+                      "{\"id\":3,\"content\":\"<a>\",\"normalized\":true}],"
+                      "\"model\":{\"type\":\"WordPiece\",\"unk_token\":\"?\","
+                      "\"continuing_subword_prefix\":\"#\","
+                      "\"max_input_chars_per_word\":9,"
+                      "\"vocab\":{\"?\":0,\"b\":1}}}");
+    struct mal_tokenizer *tok = open_file(path);
+    struct mal_ids ids = encode(tok, "b<A>\0b", 6, false);
+    static const int32_t want[] = {1, 2, 0};
+    assert_int_equal(ids.n, 3);
+    assert_memory_equal(ids.ids, want, sizeof want);
+    mal_ids_finish(&ids);
+    mal_tokenizer_close(tok);
+}
+
 /* Euro sign, cut in the middle, then a lone continuation byte, then "a". */
 static void test_invalid_bytes(void **state) {
     struct mal_tokenizer *tok = open_file(fixture("gpt2.json"));
@@ -499,12 +520,19 @@ static void test_no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fixtures),      cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_open_order),    cmocka_unit_test(test_bad_files),
-        cmocka_unit_test(test_bad_merges),    cmocka_unit_test(test_long_words),
-        cmocka_unit_test(test_invalid_text),  cmocka_unit_test(test_special),
-        cmocka_unit_test(test_invalid_bytes), cmocka_unit_test(test_ids_out_of_range),
-        cmocka_unit_test(test_no_memory),     cmocka_unit_test(test_first_mark),
+        cmocka_unit_test(test_fixtures),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_open_order),
+        cmocka_unit_test(test_bad_files),
+        cmocka_unit_test(test_bad_merges),
+        cmocka_unit_test(test_long_words),
+        cmocka_unit_test(test_invalid_text),
+        cmocka_unit_test(test_special),
+        cmocka_unit_test(test_alike),
+        cmocka_unit_test(test_invalid_bytes),
+        cmocka_unit_test(test_ids_out_of_range),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_first_mark),
     };
     return cmocka_run_group_tests(tests, scratch_make, scratch_remove);
 }
