@@ -280,6 +280,20 @@ static bool read_members(struct mal_joint_run *run, struct mal_fact_set *pinned,
     return ok;
 }
 
+/* With what is held for them, in one go: all, or nothing. */
+static bool add_pinned(struct mal_joint_run *run, const struct mal_fact_set *pinned,
+                       struct mal_error *err) {
+    struct mal_members *members = &run->engine->members;
+    struct mal_example *texts = mal_fact_set_all(pinned, err);
+    bool ok = texts &&
+              mal_joint_add_keys(members->joint, texts, pinned->n_texts + pinned->n_held,
+                                 1, run->progress, err);
+    mal_free(texts);
+    for (size_t i = 0; ok && i < pinned->n; i++)
+        mal_members_note(members, pinned->of[i].seq, true, true);
+    return ok;
+}
+
 /* A system of its own in place of the daemon's, so that there are never two. */
 static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
                       struct mal_error *err) {
@@ -293,13 +307,8 @@ static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
     mal_weights_use(engine->ws, 0);
     if (!mal_fact_set_hold(pinned, engine->model, engine->tok, true, run->progress,
                            err) ||
-        !mal_joint_add_keys(members->joint, pinned->texts, pinned->n_texts, 1,
-                            run->progress, err) ||
-        !mal_joint_add_keys(members->joint, pinned->held, pinned->n_held, 1,
-                            run->progress, err))
+        !add_pinned(run, pinned, err))
         return false;
-    for (size_t i = 0; i < pinned->n; i++)
-        mal_members_note(members, pinned->of[i].seq, true, true);
     run->system = members->joint;
     return mal_joint_change_create(&run->solving, run->system, NULL, run->progress,
                                    &run->change->report, err);

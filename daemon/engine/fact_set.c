@@ -118,6 +118,22 @@ static struct mal_fact ask(const struct mal_fact *fact, struct mal_probe *probes
         .join = fact->join, .unrelated = probes, .n_unrelated = n_texts};
 }
 
+/* One that is nothing, or too much, to hold is left out. */
+static bool hold_answer(struct mal_fact_set *set, size_t i, const struct mal_model *model,
+                        const struct mal_tokenizer *tok, const char *prompt,
+                        const char *answer, struct mal_error *err) {
+    struct mal_example *held = &set->held[set->n_held];
+    struct mal_error own = {0};
+    if (!mal_example_init(held, model, tok, prompt, answer, set->facts[i].join, &own)) {
+        if (own.status != MAL_NO_MEMORY) return true;
+        *err = own;
+        return false;
+    }
+    held->source = i;
+    set->n_held++;
+    return true;
+}
+
 static bool hold_fact(struct mal_fact_set *set, size_t i, struct mal_model *model,
                       const struct mal_tokenizer *tok,
                       const struct mal_progress *progress, struct mal_error *err) {
@@ -129,15 +145,8 @@ static bool hold_fact(struct mal_fact_set *set, size_t i, struct mal_model *mode
     struct mal_fact asked = ask(fact, probes, n);
     bool ok = mal_answers_make(model, tok, &asked, 1, n, hold_tick, (void *)progress,
                                &answers, err);
-    for (size_t t = 0; ok && t < n; t++) {
-        struct mal_error none = {0}; /* nothing, or too much, to hold */
-        struct mal_example *held = &set->held[set->n_held];
-        if (!mal_example_init(held, model, tok, probes[t].prompt, answers.gens[t].text,
-                              fact->join, &none))
-            continue;
-        held->source = i;
-        set->n_held++;
-    }
+    for (size_t t = 0; ok && t < n; t++)
+        ok = hold_answer(set, i, model, tok, probes[t].prompt, answers.gens[t].text, err);
     mal_answers_finish(&answers);
     mal_free(probes);
     return ok;
