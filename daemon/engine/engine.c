@@ -113,12 +113,23 @@ static bool take_editor(struct mal_engine *engine, struct mal_editor *editor,
     return mal_engine_find_basis(engine, err) && measure_base_perplexity(engine, err);
 }
 
+/* As if there had been none: the next batch makes one. */
+static void give_up_editor(struct mal_engine *engine) {
+    mal_norms_free(engine->norms, engine->n_norms);
+    mal_preserve_destroy(engine->preserve);
+    engine->norms = NULL;
+    engine->preserve = NULL;
+    engine->editor = NULL;
+    engine->editor_hash[0] = engine->basis[0] = '\0';
+}
+
 static bool open_editor(struct mal_engine *engine, const char *path,
                         struct mal_error *err) {
     struct mal_editor *editor = NULL;
     if (!mal_editor_open(&editor, path, err)) return false;
     if (take_editor(engine, editor, err)) return true;
-    if (engine->editor != editor) mal_editor_close(editor);
+    give_up_editor(engine);
+    mal_editor_close(editor);
     return mal_fail_wrap(err, "%s", path);
 }
 
