@@ -400,6 +400,7 @@ static bool begin_batch(struct mal_worker *worker, const struct mal_job_batch *b
 
 bool mal_worker_run_batch(struct mal_worker *worker, struct mal_error *err) {
     struct mal_job_batch batch = {0};
+    (void)mal_json_lacked(); /* by what was done before */
     take_jobs(worker, &batch);
     if (!batch.n_jobs) return true;
     enum mal_work work = mal_worker_turn(worker, MAL_WORK_CHANGES);

@@ -283,6 +283,7 @@ bool mal_idle_step(struct mal_worker *worker, struct mal_error *err) {
     struct mal_idle *idle = &worker->idle;
     bool readies = is_unready(worker), walks = !readies && is_to_walk(worker);
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_SCRUB);
+    (void)mal_json_lacked(); /* by what was done before */
     bool ok = readies ? get_ready(worker, &run, &own)
               : walks ? walk(worker, &run, &own)
                       : consolidate(worker, &run, &own);

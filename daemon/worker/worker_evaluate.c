@@ -219,6 +219,7 @@ static bool step(struct mal_worker *worker, struct mal_error *err) {
 
 bool mal_evaluate_step(struct mal_worker *worker, struct mal_error *err) {
     enum mal_work before = mal_worker_turn(worker, MAL_WORK_EVALUATIONS);
+    (void)mal_json_lacked(); /* by what was done before */
     bool ok = step(worker, err);
     (void)mal_worker_turn(worker, before);
     return ok;

@@ -333,6 +333,15 @@ class Batches(Case):
         self.assertEqual([self.d.wait_job(job)["state"] for job in (first, others)], ["applied"] * 2)
 
     @only_fake
+    def test_shared_lack_of_memory(self):
+        """Jobs that fail together for want of memory, and pass alone, where there is enough."""
+        rest = [fact(431 + i) for i in range(7)]
+        jobs = [self.d.edit(*facts).json["id"] for facts in ([fact(430, "lack:json")], rest)]
+        self.assertEqual([self.d.wait_job(job)["state"] for job in jobs], ["applied"] * 2)
+        split = wait_until(lambda: [e for e in self.d.log if e["event"] == "batch split"])[-1]
+        self.assertIn("a stored fact", split["detail"])
+
+    @only_fake
     def test_full_disk_passes(self):
         before = self.d.get("/v1/status").json["live_version"]
         rest = [fact(501 + i) for i in range(7)]

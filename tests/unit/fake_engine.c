@@ -4,7 +4,8 @@
  * wrong it writes into a fact: a prompt "held: FILE" takes until there is that file, and
  * with a target "held: FILE" it takes as long until what is durable is live; a target
  * "fail:numeric", "fail:device", "fail:space" or "fail:io" fails so, one "lost:device"
- * for memory that a lost device does not give, a target "wrong:..."
+ * for memory that a lost device does not give, and "lack:json" among other facts for JSON
+ * that there is no memory for; a target "wrong:..."
  * is learnt and measured as wrong; one "unread:N" fails N times for a damaged page; a
  * target "weak:..." is what an idle daemon finds
  * failing. Loading takes until there is the file that
@@ -21,6 +22,7 @@
 
 #include "core/alloc.h"
 #include "core/clock.h"
+#include "core/json.h"
 #include "core/tensor.h"
 #include "daemon/engine/engine.h"
 #include "daemon/engine/engine_export.h"
@@ -365,6 +367,10 @@ bool mal_engine_edit(struct mal_engine *e, struct mal_store *store,
     if (bad_target(facts, n_facts, "lost:device")) {
         e->lost = true;
         return mal_fail(err, MAL_NO_MEMORY, "keys");
+    }
+    if (n_facts > 1 && bad_target(facts, n_facts, "lack:json")) {
+        mal_json_set_lacked(true);
+        return mal_fail(err, MAL_NO_MEMORY, "a stored fact");
     }
     if (!fake_can_read(e, facts, n_facts, err)) return false;
     e->fail[0] = 0;
