@@ -85,7 +85,8 @@ static bool get_ready(struct mal_worker *worker, struct mal_run *run,
     progress.tick = ready_tick;
     bool ok = mal_engine_make_ready(worker->engine, worker->store, &progress, &own);
     mal_worker_tell_joint(worker);
-    if (ok || (own.status == MAL_CANCELLED && others_wait(worker))) return true;
+    bool given_up = own.status == MAL_CANCELLED && run->read_err.status == MAL_OK;
+    if (ok || given_up) return true; /* for others, who may have gone since */
     *err = own;
     return false;
 }
