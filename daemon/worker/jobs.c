@@ -233,6 +233,17 @@ static bool try_part(void *arg, const size_t *indices, size_t n, bool *passes,
     return false;
 }
 
+/* What passed when it was tried is made once more, and may be measured otherwise to
+ * rounding: *out false, it is not published then. */
+static bool publish_kept(struct editing *e, const struct mal_batch_edit *kept,
+                         struct mal_change *change, bool *out, struct mal_error *err) {
+    if (!make(e, kept, change, err)) return false;
+    *out = change->passes;
+    if (*out) return mal_worker_apply(e->worker, change, e->ids, 1, e->progress, err);
+    abandon(e->worker);
+    return true;
+}
+
 /* Publishes what passes of a refused job. *out_left false: nothing does. */
 static bool keep_what_passes(struct editing *e, bool *out_left, struct mal_error *err) {
     struct mal_bisect found = {0};
@@ -249,8 +260,7 @@ static bool keep_what_passes(struct editing *e, bool *out_left, struct mal_error
         part.batch.rejected = rejected;
         part.batch.n_rejected = found.n_rejected;
         part.batch.stager = e->whole.stager;
-        ok = ok && make(e, &part.batch, &change, err) &&
-             mal_worker_apply(e->worker, &change, e->ids, 1, e->progress, err);
+        ok = ok && publish_kept(e, &part.batch, &change, out_left, err);
     }
     mal_change_finish(&change);
     part_finish(&part);

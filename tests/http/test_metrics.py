@@ -126,6 +126,16 @@ class Edits(Case):
         self.assertEqual(by("malmend_facts_rejected_total"), 1)
         self.assertEqual(by("malmend_facts_wrong_total"), 0)
 
+    def test_gate_that_wavers(self):
+        """What passed when it was tried, and does not when it is to be published."""
+        with Moves(self.d) as by:
+            job = self.job(WRONG, fact(25, "wavers:x"), fact(26),
+                           gate={"min_es": 1, "bisect": True})
+        self.assertEqual(job["state"], "rejected", job)
+        self.assertEqual(by("malmend_jobs_finished_total", kind="edit", outcome="rejected"), 1)
+        self.assertEqual(by("malmend_facts_rejected_total"), 3)
+        self.assertEqual(by("malmend_live_version"), 0)
+
     def test_solve_that_fails(self):
         with Moves(self.d) as by:
             self.assertEqual(self.job(BAD)["state"], "rejected")

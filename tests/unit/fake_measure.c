@@ -1,5 +1,5 @@
-/* fake_measure.c - how the fake engine measures: a target "wrong:..." is wrong, others
- * are right. */
+/* fake_measure.c - how the fake engine measures: a target "wrong:..." is wrong, and one
+ * "wavers:..." where facts were kept out of its batch; others are right. */
 #include "fake_measure.h"
 
 #include <math.h>
@@ -20,15 +20,17 @@ static char *text_of(json_t *json) {
     return copy;
 }
 
-static bool is_wrong(const struct mal_fact *fact) {
-    return !strncmp(fact->target, "wrong:", 6);
+static bool is_wrong(const struct mal_batch_edit *batch, size_t i) {
+    const char *target = batch->facts[i].target;
+    return !strncmp(target, "wrong:", 6) ||
+           (batch->n_rejected > 0 && !strncmp(target, "wavers:", 7));
 }
 
 void mal_fake_measure(struct mal_change *change, const struct mal_batch_edit *batch) {
     const double none = (double)NAN;
     struct mal_gate_numbers numbers;
     for (size_t i = 0; i < batch->n; i++)
-        change->n_wrong += is_wrong(&batch->facts[i]);
+        change->n_wrong += is_wrong(batch, i);
     double right = 1 - (double)change->n_wrong / (double)batch->n;
     change->measures = (struct mal_measures){.n_facts = batch->n,
                                              .tf_es = right,
@@ -47,7 +49,7 @@ void mal_fake_measure(struct mal_change *change, const struct mal_batch_edit *ba
         size_t from = batch->first[j], to = batch->first[j + 1];
         json_t *wrong = json_array();
         for (size_t i = from; i < to; i++) {
-            if (is_wrong(&batch->facts[i]))
+            if (is_wrong(batch, i))
                 json_array_append_new(wrong, json_string(batch->facts[i].id));
         }
         change->results[change->n_results++] = text_of(
