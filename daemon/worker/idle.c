@@ -158,6 +158,13 @@ static void tell_no_repair(struct mal_worker *worker, const struct mal_change *c
             (json_int_t)worker->idle.version, "failed", mal_worker_failed_tests(result));
 }
 
+static void note_repaired(struct mal_worker *worker) {
+    struct mal_idle *idle = &worker->idle;
+    idle->repaired = mal_engine_live(worker->engine);
+    idle->wrong_then = idle->wrong;
+    idle->failing_then = idle->failing;
+}
+
 static bool repair(struct mal_worker *worker, struct mal_run *run,
                    struct mal_error *err) {
     struct mal_progress progress = mal_run_progress(run);
@@ -170,9 +177,7 @@ static bool repair(struct mal_worker *worker, struct mal_run *run,
     mal_worker_count_change(worker, &change);
     if (ok && change.passes) {
         ok = mal_worker_apply(worker, &change, NULL, 0, &progress, err);
-        idle->repaired = mal_engine_live(worker->engine);
-        idle->wrong_then = idle->wrong;
-        idle->failing_then = idle->failing;
+        if (ok) note_repaired(worker);
     } else if (ok) {
         mal_engine_abandon(worker->engine);
         tell_no_repair(worker, &change);
