@@ -425,13 +425,17 @@ bool mal_joint_reopen(struct mal_joint_change *change, const struct mal_example 
 }
 
 bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
-                      const float *const *values, size_t n, bool pin,
+                      const float *const *values, size_t n,
+                      const struct mal_example *held, size_t n_held, bool pin,
                       struct mal_error *err) {
     struct mal_joint *joint = change->joint;
+    const struct mal_joint_group *groups[2] = {NULL, NULL};
     size_t first_text = change->n_texts;
     if (n == 0) return true;
-    const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
-    if (!group) return false;
+    groups[0] = measure_keys(change, texts, n, false, err);
+    if (!groups[0]) return false;
+    if (n_held > 0) groups[1] = measure_keys(change, held, n_held, false, err);
+    if (n_held > 0 && !groups[1]) return false;
     double start = mal_clock_seconds();
     struct mal_joint_ticker ticker =
         mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
@@ -440,12 +444,13 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
     for (size_t m = 0; m < joint->n_modules; m++) {
         ticker.done = (int64_t)m;
         for (size_t i = 0; i < n; i++) {
-            if (values[i] && !add_text_values(change, &change->texts[first_text + i], m,
-                                              -1, values[i], err))
+            if (!add_text_values(change, &change->texts[first_text + i], m, -1, values[i],
+                                 err))
                 return false;
         }
         if (!mal_backend_sync(joint->be, err)) return false;
-        if (!pin && !add_keys(change, group, m, -1, &pace, err)) return false;
+        for (int g = 0; !pin && g < 2 && groups[g]; g++)
+            if (!add_keys(change, groups[g], m, -1, &pace, err)) return false;
     }
     joint->whole = true;
     change->report->seconds[MAL_STAGE_GRAM] += mal_clock_seconds() - start;
@@ -454,20 +459,9 @@ bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example 
 
 bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *texts,
                     size_t n, struct mal_error *err) {
-    struct mal_joint *joint = change->joint;
     if (n == 0) return true;
-    const struct mal_joint_group *group = measure_keys(change, texts, n, false, err);
-    if (!group) return false;
-    struct mal_joint_ticker ticker =
-        mal_joint_ticker(joint, change->progress, MAL_STAGE_GRAM);
-    struct mal_pace pace = mal_joint_pace(joint, &ticker);
-    joint->whole = false;
-    for (size_t m = 0; m < joint->n_modules; m++) {
-        ticker.done = (int64_t)m;
-        if (!add_keys(change, group, m, 1, &pace, err)) return false;
-    }
-    joint->whole = true;
-    return true;
+    change->taught = measure_keys(change, texts, n, false, err);
+    return change->taught && mal_joint_teach_keys(change, err);
 }
 
 /* ---- Improving ---- */

@@ -45,11 +45,13 @@ size_t mal_joint_n_values(const struct mal_joint *joint, const struct mal_exampl
 bool mal_joint_teach(struct mal_joint_change *change, struct mal_normalizer *norms,
                      const struct mal_example *texts, size_t n,
                      struct mal_error *err) MAL_CHECK;
-/* Texts of the system that give up their values (n, borrowed for the call; NULL: zeros):
- * pinned texts keep their keys, so that they get the origin's answers back; others leave
- * the system. */
+/* Texts of the system that give up their values (n, borrowed for the call): pinned texts
+ * keep their keys, so that they get the origin's answers back; others leave the system,
+ * with what is held for them (n_held), all or nothing. Both are measured as they were
+ * when they joined, each by itself: among others keys may be off by their rounding. */
 bool mal_joint_remove(struct mal_joint_change *change, const struct mal_example *texts,
-                      const float *const *values, size_t n, bool pin,
+                      const float *const *values, size_t n,
+                      const struct mal_example *held, size_t n_held, bool pin,
                       struct mal_error *err) MAL_CHECK;
 /* New texts whose outputs are to be the origin's: keys without values. */
 bool mal_joint_hold(struct mal_joint_change *change, const struct mal_example *texts,

@@ -206,21 +206,19 @@ static bool check_not_added(const struct mal_joint_run *run, size_t i,
         set->facts[i].id);
 }
 
-/* What was pinned before leaves with what was held for it, in one go: all, or nothing. */
+/* What was pinned before leaves with what was held for it. */
 static bool remove_texts(struct mal_joint_run *run, bool pin, struct mal_error *err) {
     struct mal_fact_set *set = &run->removed;
     struct mal_value_source source = {run->store, run->system, run->path, run->n_path};
-    size_t n = set->n_texts + (pin ? 0 : set->n_held);
-    struct mal_example *texts = mal_fact_set_all(set, err);
-    const float **values = mal_calloc(n + 1, sizeof *values);
-    bool ok = texts && (values || mal_fail(err, MAL_NO_MEMORY, "values"));
+    const float **values = mal_calloc(set->n_texts + 1, sizeof *values);
+    bool ok = values || mal_fail(err, MAL_NO_MEMORY, "values");
     for (size_t i = 0; ok && i < set->n; i++)
         ok = check_not_added(run, i, err) && mal_fact_set_load(set, i, &source, err);
     for (size_t t = 0; ok && t < set->n_texts; t++)
         values[t] = mal_fact_set_values(set, run->system, t);
-    ok = ok && mal_joint_remove(run->solving, texts, values, n, pin, err);
+    ok = ok && mal_joint_remove(run->solving, set->texts, values, set->n_texts, set->held,
+                                pin ? 0 : set->n_held, pin, err);
     mal_free(values);
-    mal_free(texts);
     return ok;
 }
 

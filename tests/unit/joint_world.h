@@ -303,7 +303,8 @@ static inline void remove_in(struct mal_joint_change *change, size_t first, size
     struct mal_error err = {0};
     mal_weights_use(w.ws, 0);
     assert_ok(mal_joint_remove(change, w.texts + first,
-                               (const float *const *)w.values + first, n, pin, &err),
+                               (const float *const *)w.values + first, n, NULL, 0, pin,
+                               &err),
               &err);
     for (size_t i = first; i < first + n; i++) {
         size_t bytes = mal_joint_n_values(w.joint, &w.texts[i]) * sizeof(float);

@@ -60,13 +60,14 @@ static bool attempt(enum what what, const struct mal_progress *progress,
     const float *const *values = (const float *const *)w.values;
     mal_weights_use(w.ws, 0);
     if (what == KEYS) return mal_joint_add_keys(w.joint, w.texts, 2, 1, progress, err);
-    bool ok = mal_joint_change_create(&change, w.joint, w.ws, progress, &w.report, err) &&
-              (what != TEACH || mal_joint_teach(change, NULL, w.texts + 4, 2, err)) &&
-              (what != REOPEN || mal_joint_reopen(change, w.texts, values, 2, err)) &&
-              (what != PIN && what != DROP
-                   ? true
-                   : mal_joint_remove(change, w.texts, values, 2, what == PIN, err)) &&
-              mal_joint_delta(change, &delta, err);
+    bool ok =
+        mal_joint_change_create(&change, w.joint, w.ws, progress, &w.report, err) &&
+        (what != TEACH || mal_joint_teach(change, NULL, w.texts + 4, 2, err)) &&
+        (what != REOPEN || mal_joint_reopen(change, w.texts, values, 2, err)) &&
+        (what != PIN && what != DROP
+             ? true
+             : mal_joint_remove(change, w.texts, values, 2, NULL, 0, what == PIN, err)) &&
+        mal_joint_delta(change, &delta, err);
     mal_delta_finish(&delta);
     mal_joint_change_destroy(change);
     return ok;
@@ -160,8 +161,8 @@ static bool live_once(const char *path, struct mal_error *err) {
               mal_joint_add_keys(joint, w.texts, 4, 1, NULL, err) &&
               mal_joint_change_create(&change, joint, w.ws, NULL, &report, err) &&
               mal_joint_teach(change, NULL, w.texts + 4, 2, err) &&
-              mal_joint_remove(change, w.texts, values, 1, true, err) &&
-              mal_joint_remove(change, w.texts + 1, values + 1, 1, false, err) &&
+              mal_joint_remove(change, w.texts, values, 1, NULL, 0, true, err) &&
+              mal_joint_remove(change, w.texts + 1, values + 1, 1, NULL, 0, false, err) &&
               mal_joint_reopen(change, w.texts + 2, values + 2, 2, err) &&
               mal_edit_diffs_create_untrained(&diffs, lab.editor, NULL, same_steps(1),
                                               lab.be, err) &&
