@@ -100,8 +100,10 @@ static bool factorise(struct mal_joint *joint, size_t m, const struct mal_pace *
     mal_backend_copy(joint->be, factor->l, joint->a[m],
                      (size_t)(lin->d_in * lin->d_in) * sizeof(double));
     if (!mal_cholesky_check(pace, lin->name, "joint system", lin->d_in, factor->l,
-                            joint->info, err))
+                            joint->info, err)) {
+        if (err->status == MAL_NUMERIC) joint->whole = false; /* made anew, it may be */
         return false;
+    }
     mal_invert_blocks64(joint->be, lin->d_in, factor->l, lin->d_in,
                         parts_of(joint, factor, lin->d_in).inverses);
     factor->module = (int64_t)m;

@@ -221,6 +221,20 @@ static void made_before_it_is_asked_for(void **state) {
     close_joint(joint);
 }
 
+/* Of what left more was taken than had joined. */
+static void without_a_factor_it_is_not_whole(void **state) {
+    struct mal_joint *joint = open_joint();
+    struct mal_error err = {0};
+    add(joint, 30, 1, 1);
+    solve(joint);
+    add(joint, 2, 2, -1);
+    assert_true(mal_joint_is_whole(joint));
+    assert_false(mal_joint_make_ready(joint, NULL, &err));
+    assert_error(&err, MAL_NUMERIC, "base.x");
+    assert_false(mal_joint_is_whole(joint));
+    close_joint(joint);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(few_rows_join),
@@ -228,6 +242,7 @@ int main(void) {
         cmocka_unit_test(the_factor_is_up_to_date),
         cmocka_unit_test(given_up_while_a_catches_up),
         cmocka_unit_test(made_before_it_is_asked_for),
+        cmocka_unit_test(without_a_factor_it_is_not_whole),
     };
     return cmocka_run_group_tests_name("joint_factor", tests, NULL, NULL);
 }
