@@ -46,9 +46,7 @@ bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examp
                         struct mal_error *err) MAL_CHECK;
 
 /* False after an error amid a change of A, and where A has no factor (keys that left may
- * have been measured to another rounding than as they joined): it is only to be
- * destroyed.
- */
+ * have been measured to another rounding than as they joined): it is to be destroyed. */
 bool mal_joint_is_whole(const struct mal_joint *joint);
 
 /* Whether a change finds every factor made, with half of its room left for rows that

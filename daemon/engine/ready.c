@@ -10,7 +10,6 @@ bool mal_engine_is_ready(const struct mal_engine *engine) {
     return in_step(engine) && mal_joint_is_ready(engine->members.joint);
 }
 
-/* The live version's members, or the change's that is to come. */
 static bool sync_members(struct mal_engine *engine, struct mal_store *store,
                          const struct mal_progress *progress, struct mal_error *err) {
     struct mal_members_of of = mal_engine_members_of(engine);
