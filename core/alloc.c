@@ -57,13 +57,15 @@ static bool read_number(const char *path, const char *before, uint64_t *out) {
 }
 
 size_t mal_available_memory(void) {
-    uint64_t free_kib = 0, limit = 0, used = 0;
+    uint64_t free_kib = 0, limit = 0, used = 0, cached = 0;
     if (!read_number("/proc/meminfo", "MemAvailable:", &free_kib)) return 0;
     uint64_t bytes = free_kib * 1024;
     if (read_number("/sys/fs/cgroup/memory.max", "", &limit) &&
-        read_number("/sys/fs/cgroup/memory.current", "", &used) && limit > used &&
-        limit - used < bytes) {
-        bytes = limit - used;
+        read_number("/sys/fs/cgroup/memory.current", "", &used)) {
+        /* files that were read fill a container to its limit, and give way */
+        (void)read_number("/sys/fs/cgroup/memory.stat", "inactive_file ", &cached);
+        limit += cached < used ? cached : used;
+        if (limit < used + bytes) bytes = limit > used ? limit - used : 1;
     }
     return (size_t)bytes;
 }

@@ -101,7 +101,7 @@ static bool begin_walk(struct mal_worker *worker, struct mal_error *err) {
     idle->after = idle->position = idle->wrong = idle->failing = 0;
     idle->n_found = 0;
     idle->total = counts.live_facts;
-    idle->walked = false;
+    idle->walked = idle->unwritten = false;
     return true;
 }
 
@@ -197,8 +197,10 @@ static bool look(struct mal_worker *worker, struct mal_run *run, struct mal_erro
     if (ok && !mal_worker_note_results(worker, seen.results, seen.n_results, &own)) {
         /* a disk that is full keeps nobody from looking on */
         ok = own.status == MAL_NO_SPACE;
-        mal_log("warning", "what facts measure is not written", "{s:s}", "detail",
-                own.text);
+        if (!idle->unwritten)
+            mal_log("warning", "what facts measure is not written", "{s:s}", "detail",
+                    own.text);
+        idle->unwritten = true;
         mal_worker_tell_error(worker, &own);
         if (!ok) *err = own;
     }

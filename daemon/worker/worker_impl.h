@@ -18,6 +18,7 @@ struct mal_idle {
                      * wrong ones, or, where none is, those that fail */
     size_t n_found, found_room;
     bool walked;                      /* to the end, and repaired where that helped */
+    bool unwritten;                   /* some results found no room, which was told */
     int64_t repaired;                 /* version that a repair made last, */
     int64_t wrong_then, failing_then; /* and how many were so before it */
     int64_t consolidated;             /* version at which that was thought of last */
