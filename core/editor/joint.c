@@ -250,25 +250,37 @@ bool mal_joint_add_rows(struct mal_joint *joint, size_t m, const float *u, int64
     return mal_backend_sync(joint->be, err);
 }
 
-bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examples,
-                        size_t n, int sign, const struct mal_progress *progress,
-                        struct mal_error *err) {
+static bool measure(struct mal_edit_rows *rows, const struct mal_joint *joint,
+                    const struct mal_example *texts, size_t n,
+                    const struct mal_progress *progress, struct mal_edit_report *report,
+                    struct mal_error *err) {
+    return mal_edit_rows_of_examples(rows, joint->model, joint->editor, texts, n,
+                                     progress, report, err) &&
+           mal_edit_rows_keys(rows, err);
+}
+
+bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *texts,
+                        size_t n, const struct mal_example *held, size_t n_held, int sign,
+                        const struct mal_progress *progress, struct mal_error *err) {
     struct mal_edit_report report = {0};
-    struct mal_edit_rows rows;
+    struct mal_edit_rows rows[2] = {{0}};
     struct mal_joint_ticker ticker = mal_joint_ticker(joint, progress, MAL_STAGE_GRAM);
     struct mal_pace pace = mal_joint_pace(joint, &ticker);
+    size_t n_groups = n_held > 0 ? 2 : 1;
     if (n == 0) return true;
-    if (!mal_edit_rows_of_examples(&rows, joint->model, joint->editor, examples, n,
-                                   progress, &report, err))
-        return false;
-    bool ok = mal_edit_rows_keys(&rows, err);
+    bool ok =
+        measure(&rows[0], joint, texts, n, progress, &report, err) &&
+        (n_groups == 1 || measure(&rows[1], joint, held, n_held, progress, &report, err));
     if (ok) joint->whole = false;
-    for (size_t m = 0; ok && m < joint->n_modules; m++) {
+    for (size_t i = 0; ok && i < n_groups * joint->n_modules; i++) {
+        const struct mal_edit_rows *group = &rows[i / joint->n_modules];
+        size_t m = i % joint->n_modules;
         ticker.done = (int64_t)m;
-        ok = mal_joint_add_rows(joint, m, rows.u[m], mal_edit_rows_n(&rows, m), sign,
+        ok = mal_joint_add_rows(joint, m, group->u[m], mal_edit_rows_n(group, m), sign,
                                 &pace, NULL, err);
     }
     if (ok) joint->whole = true;
-    mal_edit_rows_finish(&rows);
+    for (size_t g = 0; g < n_groups; g++)
+        mal_edit_rows_finish(&rows[g]);
     return ok;
 }

@@ -39,10 +39,12 @@ size_t mal_joint_held_bytes(const struct mal_joint *joint); /* device memory in 
 /* e^lamda of module m, the multiple of I in its A. */
 double mal_joint_ridge(const struct mal_editor *editor, size_t m);
 
-/* Keys of texts that are in the live weights already join A (sign 1), or leave it (-1);
- * the model must read the origin's weights, also after a tick. */
-bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *examples,
-                        size_t n, int sign, const struct mal_progress *progress,
+/* Keys of texts that are in the live weights already, and of what is held for them, join
+ * A (sign 1), or leave it (-1): all or nothing, each measured by itself, as in a change.
+ * The model must read the origin's weights, also after a tick. */
+bool mal_joint_add_keys(struct mal_joint *joint, const struct mal_example *texts,
+                        size_t n, const struct mal_example *held, size_t n_held, int sign,
+                        const struct mal_progress *progress,
                         struct mal_error *err) MAL_CHECK;
 
 /* False after an error amid a change of A, and where A has no factor (keys that left may

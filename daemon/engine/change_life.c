@@ -280,24 +280,6 @@ static bool read_members(struct mal_joint_run *run, struct mal_fact_set *pinned,
     return ok;
 }
 
-/* Their texts and what is held for them, each by itself, as they leave later. */
-static bool add_pinned(struct mal_joint_run *run, struct mal_fact_set *pinned,
-                       struct mal_error *err) {
-    struct mal_engine *engine = run->engine;
-    struct mal_members *members = &engine->members;
-    if (!mal_members_reserve(members, pinned->n, err) ||
-        !mal_fact_set_hold(pinned, engine->model, engine->tok, true, run->progress,
-                           err) ||
-        !mal_joint_add_keys(members->joint, pinned->texts, pinned->n_texts, 1,
-                            run->progress, err) ||
-        !mal_joint_add_keys(members->joint, pinned->held, pinned->n_held, 1,
-                            run->progress, err))
-        return false;
-    for (size_t i = 0; i < pinned->n; i++)
-        mal_members_note(members, pinned->of[i].seq, true, true);
-    return true;
-}
-
 /* A system of its own in place of the daemon's, so that there are never two. */
 static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
                       struct mal_error *err) {
@@ -305,13 +287,17 @@ static bool open_anew(struct mal_joint_run *run, struct mal_fact_set *pinned,
     struct mal_members *members = &engine->members;
     mal_members_drop(members);
     if (!mal_joint_create(&members->joint, engine->model, engine->editor,
-                          engine->preserve, engine->joint_memory, err))
+                          engine->preserve, engine->joint_memory, err) ||
+        !mal_members_reserve(members, pinned->n, err))
         return false;
     mal_weights_use(engine->ws, 0);
-    if (!add_pinned(run, pinned, err)) {
-        mal_members_drop(members); /* it may hold what is not on its list */
+    if (!mal_fact_set_hold(pinned, engine->model, engine->tok, true, run->progress,
+                           err) ||
+        !mal_joint_add_keys(members->joint, pinned->texts, pinned->n_texts, pinned->held,
+                            pinned->n_held, 1, run->progress, err))
         return false;
-    }
+    for (size_t i = 0; i < pinned->n; i++)
+        mal_members_note(members, pinned->of[i].seq, true, true);
     run->system = members->joint;
     return mal_joint_change_create(&run->solving, run->system, NULL, run->progress,
                                    &run->change->report, err);

@@ -165,19 +165,6 @@ bool mal_fact_set_hold(struct mal_fact_set *set, struct mal_model *model,
     return true;
 }
 
-struct mal_example *mal_fact_set_all(const struct mal_fact_set *set,
-                                     struct mal_error *err) {
-    size_t n = set->n_texts + set->n_held;
-    struct mal_example *all = mal_calloc(n + 1, sizeof *all);
-    if (!all) {
-        mal_fail(err, MAL_NO_MEMORY, "%zu texts", n);
-        return NULL;
-    }
-    if (set->n_texts) memcpy(all, set->texts, set->n_texts * sizeof *all);
-    if (set->n_held) memcpy(all + set->n_texts, set->held, set->n_held * sizeof *all);
-    return all;
-}
-
 /* ---- Values ---- */
 
 /* Of the first texts of a fact. */

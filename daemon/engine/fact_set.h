@@ -48,10 +48,6 @@ bool mal_fact_set_hold(struct mal_fact_set *set, struct mal_model *model,
                        const struct mal_tokenizer *tok, bool all,
                        const struct mal_progress *progress,
                        struct mal_error *err) MAL_CHECK;
-/* (n_texts + n_held) the texts, then what is held; the array is owned, its texts are the
- * set's. */
-struct mal_example *mal_fact_set_all(const struct mal_fact_set *set,
-                                     struct mal_error *err) MAL_CHECK;
 void mal_fact_set_finish(struct mal_fact_set *set); /* takes a zeroed one */
 
 /* The values of facts in a version, by its path. */

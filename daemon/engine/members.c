@@ -69,7 +69,6 @@ static bool move(struct mal_members *members, const struct mal_members_of *of,
                  const struct mal_progress *progress, struct mal_error *err) {
     struct mal_fact_row *rows = mal_calloc(n, sizeof *rows);
     struct mal_fact_set set = {0};
-    struct mal_example *texts = NULL;
     if (!rows) return mal_fail(err, MAL_NO_MEMORY, "live facts");
     bool ok = true;
     for (size_t i = 0; ok && i < n; i++) {
@@ -79,10 +78,8 @@ static bool move(struct mal_members *members, const struct mal_members_of *of,
     ok = ok && mal_members_reserve(members, n, err) &&
          mal_fact_set_of_rows(&set, of->model, of->tok, rows, n, err) &&
          mal_fact_set_hold(&set, of->model, of->tok, false, progress, err) &&
-         (texts = mal_fact_set_all(&set, err)) &&
-         mal_joint_add_keys(members->joint, texts, set.n_texts + set.n_held, in ? 1 : -1,
-                            progress, err);
-    mal_free(texts);
+         mal_joint_add_keys(members->joint, set.texts, set.n_texts, set.held, set.n_held,
+                            in ? 1 : -1, progress, err);
     mal_fact_set_finish(&set);
     for (size_t i = 0; i < n; i++)
         mal_fact_row_finish(&rows[i]);

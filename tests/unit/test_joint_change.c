@@ -182,8 +182,9 @@ static void test_many(void **state) {
 static void add_keys(size_t first, size_t n, int sign) {
     struct mal_error err = {0};
     mal_weights_use(w.ws, 0);
-    assert_ok(mal_joint_add_keys(w.joint, w.texts + first, n, sign, &in_slices, &err),
-              &err);
+    assert_ok(
+        mal_joint_add_keys(w.joint, w.texts + first, n, NULL, 0, sign, &in_slices, &err),
+        &err);
     assert_true(mal_joint_is_whole(w.joint));
 }
 

@@ -59,7 +59,8 @@ static bool attempt(enum what what, const struct mal_progress *progress,
     struct mal_delta delta = {0};
     const float *const *values = (const float *const *)w.values;
     mal_weights_use(w.ws, 0);
-    if (what == KEYS) return mal_joint_add_keys(w.joint, w.texts, 2, 1, progress, err);
+    if (what == KEYS)
+        return mal_joint_add_keys(w.joint, w.texts, 2, NULL, 0, 1, progress, err);
     bool ok =
         mal_joint_change_create(&change, w.joint, w.ws, progress, &w.report, err) &&
         (what != TEACH || mal_joint_teach(change, NULL, w.texts + 4, 2, err)) &&
@@ -158,7 +159,7 @@ static bool live_once(const char *path, struct mal_error *err) {
     (void)path;
     mal_weights_use(w.ws, 0);
     bool ok = mal_joint_create(&joint, lab.model, lab.editor, NULL, 0, err) &&
-              mal_joint_add_keys(joint, w.texts, 4, 1, NULL, err) &&
+              mal_joint_add_keys(joint, w.texts, 4, NULL, 0, 1, NULL, err) &&
               mal_joint_change_create(&change, joint, w.ws, NULL, &report, err) &&
               mal_joint_teach(change, NULL, w.texts + 4, 2, err) &&
               mal_joint_remove(change, w.texts, values, 1, NULL, 0, true, err) &&

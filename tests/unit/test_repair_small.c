@@ -157,7 +157,7 @@ static bool repair_once(const char *path, struct mal_error *err) {
     (void)path;
     mal_weights_use(w.ws, 0);
     bool ok = mal_joint_create(&joint, lab.model, lab.editor, NULL, 0, err) &&
-              mal_joint_add_keys(joint, w.texts, 2, 1, NULL, err) &&
+              mal_joint_add_keys(joint, w.texts, 2, NULL, 0, 1, NULL, err) &&
               mal_joint_change_create(&change, joint, w.ws, NULL, &w.report, err) &&
               repair(change, 2, 2, 1, &r, err);
     mal_repair_finish(&r);
