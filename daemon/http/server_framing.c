@@ -16,10 +16,11 @@ enum {
 };
 
 /* What is there twice, a proxy and the daemon may take one each of. */
-static const char *const single[] = {"Authorization", "Content-Type", "Idempotency-Key"};
-static const char *const doubled[] = {"more than one Authorization",
-                                      "more than one Content-Type",
-                                      "more than one Idempotency-Key"};
+static const struct {
+    const char *name, *doubled;
+} single[] = {{"Authorization", "more than one Authorization"},
+              {"Content-Type", "more than one Content-Type"},
+              {"Idempotency-Key", "more than one Idempotency-Key"}};
 
 enum { N_SINGLE = sizeof single / sizeof *single };
 
@@ -72,8 +73,8 @@ static enum MHD_Result count_framing(void *arg, enum MHD_ValueKind kind, const c
         f->hosts++;
     }
     for (size_t i = 0; i < N_SINGLE; i++) {
-        if (strcasecmp(key, single[i]) != 0) continue;
-        if (f->seen[i]) f->twice = doubled[i];
+        if (strcasecmp(key, single[i].name) != 0) continue;
+        if (f->seen[i]) f->twice = single[i].doubled;
         f->seen[i] = true;
     }
     if (!is_next_line(f->line_end, key)) f->torn = true;
