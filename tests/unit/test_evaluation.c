@@ -1,12 +1,11 @@
 /* test_evaluation.c - facts measured on a version by slices: the same as at once,
  * whatever is edited in between, also when memory runs out. */
+#include "engine_job.h"
 #include "no_memory.h"
 
 #include <math.h>
 
-#include "daemon/engine/engine.h"
 #include "daemon/engine/probes.h"
-#include "proto/wire.h"
 
 static struct mal_engine *engine;
 static struct mal_store *store;
@@ -87,41 +86,15 @@ static void test_measuring(void **state) {
 
 /* ---- An engine and its versions ---- */
 
-static bool get_row(void *arg, struct mal_store *from, size_t i, struct mal_fact_row *out,
-                    struct mal_error *err) {
-    *out = ((const struct mal_fact_row *)arg)[i];
-    return true;
-}
-
 /* A job that is in the database, as far as publishing needs it. */
 static void add_job(const char *id, struct mal_fact *of, size_t n) {
-    struct mal_error err = {0};
-    struct mal_job_row job = {.id = (char *)(uintptr_t)id, .to_version = -1};
-    struct mal_fact_row *rows = mal_calloc(n, sizeof *rows);
-    assert_non_null(rows);
     for (size_t i = 0; i < n; i++) {
         char name[64];
         snprintf(name, sizeof name, "%s.%zu", id, i);
         mal_free(of[i].id);
         of[i].id = mal_strdup(name);
-        rows[i] = (struct mal_fact_row){.id = of[i].id,
-                                        .prompt = of[i].prompt,
-                                        .target = of[i].target,
-                                        .fact_json = mal_encode_fact(&of[i])};
     }
-    char text[] = "{}";
-    struct mal_audit_row audit = {.who = text,
-                                  .role = text,
-                                  .origin = text,
-                                  .action = text,
-                                  .request_id = text,
-                                  .detail_json = text};
-    struct mal_fact_source source = {.n = n, .get = get_row, .arg = rows};
-    assert_ok(mal_store_add_job(store, &job, &source, NULL, NULL, NULL, &audit, &err),
-              &err);
-    for (size_t i = 0; i < n; i++)
-        mal_free(rows[i].fact_json);
-    mal_free(rows);
+    engine_job_add(store, id, of, n);
 }
 
 static void publish(struct mal_change *change, const char *const *jobs, size_t n_jobs) {

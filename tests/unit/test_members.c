@@ -1,12 +1,12 @@
 /* test_members.c - the system of all live facts holds the keys of all of them, each once,
  * whatever change was given up, and where. */
+#include "engine_job.h"
 #include "no_memory.h"
 
 #include <math.h>
 
 #include "core/editor/joint_impl.h"
 #include "daemon/engine/engine_impl.h"
-#include "proto/wire.h"
 
 /* The first one is pinned, the next two are live; the last two wait, with the prompts of
  * the first two. */
@@ -21,39 +21,13 @@ static struct mal_progress progress;
 
 /* ---- Versions ---- */
 
-static bool get_row(void *arg, struct mal_store *from, size_t i, struct mal_fact_row *out,
-                    struct mal_error *err) {
-    *out = ((const struct mal_fact_row *)arg)[i];
-    return true;
-}
-
 static void add_job(const char *id, size_t first, size_t n) {
     struct mal_error err = {0};
-    struct mal_job_row job = {.id = (char *)(uintptr_t)id, .to_version = -1};
-    struct mal_fact_row rows[N_FACTS];
-    char text[] = "{}";
-    struct mal_audit_row audit = {.who = text,
-                                  .role = text,
-                                  .origin = text,
-                                  .action = text,
-                                  .request_id = text,
-                                  .detail_json = text};
-    for (size_t i = 0; i < n; i++) {
-        struct mal_fact *fact = &facts[first + i];
-        rows[i] = (struct mal_fact_row){.id = fact->id,
-                                        .prompt = fact->prompt,
-                                        .target = fact->target,
-                                        .fact_json = mal_encode_fact(fact)};
-    }
-    struct mal_fact_source source = {.n = n, .get = get_row, .arg = rows};
-    assert_ok(mal_store_add_job(store, &job, n ? &source : NULL, NULL, NULL, NULL, &audit,
-                                &err),
-              &err);
-    for (size_t i = 0; i < n; i++) {
+    engine_job_add(store, id, facts + first, n);
+    for (size_t i = first; i < first + n; i++) {
         struct mal_fact_row row = {0};
-        mal_free(rows[i].fact_json);
-        assert_ok(mal_store_get_fact(store, facts[first + i].id, &row, &err), &err);
-        seqs[first + i] = row.seq;
+        assert_ok(mal_store_get_fact(store, facts[i].id, &row, &err), &err);
+        seqs[i] = row.seq;
         mal_fact_row_finish(&row);
     }
 }
